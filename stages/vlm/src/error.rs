@@ -1,0 +1,46 @@
+//! What can go wrong with a model.
+
+use std::path::PathBuf;
+
+/// An error of the model layer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VlmError {
+    /// A character or word that the vocabulary cannot write.
+    #[error("the model's vocabulary cannot write {text:?}: no token for {unknown:?}")]
+    Vocabulary {
+        /// The text.
+        text: String,
+        /// The first part of it without a token.
+        unknown: String,
+    },
+    /// An example that is longer than the model's context.
+    #[error("{what} takes {needed} tokens, and the model has room for {room}")]
+    TooLong {
+        /// What is too long.
+        what: String,
+        /// Tokens it takes.
+        needed: usize,
+        /// Tokens there are.
+        room: usize,
+    },
+    /// A setting that no model can be built or trained with.
+    #[error("{0}")]
+    Config(String),
+    /// A weights file that does not fit the model.
+    #[error("{path}: {problem}")]
+    Weights {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A file that could not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+}
