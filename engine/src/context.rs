@@ -1,0 +1,129 @@
+//! What a running stage is given.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::Value;
+
+use crate::kind::{Input, StageError};
+use crate::protocol::{Event, Progress};
+
+/// Inputs, outputs, scratch space, device and progress of one running stage.
+pub struct StageContext {
+    inputs: BTreeMap<String, Vec<Input>>,
+    outputs: PathBuf,
+    state: PathBuf,
+    device: String,
+    threads: usize,
+    interrupted: Arc<AtomicBool>,
+    emit: Box<dyn FnMut(Event) + Send>,
+    summary: Value,
+}
+
+/// Everything [`StageContext::new`] needs.
+pub struct ContextParts {
+    /// Artifacts by input name.
+    pub inputs: BTreeMap<String, Vec<Input>>,
+    /// Folder in which each output is a sub-folder.
+    pub outputs: PathBuf,
+    /// Scratch folder that survives a kill.
+    pub state: PathBuf,
+    /// `cpu` or `cuda:N`.
+    pub device: String,
+    /// Threads the stage may use. Never changes a byte of what it writes.
+    pub threads: usize,
+    /// Set when the run is being interrupted.
+    pub interrupted: Arc<AtomicBool>,
+    /// Takes progress and log events.
+    pub emit: Box<dyn FnMut(Event) + Send>,
+}
+
+impl StageContext {
+    /// A context; tests of stages build one too.
+    pub fn new(parts: ContextParts) -> Self {
+        let ContextParts { inputs, outputs, state, device, threads, interrupted, emit } = parts;
+        Self { inputs, outputs, state, device, threads, interrupted, emit, summary: Value::Null }
+    }
+
+    /// The artifact at an input that takes exactly one.
+    ///
+    /// # Errors
+    /// If it is not there, which the plan has ruled out.
+    pub fn input(&self, name: &str) -> Result<&Input, StageError> {
+        self.optional(name).ok_or_else(|| StageError::failed(format!("the input `{name}` is missing")))
+    }
+
+    /// The artifact at an input that takes one or none.
+    pub fn optional(&self, name: &str) -> Option<&Input> {
+        self.inputs(name).first()
+    }
+
+    /// The artifacts at an input, in the order of the spec.
+    pub fn inputs(&self, name: &str) -> &[Input] {
+        self.inputs.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// The folder to write output `name` into; created.
+    ///
+    /// # Errors
+    /// If it cannot be created.
+    pub fn output(&self, name: &str) -> Result<PathBuf, StageError> {
+        let dir = self.outputs.join(name);
+        std::fs::create_dir_all(&dir).map_err(StageError::io(&dir))?;
+        Ok(dir)
+    }
+
+    /// Puts a file of an input into an output without copying it, where the file system can link.
+    ///
+    /// # Errors
+    /// If it can be neither linked nor copied.
+    pub fn link(&self, from: &Path, to: &Path) -> Result<(), StageError> {
+        if std::fs::hard_link(from, to).is_ok() {
+            return Ok(());
+        }
+        std::fs::copy(from, to).map(drop).map_err(StageError::io(to))
+    }
+
+    /// Scratch folder that survives a kill: what the stage resumes from. Gone once the stage is done.
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
+    /// `cpu` or `cuda:N`.
+    pub fn device(&self) -> &str {
+        &self.device
+    }
+
+    /// Threads the stage may use.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// The run is being interrupted: save state and return [`StageError::Interrupted`].
+    pub fn interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
+    }
+
+    /// Reports progress.
+    pub fn progress(&mut self, progress: Progress) {
+        (self.emit)(Event::Progress(progress));
+    }
+
+    /// A line for the stage's log.
+    pub fn log(&mut self, message: impl Into<String>) {
+        (self.emit)(Event::Log { message: message.into() });
+    }
+
+    /// The stage's result in short (accuracy, counts): deterministic, kept in the cache's record, shown in
+    /// tables. An object.
+    pub fn summarise(&mut self, summary: Value) {
+        self.summary = summary;
+    }
+
+    /// Ends the stage: what it summarised.
+    pub fn into_summary(self) -> Value {
+        self.summary
+    }
+}

@@ -1,0 +1,317 @@
+//! What a stage kind is: the one interface between the engine and whatever computes.
+//!
+//! A kind is written as a [`Stage`] (typed params, a version, named inputs and outputs, `run`) and handed to
+//! the engine as a [`Kind`] object through [`Registry`]. The engine knows nothing else about it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use dcsft_cache::Digest;
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::context::StageContext;
+
+/// What an artifact holds, so that a reference to the wrong kind of thing is found before anything runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ArtifactType {
+    /// Samples with images.
+    Dataset,
+    /// A model that can answer: weights, tokenizer, configuration, adapters.
+    Model,
+    /// Sampled answers with rewards.
+    Rollouts,
+    /// Per-sample difficulty with its bins.
+    Difficulty,
+    /// A training log.
+    TrainingLog,
+    /// Metrics of one model on one set, with per-sample answers.
+    Evaluation,
+    /// Tables and figures.
+    Report,
+}
+
+/// How many artifacts an input takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cardinality {
+    /// Exactly one.
+    One,
+    /// One or none.
+    Optional,
+    /// A list, perhaps empty.
+    Many,
+}
+
+/// One named input of a kind: a field of `with:` that takes references.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct InputDecl {
+    /// The field's name.
+    pub name: &'static str,
+    /// How many.
+    pub cardinality: Cardinality,
+    /// Which artifacts fit.
+    pub accepts: &'static [ArtifactType],
+    /// One sentence for `dcsft stages` and the schema.
+    pub doc: &'static str,
+}
+
+/// One named output of a stage with given params.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputDecl {
+    /// The name: `${stage.name}`.
+    pub name: String,
+    /// What it holds.
+    pub artifact: ArtifactType,
+}
+
+impl OutputDecl {
+    /// An output `name` that holds `artifact`.
+    pub fn new(name: impl Into<String>, artifact: ArtifactType) -> Self {
+        Self { name: name.into(), artifact }
+    }
+}
+
+/// A mistake in a param, found by the kind itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParamProblem {
+    /// Path of the field inside `with:`, outermost first; sequence indices as decimal text.
+    pub path: Vec<String>,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+impl ParamProblem {
+    /// A problem with the field at `path` (dots between the parts).
+    pub fn new(path: &str, message: impl Into<String>) -> Self {
+        let path = path.split('.').filter(|part| !part.is_empty()).map(str::to_owned).collect();
+        Self { path, message: message.into() }
+    }
+}
+
+/// Files of the user's that a param names. They enter the key by content; the param itself does not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileParam {
+    /// The field inside `with:` (dots between the parts).
+    pub field: String,
+    /// (name in the key, path on disk) of each file. The name is what the content is known by to the stage,
+    /// such as the path written in a dataset's JSON; empty where the name does not matter.
+    pub files: Vec<(String, PathBuf)>,
+    /// A missing file is a mistake in the spec. Where false, absence is part of the identity instead, and
+    /// the stage deals with it.
+    pub required: bool,
+}
+
+/// A stage kind, as its author writes it.
+pub trait Stage: Send + Sync + 'static {
+    /// `with:` without the inputs. Must use `#[serde(deny_unknown_fields, default)]` or field defaults;
+    /// doc comments become the user's documentation.
+    type Params: DeserializeOwned + Serialize + JsonSchema + Send + Sync;
+    /// The name in `uses:`.
+    const NAME: &'static str;
+    /// Part of every key: raise it when the same params and inputs give other bytes than before.
+    const VERSION: u32;
+    /// One sentence for `dcsft stages`.
+    const SUMMARY: &'static str;
+    /// Fields of `with:` that take references.
+    const INPUTS: &'static [InputDecl];
+    /// Whether results depend on the device's arithmetic (backend and dtype enter the key).
+    const NUMERIC: bool;
+    /// Whether the labels of the inputs (stage name, axes, arm) reach the output and so enter the key.
+    const LABELLED: bool = false;
+
+    /// Outputs with these params; the first is the default one (`${stage}` without a name).
+    fn outputs(params: &Self::Params) -> Vec<OutputDecl>;
+
+    /// Mistakes that types alone do not catch.
+    fn check(_params: &Self::Params) -> Vec<ParamProblem> {
+        Vec::new()
+    }
+
+    /// Files that params name; `root` is what relative paths are relative to.
+    fn files(_params: &Self::Params, _root: &Path) -> Result<Vec<FileParam>, ParamProblem> {
+        Ok(Vec::new())
+    }
+
+    /// Does the work: reads `ctx` inputs, writes `ctx` outputs. Runs in a process of its own.
+    ///
+    /// # Errors
+    /// [`StageError`] with a sentence for the user.
+    fn run(params: Self::Params, ctx: &mut StageContext) -> Result<(), StageError>;
+}
+
+/// Why a stage failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StageError {
+    /// The stage's own reason, in words for the user.
+    #[error("{0}")]
+    Failed(String),
+    /// A file of the stage could not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The run was interrupted; the stage saved what it can resume from.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl StageError {
+    /// A failure with the stage's own reason.
+    pub fn failed(reason: impl std::fmt::Display) -> Self {
+        Self::Failed(reason.to_string())
+    }
+
+    /// For `map_err` on file operations.
+    pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { path, source }
+    }
+}
+
+/// Params after parsing: typed, checked, defaults filled in.
+#[derive(Clone, Debug)]
+pub struct ResolvedParams {
+    /// The params with every default written out: what enters the key (file fields replaced by content).
+    pub value: Value,
+    /// The stage's outputs, default first.
+    pub outputs: Vec<OutputDecl>,
+    /// The user's files.
+    pub files: Vec<FileParam>,
+}
+
+/// A stage kind as the engine sees it.
+pub trait Kind: Send + Sync {
+    /// The name in `uses:`.
+    fn name(&self) -> &'static str;
+    /// The semantic version.
+    fn version(&self) -> u32;
+    /// One sentence.
+    fn summary(&self) -> &'static str;
+    /// The inputs.
+    fn inputs(&self) -> &'static [InputDecl];
+    /// See [`Stage::NUMERIC`].
+    fn numeric(&self) -> bool;
+    /// See [`Stage::LABELLED`].
+    fn labelled(&self) -> bool;
+    /// The JSON Schema of the params, without the inputs.
+    fn schema(&self) -> schemars::Schema;
+    /// Parses and checks params (references already taken out).
+    ///
+    /// # Errors
+    /// Every mistake found.
+    fn resolve(&self, with: &Value, root: &Path) -> Result<ResolvedParams, Vec<ParamProblem>>;
+    /// Runs the stage with params as [`Kind::resolve`] gave them.
+    ///
+    /// # Errors
+    /// See [`Stage::run`].
+    fn run(&self, params: &Value, ctx: &mut StageContext) -> Result<(), StageError>;
+}
+
+/// The [`Kind`] of a [`Stage`].
+struct Typed<S>(std::marker::PhantomData<S>);
+
+impl<S: Stage> Kind for Typed<S> {
+    fn name(&self) -> &'static str {
+        S::NAME
+    }
+    fn version(&self) -> u32 {
+        S::VERSION
+    }
+    fn summary(&self) -> &'static str {
+        S::SUMMARY
+    }
+    fn inputs(&self) -> &'static [InputDecl] {
+        S::INPUTS
+    }
+    fn numeric(&self) -> bool {
+        S::NUMERIC
+    }
+    fn labelled(&self) -> bool {
+        S::LABELLED
+    }
+    fn schema(&self) -> schemars::Schema {
+        schemars::schema_for!(S::Params)
+    }
+
+    fn resolve(&self, with: &Value, root: &Path) -> Result<ResolvedParams, Vec<ParamProblem>> {
+        let params: S::Params = parse(with).map_err(|problem| vec![problem])?;
+        let problems = S::check(&params);
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let files = S::files(&params, root).map_err(|problem| vec![problem])?;
+        let value = serde_json::to_value(&params)
+            .map_err(|error| vec![ParamProblem::new("", error.to_string())])?;
+        Ok(ResolvedParams { value, outputs: S::outputs(&params), files })
+    }
+
+    fn run(&self, params: &Value, ctx: &mut StageContext) -> Result<(), StageError> {
+        let params = parse(params)
+            .map_err(|problem| StageError::failed(format!("{}: {}", problem.path.join("."), problem.message)))?;
+        S::run(params, ctx)
+    }
+}
+
+fn parse<T: DeserializeOwned>(value: &Value) -> Result<T, ParamProblem> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let path = error.path().to_string();
+        ParamProblem::new(if path == "." { "" } else { &path }, error.into_inner().to_string())
+    })
+}
+
+/// The kinds a binary knows, by name.
+#[derive(Default)]
+pub struct Registry {
+    kinds: BTreeMap<&'static str, Box<dyn Kind>>,
+}
+
+impl Registry {
+    /// Adds a kind.
+    #[must_use]
+    pub fn with<S: Stage>(mut self) -> Self {
+        self.kinds.insert(S::NAME, Box::new(Typed::<S>(std::marker::PhantomData)));
+        self
+    }
+
+    /// The kind called `name`.
+    pub fn get(&self, name: &str) -> Option<&dyn Kind> {
+        self.kinds.get(name).map(Box::as_ref)
+    }
+
+    /// All kinds, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &dyn Kind> {
+        self.kinds.values().map(Box::as_ref)
+    }
+}
+
+/// Where an artifact came from, in the words of the spec.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Label {
+    /// The stage's name in the spec.
+    pub stage: String,
+    /// The output's name.
+    pub output: String,
+    /// The axes of the stage's node with their values.
+    pub axes: BTreeMap<String, Value>,
+    /// The arm that results count it to, such as `sft/easy+medium`.
+    pub arm: String,
+}
+
+/// One artifact that a stage reads.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Input {
+    /// Where it came from. Only a kind that is [`Stage::LABELLED`] may let this reach its outputs.
+    pub label: Label,
+    /// Its content digest.
+    pub digest: Digest,
+    /// The folder with its files; read-only.
+    pub dir: PathBuf,
+}

@@ -1,0 +1,128 @@
+//! A spec after resolution: concrete stages with typed params, ready to be planned.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::kind::{FileParam, OutputDecl};
+
+/// Index of a [`Node`] in [`Study::nodes`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct NodeId(pub usize);
+
+/// A resolved spec.
+#[derive(Clone, Debug)]
+pub struct Study {
+    /// `name:` of the spec.
+    pub name: String,
+    /// The spec file.
+    pub spec: PathBuf,
+    /// What relative paths are relative to: the spec's folder.
+    pub root: PathBuf,
+    /// The text of the spec and of those it extends, in order of reading: (path, text).
+    pub sources: Vec<(PathBuf, String)>,
+    /// `--set` overrides that were applied, as given.
+    pub overrides: Vec<String>,
+    /// Concrete stages in topological order, each once.
+    pub nodes: Vec<Node>,
+    /// How many stage instances there would be if every cell of the axes ran its own pipeline.
+    pub cells: usize,
+}
+
+/// One concrete stage.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Its index.
+    pub id: NodeId,
+    /// Its name in the spec.
+    pub stage: String,
+    /// `uses:`.
+    pub kind: String,
+    /// The axes it depends on, with their values here.
+    pub axes: BTreeMap<String, Value>,
+    /// The arm that results count it to: `arm:` of the spec if given; else the stage's name and, after a
+    /// slash, the values of the axes that the stage itself declares (`sft/easy+medium`). An evaluation takes
+    /// the arm of its model.
+    pub arm: String,
+    /// Params, defaults filled in, relative paths as written.
+    pub params: Value,
+    /// References by input name, in the order of the spec.
+    pub inputs: Vec<(String, Vec<Reference>)>,
+    /// Outputs, default first.
+    pub outputs: Vec<OutputDecl>,
+    /// The user's files that params name, paths absolute.
+    pub files: Vec<FileParam>,
+    /// What never enters the key.
+    pub execution: Execution,
+    /// Where it stands in the spec.
+    pub place: Place,
+    /// Where each field of `with:` stands, by dotted path, for `why`.
+    pub places: BTreeMap<String, Place>,
+}
+
+/// Another stage's output.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reference {
+    /// Which stage.
+    pub node: NodeId,
+    /// Which of its outputs.
+    pub output: String,
+}
+
+/// A place in a spec.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Index into [`Study::sources`].
+    pub source: usize,
+    /// 1-based line.
+    pub line: usize,
+    /// 1-based column.
+    pub column: usize,
+}
+
+/// How a stage is run; never part of its identity.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Execution {
+    /// What it takes to run.
+    pub resources: Resources,
+    /// Seconds after which an attempt is stopped; also `90s`, `30m`, `2h` in the spec.
+    pub timeout: Option<f64>,
+    /// Further tries after a failure.
+    pub retries: u32,
+}
+
+/// `resources:` of a stage.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Resources {
+    /// Accelerators.
+    pub gpus: u32,
+    /// Threads; none lets the scheduler share out the cores.
+    pub threads: Option<usize>,
+    /// Wall time, as `2h`; for batch systems.
+    pub time: Option<String>,
+    /// Memory, as `16GiB`; for batch systems.
+    pub memory: Option<String>,
+}
+
+impl Node {
+    /// A short name with the axes: `sft[subset=easy,seed=0]`.
+    pub fn title(&self) -> String {
+        if self.axes.is_empty() {
+            return self.stage.clone();
+        }
+        let axes: Vec<String> = self.axes.iter().map(|(axis, value)| format!("{axis}={}", plain(value))).collect();
+        format!("{}[{}]", self.stage, axes.join(","))
+    }
+}
+
+/// An axis value as people write it: strings without quotes.
+pub fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
