@@ -1,0 +1,89 @@
+//! Writes that survive a power cut: data first, then the name, then the folder that holds the name.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use crate::StoreError;
+use crate::error::Context;
+
+/// From this many files on, one sync of the whole file system is cheaper than one per file.
+const MANY: usize = 64;
+
+/// Flushes a folder's list of names to the disk. A no-op where folders cannot be opened.
+pub(crate) fn sync_dir(path: &Path) -> Result<(), StoreError> {
+    if cfg!(unix) {
+        File::open(path)
+            .and_then(|dir| dir.sync_all())
+            .context("flush", path)
+    } else {
+        Ok(())
+    }
+}
+
+/// Flushes files (and folders) to the disk. All of them lie on one file system.
+pub(crate) fn sync_all(paths: &[PathBuf]) -> Result<(), StoreError> {
+    #[cfg(target_os = "linux")]
+    if let [first, ..] = paths
+        && paths.len() >= MANY
+    {
+        let file = File::open(first).context("open", first)?;
+        return rustix::fs::syncfs(&file)
+            .map_err(io::Error::from)
+            .context("flush", first);
+    }
+    paths.iter().try_for_each(|path| {
+        if cfg!(unix) || path.is_file() {
+            File::open(path)
+                .and_then(|file| file.sync_all())
+                .context("flush", path)?;
+        }
+        Ok(())
+    })
+}
+
+/// Writes `bytes` to `path` so that a reader sees the old content or the new one, never a part, even after a power cut.
+///
+/// `tmp` is a folder on the same file system.
+pub(crate) fn write_atomic(tmp: &Path, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let mut file = temporary_file(tmp)?;
+    file.write_all(bytes)
+        .and_then(|()| file.as_file().sync_all())
+        .context("write", file.path())?;
+    file.persist(path)
+        .map_err(|error| StoreError::io("write", path, error.error))?;
+    sync_dir(parent(path))
+}
+
+/// A temporary file that others may read as the umask allows, for what will be renamed into place.
+fn temporary_file(tmp: &Path) -> Result<tempfile::NamedTempFile, StoreError> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.tempfile_in(tmp).context("write in", tmp)
+}
+
+/// Creates a folder and whatever is missing above it.
+pub(crate) fn create_dirs(path: &Path) -> Result<(), StoreError> {
+    fs::create_dir_all(path).context("create", path)
+}
+
+/// Removes a file or a folder with all it holds. Whatever is already gone is fine.
+pub(crate) fn remove(path: &Path) -> Result<(), StoreError> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(StoreError::io("remove", path, error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The folder that holds `path`; the paths of the store always have one.
+pub(crate) fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or(path)
+}

@@ -1,0 +1,116 @@
+//! Where everything lies. No other module builds a path inside the store.
+
+use std::path::{Path, PathBuf};
+
+use crate::Digest;
+
+/// The layout that this version writes; its folder below the root is `v1`.
+pub(crate) const VERSION: u32 = 1;
+
+/// The paths of one store.
+#[derive(Debug)]
+pub(crate) struct Layout {
+    /// The folder that the user named; it holds one folder per layout version.
+    pub(crate) root: PathBuf,
+    base: PathBuf,
+}
+
+impl Layout {
+    pub(crate) fn new(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            base: root.join(format!("v{VERSION}")),
+        }
+    }
+
+    /// The folders that exist in every store.
+    pub(crate) fn folders(&self) -> [PathBuf; 9] {
+        [
+            self.blobs(),
+            self.artifacts(),
+            self.records(),
+            self.works(),
+            self.tmp(),
+            self.locks(),
+            self.holders(),
+            self.quarantine(),
+            self.runs(),
+        ]
+    }
+
+    pub(crate) fn blobs(&self) -> PathBuf {
+        self.base.join("blobs")
+    }
+
+    pub(crate) fn blob(&self, digest: &Digest) -> PathBuf {
+        sharded(self.blobs(), digest)
+    }
+
+    pub(crate) fn artifacts(&self) -> PathBuf {
+        self.base.join("artifacts")
+    }
+
+    pub(crate) fn artifact(&self, digest: &Digest) -> PathBuf {
+        sharded(self.artifacts(), digest)
+    }
+
+    pub(crate) fn records(&self) -> PathBuf {
+        self.base.join("records")
+    }
+
+    pub(crate) fn record(&self, key: &Digest) -> PathBuf {
+        let mut path = self.records();
+        path.push(key.shard());
+        path.push(format!("{key}.json"));
+        path
+    }
+
+    pub(crate) fn works(&self) -> PathBuf {
+        self.base.join("work")
+    }
+
+    pub(crate) fn work(&self, key: &Digest) -> PathBuf {
+        self.works().join(key.to_string())
+    }
+
+    pub(crate) fn tmp(&self) -> PathBuf {
+        self.base.join("tmp")
+    }
+
+    pub(crate) fn locks(&self) -> PathBuf {
+        self.base.join("locks")
+    }
+
+    pub(crate) fn key_lock(&self, key: &Digest) -> PathBuf {
+        self.locks().join(format!("{key}.lock"))
+    }
+
+    /// Held shared by whoever uses the store, exclusively by garbage collection.
+    pub(crate) fn store_lock(&self) -> PathBuf {
+        self.locks().join("store.lock")
+    }
+
+    /// One file per process that holds the store, so that garbage collection can say whom it waits for.
+    pub(crate) fn holders(&self) -> PathBuf {
+        self.locks().join("holders")
+    }
+
+    pub(crate) fn quarantine(&self) -> PathBuf {
+        self.base.join("quarantine")
+    }
+
+    pub(crate) fn runs(&self) -> PathBuf {
+        self.base.join("runs")
+    }
+
+    pub(crate) fn stat_caches(&self) -> PathBuf {
+        self.base.join("stat-cache")
+    }
+}
+
+/// `folder/ab/<digest>`: 256 sub-folders keep each of them small.
+fn sharded(mut folder: PathBuf, digest: &Digest) -> PathBuf {
+    folder.push(digest.shard());
+    folder.push(digest.to_string());
+    folder
+}

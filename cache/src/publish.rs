@@ -1,0 +1,274 @@
+//! Publishing: a finished folder becomes an artifact, in an order in which every kill leaves the store whole.
+//!
+//! 1. Hash the files where they are and flush them to the disk. Nothing has changed yet.
+//! 2. Write the manifest and the empty folders of the artifact below `tmp/`. A full disk shows here.
+//! 3. Take the folder: one rename to `tmp/`. From here on its maker sees that it is gone, never a part of it.
+//! 4. Move each file to its blob, and link the blob into the new artifact.
+//! 5. Flush the folders, then rename the artifact into place. Only now can anyone see it.
+//!
+//! A kill between 3 and 5 costs the outputs but not the maker's own state, which lies in its workspace.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+use crate::artifact::{self, SMALL_FILE};
+use crate::error::Context;
+use crate::layout::Layout;
+use crate::quarantine::{self, State};
+use crate::stat::FileStat;
+use crate::tree::{self, FileEntry, Found, Links};
+use crate::{Artifact, Digest, StoreError, durable, lock};
+
+/// Moves the folder `dir` into the store.
+pub(crate) fn publish(layout: &Layout, dir: &Path) -> Result<Artifact, StoreError> {
+    let _shared = lock::share(layout)?;
+    let found = list(dir)?;
+    let artifact = Artifact::of(hash(layout, &found)?)?;
+    if !is_stored(layout, &artifact)? {
+        let full: Vec<PathBuf> = found.iter().map(|file| file.full.clone()).collect();
+        durable::sync_all(&full)?;
+        store(layout, dir, &found, &artifact)?;
+    }
+    durable::remove(dir)?;
+    Ok(artifact)
+}
+
+fn list(dir: &Path) -> Result<Vec<Found>, StoreError> {
+    match fs::symlink_metadata(dir) {
+        Ok(meta) if meta.is_dir() => tree::walk(dir, Links::Refuse),
+        Ok(_) => Err(StoreError::Unsupported {
+            path: dir.to_owned(),
+            kind: "not a folder",
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(StoreError::NotFound {
+            path: dir.to_owned(),
+        }),
+        Err(error) => Err(StoreError::io("read", dir, error)),
+    }
+}
+
+/// Hashes the files, except for those that are known to be blobs under another name.
+fn hash(layout: &Layout, found: &[Found]) -> Result<Vec<FileEntry>, StoreError> {
+    let linked = found.iter().any(|file| file.stat.links > 1);
+    let by_inode = if linked {
+        blobs_by_inode(layout)?
+    } else {
+        HashMap::new()
+    };
+    let digest_of = |file: &Found| match by_inode.get(&file.stat.inode) {
+        Some(digest) if is_blob(layout, digest, &file.stat)? => Ok(*digest),
+        _ => tree::hash_file(&file.full).map(|(digest, _)| digest),
+    };
+    found
+        .par_iter()
+        .map(|file| {
+            Ok(FileEntry {
+                path: file.path.clone(),
+                bytes: file.stat.bytes,
+                digest: digest_of(file)?,
+            })
+        })
+        .collect()
+}
+
+fn is_blob(layout: &Layout, digest: &Digest, stat: &FileStat) -> Result<bool, StoreError> {
+    Ok(tree::stat(&layout.blob(digest))?.is_some_and(|blob| blob.same_file(stat)))
+}
+
+/// The blobs by their inode numbers. The numbers come with the folder listings, so no blob is touched.
+#[cfg(unix)]
+fn blobs_by_inode(layout: &Layout) -> Result<HashMap<u64, Digest>, StoreError> {
+    use std::os::unix::fs::DirEntryExt;
+    let mut blobs = HashMap::new();
+    let folder = layout.blobs();
+    for shard in fs::read_dir(&folder).context("read", &folder)? {
+        let shard = shard.context("read", &folder)?.path();
+        for blob in fs::read_dir(&shard).context("read", &shard)? {
+            let blob = blob.context("read", &shard)?;
+            if let Some(digest) = blob.file_name().to_str().and_then(|name| name.parse().ok()) {
+                blobs.insert(blob.ino(), digest);
+            }
+        }
+    }
+    Ok(blobs)
+}
+
+#[cfg(not(unix))]
+fn blobs_by_inode(_: &Layout) -> Result<HashMap<u64, Digest>, StoreError> {
+    Ok(HashMap::new())
+}
+
+/// Whether the store has this artifact already. A damaged one makes way.
+fn is_stored(layout: &Layout, artifact: &Artifact) -> Result<bool, StoreError> {
+    match artifact::check(layout, &artifact.digest, |file, _| file.bytes <= SMALL_FILE)? {
+        State::Good(_) => Ok(true),
+        State::Missing => Ok(false),
+        State::Damaged(flaw) => {
+            quarantine::move_artifact(layout, &artifact.digest, &flaw)?;
+            Ok(false)
+        }
+    }
+}
+
+fn store(
+    layout: &Layout,
+    dir: &Path,
+    found: &[Found],
+    artifact: &Artifact,
+) -> Result<(), StoreError> {
+    let tmp = layout.tmp();
+    let scratch = tempfile::Builder::new()
+        .prefix("publish-")
+        .tempdir_in(&tmp)
+        .context("write in", &tmp)?;
+    let new = scratch.path().join("artifact");
+    let mut unsynced = prepare(&new, artifact)?;
+    let taken = scratch.path().join("taken");
+    take(dir, &taken, found)?;
+    for (index, (file, found)) in artifact.files.iter().zip(found).enumerate() {
+        let source = taken.join(&file.path);
+        refuse_changed(&source, found)?;
+        let spare = scratch.path().join(format!("copy-{index}"));
+        add_blob(layout, file, &source, &spare)?;
+        let blob = layout.blob(&file.digest);
+        unsynced.extend(link(&blob, &artifact::files_path(&new).join(&file.path))?);
+        unsynced.insert(durable::parent(&blob).to_owned());
+    }
+    unsynced.insert(layout.blobs());
+    durable::sync_all(&unsynced.into_iter().collect::<Vec<_>>())?;
+    place(layout, &new, &artifact.digest)?;
+    scratch.close().context("remove", &tmp)
+}
+
+/// Writes the manifest and the folders of the new artifact; returns what has to be flushed.
+fn prepare(new: &Path, artifact: &Artifact) -> Result<BTreeSet<PathBuf>, StoreError> {
+    let files = artifact::files_path(new);
+    durable::create_dirs(&files)?;
+    let mut folders = BTreeSet::from([new.to_owned(), files.clone()]);
+    for file in &artifact.files {
+        let mut folder = durable::parent(&files.join(&file.path)).to_owned();
+        durable::create_dirs(&folder)?;
+        while folder != files && folders.insert(folder.clone()) {
+            folder.pop();
+        }
+    }
+    let manifest = artifact::manifest_path(new);
+    fs::write(&manifest, artifact.manifest()?).context("write", &manifest)?;
+    read_only(&manifest)?;
+    folders.insert(manifest);
+    Ok(folders)
+}
+
+/// Moves the folder away from its maker; copies it where it lies on another file system.
+fn take(dir: &Path, taken: &Path, found: &[Found]) -> Result<(), StoreError> {
+    match fs::rename(dir, taken) {
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {}
+        other => return other.context("move", dir),
+    }
+    for file in found {
+        let target = taken.join(&file.path);
+        durable::create_dirs(durable::parent(&target))?;
+        fs::copy(&file.full, &target).context("copy", &file.full)?;
+        let source = fs::metadata(&file.full)
+            .and_then(|meta| meta.modified())
+            .context("read", &file.full)?;
+        let copy = fs::OpenOptions::new()
+            .append(true)
+            .open(&target)
+            .context("open", &target)?;
+        copy.set_modified(source)
+            .and_then(|()| copy.sync_all())
+            .context("write", &target)?;
+    }
+    Ok(())
+}
+
+/// Fails if a file is not what it was when it was hashed.
+fn refuse_changed(source: &Path, found: &Found) -> Result<(), StoreError> {
+    let now = tree::stat(source)?.map(|stat| (stat.bytes, stat.modified));
+    if now == Some((found.stat.bytes, found.stat.modified)) {
+        return Ok(());
+    }
+    Err(StoreError::Changed {
+        path: found.full.clone(),
+    })
+}
+
+/// Makes `source` the blob of `file`, unless there is one. `spare` is a free name on the same file system.
+fn add_blob(
+    layout: &Layout,
+    file: &FileEntry,
+    source: &Path,
+    spare: &Path,
+) -> Result<(), StoreError> {
+    let blob = layout.blob(&file.digest);
+    let links = tree::stat(source)?.map_or(1, |stat| stat.links);
+    if let Some(stat) = tree::stat(&blob)? {
+        if tree::stat(source)?.is_some_and(|source| source.same_file(&stat))
+            || is_sound(&blob, &stat, file)?
+        {
+            return Ok(());
+        }
+        quarantine::move_aside(
+            layout,
+            "blob",
+            &blob,
+            "its bytes are not those that were stored",
+        )?;
+    }
+    durable::create_dirs(durable::parent(&blob))?;
+    if links > 1 {
+        // Whoever owns the other name could write to the blob through it.
+        fs::copy(source, spare).context("copy", source)?;
+        durable::sync_all(&[spare.to_owned()])?;
+    }
+    let source = if links > 1 { spare } else { source };
+    read_only(source)?;
+    fs::rename(source, &blob).context("write", &blob)
+}
+
+fn is_sound(blob: &Path, stat: &FileStat, file: &FileEntry) -> Result<bool, StoreError> {
+    let small = file.bytes <= SMALL_FILE;
+    Ok(stat.bytes == file.bytes && (!small || tree::hash_file(blob)?.0 == file.digest))
+}
+
+/// Gives a blob a second name, or a copy where the file system has no links (or no more for this file).
+///
+/// Returns the copy, which has to be flushed.
+fn link(blob: &Path, path: &Path) -> Result<Option<PathBuf>, StoreError> {
+    if fs::hard_link(blob, path).is_ok() {
+        return Ok(None);
+    }
+    fs::copy(blob, path).context("write", path)?;
+    Ok(Some(path.to_owned()))
+}
+
+fn place(layout: &Layout, new: &Path, digest: &Digest) -> Result<(), StoreError> {
+    let target = layout.artifact(digest);
+    let shard = durable::parent(&target);
+    durable::create_dirs(shard)?;
+    durable::sync_dir(&layout.artifacts())?;
+    match fs::rename(new, &target) {
+        // Somebody else stored the same artifact meanwhile.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists
+            ) =>
+        {
+            Ok(())
+        }
+        Err(error) => Err(StoreError::io("write", &target, error)),
+        Ok(()) => durable::sync_dir(shard),
+    }
+}
+
+fn read_only(path: &Path) -> Result<(), StoreError> {
+    let mut permissions = fs::metadata(path).context("read", path)?.permissions();
+    permissions.set_readonly(true);
+    fs::set_permissions(path, permissions).context("write", path)
+}

@@ -1,0 +1,290 @@
+//! Digests of users' files and folders, with a memory of what was hashed before.
+//!
+//! Each file or folder that is asked for has its own memory, `stat-cache/<digest of its path>`: a header line, then a
+//! line per file. So a look at a small file never reads the memory of a large folder.
+//!
+//! A remembered digest holds if size, both times, inode and device are the same. That would miss a write that happens
+//! within the clock's resolution after the file was hashed. So, as git does, a file that changed less than two seconds
+//! before it was hashed is not remembered.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::layout::Layout;
+use crate::stat::FileStat;
+use crate::tree::{self, FileEntry, Found, Links};
+use crate::{Digest, StoreError, durable, lock};
+
+/// The format of the memory's files. A file of another format is forgotten.
+const FORMAT: u32 = 1;
+
+/// A file must have rested this long, in nanoseconds, before it was hashed, or its digest is not remembered.
+const RACY: i64 = 2_000_000_000;
+
+/// What [`Store::digest_path`](crate::Store::digest_path) looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct PathStats {
+    /// Number of files.
+    pub files: u64,
+    /// The sum of their sizes in bytes.
+    pub bytes: u64,
+    /// Number of files that had to be read.
+    pub hashed_files: u64,
+    /// The sum of their sizes in bytes.
+    pub hashed_bytes: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    format: u32,
+    path: PathBuf,
+}
+
+/// One remembered file: digest, size, time of the last write, time of the last change, inode, device, relative path.
+#[derive(Serialize, Deserialize)]
+struct Line(Digest, u64, i64, i64, u64, u64, String);
+
+type Memory = HashMap<String, (FileStat, Digest)>;
+
+/// A file with its digest, and whether it had to be read.
+struct Hashed {
+    entry: FileEntry,
+    stat: FileStat,
+    read: bool,
+}
+
+/// See [`Store::digest_path`](crate::Store::digest_path).
+pub(crate) fn digest_path(
+    layout: &Layout,
+    path: &Path,
+    paranoid: bool,
+) -> Result<(Digest, PathStats), StoreError> {
+    let root = match fs::canonicalize(path) {
+        Ok(root) => root,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(StoreError::NotFound {
+                path: path.to_owned(),
+            });
+        }
+        Err(error) => return Err(StoreError::io("read", path, error)),
+    };
+    let is_folder = root.is_dir();
+    let found = if is_folder {
+        tree::walk(&root, Links::Follow)?
+    } else {
+        single(&root)?
+    };
+    let memory_file = memory_file(layout, &root);
+    let memory = if paranoid {
+        Memory::new()
+    } else {
+        load(&memory_file)
+    };
+    let now = now();
+    let hashed = found
+        .par_iter()
+        .map(|file| hash(file, &memory))
+        .collect::<Result<Vec<_>, _>>()?;
+    if hashed.iter().any(|file| file.read) || hashed.len() != memory.len() {
+        save(layout, &memory_file, &root, &hashed, now);
+    }
+    let stats = count(&hashed);
+    let files: Vec<FileEntry> = hashed.into_iter().map(|file| file.entry).collect();
+    let digest = match &files[..] {
+        [file] if !is_folder => file.digest,
+        _ => tree::digest(&files)?,
+    };
+    Ok((digest, stats))
+}
+
+fn single(path: &Path) -> Result<Vec<Found>, StoreError> {
+    let meta = fs::metadata(path).map_err(|error| StoreError::io("read", path, error))?;
+    if !meta.is_file() {
+        return Err(StoreError::Unsupported {
+            path: path.to_owned(),
+            kind: "neither a file nor a folder",
+        });
+    }
+    Ok(vec![Found {
+        path: String::new(),
+        full: path.to_owned(),
+        stat: FileStat::of(&meta),
+    }])
+}
+
+fn hash(file: &Found, memory: &Memory) -> Result<Hashed, StoreError> {
+    let entry = |digest, stat: FileStat| FileEntry {
+        path: file.path.clone(),
+        bytes: stat.bytes,
+        digest,
+    };
+    match memory.get(&file.path) {
+        Some((stat, digest)) if unchanged(stat, &file.stat) => Ok(Hashed {
+            entry: entry(*digest, file.stat),
+            stat: file.stat,
+            read: false,
+        }),
+        _ => {
+            let (digest, stat) = tree::hash_file(&file.full)?;
+            Ok(Hashed {
+                entry: entry(digest, stat),
+                stat,
+                read: true,
+            })
+        }
+    }
+}
+
+/// The number of links is left out: it says nothing about the content.
+fn unchanged(then: &FileStat, now: &FileStat) -> bool {
+    let facts = |stat: &FileStat| {
+        (
+            stat.bytes,
+            stat.modified,
+            stat.changed,
+            stat.inode,
+            stat.device,
+        )
+    };
+    facts(then) == facts(now)
+}
+
+fn count(hashed: &[Hashed]) -> PathStats {
+    let mut stats = PathStats {
+        files: hashed.len() as u64,
+        ..PathStats::default()
+    };
+    for file in hashed {
+        stats.bytes += file.entry.bytes;
+        if file.read {
+            stats.hashed_files += 1;
+            stats.hashed_bytes += file.entry.bytes;
+        }
+    }
+    stats
+}
+
+fn memory_file(layout: &Layout, root: &Path) -> PathBuf {
+    layout
+        .stat_caches()
+        .join(Digest::of_bytes(root.as_os_str().as_encoded_bytes()).to_string())
+}
+
+/// What was remembered; nothing if there is no file or if it cannot be used.
+fn load(path: &Path) -> Memory {
+    fs::read(path)
+        .ok()
+        .and_then(|bytes| parse(&bytes))
+        .unwrap_or_default()
+}
+
+fn parse(bytes: &[u8]) -> Option<Memory> {
+    let mut lines = bytes
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty());
+    let header: Header = serde_json::from_slice(lines.next()?).ok()?;
+    if header.format != FORMAT {
+        return None;
+    }
+    let entry = |line: &[u8]| {
+        let Line(digest, bytes, modified, changed, inode, device, path) =
+            serde_json::from_slice(line).ok()?;
+        Some((
+            path,
+            (
+                FileStat {
+                    bytes,
+                    modified,
+                    changed,
+                    inode,
+                    device,
+                    links: 1,
+                },
+                digest,
+            ),
+        ))
+    };
+    lines.map(entry).collect()
+}
+
+/// Remembers what was hashed. A failure costs time later, nothing else, so it is only logged.
+fn save(layout: &Layout, path: &Path, root: &Path, hashed: &[Hashed], now: i64) {
+    let rested = |file: &&Hashed| !file.read || now.saturating_sub(file.stat.changed) >= RACY;
+    let saved = (|| {
+        let encode = |cause| StoreError::Encode {
+            what: "the stat cache",
+            cause,
+        };
+        let mut text = serde_json::to_vec(&Header {
+            format: FORMAT,
+            path: root.to_owned(),
+        })
+        .map_err(encode)?;
+        text.push(b'\n');
+        for file in hashed.iter().filter(rested) {
+            let FileStat {
+                bytes,
+                modified,
+                changed,
+                inode,
+                device,
+                ..
+            } = file.stat;
+            let line = Line(
+                file.entry.digest,
+                bytes,
+                modified,
+                changed,
+                inode,
+                device,
+                file.entry.path.clone(),
+            );
+            serde_json::to_writer(&mut text, &line).map_err(encode)?;
+            text.push(b'\n');
+        }
+        let _shared = lock::share(layout)?;
+        durable::create_dirs(&layout.stat_caches())?;
+        durable::write_atomic(&layout.tmp(), path, &text)
+    })();
+    if let Err(error) = saved {
+        tracing::warn!(%error, "the digests of {} will have to be computed again", root.display());
+    }
+}
+
+/// Removes the memories of paths that are gone. Returns the freed bytes.
+pub(crate) fn forget_gone(layout: &Layout, dry_run: bool) -> Result<u64, StoreError> {
+    let Ok(entries) = fs::read_dir(layout.stat_caches()) else {
+        return Ok(0);
+    };
+    let mut freed = 0;
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let bytes = fs::read(&path).unwrap_or_default();
+        let first = bytes
+            .split(|byte| *byte == b'\n')
+            .next()
+            .unwrap_or_default();
+        let header = serde_json::from_slice::<Header>(first);
+        if header.is_ok_and(|header| header.format > FORMAT || header.path.exists()) {
+            continue;
+        }
+        freed += bytes.len() as u64;
+        if !dry_run {
+            durable::remove(&path)?;
+        }
+    }
+    Ok(freed)
+}
+
+/// Nanoseconds since 1970.
+fn now() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,361 @@
+//! The store: what callers see of the cache.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::artifact::{self, SMALL_FILE};
+use crate::error::Context;
+use crate::layout::{self, Layout};
+use crate::quarantine::{self, State};
+use crate::record::Unreadable;
+use crate::{
+    Artifact, Digest, KeyLock, PathStats, Record, StoreError, StoreGuard, durable, lock, publish,
+    statcache, tree,
+};
+
+/// A record's time of last use is written down at most this often.
+const USE_RESOLUTION: Duration = Duration::from_secs(3600);
+
+/// A content-addressed store in a folder. Cheap to clone; clones and other processes may use it at the same time.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pub(crate) layout: Arc<Layout>,
+}
+
+/// What the store holds, in numbers. Sizes are in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub struct Usage {
+    /// Number of records.
+    pub records: u64,
+    /// Number of artifacts.
+    pub artifacts: u64,
+    /// Number of blobs.
+    pub blobs: u64,
+    /// Size of the blobs; artifacts are links to them.
+    pub blob_bytes: u64,
+    /// Size of the workspaces of unfinished keys.
+    pub work_bytes: u64,
+    /// Size of the quarantine.
+    pub quarantine_bytes: u64,
+    /// Size of what is being written, or was left behind by a kill.
+    pub tmp_bytes: u64,
+}
+
+impl Store {
+    /// Opens the store in the folder `root`, which is created if it does not exist.
+    ///
+    /// # Errors
+    /// [`StoreError::NewerLayout`] if a newer version of the program wrote to it.
+    pub fn open(root: &Path) -> Result<Self, StoreError> {
+        let root = std::path::absolute(root).context("find", root)?;
+        durable::create_dirs(&root)?;
+        refuse_newer(&root)?;
+        let layout = Layout::new(&root);
+        for folder in layout.folders() {
+            durable::create_dirs(&folder)?;
+        }
+        mark(&root.join("CACHEDIR.TAG"), CACHEDIR_TAG)?;
+        mark(&root.join(".gitignore"), "*\n")?;
+        Ok(Self {
+            layout: Arc::new(layout),
+        })
+    }
+
+    /// The folder that was opened, as an absolute path.
+    pub fn root(&self) -> &Path {
+        &self.layout.root
+    }
+
+    /// A folder for the journals of runs, which the store itself never looks into.
+    pub fn runs_dir(&self) -> PathBuf {
+        self.layout.runs()
+    }
+
+    /// Makes the content of the folder `dir` an artifact. The store takes the folder: afterwards it is gone.
+    ///
+    /// Sub-folders are kept, empty ones are not. Modes and times are no part of an artifact. A file that is a hard
+    /// link to a file of the store is taken over without reading it. Nothing may write to the folder meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError::Unsupported`] for links, sockets and the like, [`StoreError::BadName`],
+    /// [`StoreError::Changed`], [`StoreError::NoSpace`]. On an error nothing of the artifact is visible.
+    pub fn publish(&self, dir: &Path) -> Result<Artifact, StoreError> {
+        publish::publish(&self.layout, dir)
+    }
+
+    /// The artifact with this digest, `None` if there is none or if it was damaged (it then is in the quarantine).
+    ///
+    /// Reads the manifest only.
+    pub fn artifact(&self, digest: &Digest) -> Result<Option<Artifact>, StoreError> {
+        match artifact::read(&self.layout, digest)? {
+            State::Good(artifact) => Ok(Some(artifact)),
+            State::Missing => Ok(None),
+            State::Damaged(flaw) => {
+                quarantine::move_artifact(&self.layout, digest, &flaw)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// The folder with the files of an artifact, whether or not it exists. The files are read-only; treat them so.
+    pub fn artifact_files(&self, digest: &Digest) -> PathBuf {
+        artifact::files_path(&self.layout.artifact(digest))
+    }
+
+    /// The folder with the files of an artifact, after a check: all files are there, no other is, sizes are right, and
+    /// so are the bytes of those up to [`SMALL_FILE`].
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`], in which case the artifact is in the quarantine and its record is void, and
+    /// [`StoreError::MissingArtifact`].
+    pub fn open_input(&self, digest: &Digest) -> Result<PathBuf, StoreError> {
+        match artifact::check(&self.layout, digest, |file, _| file.bytes <= SMALL_FILE)? {
+            State::Good(_) => Ok(self.artifact_files(digest)),
+            State::Missing => Err(StoreError::MissingArtifact {
+                digest: *digest,
+                root: self.layout.root.clone(),
+            }),
+            State::Damaged(flaw) => {
+                let quarantined = quarantine::move_artifact(&self.layout, digest, &flaw)?;
+                Err(StoreError::Damaged {
+                    digest: *digest,
+                    reason: flaw.reason,
+                    quarantined,
+                })
+            }
+        }
+    }
+
+    /// The record of `key`, if there is one and all its artifacts are there.
+    ///
+    /// Looks at the record and at the presence of its artifacts, not at their bytes; that makes it fast enough for
+    /// thousands. A record that is damaged, or that misses an artifact, is moved to the quarantine and is `None`.
+    ///
+    /// # Errors
+    /// [`StoreError::NewerFormat`]; errors of the file system.
+    pub fn lookup(&self, key: &Digest) -> Result<Option<Record>, StoreError> {
+        let Some(record) = self.read_record(key)? else {
+            return Ok(None);
+        };
+        for output in record.outputs.values() {
+            let manifest = artifact::manifest_path(&self.layout.artifact(&output.digest));
+            if !fs::metadata(&manifest).is_ok_and(|meta| meta.len() > 0) {
+                self.void(key, &format!("its artifact {} is missing", output.digest))?;
+                return Ok(None);
+            }
+        }
+        Ok(Some(record))
+    }
+
+    /// As [`Store::lookup`], and checks the artifacts as [`Store::open_input`] does.
+    pub fn lookup_verified(&self, key: &Digest) -> Result<Option<Record>, StoreError> {
+        let Some(record) = self.lookup(key)? else {
+            return Ok(None);
+        };
+        for output in record.outputs.values() {
+            match self.open_input(&output.digest) {
+                Ok(_) => {}
+                Err(error @ (StoreError::Damaged { .. } | StoreError::MissingArtifact { .. })) => {
+                    self.void(key, &error.to_string())?;
+                    return Ok(None);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Some(record))
+    }
+
+    /// Writes a record; from now on its key is computed. A record that the key had is replaced.
+    ///
+    /// # Errors
+    /// [`StoreError::MissingArtifact`] if an output is not in the store.
+    pub fn commit(&self, record: &Record) -> Result<(), StoreError> {
+        let _shared = lock::share(&self.layout)?;
+        for output in record.outputs.values() {
+            if !artifact::manifest_path(&self.layout.artifact(&output.digest)).exists() {
+                return Err(StoreError::MissingArtifact {
+                    digest: output.digest,
+                    root: self.layout.root.clone(),
+                });
+            }
+        }
+        let path = self.layout.record(&record.key);
+        durable::create_dirs(durable::parent(&path))?;
+        durable::sync_dir(&self.layout.records())?;
+        durable::write_atomic(&self.layout.tmp(), &path, &record.to_bytes()?)
+    }
+
+    /// All records, ordered by key. Damaged ones are moved to the quarantine and left out.
+    pub fn records(
+        &self,
+    ) -> Result<impl Iterator<Item = Result<Record, StoreError>> + use<>, StoreError> {
+        let store = self.clone();
+        let keys = list_digests(&self.layout.records(), ".json")?;
+        Ok(keys
+            .into_iter()
+            .filter_map(move |key| store.read_record(&key).transpose()))
+    }
+
+    /// Takes the lock of `key`. Calls `on_wait` once if it has to wait for another holder.
+    pub fn lock(&self, key: &Digest, on_wait: impl FnOnce()) -> Result<KeyLock, StoreError> {
+        lock::lock_key(&self.layout, key, on_wait)
+    }
+
+    /// Takes the lock of `key`; `None` if somebody else holds it.
+    pub fn try_lock(&self, key: &Digest) -> Result<Option<KeyLock>, StoreError> {
+        lock::try_lock_key(&self.layout, key)
+    }
+
+    /// Who took the lock of `key` last, as in `process 4711`: to say whom one waits for.
+    pub fn lock_holder(&self, key: &Digest) -> Option<String> {
+        lock::holder_of_key(&self.layout, key)
+    }
+
+    /// Keeps garbage collection away for as long as the guard lives. A run holds the store from its first look-up to
+    /// its last commit. `who` is what others are told, as in `dcsft run sweep.yaml`.
+    pub fn hold(&self, who: &str) -> Result<StoreGuard, StoreError> {
+        lock::hold(&self.layout, who)
+    }
+
+    /// The scratch folder of `key`, created if need be. It survives kills, so that a computation can carry on.
+    /// Whoever uses it holds the lock of `key`.
+    pub fn workspace(&self, key: &Digest) -> Result<PathBuf, StoreError> {
+        let path = self.layout.work(key);
+        durable::create_dirs(&path)?;
+        Ok(path)
+    }
+
+    /// Removes the scratch folder of `key`, if there is one.
+    pub fn clear_workspace(&self, key: &Digest) -> Result<(), StoreError> {
+        durable::remove(&self.layout.work(key))
+    }
+
+    /// The content digest of a user's file or folder. A file's is the BLAKE3 of its bytes; a folder's is that of an
+    /// artifact with the same files. Symbolic links are followed.
+    ///
+    /// A file that was hashed before and whose size, times and inode are the same is not read again, unless it was
+    /// written to less than two seconds before it was hashed. `paranoid` reads all.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], [`StoreError::Unsupported`], [`StoreError::BadName`], [`StoreError::Changed`].
+    pub fn digest_path(
+        &self,
+        path: &Path,
+        paranoid: bool,
+    ) -> Result<(Digest, PathStats), StoreError> {
+        statcache::digest_path(&self.layout, path, paranoid)
+    }
+
+    /// Counts what the store holds. Reads the folders, not the files.
+    pub fn usage(&self) -> Result<Usage, StoreError> {
+        Ok(Usage {
+            records: list_digests(&self.layout.records(), ".json")?.len() as u64,
+            artifacts: list_digests(&self.layout.artifacts(), "")?.len() as u64,
+            blobs: list_digests(&self.layout.blobs(), "")?.len() as u64,
+            blob_bytes: tree::disk_bytes(&self.layout.blobs()),
+            work_bytes: tree::disk_bytes(&self.layout.works()),
+            quarantine_bytes: tree::disk_bytes(&self.layout.quarantine()),
+            tmp_bytes: tree::disk_bytes(&self.layout.tmp()),
+        })
+    }
+
+    /// Reads a record without looking at its artifacts.
+    pub(crate) fn read_record(&self, key: &Digest) -> Result<Option<Record>, StoreError> {
+        let path = self.layout.record(key);
+        let mut bytes = Vec::new();
+        match File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes).map(|_| file)) {
+            Ok(file) => note_use(&file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(StoreError::io("read", &path, error)),
+        }
+        match Record::from_bytes(&bytes, key) {
+            Ok(record) => Ok(Some(record)),
+            Err(Unreadable::Newer(found)) => Err(StoreError::NewerFormat {
+                path,
+                found,
+                supported: Record::FORMAT,
+            }),
+            Err(Unreadable::Damaged(flaw)) => {
+                self.void(key, &flaw.reason)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Moves the record of `key` to the quarantine.
+    pub(crate) fn void(&self, key: &Digest, reason: &str) -> Result<(), StoreError> {
+        quarantine::move_aside(&self.layout, "record", &self.layout.record(key), reason).map(drop)
+    }
+}
+
+const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55
+# This folder is a cache of dcsft. Backup programs may leave it out.
+# For information about cache directory tags see https://bford.info/cachedir/
+";
+
+/// The digests that name the entries of a sharded folder, in order. Other entries are left out.
+pub(crate) fn list_digests(folder: &Path, suffix: &str) -> Result<Vec<Digest>, StoreError> {
+    let mut digests = Vec::new();
+    for shard in fs::read_dir(folder).context("read", folder)? {
+        let shard = shard.context("read", folder)?;
+        if !shard.file_type().context("read", folder)?.is_dir() {
+            continue;
+        }
+        let shard = shard.path();
+        for entry in fs::read_dir(&shard).context("read", &shard)? {
+            let name = entry.context("read", &shard)?.file_name();
+            digests.extend(
+                name.to_str()
+                    .and_then(|name| name.strip_suffix(suffix)?.parse::<Digest>().ok()),
+            );
+        }
+    }
+    digests.sort();
+    Ok(digests)
+}
+
+/// Writes down that a record was used, for garbage collection by age.
+fn note_use(file: &File) {
+    let now = SystemTime::now();
+    let stale = |used: SystemTime| {
+        now.duration_since(used)
+            .is_ok_and(|age| age > USE_RESOLUTION)
+    };
+    if file
+        .metadata()
+        .and_then(|meta| meta.modified())
+        .is_ok_and(stale)
+    {
+        // In a store of somebody else's this is not allowed, and not needed.
+        let _ = file.set_modified(now);
+    }
+}
+
+fn refuse_newer(root: &Path) -> Result<(), StoreError> {
+    for entry in fs::read_dir(root).context("read", root)? {
+        let name = entry.context("read", root)?.file_name();
+        let version = name
+            .to_str()
+            .and_then(|name| name.strip_prefix('v')?.parse::<u32>().ok());
+        if let Some(found) = version.filter(|version| *version > layout::VERSION) {
+            return Err(StoreError::NewerLayout {
+                root: root.to_owned(),
+                found,
+                supported: layout::VERSION,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Writes a small file if it does not exist.
+fn mark(path: &Path, text: &str) -> Result<(), StoreError> {
+    match OpenOptions::new().write(true).create_new(true).open(path) {
+        Ok(mut file) => file.write_all(text.as_bytes()).context("write", path),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(StoreError::io("write", path, error)),
+    }
+}
