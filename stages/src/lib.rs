@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The stage kinds: data, models, training, rollouts, difficulty, evaluation, report.
+
+pub mod data;

@@ -1,0 +1,30 @@
+//! What stages hand to one another: samples with images, and sampled answers.
+//!
+//! A dataset artifact is a folder of three files:
+//!
+//! | file | content |
+//! |---|---|
+//! | `dataset.json` | a [`DatasetInfo`]: set name, split, number of samples |
+//! | `samples.jsonl` | one [`Sample`] per line |
+//! | `images.pack` | the bytes of all images, back to back |
+//!
+//! A subset keeps the very same `images.pack` (a hard link) and has other lines in `samples.jsonl`, so that
+//! cutting a set into bins costs no disk. Two subsets with the same rows have the same bytes, whatever they
+//! are called.
+
+mod decode;
+mod error;
+mod pack;
+mod prompt;
+mod rollouts;
+mod sample;
+mod store;
+mod writer;
+
+pub use decode::{decode, sniff};
+pub use error::DataError;
+pub use prompt::{IMAGE_PLACEHOLDER, to_example, to_prompt};
+pub use rollouts::{Generation, RolloutInfo, RolloutRecord, RolloutWriter, Rollouts};
+pub use sample::{ContentId, DatasetInfo, Encoding, ImageContent, ImageEntry, Sample, Split};
+pub use store::Dataset;
+pub use writer::{DatasetWriter, Draft, DraftImage};

@@ -1,0 +1,148 @@
+//! Samples and their content IDs.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Whether a set follows the training distribution.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Split {
+    /// In distribution.
+    #[default]
+    Id,
+    /// Out of distribution.
+    Ood,
+}
+
+/// How an image's bytes are encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Encoding {
+    /// `height * width * 3` bytes, row-major.
+    Rgb8,
+    /// A PNG file.
+    Png,
+    /// A JPEG file.
+    Jpeg,
+    /// A WebP file.
+    Webp,
+}
+
+impl Encoding {
+    /// The encoding as `samples.jsonl` names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rgb8 => "rgb8",
+            Self::Png => "png",
+            Self::Jpeg => "jpeg",
+            Self::Webp => "webp",
+        }
+    }
+}
+
+/// Where one image of a sample lies in `images.pack`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageEntry {
+    /// Its first byte.
+    pub offset: u64,
+    /// How many bytes.
+    pub bytes: u64,
+    /// How they are encoded.
+    pub format: Encoding,
+    /// Pixels per row after decoding (EXIF orientation applied).
+    pub width: u32,
+    /// Rows after decoding.
+    pub height: u32,
+}
+
+/// One question about images, with its right answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// Content ID, 32 hex digits: rows of different artifacts join by it, never by position.
+    pub id: String,
+    /// The question; `<image>` stands where the image does.
+    pub prompt: String,
+    /// The right answer.
+    pub answer: String,
+    /// The images, in the order of their placeholders.
+    pub images: Vec<ImageEntry>,
+    /// Further facts: class, scene, fields of the source record. Not part of the ID.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub meta: BTreeMap<String, Value>,
+}
+
+/// `dataset.json`: what a dataset artifact holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DatasetInfo {
+    /// Version of the folder's layout: [`DatasetInfo::FORMAT`].
+    pub format: u32,
+    /// The set's name, as results show it.
+    pub set: String,
+    /// In or out of distribution.
+    pub split: Split,
+    /// Lines in `samples.jsonl`.
+    pub count: usize,
+    /// Facts about where the set came from. A subset leaves them out, so that its bytes depend on its rows
+    /// alone.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub notes: BTreeMap<String, Value>,
+}
+
+impl DatasetInfo {
+    /// The layout that this version writes and reads.
+    pub const FORMAT: u32 = 1;
+}
+
+/// Builds a sample's content ID: BLAKE3 over prompt, answer and images, each framed by its length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ContentId([u8; 32]);
+
+impl ContentId {
+    /// The content of a sample, before it is known how often it occurs.
+    pub fn of<'a>(
+        prompt: &str,
+        answer: &str,
+        images: impl ExactSizeIterator<Item = ImageContent<'a>>,
+    ) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key("dcsft 2026 sample content v1");
+        for text in [prompt, answer] {
+            hasher
+                .update(&(text.len() as u64).to_le_bytes())
+                .update(text.as_bytes());
+        }
+        hasher.update(&(images.len() as u64).to_le_bytes());
+        for image in images {
+            hasher.update(&[image.format as u8]);
+            hasher
+                .update(&image.width.to_le_bytes())
+                .update(&image.height.to_le_bytes());
+            hasher.update(blake3::hash(image.bytes).as_bytes());
+        }
+        Self(*hasher.finalize().as_bytes())
+    }
+
+    /// The ID of the `occurrence`-th sample (from 0) with this content in its set: 32 hex digits.
+    pub fn occurrence(&self, occurrence: u64) -> String {
+        let mut hasher = blake3::Hasher::new_derive_key("dcsft 2026 sample id v1");
+        hasher.update(&self.0).update(&occurrence.to_le_bytes());
+        let mut hex = hasher.finalize().to_hex().to_string();
+        hex.truncate(32);
+        hex
+    }
+}
+
+/// What of an image enters a sample's ID.
+#[derive(Clone, Copy)]
+pub struct ImageContent<'a> {
+    /// The bytes as stored.
+    pub bytes: &'a [u8],
+    /// Their encoding.
+    pub format: Encoding,
+    /// Pixels per row.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+}

@@ -1,0 +1,182 @@
+//! Reading a dataset artifact and cutting subsets out of it.
+
+use std::collections::HashMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use dcsft_engine::context::StageContext;
+use dcsft_engine::kind::StageError;
+use dcsft_vlm::model::RgbImage;
+
+use super::decode::decode;
+use super::error::{DataError, read_json, read_lines, write_json};
+use super::pack::Pack;
+use super::sample::{DatasetInfo, ImageEntry, Sample};
+use super::writer::{create, write_line};
+
+pub(super) const INFO: &str = "dataset.json";
+pub(super) const SAMPLES: &str = "samples.jsonl";
+pub(super) const IMAGES: &str = "images.pack";
+
+/// A dataset artifact: all samples in memory, images read on demand.
+#[derive(Debug)]
+pub struct Dataset {
+    dir: PathBuf,
+    info: DatasetInfo,
+    samples: Vec<Sample>,
+    by_id: HashMap<String, usize>,
+    pack: Pack,
+}
+
+impl Dataset {
+    /// Opens the artifact in `dir`.
+    ///
+    /// # Errors
+    /// If a file is missing, malformed, or the three files do not belong together.
+    pub fn open(dir: &Path) -> Result<Self, DataError> {
+        let info: DatasetInfo = read_json(&dir.join(INFO))?;
+        if info.format != DatasetInfo::FORMAT {
+            let message = format!(
+                "format {} is not known here; this version reads {}",
+                info.format,
+                DatasetInfo::FORMAT
+            );
+            return Err(DataError::format(&dir.join(INFO), message));
+        }
+        let path = dir.join(SAMPLES);
+        let samples: Vec<Sample> = read_lines(&path)?;
+        if samples.len() != info.count {
+            let message = format!("{} lines, but {INFO} says {}", samples.len(), info.count);
+            return Err(DataError::format(&path, message));
+        }
+        let mut by_id = HashMap::with_capacity(samples.len());
+        for (index, sample) in samples.iter().enumerate() {
+            if by_id.insert(sample.id.clone(), index).is_some() {
+                return Err(DataError::format(
+                    &path,
+                    format!("line {}: ID {} a second time", index + 1, sample.id),
+                ));
+            }
+        }
+        let pack = Pack::open(&dir.join(IMAGES)).map_err(DataError::io(&dir.join(IMAGES)))?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            info,
+            samples,
+            by_id,
+            pack,
+        })
+    }
+
+    /// Set name, split, count.
+    pub fn info(&self) -> &DatasetInfo {
+        &self.info
+    }
+
+    /// The samples, in the set's order.
+    pub fn samples(&self) -> &[Sample] {
+        &self.samples
+    }
+
+    /// How many samples there are.
+    pub fn len(&self) -> usize {
+        self.samples.len()
+    }
+
+    /// Whether there are none: a bin can be empty.
+    pub fn is_empty(&self) -> bool {
+        self.samples.is_empty()
+    }
+
+    /// Index of the sample with content ID `id`.
+    pub fn position(&self, id: &str) -> Option<usize> {
+        self.by_id.get(id).copied()
+    }
+
+    /// The sample with content ID `id`.
+    pub fn get(&self, id: &str) -> Option<&Sample> {
+        self.position(id).map(|index| &self.samples[index])
+    }
+
+    /// The stored bytes of an image, still encoded.
+    ///
+    /// # Errors
+    /// If the pack is too short or cannot be read.
+    pub fn image_bytes(&self, entry: &ImageEntry) -> Result<Vec<u8>, DataError> {
+        let path = self.dir.join(IMAGES);
+        self.pack.read(entry.offset, entry.bytes).map_err(|source| {
+            if source.kind() == std::io::ErrorKind::UnexpectedEof {
+                let message = format!(
+                    "an image at {}..{} lies beyond its {} bytes",
+                    entry.offset,
+                    entry.offset.saturating_add(entry.bytes),
+                    self.pack.len()
+                );
+                return DataError::format(&path, message);
+            }
+            DataError::Io { path, source }
+        })
+    }
+
+    /// The sample's image, decoded. Models take one image per question.
+    ///
+    /// # Errors
+    /// If the sample has not exactly one image, or it cannot be decoded.
+    pub fn image(&self, sample: &Sample) -> Result<RgbImage, DataError> {
+        let [entry] = sample.images.as_slice() else {
+            let message = format!(
+                "has {} images; models take exactly one",
+                sample.images.len()
+            );
+            return Err(DataError::Sample {
+                id: sample.id.clone(),
+                message,
+            });
+        };
+        let image = decode(
+            self.image_bytes(entry)?,
+            entry.format,
+            Some((entry.width, entry.height)),
+        )?;
+        if (image.width, image.height) != (entry.width, entry.height) {
+            let message = format!(
+                "the image is {}x{}, not {}x{} as recorded",
+                image.width, image.height, entry.width, entry.height
+            );
+            return Err(DataError::Sample {
+                id: sample.id.clone(),
+                message,
+            });
+        }
+        Ok(image)
+    }
+
+    /// Writes the artifact of the samples at `rows` (in that order) into the folder `dir`. The images are
+    /// shared with this set; the name of the subset appears nowhere, so the same rows give the same bytes.
+    ///
+    /// # Errors
+    /// If a file cannot be written or linked.
+    pub fn write_subset(
+        &self,
+        ctx: &StageContext,
+        dir: &Path,
+        rows: &[usize],
+    ) -> Result<(), StageError> {
+        let path = dir.join(SAMPLES);
+        let mut out = create(&path)?;
+        for &row in rows {
+            write_line(&mut out, &self.samples[row], &path)?;
+        }
+        out.flush().map_err(StageError::io(&path))?;
+        let notes = std::collections::BTreeMap::new();
+        write_json(
+            &dir.join(INFO),
+            &DatasetInfo {
+                count: rows.len(),
+                notes,
+                ..self.info.clone()
+            },
+        )?;
+        ctx.link(&self.dir.join(IMAGES), &dir.join(IMAGES))
+    }
+}
