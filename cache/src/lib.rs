@@ -4,6 +4,7 @@ pub mod canonical;
 mod digest;
 mod durable;
 mod error;
+pub mod gc;
 mod layout;
 mod lock;
 mod publish;
@@ -13,6 +14,7 @@ mod stat;
 mod statcache;
 mod store;
 mod tree;
+pub mod verify;
 
 pub use artifact::{Artifact, SMALL_FILE};
 pub use canonical::CanonicalError;

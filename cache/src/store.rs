@@ -1,7 +1,7 @@
 //! The store: what callers see of the cache.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -147,6 +147,7 @@ impl Store {
                 return Ok(None);
             }
         }
+        note_use(&self.layout.record(key));
         Ok(Some(record))
     }
 
@@ -262,26 +263,34 @@ impl Store {
         })
     }
 
-    /// Reads a record without looking at its artifacts.
+    /// Reads a record without looking at its artifacts; a damaged one is moved to the quarantine.
     pub(crate) fn read_record(&self, key: &Digest) -> Result<Option<Record>, StoreError> {
-        let path = self.layout.record(key);
-        let mut bytes = Vec::new();
-        match File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes).map(|_| file)) {
-            Ok(file) => note_use(&file),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(StoreError::io("read", &path, error)),
+        match self.load_record(key)? {
+            State::Good(record) => Ok(Some(record)),
+            State::Missing => Ok(None),
+            State::Damaged(flaw) => {
+                self.void(key, &flaw.reason)?;
+                Ok(None)
+            }
         }
+    }
+
+    /// Reads a record and leaves it where it is, whatever its state.
+    pub(crate) fn load_record(&self, key: &Digest) -> Result<State<Record>, StoreError> {
+        let path = self.layout.record(key);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(State::Missing),
+            Err(error) => return Err(StoreError::io("read", &path, error)),
+        };
         match Record::from_bytes(&bytes, key) {
-            Ok(record) => Ok(Some(record)),
+            Ok(record) => Ok(State::Good(record)),
+            Err(Unreadable::Damaged(flaw)) => Ok(State::Damaged(flaw)),
             Err(Unreadable::Newer(found)) => Err(StoreError::NewerFormat {
                 path,
                 found,
                 supported: Record::FORMAT,
             }),
-            Err(Unreadable::Damaged(flaw)) => {
-                self.void(key, &flaw.reason)?;
-                Ok(None)
-            }
         }
     }
 
@@ -318,19 +327,18 @@ pub(crate) fn list_digests(folder: &Path, suffix: &str) -> Result<Vec<Digest>, S
 }
 
 /// Writes down that a record was used, for garbage collection by age.
-fn note_use(file: &File) {
+fn note_use(path: &Path) {
     let now = SystemTime::now();
     let stale = |used: SystemTime| {
         now.duration_since(used)
             .is_ok_and(|age| age > USE_RESOLUTION)
     };
-    if file
-        .metadata()
+    if fs::metadata(path)
         .and_then(|meta| meta.modified())
         .is_ok_and(stale)
     {
         // In a store of somebody else's this is not allowed, and not needed.
-        let _ = file.set_modified(now);
+        let _ = File::open(path).and_then(|file| file.set_modified(now));
     }
 }
 
