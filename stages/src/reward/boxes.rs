@@ -1,0 +1,100 @@
+//! Overlap of boxes in the arithmetic of the paper's public code.
+//!
+//! For boxes `[x1, y1, x2, y2]` it takes `max(x1, x1')` and `min(x2 - 1, x2' - 1)` as the sides of the
+//! intersection (likewise in y), counts its width with `+ 1` and only where the left side lies strictly left
+//! of the right one, and takes areas without `+ 1`. Reproduced here as it is, so that scores agree.
+
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+use super::RewardError;
+use super::exact::is_python_space;
+
+/// Four numbers in brackets. Digits and spaces are those of Unicode, as in Python; `\s` there also takes
+/// U+001C to U+001F.
+static BOX: LazyLock<Regex> = LazyLock::new(|| {
+    let number = r"([\s\x1c-\x1f]*-?\d*\.?\d+[\s\x1c-\x1f]*)";
+    let gap = r",[\s\x1c-\x1f]*";
+    Regex::new(&format!(
+        r"\[{number}{gap}{number}{gap}{number}{gap}{number}\]"
+    ))
+    .expect("a constant pattern")
+});
+
+static DIGIT: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^\d$").expect("a constant pattern"));
+
+/// Intersection over union of the first box in `completion` and the first in `answer`; 0 where `completion`
+/// has none.
+///
+/// # Errors
+/// [`RewardError::NoBox`] if the right answer has no box, [`RewardError::EmptyUnion`] where the reference
+/// divides by zero.
+pub fn iou(completion: &str, answer: &str) -> Result<f64, RewardError> {
+    let right = parse(answer).ok_or_else(|| RewardError::NoBox(answer.to_owned()))?;
+    let Some(found) = parse(completion) else {
+        return Ok(0.0);
+    };
+    overlap(found, right)
+        .ok_or_else(|| RewardError::EmptyUnion(completion.to_owned(), answer.to_owned()))
+}
+
+pub(super) fn check(answer: &str) -> Result<(), RewardError> {
+    parse(answer)
+        .map(drop)
+        .ok_or_else(|| RewardError::NoBox(answer.to_owned()))
+}
+
+fn overlap(a: [f64; 4], b: [f64; 4]) -> Option<f64> {
+    let (left, top) = (f64::max(a[0], b[0]), f64::max(a[1], b[1]));
+    let (right, bottom) = (
+        f64::min(a[2] - 1.0, b[2] - 1.0),
+        f64::min(a[3] - 1.0, b[3] - 1.0),
+    );
+    let inside = left < right && top < bottom;
+    let inter = if inside {
+        (right - left + 1.0) * (bottom - top + 1.0)
+    } else {
+        0.0
+    };
+    let area = |c: [f64; 4]| (c[2] - c[0]) * (c[3] - c[1]);
+    let union = area(a) + area(b) - inter;
+    (union != 0.0).then(|| inter / union)
+}
+
+fn parse(text: &str) -> Option<[f64; 4]> {
+    let captures = BOX.captures(text)?;
+    let mut sides = [0.0; 4];
+    for (index, side) in sides.iter_mut().enumerate() {
+        *side = number(captures.get(index + 1)?.as_str())?;
+    }
+    Some(sides)
+}
+
+/// Python's `float()` of a text that the pattern let through.
+fn number(text: &str) -> Option<f64> {
+    let ascii: Option<String> = text
+        .trim_matches(is_python_space)
+        .chars()
+        .map(|c| {
+            if c == '-' || c == '.' {
+                Some(c)
+            } else {
+                char::from_digit(digit(c)?, 10)
+            }
+        })
+        .collect();
+    ascii?.parse().ok()
+}
+
+/// The value of a decimal digit of any script: Unicode lays them out in runs of ten from zero to nine.
+fn digit(c: char) -> Option<u32> {
+    if c.is_ascii_digit() {
+        return c.to_digit(10);
+    }
+    let is_digit = |code: u32| {
+        char::from_u32(code).is_some_and(|c| DIGIT.is_match(c.encode_utf8(&mut [0; 4])))
+    };
+    let code = u32::from(c);
+    is_digit(code).then(|| (1..).take_while(|back| is_digit(code - back)).count() as u32 % 10)
+}

@@ -1,0 +1,262 @@
+//! Rewards: is an answer right?
+//!
+//! In a spec a reward is its name, `reward: exact`, or its name with settings, `reward: {iou: {threshold: 0.7}}`.
+//!
+//! | name | an answer is right if |
+//! |---|---|
+//! | `exact` | it equals the right answer once surrounding space, full stops and case are taken away |
+//! | `iou` | the first box in it overlaps the right box by at least `threshold` |
+//! | `regex` | what `pattern` finds in it is `exact`ly the right answer |
+//! | `choice` | it names the right option, by its letter or by its text |
+//! | `numeric` | its last number is the right one within `tolerance` or `relative` |
+
+mod boxes;
+mod choice;
+mod exact;
+mod number;
+mod pattern;
+
+pub use boxes::iou;
+pub use exact::{normalise, python_strip};
+pub use pattern::Pattern;
+
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// Why a reward cannot be given.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RewardError {
+    /// The right answer has no box.
+    #[error("the right answer {0:?} has no box; write it as [x1, y1, x2, y2]")]
+    NoBox(String),
+    /// Two boxes whose union has no area.
+    #[error("the boxes in {0:?} and {1:?} have a union without area")]
+    EmptyUnion(String, String),
+    /// The right answer is not a number.
+    #[error("the right answer {0:?} has no number")]
+    NoNumber(String),
+    /// The right answer is empty.
+    #[error("the right answer is empty")]
+    NoAnswer,
+    /// The right answer names no option.
+    #[error(
+        "the right answer {0:?} names no option; write its letter, as in `B`, or letter and text, as in `B. a cat`"
+    )]
+    NoOption(String),
+}
+
+/// How an answer is scored: 1 if right, else 0.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reward {
+    /// Equal after normalisation; see [`normalise`].
+    #[default]
+    Exact,
+    /// Intersection over union of boxes; see [`iou`].
+    Iou(Iou),
+    /// Equal after extraction with a regular expression.
+    Regex(Extraction),
+    /// The right option of a multiple-choice question.
+    Choice,
+    /// The right number.
+    Numeric(Tolerance),
+}
+
+/// Settings of `iou`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Iou {
+    /// The least overlap that counts as right, above 0 and at most 1.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub threshold: f64,
+}
+
+impl Default for Iou {
+    fn default() -> Self {
+        Self { threshold: 0.5 }
+    }
+}
+
+/// Settings of `regex`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Extraction {
+    /// Finds the answer in the model's text: the first match's first group, or the whole match where there
+    /// is no group. `<answer>(.*?)</answer>` for example. Case and `.` follow the Rust regex crate.
+    pub pattern: Pattern,
+}
+
+/// Settings of `numeric`. A number is right if it is within either of the two.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tolerance {
+    /// Largest absolute difference.
+    #[schemars(range(min = 0.0))]
+    pub tolerance: f64,
+    /// Largest difference as a share of the right number: 0.05 is the relaxed accuracy of chart questions.
+    #[schemars(range(min = 0.0))]
+    pub relative: f64,
+}
+
+impl Reward {
+    /// The name in specs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Iou(_) => "iou",
+            Self::Regex(_) => "regex",
+            Self::Choice => "choice",
+            Self::Numeric(_) => "numeric",
+        }
+    }
+
+    /// 1 if `completion` is right where `answer` is the right answer, else 0. Where [`Reward::check`] would
+    /// complain about the pair, the completion is not right.
+    pub fn score(&self, completion: &str, answer: &str) -> f32 {
+        let right = match self {
+            Self::Exact => normalise(completion) == normalise(answer),
+            Self::Iou(Iou { threshold }) => {
+                iou(completion, answer).is_ok_and(|overlap| overlap >= *threshold)
+            }
+            Self::Regex(Extraction { pattern }) => pattern
+                .find(completion)
+                .is_some_and(|found| normalise(found) == normalise(answer)),
+            Self::Choice => choice::right(completion, answer),
+            Self::Numeric(tolerance) => number::right(completion, answer, tolerance),
+        };
+        f32::from(u8::from(right))
+    }
+
+    /// Whether `answer` can be a right answer at all: worth asking of a whole set before it is used.
+    ///
+    /// # Errors
+    /// Says what is wrong with the answer.
+    pub fn check(&self, answer: &str) -> Result<(), RewardError> {
+        match self {
+            Self::Exact | Self::Regex(_) if answer.trim().is_empty() => Err(RewardError::NoAnswer),
+            Self::Exact | Self::Regex(_) => Ok(()),
+            Self::Iou(_) => boxes::check(answer),
+            Self::Choice => choice::check(answer),
+            Self::Numeric(_) => number::check(answer),
+        }
+    }
+
+    /// Mistakes in the settings that types do not catch: (dotted field, what would be right).
+    pub fn problems(&self) -> Vec<(String, String)> {
+        match self {
+            Self::Iou(Iou { threshold }) if !(*threshold > 0.0 && *threshold <= 1.0) => vec![(
+                "iou.threshold".into(),
+                format!("{threshold} is not an overlap; write a number above 0 and at most 1"),
+            )],
+            Self::Numeric(Tolerance {
+                tolerance,
+                relative,
+            }) => [("tolerance", tolerance), ("relative", relative)]
+                .into_iter()
+                .filter(|(_, value)| !(**value >= 0.0 && value.is_finite()))
+                .map(|(field, value)| {
+                    (
+                        format!("numeric.{field}"),
+                        format!("{value} is not a tolerance; write a number from 0"),
+                    )
+                })
+                .collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// The same choice as [`Reward`], for the derived parser of the form with settings.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum WithSettings {
+    /// The first box overlaps the right one.
+    Iou(Iou),
+    /// A regular expression finds the right answer.
+    Regex(Extraction),
+    /// The last number is the right one.
+    Numeric(Tolerance),
+}
+
+/// Rewards that need no settings.
+#[derive(JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(dead_code, reason = "describes the names in the schema")]
+enum Name {
+    /// Equal but for surrounding space, full stops and case.
+    Exact,
+    /// The first box overlaps the right one by at least one half.
+    Iou,
+    /// The right option, by its letter or its text.
+    Choice,
+    /// The last number is exactly the right one.
+    Numeric,
+}
+
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes both forms in the schema")]
+enum Form {
+    Name(Name),
+    WithSettings(WithSettings),
+}
+
+impl JsonSchema for Reward {
+    fn schema_name() -> Cow<'static, str> {
+        "Reward".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut schema = Form::json_schema(generator);
+        schema.insert(
+            "description".into(),
+            "How an answer is scored: a name, or a name with settings.".into(),
+        );
+        schema
+    }
+}
+
+impl<'de> Deserialize<'de> for Reward {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Parser;
+        impl<'de> Visitor<'de> for Parser {
+            type Value = Reward;
+
+            fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                out.write_str("`exact`, `iou`, `choice`, `numeric`, or one of {iou: ...}, {regex: ...}, {numeric: ...}")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Reward, E> {
+                match name {
+                    "exact" => Ok(Reward::Exact),
+                    "iou" => Ok(Reward::Iou(Iou::default())),
+                    "choice" => Ok(Reward::Choice),
+                    "numeric" => Ok(Reward::Numeric(Tolerance::default())),
+                    "regex" => Err(E::custom(
+                        "`regex` needs a pattern: {regex: {pattern: ...}}",
+                    )),
+                    other => Err(E::unknown_variant(
+                        other,
+                        &["exact", "iou", "regex", "choice", "numeric"],
+                    )),
+                }
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Reward, A::Error> {
+                let parsed = WithSettings::deserialize(MapAccessDeserializer::new(map))
+                    .map_err(A::Error::custom)?;
+                Ok(match parsed {
+                    WithSettings::Iou(settings) => Reward::Iou(settings),
+                    WithSettings::Regex(settings) => Reward::Regex(settings),
+                    WithSettings::Numeric(settings) => Reward::Numeric(settings),
+                })
+            }
+        }
+        deserializer.deserialize_any(Parser)
+    }
+}
