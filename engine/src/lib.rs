@@ -3,6 +3,12 @@
 //! It knows nothing of images, rewards or tensors: what computes is a [`kind::Stage`].
 
 pub mod context;
+pub mod graph;
+pub mod journal;
+pub mod key;
 pub mod kind;
+pub mod plan;
 pub mod protocol;
+pub mod run;
 pub mod study;
+pub mod worker;

@@ -61,6 +61,9 @@ pub enum Event {
     Done {
         /// The deterministic summary.
         summary: Value,
+        /// The worker's peak memory, where the system tells it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        peak_rss_bytes: Option<u64>,
     },
     /// It failed.
     Failed {

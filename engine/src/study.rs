@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -21,13 +22,16 @@ pub struct Study {
     pub spec: PathBuf,
     /// What relative paths are relative to: the spec's folder.
     pub root: PathBuf,
-    /// The text of the spec and of those it extends, in order of reading: (path, text).
+    /// The text of the spec and of those it extends, in order of reading, then each override: (path, text). The
+    /// path of an override is `--set`.
     pub sources: Vec<(PathBuf, String)>,
     /// `--set` overrides that were applied, as given.
     pub overrides: Vec<String>,
     /// Concrete stages in topological order, each once.
     pub nodes: Vec<Node>,
-    /// How many stage instances there would be if every cell of the axes ran its own pipeline.
+    /// How many stage instances there would be if every cell of the axes ran its own pipeline: for each node
+    /// that no other reads one by one, itself and its ancestors. Gathered inputs (`[*]`) do not count as
+    /// ancestors: a report reads many pipelines and belongs to none.
     pub cells: usize,
 }
 
@@ -58,8 +62,9 @@ pub struct Node {
     pub execution: Execution,
     /// Where it stands in the spec.
     pub place: Place,
-    /// Where each field of `with:` stands, by dotted path, for `why`.
-    pub places: BTreeMap<String, Place>,
+    /// Where each field of `with:` stands, by dotted path, for `why`; for a field that is one var, where the
+    /// var stands.
+    pub places: Arc<BTreeMap<String, Place>>,
 }
 
 /// Another stage's output.
@@ -106,6 +111,14 @@ pub struct Resources {
     pub time: Option<String>,
     /// Memory, as `16GiB`; for batch systems.
     pub memory: Option<String>,
+}
+
+impl Study {
+    /// A place as `file:line:column`.
+    pub fn place_text(&self, place: &Place) -> String {
+        let file = self.sources.get(place.source).map_or(&self.spec, |(path, _)| path);
+        format!("{}:{}:{}", file.display(), place.line, place.column)
+    }
 }
 
 impl Node {

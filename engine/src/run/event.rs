@@ -1,0 +1,226 @@
+//! What a run tells whoever watches it: typed events, rendered as bars, plain lines or JSON lines.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::PathBuf;
+
+use dcsft_cache::{Digest, Record};
+use serde::{Deserialize, Serialize};
+
+use crate::protocol::Progress;
+
+/// What came out of a stage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StageResult {
+    /// Its key.
+    pub key: Digest,
+    /// Seconds that it took when it ran.
+    pub seconds: f64,
+    /// Content digests of its outputs.
+    pub outputs: BTreeMap<String, Digest>,
+}
+
+impl StageResult {
+    /// The result that a record holds.
+    pub fn of(record: &Record) -> Self {
+        let outputs = record.outputs.iter().map(|(name, output)| (name.clone(), output.digest)).collect();
+        Self { key: record.key, seconds: record.seconds(), outputs }
+    }
+}
+
+/// Why a stage failed, with what is needed to find out more.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Failure {
+    /// In words for the user.
+    pub message: String,
+    /// Tries made.
+    pub attempts: u32,
+    /// Where the stage stands in the spec: `file:line:column`.
+    pub place: String,
+    /// The stage's log.
+    pub log: PathBuf,
+    /// The log's last lines.
+    pub tail: Vec<String>,
+}
+
+/// Something that happened in a run. `stage` is always a node's title, `sft[subset=easy]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum RunEvent {
+    /// The run begins.
+    Started {
+        /// The run's id.
+        run: String,
+        /// `name:` of the spec.
+        spec: String,
+        /// Stages of the study.
+        stages: usize,
+        /// How many of them are in the cache already.
+        cached: usize,
+        /// Stages that may run at once.
+        jobs: usize,
+    },
+    /// A stage's result needed no execution here: it was in the cache, another stage shares it, or another
+    /// process has just computed it.
+    StageCached {
+        /// The stage.
+        stage: String,
+        /// Its result.
+        #[serde(flatten)]
+        result: StageResult,
+    },
+    /// An attempt begins.
+    StageStarted {
+        /// The stage.
+        stage: String,
+        /// Its key.
+        key: Digest,
+        /// `cpu` or `cuda:N`.
+        device: String,
+        /// Threads it was given.
+        threads: usize,
+        /// The stage's log.
+        log: PathBuf,
+    },
+    /// How far a stage is.
+    Progress {
+        /// The stage.
+        stage: String,
+        /// How far.
+        #[serde(flatten)]
+        progress: Progress,
+    },
+    /// A line of a stage's log.
+    Log {
+        /// The stage.
+        stage: String,
+        /// The line.
+        message: String,
+    },
+    /// Another process computes the same key; this run waits for it.
+    StageWaits {
+        /// The stage.
+        stage: String,
+        /// The key.
+        key: Digest,
+    },
+    /// An attempt failed and there will be another.
+    StageRetries {
+        /// The stage.
+        stage: String,
+        /// Tries made.
+        attempts: u32,
+        /// Why it failed.
+        message: String,
+        /// Seconds until the next try.
+        delay: f64,
+    },
+    /// A damaged artifact was found; the stage that made it runs again.
+    StageReopened {
+        /// The stage that runs again.
+        stage: String,
+        /// What was found.
+        message: String,
+    },
+    /// A stage ran and its outputs are in the cache.
+    StageFinished {
+        /// The stage.
+        stage: String,
+        /// Its result.
+        #[serde(flatten)]
+        result: StageResult,
+    },
+    /// A stage failed for good.
+    StageFailed {
+        /// The stage.
+        stage: String,
+        /// Why.
+        #[serde(flatten)]
+        failure: Failure,
+    },
+    /// A stage was not run, because of another.
+    StageSkipped {
+        /// The stage.
+        stage: String,
+        /// The stage that failed.
+        because: String,
+    },
+    /// A stage was stopped because the run was interrupted; the next run resumes it.
+    StageInterrupted {
+        /// The stage.
+        stage: String,
+    },
+    /// The run is being interrupted.
+    Interrupted,
+    /// The run ends. Always the last event.
+    Finished {
+        /// Executions that succeeded.
+        executed: usize,
+        /// Stages whose result needed no execution here.
+        cached: usize,
+        /// Stages that failed.
+        failed: usize,
+        /// Wall time.
+        seconds: f64,
+    },
+}
+
+impl RunEvent {
+    /// The stage it is about.
+    pub fn stage(&self) -> Option<&str> {
+        match self {
+            Self::StageCached { stage, .. }
+            | Self::StageStarted { stage, .. }
+            | Self::Progress { stage, .. }
+            | Self::Log { stage, .. }
+            | Self::StageWaits { stage, .. }
+            | Self::StageRetries { stage, .. }
+            | Self::StageReopened { stage, .. }
+            | Self::StageFinished { stage, .. }
+            | Self::StageFailed { stage, .. }
+            | Self::StageSkipped { stage, .. }
+            | Self::StageInterrupted { stage } => Some(stage),
+            Self::Started { .. } | Self::Interrupted | Self::Finished { .. } => None,
+        }
+    }
+
+    /// The stage's result, if this says that there is one.
+    pub fn result(&self) -> Option<&StageResult> {
+        match self {
+            Self::StageCached { result, .. } | Self::StageFinished { result, .. } => Some(result),
+            _ => None,
+        }
+    }
+
+    /// Whether this is about a stage's state and not about what it says on the way.
+    pub fn is_state(&self) -> bool {
+        self.stage().is_some() && !matches!(self, Self::Progress { .. } | Self::Log { .. })
+    }
+}
+
+/// Takes the events of a run, on the thread that runs it.
+pub trait Reporter {
+    /// Something happened.
+    fn event(&mut self, event: &RunEvent);
+}
+
+impl<F: FnMut(&RunEvent)> Reporter for F {
+    fn event(&mut self, event: &RunEvent) {
+        self(event);
+    }
+}
+
+/// Writes one JSON object per line: `dcsft run --json`.
+#[derive(Debug)]
+pub struct JsonReporter<W>(pub W);
+
+impl<W: Write> Reporter for JsonReporter<W> {
+    fn event(&mut self, event: &RunEvent) {
+        // A reader that went away is no reason to end the run.
+        if let Ok(mut line) = serde_json::to_vec(event) {
+            line.push(b'\n');
+            let _ = self.0.write_all(&line).and_then(|()| self.0.flush());
+        }
+    }
+}
