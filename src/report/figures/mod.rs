@@ -1,0 +1,66 @@
+//! The figures, each a pure function from data to SVG text; none where there is nothing to draw.
+
+mod accuracy;
+mod curves;
+mod dag;
+mod filter;
+mod histogram;
+mod times;
+
+use super::data::ReportData;
+use super::svg::{Style, Svg};
+use super::theme::{Ink, Theme};
+
+/// A drawn figure.
+pub struct Figure {
+    /// Name of its files, without extension, and its anchor in the page.
+    pub name: &'static str,
+    /// What is to be seen, for the page's caption.
+    pub caption: String,
+    /// SVG text.
+    pub svg: String,
+}
+
+/// Every figure that the data has something for, in the order of the page.
+pub fn all(data: &ReportData, theme: Theme) -> Vec<Figure> {
+    [
+        accuracy::draw(data, theme),
+        curves::draw(data, theme),
+        times::draw(data, theme),
+        histogram::draw(data, theme),
+        filter::draw(data, theme),
+        dag::draw(data, theme),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// Width of every figure.
+const WIDTH: f64 = 860.0;
+
+const LABEL: f64 = 12.5;
+const SMALL: f64 = 11.5;
+
+/// The title line.
+fn heading(svg: &mut Svg, text: &str) {
+    svg.text((0.0 + 16.0, 26.0), Style::new(15.0, Ink::Text).bold(), text);
+}
+
+fn label(ink: Ink) -> Style {
+    Style::new(LABEL, ink)
+}
+
+fn small(ink: Ink) -> Style {
+    Style::new(SMALL, ink)
+}
+
+/// A legend: swatches with names, from `x` on.
+fn legend(svg: &mut Svg, x: f64, y: f64, entries: &[(String, Ink)]) {
+    let mut x = x;
+    for (name, ink) in entries {
+        svg.rect(super::svg::Rect { x, y: y - 9.0, w: 11.0, h: 11.0 }, *ink);
+        svg.text((x + 16.0, y), label(Ink::Text), name);
+        x += 16.0 + super::svg::text_width(name, LABEL) + 18.0;
+    }
+}

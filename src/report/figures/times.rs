@@ -1,0 +1,79 @@
+//! Training time, and what rollout scoring adds to it.
+
+use super::{Figure, LABEL, WIDTH, heading, label, small};
+use crate::report::data::{ArmTime, ReportData};
+use crate::report::scale::{Scale, duration, tick_label};
+use crate::report::svg::{Rect, Svg, text_width};
+use crate::report::theme::{Ink, Theme, ink_of};
+
+const ROW: f64 = 46.0;
+const BAR: f64 = 24.0;
+const TOP: f64 = 48.0;
+
+pub(super) fn draw(data: &ReportData, theme: Theme) -> Option<Figure> {
+    if data.times.is_empty() {
+        return None;
+    }
+    let height = TOP + ROW * data.times.len() as f64 + 58.0;
+    let mut svg = Svg::new(WIDTH, height, "Training time by arm", theme);
+    heading(&mut svg, "Training time");
+    let left = 16.0 + data.times.iter().map(|time| text_width(&time.arm, LABEL)).fold(60.0, f64::max) + 12.0;
+    let longest = data.times.iter().map(total).fold(0.0, f64::max);
+    let (unit, seconds) = if longest > 180.0 { ("minutes", 60.0) } else { ("seconds", 1.0) };
+    let scale = Scale::exact(0.0, longest / seconds, 6, left, WIDTH - 190.0);
+    let bottom = TOP + ROW * data.times.len() as f64;
+    for tick in scale.ticks() {
+        svg.line((scale.at(tick), TOP), (scale.at(tick), bottom), Ink::Grid, 1.0);
+        svg.text((scale.at(tick), bottom + 17.0), small(Ink::Muted).middle(), &tick_label(tick));
+    }
+    svg.text((left, bottom + 38.0), small(Ink::Muted), unit);
+    let slowest = data.times.iter().max_by(|a, b| total(a).total_cmp(&total(b)));
+    for (index, time) in data.times.iter().enumerate() {
+        let middle = TOP + ROW * index as f64 + ROW / 2.0;
+        let ink = ink_of(&time.arm, index);
+        let (trained, scored) = (scale.at(time.training / seconds), scale.at(total(time) / seconds));
+        svg.text((left - 10.0, middle + 4.0), label(Ink::Text).end(), &time.arm);
+        svg.rect(Rect { x: left, y: middle - BAR / 2.0, w: trained - left, h: BAR }, ink);
+        if time.scoring > 0.0 {
+            svg.hatched(Rect { x: trained, y: middle - BAR / 2.0, w: scored - trained, h: BAR }, ink);
+        }
+        let after = scored + 10.0;
+        svg.text((after, middle - 2.0), label(Ink::Text).bold(), &duration(time.training));
+        if let Some(text) = slowest.and_then(|slowest| speed_up(time, slowest)) {
+            svg.text((after, middle + 13.0), small(Ink::Muted), &text);
+        }
+    }
+    legend(&mut svg, data, bottom + 38.0);
+    Some(Figure {
+        name: "time",
+        caption: "Wall time of training, mean over seeds, as measured when each stage was computed. \
+                  Hatched: the rollout scoring that finds the difficulty bins, computed once for all arms."
+            .to_owned(),
+        svg: svg.finish(),
+    })
+}
+
+fn total(time: &ArmTime) -> f64 {
+    time.training + time.scoring
+}
+
+/// `4.9x faster, 3.2x with scoring` than `slowest`.
+fn speed_up(time: &ArmTime, slowest: &ArmTime) -> Option<String> {
+    if std::ptr::eq(time, slowest) || time.training <= 0.0 {
+        return None;
+    }
+    let plain = format!("{:.1}× faster", slowest.training / time.training);
+    if time.scoring > 0.0 {
+        return Some(format!("{plain}, {:.1}× with scoring", total(slowest) / total(time)));
+    }
+    Some(plain)
+}
+
+fn legend(svg: &mut Svg, data: &ReportData, y: f64) {
+    if data.times.iter().all(|time| time.scoring <= 0.0) {
+        return;
+    }
+    let x = WIDTH - 170.0;
+    svg.hatched(Rect { x, y: y - 10.0, w: 22.0, h: 12.0 }, Ink::Grey);
+    svg.text((x + 30.0, y), small(Ink::Muted), "rollout scoring");
+}

@@ -1,0 +1,326 @@
+//! The HTML page: one file with its style, scripts and images inside, so that it can be mailed or archived.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use super::data::{Difference, Estimate, GalleryBin, GallerySample, ReportData};
+use super::figures::{self, Figure};
+use super::scale::{duration, percent, points};
+use super::theme::{Ink, Theme, ink_of};
+
+const STYLE: &str = include_str!("page.css");
+const SCRIPT: &str = include_str!("page.js");
+
+/// The whole page.
+pub fn render(data: &ReportData) -> String {
+    let figures = figures::all(data, Theme::Page);
+    let named = |name: &str| figures.iter().find(|figure| figure.name == name);
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (data.study) " · dcsft" }
+                style { (PreEscaped(palette())) (PreEscaped(STYLE)) }
+            }
+            body {
+                main {
+                    (header(data))
+                    (headlines(data))
+                    section #results {
+                        h2 { "Results" }
+                        (results(data))
+                        (figure(named("accuracy")))
+                        (figure(named("steps")))
+                        (figure(named("time")))
+                    }
+                    (differences(&data.differences))
+                    @if data.histogram.is_some() || data.filter.is_some() {
+                        section #difficulty {
+                            h2 { "Difficulty" }
+                            (figure(named("pass-rates")))
+                            (figure(named("implicit-filter")))
+                        }
+                    }
+                    (gallery(&data.gallery))
+                    section #run {
+                        h2 { "Run" }
+                        (figure(named("dag")))
+                        (nodes(data))
+                    }
+                    (sources(data))
+                }
+                script { (PreEscaped(SCRIPT)) }
+            }
+        }
+    }
+    .into_string()
+}
+
+/// The theme's colours as variables, for light and dark pages.
+fn palette() -> String {
+    let block = |colour: fn(Ink) -> &'static str| -> String {
+        Ink::ALL.iter().map(|&ink| format!("{}:{};", ink.variable(), colour(ink))).collect()
+    };
+    let (light, dark) = (block(Ink::light), block(Ink::dark));
+    format!(":root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}")
+}
+
+fn header(data: &ReportData) -> Markup {
+    html! {
+        header {
+            p.kicker { "dcsft experiment report" }
+            h1 { (data.study) }
+            dl.facts {
+                @for fact in &data.facts {
+                    div { dt { (fact.name) } dd { (fact.value) } }
+                }
+            }
+        }
+    }
+}
+
+/// One sentence each on what the study asks.
+struct Headline {
+    name: String,
+    value: String,
+    detail: String,
+}
+
+fn headline_cards(data: &ReportData) -> Vec<Headline> {
+    let mut cards = Vec::new();
+    let row = |last: &str| {
+        data.table.rows.iter().find(|row| row.arm == last || row.arm.ends_with(&format!("/{last}")))
+    };
+    let base = data.baseline.as_deref().and_then(row);
+    let mut against_base = |arm: &str, title: &str| {
+        let (Some(base), Some(other)) = (base, row(arm)) else { return };
+        if let (Some(from), Some(to)) = (base.ood, other.ood) {
+            let id = base.id.zip(other.id).map_or(String::new(), |(a, b)| format!(", {} ID", points(b.value - a.value)));
+            cards.push(Headline {
+                name: title.to_owned(),
+                value: points(to.value - from.value),
+                detail: format!("points OOD{id}, against {} ({}% OOD)", base.arm, percent(from.value)),
+            });
+        }
+    };
+    against_base("hard", "SFT on hard");
+    against_base("easy+medium", "SFT on easy+medium");
+    against_base("grpo", "GRPO");
+    let time = |last: &str| data.times.iter().find(|t| t.arm == last || t.arm.ends_with(&format!("/{last}")));
+    if let (Some(sft), Some(grpo)) = (time("easy+medium"), time("grpo")) {
+        if sft.training > 0.0 {
+            let scored = (sft.training + sft.scoring).max(f64::MIN_POSITIVE);
+            cards.push(Headline {
+                name: "GRPO time / easy+medium time".to_owned(),
+                value: format!("{:.1}×", grpo.training / sft.training),
+                detail: format!("{:.1}× with rollout scoring", grpo.training / scored),
+            });
+        }
+    }
+    if let Some(filter) = &data.filter {
+        if let Some(index) = filter.bins.iter().position(|bin| bin == "medium") {
+            cards.push(Headline {
+                name: "GRPO gradient from medium".to_owned(),
+                value: format!("{}%", percent(filter.gradient[index])),
+                detail: format!("medium is {}% of the samples", percent(filter.samples[index])),
+            });
+        }
+    }
+    cards
+}
+
+fn headlines(data: &ReportData) -> Markup {
+    let cards = headline_cards(data);
+    html! {
+        @if !cards.is_empty() {
+            div.cards {
+                @for card in &cards {
+                    div.card {
+                        div.name { (card.name) }
+                        div.value { (card.value) }
+                        div.detail { (card.detail) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn results(data: &ReportData) -> Markup {
+    let table = &data.table;
+    let steps = table.rows.iter().any(|row| row.step.is_some());
+    let times = table.rows.iter().any(|row| row.seconds.is_some());
+    let means = table.sets.iter().filter(|(_, ood)| *ood).count() > 1;
+    html! {
+        @if table.rows.is_empty() {
+            p.note { "No evaluation has finished yet." }
+        } @else {
+            div.scroll {
+                table.sortable {
+                    thead { tr {
+                        th { "arm" }
+                        @if steps { th.number { "step" } }
+                        @for (set, ood) in &table.sets {
+                            th.number { (set) " " span.split { @if *ood { "OOD" } @else { "ID" } } }
+                        }
+                        @if means { th.number { "OOD mean" } }
+                        @if times { th.number { "training" } }
+                    } }
+                    tbody {
+                        @for (index, row) in table.rows.iter().enumerate() {
+                            tr {
+                                th scope="row" { (swatch(ink_of(&row.arm, index))) (row.arm) }
+                                @if steps { td.number data-value=[row.step] { @if let Some(step) = row.step { (step) } } }
+                                @for cell in &row.cells { (estimate(cell.as_ref())) }
+                                @if means { (estimate(row.ood.as_ref())) }
+                                @if times {
+                                    td.number data-value=[row.seconds] { @if let Some(s) = row.seconds { (duration(s)) } }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+            p.note { "Accuracy in percent; " (data.spread.words()) ". Click a heading to sort." }
+        }
+    }
+}
+
+fn estimate(cell: Option<&Estimate>) -> Markup {
+    html! {
+        td.number data-value=[cell.map(|cell| cell.value)] {
+            @if let Some(cell) = cell {
+                (percent(cell.value)) " " span.interval { "±" (percent(cell.half_width())) }
+            } @else { "–" }
+        }
+    }
+}
+
+fn swatch(ink: Ink) -> Markup {
+    html! { span.swatch style={ "background:var(" (ink.variable()) ")" } {} }
+}
+
+fn figure(figure: Option<&Figure>) -> Markup {
+    html! {
+        @if let Some(figure) = figure {
+            figure id=(figure.name) {
+                (PreEscaped(&figure.svg))
+                figcaption { (figure.caption) }
+            }
+        }
+    }
+}
+
+fn differences(rows: &[Difference]) -> Markup {
+    html! {
+        @if !rows.is_empty() {
+            section #differences {
+                h2 { "Paired differences" }
+                div.scroll {
+                    table.sortable {
+                        thead { tr {
+                            th { "arm" } th { "against" } th { "on" }
+                            th.number { "difference" } th.number { "standard error" } th.number { "better on" }
+                        } }
+                        tbody {
+                            @for row in rows {
+                                tr {
+                                    th scope="row" { (row.arm) }
+                                    td { (row.versus) }
+                                    td { (row.on) }
+                                    td.number data-value=(row.mean) { strong { (points(row.mean)) } }
+                                    td.number data-value=[row.se] { @if let Some(se) = row.se { (percent(se)) } }
+                                    td.number data-value=(row.wins) { (row.wins) " of " (row.pairs) " seeds" }
+                                }
+                            }
+                        }
+                    }
+                }
+                p.note { "In points of accuracy. Both arms of a pair share the seed: the same data, base model and cold start." }
+            }
+        }
+    }
+}
+
+fn gallery(bins: &[GalleryBin]) -> Markup {
+    html! {
+        @if !bins.is_empty() {
+            section #samples {
+                h2 { "Samples by difficulty" }
+                @for (index, bin) in bins.iter().enumerate() {
+                    h3 { (swatch(ink_of(&bin.bin, index))) (bin.bin) }
+                    div.gallery { @for sample in &bin.samples { (sample_card(sample)) } }
+                }
+            }
+        }
+    }
+}
+
+fn sample_card(sample: &GallerySample) -> Markup {
+    let source = format!("data:{};base64,{}", sample.media_type, STANDARD.encode(&sample.image));
+    html! {
+        div.sample {
+            img src=(source) alt={ "sample: " (sample.answer) };
+            div.text {
+                p.question { (sample.question) }
+                p { "answer " strong { (sample.answer) } }
+                ul.answers {
+                    @for (text, count) in &sample.answers {
+                        li class=(if *text == sample.answer { "right" } else { "wrong" }) {
+                            @if text.is_empty() { em { "nothing" } } @else { (text) }
+                            " " span.count { "×" (count) }
+                        }
+                    }
+                }
+                p.rate { (sample.correct) " of " (sample.n) " right" }
+            }
+        }
+    }
+}
+
+fn nodes(data: &ReportData) -> Markup {
+    html! {
+        @if !data.nodes.is_empty() {
+            details {
+                summary { "All " (data.nodes.len()) " stages with times" }
+                div.scroll {
+                    table.sortable {
+                        thead { tr { th { "stage" } th { "kind" } th { "state" } th.number { "time" } th { "key" } } }
+                        tbody {
+                            @for node in &data.nodes {
+                                tr {
+                                    th scope="row" { (node.title) }
+                                    td { (node.kind) }
+                                    td { (node.state) }
+                                    td.number data-value=[node.seconds] { @if let Some(s) = node.seconds { (duration(s)) } }
+                                    td.key { @if let Some(key) = &node.key { (key) } }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn sources(data: &ReportData) -> Markup {
+    html! {
+        section #spec {
+            h2 { "Spec" }
+            @if !data.overrides.is_empty() {
+                p { "Overrides: " @for text in &data.overrides { code { "--set " (text) } " " } }
+            }
+            @for (name, text) in &data.sources {
+                details open[data.sources.len() == 1] {
+                    summary { (name) }
+                    pre { code { (text) } }
+                }
+            }
+        }
+    }
+}

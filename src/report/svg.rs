@@ -1,0 +1,242 @@
+//! A small SVG writer: as much as the figures need, with colours by role.
+
+use std::fmt::Write as _;
+
+use super::theme::{Ink, Theme};
+
+/// Where text is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Anchor {
+    /// Text begins at x.
+    Start,
+    /// Text is centred on x.
+    Middle,
+    /// Text ends at x.
+    End,
+}
+
+/// How text looks.
+#[derive(Clone, Copy, Debug)]
+pub struct Style {
+    /// Size in pixels.
+    pub size: f64,
+    /// Where it is held.
+    pub anchor: Anchor,
+    /// Its colour.
+    pub ink: Ink,
+    /// Heavier.
+    pub bold: bool,
+}
+
+impl Style {
+    /// Text of `size` pixels that begins at its point.
+    pub fn new(size: f64, ink: Ink) -> Self {
+        Self { size, anchor: Anchor::Start, ink, bold: false }
+    }
+
+    /// Centred.
+    pub fn middle(mut self) -> Self {
+        self.anchor = Anchor::Middle;
+        self
+    }
+
+    /// Ending at its point.
+    pub fn end(mut self) -> Self {
+        self.anchor = Anchor::End;
+        self
+    }
+
+    /// Heavier.
+    pub fn bold(mut self) -> Self {
+        self.bold = true;
+        self
+    }
+}
+
+/// A rectangle's place.
+#[derive(Clone, Copy, Debug)]
+pub struct Rect {
+    /// Left.
+    pub x: f64,
+    /// Top.
+    pub y: f64,
+    /// Width.
+    pub w: f64,
+    /// Height.
+    pub h: f64,
+}
+
+/// A drawing under construction; y goes down, units are pixels.
+pub struct Svg {
+    width: f64,
+    height: f64,
+    theme: Theme,
+    title: String,
+    body: String,
+}
+
+impl Svg {
+    /// An empty drawing. `title` is what a screen reader says.
+    pub fn new(width: f64, height: f64, title: &str, theme: Theme) -> Self {
+        Self { width, height, theme, title: title.to_owned(), body: String::new() }
+    }
+
+    /// A filled rectangle with corners of radius 2.
+    pub fn rect(&mut self, at: Rect, ink: Ink) {
+        self.rect_with(at, ink, "");
+    }
+
+    /// A filled rectangle with further attributes.
+    pub fn rect_with(&mut self, at: Rect, ink: Ink, attributes: &str) {
+        let fill = self.theme.colour(ink);
+        let (x, y, w, h) = (n(at.x), n(at.y), n(at.w.max(0.0)), n(at.h.max(0.0)));
+        let _ = writeln!(self.body, r#"<rect x="{x}" y="{y}" width="{w}" height="{h}" rx="2" fill="{fill}" {attributes}/>"#);
+    }
+
+    /// A rectangle with a border.
+    pub fn frame(&mut self, at: Rect, fill: Ink, border: Ink) {
+        let stroke = self.theme.colour(border);
+        self.rect_with(at, fill, &format!(r#"stroke="{stroke}" stroke-width="1.25""#));
+    }
+
+    /// A rectangle filled with diagonal lines of `ink`.
+    pub fn hatched(&mut self, at: Rect, ink: Ink) {
+        self.rect_with(at, ink, r#"fill-opacity="0.22""#);
+        let mut lines = String::new();
+        let step = 6.0;
+        let mut offset = step;
+        while offset < at.w + at.h {
+            let (x0, y0) = if offset <= at.h { (0.0, offset) } else { (offset - at.h, at.h) };
+            let (x1, y1) = if offset <= at.w { (offset, 0.0) } else { (at.w, offset - at.w) };
+            let _ = write!(lines, "M{} {}L{} {}", n(at.x + x0), n(at.y + y0), n(at.x + x1), n(at.y + y1));
+            offset += step;
+        }
+        self.path(&lines, ink, 1.25, "");
+    }
+
+    /// A straight line.
+    pub fn line(&mut self, from: (f64, f64), to: (f64, f64), ink: Ink, width: f64) {
+        self.path(&format!("M{} {}L{} {}", n(from.0), n(from.1), n(to.0), n(to.1)), ink, width, "");
+    }
+
+    /// A dashed straight line.
+    pub fn dashed(&mut self, from: (f64, f64), to: (f64, f64), ink: Ink) {
+        let path = format!("M{} {}L{} {}", n(from.0), n(from.1), n(to.0), n(to.1));
+        self.path(&path, ink, 1.25, r#"stroke-dasharray="5 4""#);
+    }
+
+    /// A stroked path with further attributes.
+    pub fn path(&mut self, path: &str, ink: Ink, width: f64, attributes: &str) {
+        let stroke = self.theme.colour(ink);
+        let width = n(width);
+        let _ = writeln!(
+            self.body,
+            r#"<path d="{path}" fill="none" stroke="{stroke}" stroke-width="{width}" stroke-linejoin="round" {attributes}/>"#
+        );
+    }
+
+    /// A line through points.
+    pub fn polyline(&mut self, points: &[(f64, f64)], ink: Ink, width: f64) {
+        self.path(&joined(points), ink, width, r#"stroke-linecap="round""#);
+    }
+
+    /// A filled shape.
+    pub fn area(&mut self, points: &[(f64, f64)], ink: Ink, opacity: f64) {
+        let (fill, path, opacity) = (self.theme.colour(ink), joined(points), n(opacity));
+        let _ = writeln!(self.body, r#"<path d="{path}Z" fill="{fill}" fill-opacity="{opacity}"/>"#);
+    }
+
+    /// A dot with a rim of the paper's colour.
+    pub fn dot(&mut self, at: (f64, f64), ink: Ink) {
+        let (fill, rim) = (self.theme.colour(ink), self.theme.colour(Ink::Paper));
+        let (x, y) = (n(at.0), n(at.1));
+        let _ = writeln!(self.body, r#"<circle cx="{x}" cy="{y}" r="3.6" fill="{fill}" stroke="{rim}" stroke-width="1.2"/>"#);
+    }
+
+    /// A horizontal whisker from `low` to `high` at `y`, with end caps.
+    pub fn whisker_x(&mut self, low: f64, high: f64, y: f64, ink: Ink) {
+        let (a, b) = (n(low), n(high));
+        let (y0, y, y1) = (n(y - 3.0), n(y), n(y + 3.0));
+        self.path(&format!("M{a} {y}L{b} {y}M{a} {y0}L{a} {y1}M{b} {y0}L{b} {y1}"), ink, 1.3, "");
+    }
+
+    /// Text on its baseline.
+    pub fn text(&mut self, at: (f64, f64), style: Style, text: &str) {
+        self.text_with(at, style, text, "");
+    }
+
+    /// Text turned a quarter to the left, centred on its point.
+    pub fn text_up(&mut self, at: (f64, f64), style: Style, text: &str) {
+        let turn = format!(r#"transform="rotate(-90 {} {})""#, n(at.0), n(at.1));
+        self.text_with(at, style, text, &turn);
+    }
+
+    fn text_with(&mut self, at: (f64, f64), style: Style, text: &str, attributes: &str) {
+        let anchor = match style.anchor {
+            Anchor::Start => "start",
+            Anchor::Middle => "middle",
+            Anchor::End => "end",
+        };
+        let weight = if style.bold { r#"font-weight="600" "# } else { "" };
+        let (x, y, size) = (n(at.0), n(at.1), n(style.size));
+        let fill = self.theme.colour(style.ink);
+        let text = escape(text);
+        let _ = writeln!(
+            self.body,
+            r#"<text x="{x}" y="{y}" font-size="{size}" text-anchor="{anchor}" fill="{fill}" {weight}{attributes}>{text}</text>"#
+        );
+    }
+
+    /// The finished drawing.
+    pub fn finish(self) -> String {
+        let (width, height, title) = (n(self.width), n(self.height), escape(&self.title));
+        let size = match self.theme {
+            Theme::File => format!(r#"width="{width}" height="{height}" "#),
+            Theme::Page => String::new(),
+        };
+        let paper = match self.theme {
+            Theme::File => format!("<rect width=\"{width}\" height=\"{height}\" fill=\"{}\"/>\n", Ink::Paper.light()),
+            Theme::Page => String::new(),
+        };
+        format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" {size}viewBox=\"0 0 {width} {height}\" role=\"img\" \
+             aria-label=\"{title}\" font-family=\"Inter, 'Helvetica Neue', Helvetica, Arial, Ubuntu, sans-serif\">\n\
+             {paper}{}</svg>\n",
+            self.body
+        )
+    }
+}
+
+/// About how wide `text` is at `size` pixels: the mean advance of common sans-serif faces.
+pub fn text_width(text: &str, size: f64) -> f64 {
+    let units: f64 = text
+        .chars()
+        .map(|c| match c {
+            'i' | 'j' | 'l' | 't' | 'f' | 'r' | '.' | ',' | ':' | ' ' | '[' | ']' | '/' | '|' => 0.33,
+            'm' | 'w' | 'M' | 'W' => 0.84,
+            'A'..='Z' => 0.66,
+            _ => 0.56,
+        })
+        .sum();
+    units * size
+}
+
+/// A coordinate with at most two decimals, without trailing zeros.
+fn n(value: f64) -> String {
+    let text = format!("{value:.2}");
+    let text = text.trim_end_matches('0').trim_end_matches('.');
+    if text == "-0" { "0".to_owned() } else { text.to_owned() }
+}
+
+fn joined(points: &[(f64, f64)]) -> String {
+    let mut path = String::new();
+    for (index, (x, y)) in points.iter().enumerate() {
+        let _ = write!(path, "{}{} {}", if index == 0 { 'M' } else { 'L' }, n(*x), n(*y));
+    }
+    path
+}
+
+/// Text as it stands inside XML.
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
