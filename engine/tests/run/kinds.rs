@@ -1,0 +1,359 @@
+//! Small stage kinds that make what a run does visible.
+//!
+//! Every run of a stage leaves a line in the folder named by the environment variable `DCSFT_TEST_TRACE`, in a file
+//! named after the stage's `tag`: so tests can count executions across processes.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use dcsft_engine::context::StageContext;
+use dcsft_engine::kind::{
+    ArtifactType, Cardinality, FileParam, InputDecl, OutputDecl, ParamProblem, Registry, Stage, StageError,
+};
+use dcsft_engine::protocol::Progress;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+/// The folder for traces.
+pub(crate) const TRACE: &str = "DCSFT_TEST_TRACE";
+
+const PARTS: &[InputDecl] = &[InputDecl {
+    name: "parts",
+    cardinality: Cardinality::Many,
+    accepts: &[ArtifactType::Dataset],
+    doc: "Texts.",
+}];
+
+/// All kinds of this module.
+pub(crate) fn registry() -> Registry {
+    Registry::default()
+        .with::<Concat>()
+        .with::<Steps>()
+        .with::<Meet>()
+        .with::<Flaky>()
+        .with::<Broken>()
+        .with::<Labels>()
+        .with::<ReadFile>()
+        .with::<Score>()
+}
+
+fn trace(tag: &str) -> usize {
+    let Some(dir) = std::env::var_os(TRACE) else { return 0 };
+    let path = Path::new(&dir).join(tag);
+    let mut file = OpenOptions::new().create(true).append(true).open(&path).unwrap();
+    file.write_all(b"ran\n").unwrap();
+    fs::read_to_string(path).unwrap().lines().count()
+}
+
+fn read_parts(ctx: &StageContext) -> Result<Vec<String>, StageError> {
+    let read = |dir: &Path| fs::read_to_string(dir.join("value.txt")).map_err(StageError::io(dir));
+    ctx.inputs("parts").iter().map(|input| read(&input.dir)).collect()
+}
+
+fn write(ctx: &StageContext, text: &str) -> Result<(), StageError> {
+    let path = ctx.output("out")?.join("value.txt");
+    fs::write(&path, text).map_err(StageError::io(&path))
+}
+
+fn out() -> Vec<OutputDecl> {
+    vec![OutputDecl::new("out", ArtifactType::Dataset)]
+}
+
+/// Writes its inputs' texts and its own, cut to `keep` characters.
+pub(crate) struct Concat;
+
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ConcatParams {
+    tag: String,
+    text: String,
+    keep: usize,
+}
+
+impl Default for ConcatParams {
+    fn default() -> Self {
+        Self { tag: "concat".into(), text: String::new(), keep: 1000 }
+    }
+}
+
+impl Stage for Concat {
+    type Params = ConcatParams;
+    const NAME: &'static str = "concat";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "Joins texts.";
+    const INPUTS: &'static [InputDecl] = PARTS;
+    const NUMERIC: bool = false;
+
+    fn outputs(_: &ConcatParams) -> Vec<OutputDecl> {
+        out()
+    }
+
+    fn run(params: ConcatParams, ctx: &mut StageContext) -> Result<(), StageError> {
+        trace(&params.tag);
+        let text: String = read_parts(ctx)?.concat() + &params.text;
+        let text: String = text.chars().take(params.keep).collect();
+        ctx.log(format!("{} characters", text.len()));
+        ctx.summarise(json!({"characters": text.len()}));
+        write(ctx, &text)
+    }
+}
+
+/// Counts to `steps`, slowly; carries on from where it was killed.
+pub(crate) struct Steps;
+
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StepsParams {
+    tag: String,
+    steps: u64,
+    #[serde(default)]
+    pause_ms: u64,
+    /// Never notices an interrupt.
+    #[serde(default)]
+    deaf: bool,
+}
+
+impl Stage for Steps {
+    type Params = StepsParams;
+    const NAME: &'static str = "steps";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "Counts.";
+    const INPUTS: &'static [InputDecl] = PARTS;
+    const NUMERIC: bool = false;
+
+    fn outputs(_: &StepsParams) -> Vec<OutputDecl> {
+        out()
+    }
+
+    fn run(params: StepsParams, ctx: &mut StageContext) -> Result<(), StageError> {
+        trace(&params.tag);
+        let path = ctx.state().join("done.txt");
+        let mut done: u64 = fs::read_to_string(&path).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+        ctx.log(format!("from step {done}"));
+        while done < params.steps {
+            if ctx.interrupted() && !params.deaf {
+                return Err(StageError::Interrupted);
+            }
+            std::thread::sleep(Duration::from_millis(params.pause_ms));
+            done += 1;
+            let fresh = path.with_extension("new");
+            fs::write(&fresh, done.to_string()).and_then(|()| fs::rename(&fresh, &path)).map_err(StageError::io(&path))?;
+            ctx.progress(Progress { done, total: params.steps, unit: "step".into(), ..Progress::default() });
+        }
+        let inputs = read_parts(ctx)?.concat();
+        write(ctx, &format!("{inputs}{} counted to {done};", params.tag))
+    }
+}
+
+/// Waits until as many stages of its kind as `party` run at the same time.
+pub(crate) struct Meet;
+
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MeetParams {
+    tag: String,
+    party: usize,
+}
+
+impl Stage for Meet {
+    type Params = MeetParams;
+    const NAME: &'static str = "meet";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "Waits for others.";
+    const INPUTS: &'static [InputDecl] = &[];
+    const NUMERIC: bool = false;
+
+    fn outputs(_: &MeetParams) -> Vec<OutputDecl> {
+        out()
+    }
+
+    fn run(params: MeetParams, ctx: &mut StageContext) -> Result<(), StageError> {
+        let place = PathBuf::from(std::env::var_os(TRACE).unwrap()).join("meeting");
+        fs::create_dir_all(&place).unwrap();
+        fs::write(place.join(&params.tag), "").unwrap();
+        let started = Instant::now();
+        while fs::read_dir(&place).unwrap().count() < params.party {
+            if started.elapsed() > Duration::from_secs(30) {
+                return Err(StageError::failed("nobody came"));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        write(ctx, &format!("threads {}", ctx.threads()))
+    }
+}
+
+/// Fails the first `failures` times.
+pub(crate) struct Flaky;
+
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FlakyParams {
+    tag: String,
+    failures: usize,
+}
+
+impl Stage for Flaky {
+    type Params = FlakyParams;
+    const NAME: &'static str = "flaky";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "Fails at first.";
+    const INPUTS: &'static [InputDecl] = &[];
+    const NUMERIC: bool = false;
+
+    fn outputs(_: &FlakyParams) -> Vec<OutputDecl> {
+        out()
+    }
+
+    fn run(params: FlakyParams, ctx: &mut StageContext) -> Result<(), StageError> {
+        // What a failed try has written must not be in the result.
+        fs::write(ctx.output("out")?.join(format!("try-{}", trace(&params.tag))), "").unwrap();
+        if fs::read_to_string(PathBuf::from(std::env::var_os(TRACE).unwrap()).join(&params.tag)).unwrap().lines().count()
+            <= params.failures
+        {
+            return Err(StageError::failed("not yet"));
+        }
+        write(ctx, "at last")
+    }
+}
+
+/// Does not give what it promises.
+pub(crate) struct Broken;
+
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BrokenParams {
+    how: How,
+}
+
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum How {
+    Fail,
+    Panic,
+    Exit,
+    NoOutput,
+}
+
+impl Stage for Broken {
+    type Params = BrokenParams;
+    const NAME: &'static str = "broken";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "Fails.";
+    const INPUTS: &'static [InputDecl] = PARTS;
+    const NUMERIC: bool = false;
+
+    fn outputs(_: &BrokenParams) -> Vec<OutputDecl> {
+        out()
+    }
+
+    fn run(params: BrokenParams, ctx: &mut StageContext) -> Result<(), StageError> {
+        ctx.log("about to fail");
+        match params.how {
+            How::Fail => Err(StageError::failed("as it was told")),
+            How::Panic => panic!("index out of luck"),
+            How::Exit => std::process::exit(7),
+            How::NoOutput => Ok(()),
+        }
+    }
+}
+
+/// Writes where its inputs come from.
+pub(crate) struct Labels;
+
+#[derive(Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Nothing {}
+
+impl Stage for Labels {
+    type Params = Nothing;
+    const NAME: &'static str = "labels";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "Lists labels.";
+    const INPUTS: &'static [InputDecl] = PARTS;
+    const NUMERIC: bool = false;
+    const LABELLED: bool = true;
+
+    fn outputs(_: &Nothing) -> Vec<OutputDecl> {
+        out()
+    }
+
+    fn run(_: Nothing, ctx: &mut StageContext) -> Result<(), StageError> {
+        trace("labels");
+        let labels: Vec<_> = ctx.inputs("parts").iter().map(|input| &input.label).collect();
+        let text = serde_json::to_string(&labels).unwrap();
+        write(ctx, &text)
+    }
+}
+
+/// Copies a file of the user's.
+pub(crate) struct ReadFile;
+
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ReadFileParams {
+    path: String,
+    #[serde(default = "yes")]
+    required: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Stage for ReadFile {
+    type Params = ReadFileParams;
+    const NAME: &'static str = "read_file";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "Copies a file.";
+    const INPUTS: &'static [InputDecl] = &[];
+    const NUMERIC: bool = false;
+
+    fn outputs(_: &ReadFileParams) -> Vec<OutputDecl> {
+        out()
+    }
+
+    fn files(params: &ReadFileParams, root: &Path) -> Result<Vec<FileParam>, ParamProblem> {
+        let files = vec![(String::new(), root.join(&params.path))];
+        Ok(vec![FileParam { field: "path".into(), files, required: params.required }])
+    }
+
+    fn run(params: ReadFileParams, ctx: &mut StageContext) -> Result<(), StageError> {
+        trace("read_file");
+        let text = fs::read_to_string(&params.path).unwrap_or_else(|_| "absent".into());
+        write(ctx, &text)
+    }
+}
+
+/// A numeric kind whose summary holds results.
+pub(crate) struct Score;
+
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ScoreParams {
+    value: f64,
+}
+
+impl Stage for Score {
+    type Params = ScoreParams;
+    const NAME: &'static str = "score";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "Has a value.";
+    const INPUTS: &'static [InputDecl] = PARTS;
+    const NUMERIC: bool = true;
+
+    fn outputs(_: &ScoreParams) -> Vec<OutputDecl> {
+        vec![OutputDecl::new("evaluation", ArtifactType::Evaluation)]
+    }
+
+    fn run(params: ScoreParams, ctx: &mut StageContext) -> Result<(), StageError> {
+        let value = params.value;
+        fs::write(ctx.output("evaluation")?.join("value.txt"), value.to_string()).unwrap();
+        ctx.summarise(json!({"results": [
+            {"set": "id", "split": "id", "metric": "accuracy", "value": value, "n": 10, "ci": [value - 0.1, value + 0.1]}
+        ]}));
+        Ok(())
+    }
+}
