@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_path_to_error::Segment;
 
 use crate::context::StageContext;
 
@@ -262,8 +263,14 @@ impl<S: Stage> Kind for Typed<S> {
 
 fn parse<T: DeserializeOwned>(value: &Value) -> Result<T, ParamProblem> {
     serde_path_to_error::deserialize(value).map_err(|error| {
-        let path = error.path().to_string();
-        ParamProblem::new(if path == "." { "" } else { &path }, error.into_inner().to_string())
+        let path = error.path().iter().filter_map(|segment| match segment {
+            Segment::Seq { index } => Some(index.to_string()),
+            Segment::Map { key } => Some(key.clone()),
+            Segment::Enum { variant } => Some(variant.clone()),
+            Segment::Unknown => None,
+        });
+        let path = path.collect();
+        ParamProblem { path, message: error.into_inner().to_string() }
     })
 }
 
