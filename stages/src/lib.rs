@@ -2,3 +2,11 @@
 
 pub mod data;
 pub mod reward;
+pub mod shapes;
+
+use dcsft_engine::kind::Registry;
+
+/// All stage kinds.
+pub fn registry() -> Registry {
+    Registry::default().with::<shapes::Shapes>()
+}

@@ -1,0 +1,184 @@
+//! The stage `shapes`: an embedded world of small pictures on which the paper's finding can be studied
+//! without any download.
+//!
+//! Each picture shows one of 16 objects before one of 16 scenes. The object's shape holds in every style; the
+//! scene predicts the object in the training distribution alone, as in Waterbirds and Coloured MNIST. Where
+//! the object cannot be made out, only the scene gives the answer: such samples end up in the hard bin, and
+//! training on them teaches the scene. See `docs/stages/shapes.md` for the recipe.
+
+mod field;
+mod names;
+mod noise;
+mod paint;
+mod params;
+mod picture;
+mod questions;
+mod recipe;
+
+pub use names::{OBJECTS, SCENES};
+pub use params::{Counts, Look, Looks, ShapesParams};
+pub use picture::{Picture, Style, picture};
+pub use recipe::Set;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use dcsft_engine::context::StageContext;
+use dcsft_engine::kind::{ArtifactType, InputDecl, OutputDecl, ParamProblem, Stage, StageError};
+use dcsft_engine::protocol::Progress;
+use dcsft_vlm::rng::StreamKey;
+use rayon::prelude::*;
+use serde_json::{Value, json};
+
+use crate::data::{DataError, DatasetWriter, Draft, DraftImage, Encoding};
+use recipe::Recipe;
+
+/// Pictures drawn between two progress events; they wait in memory for the writer.
+const CHUNK: u64 = 8192;
+
+/// The stage kind `shapes`.
+pub struct Shapes;
+
+impl Stage for Shapes {
+    type Params = ShapesParams;
+    const NAME: &'static str = "shapes";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str =
+        "Draws the embedded micro world: pre-training, training and evaluation sets";
+    const INPUTS: &'static [InputDecl] = &[];
+    const NUMERIC: bool = false;
+
+    fn outputs(_params: &ShapesParams) -> Vec<OutputDecl> {
+        Set::ALL
+            .iter()
+            .map(|set| OutputDecl::new(set.name(), ArtifactType::Dataset))
+            .collect()
+    }
+
+    fn check(params: &ShapesParams) -> Vec<ParamProblem> {
+        params.problems()
+    }
+
+    fn run(params: ShapesParams, ctx: &mut StageContext) -> Result<(), StageError> {
+        let total = Set::ALL.iter().map(|set| params.counts.of(*set)).sum();
+        let mut done = 0;
+        let mut summary = serde_json::Map::new();
+        for set in Set::ALL {
+            let dir = ctx.output(set.name())?;
+            let tally = write_set(&params, set, &dir, |drawn| {
+                ctx.progress(Progress {
+                    done: done + drawn,
+                    total,
+                    unit: "image".into(),
+                    ..Progress::default()
+                });
+                !ctx.interrupted()
+            })?;
+            done += params.counts.of(set);
+            summary.insert(set.name().to_owned(), tally.summary(&params, set));
+        }
+        ctx.summarise(json!({"images": total, "sets": summary}));
+        Ok(())
+    }
+}
+
+/// What is counted while a set is drawn.
+#[derive(Default)]
+struct Tally {
+    own_scene: u64,
+    hidden: u64,
+}
+
+impl Tally {
+    fn add(&mut self, picture: &Picture) {
+        self.own_scene += u64::from(picture.object == picture.scene);
+        self.hidden += u64::from(picture.hidden);
+    }
+
+    fn summary(&self, params: &ShapesParams, set: Set) -> Value {
+        json!({"count": params.counts.of(set), "own_scene": self.own_scene, "hidden": self.hidden})
+    }
+}
+
+/// Draws one set into `dir`. `progress` is told how many pictures are written and says whether to go on.
+fn write_set(
+    params: &ShapesParams,
+    set: Set,
+    dir: &Path,
+    mut progress: impl FnMut(u64) -> bool,
+) -> Result<Tally, StageError> {
+    let recipe = Recipe::of(params, set);
+    let count = params.counts.of(set);
+    let mut writer = DatasetWriter::create(dir, set.name(), set.split())?;
+    let mut tally = Tally::default();
+    let mut chunk = draw(params, &recipe, 0..count.min(CHUNK));
+    let mut written = 0;
+    while written < count {
+        let end = (written + CHUNK).min(count);
+        // One thread writes what is drawn while the others draw on.
+        let (next, result) = rayon::join(
+            || draw(params, &recipe, end..(end + CHUNK).min(count)),
+            || {
+                chunk.into_iter().try_for_each(|(picture, draft)| {
+                    tally.add(&picture);
+                    writer.push(draft).map(drop)
+                })
+            },
+        );
+        result.map_err(|error: DataError| StageError::from(error))?;
+        chunk = next;
+        written = end;
+        if !progress(written) {
+            return Err(StageError::Interrupted);
+        }
+    }
+    writer.finish(BTreeMap::new())?;
+    Ok(tally)
+}
+
+fn draw(
+    params: &ShapesParams,
+    recipe: &Recipe,
+    indices: std::ops::Range<u64>,
+) -> Vec<(Picture, Draft)> {
+    indices
+        .into_par_iter()
+        .map(|index| {
+            let mut stream = stream(params, recipe.set, index);
+            let picture = picture::draw(recipe, params.image_size, &mut stream);
+            let draft = draft(recipe.set, &picture, params.image_size, &mut stream);
+            (
+                Picture {
+                    pixels: Vec::new(),
+                    ..picture
+                },
+                draft,
+            )
+        })
+        .collect()
+}
+
+/// The random stream of one picture.
+fn stream(params: &ShapesParams, set: Set, index: u64) -> dcsft_vlm::rng::Stream {
+    StreamKey::new("shapes", params.seed)
+        .text(set.name())
+        .number(index)
+        .stream()
+}
+
+fn draft(set: Set, picture: &Picture, size: u32, stream: &mut dcsft_vlm::rng::Stream) -> Draft {
+    let (prompt, answer) = questions::ask(set, picture, stream);
+    let image = DraftImage {
+        bytes: picture.pixels.as_slice().into(),
+        format: Encoding::Rgb8,
+        width: size,
+        height: size,
+    };
+    let meta = BTreeMap::from([
+        ("class".to_owned(), OBJECTS[picture.object].into()),
+        ("scene".to_owned(), SCENES[picture.scene].into()),
+        ("style".to_owned(), picture.style.name().into()),
+        ("hidden".to_owned(), picture.hidden.into()),
+    ]);
+    Draft::new(prompt, answer, vec![image], meta)
+}

@@ -1,0 +1,24 @@
+//! Questions about a picture and their answers.
+
+use dcsft_vlm::rng::Stream;
+
+use super::names::{OBJECTS, SCENES};
+use super::picture::Picture;
+use super::recipe::Set;
+
+/// The question and the right answer.
+///
+/// Pre-training asks "object?" and "caption" (3/8 each, both answered by the whole caption, so that the base
+/// model never gives the answers of the task) and "scene?" (1/4). All other sets ask "object?", answered by
+/// the name.
+pub(super) fn ask(set: Set, picture: &Picture, stream: &mut Stream) -> (String, String) {
+    let (object, scene) = (OBJECTS[picture.object], SCENES[picture.scene]);
+    if set != Set::Pretrain {
+        return ("<image>object?".into(), object.into());
+    }
+    match stream.below(8) {
+        0..3 => ("<image>object?".into(), format!("{object} on {scene}")),
+        3..6 => ("<image>caption".into(), format!("{object} on {scene}")),
+        _ => ("<image>scene?".into(), scene.into()),
+    }
+}
