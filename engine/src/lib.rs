@@ -3,6 +3,7 @@
 //! It knows nothing of images, rewards or tensors: what computes is a [`kind::Stage`].
 
 pub mod context;
+pub mod diagnostic;
 pub mod graph;
 pub mod journal;
 pub mod key;
@@ -10,5 +11,6 @@ pub mod kind;
 pub mod plan;
 pub mod protocol;
 pub mod run;
+pub mod spec;
 pub mod study;
 pub mod worker;

@@ -1,0 +1,303 @@
+//! The spec's own keys: from a tree to declarations, everything below `with:` left as it is.
+
+use super::axis::{Matrix, Owner, bad_name, is_name};
+use super::tree::{Data, Entry, Tree};
+use super::units;
+use crate::diagnostic::{Diagnostic, Findings, Span, did_you_mean, quoted_list};
+use crate::study::{Execution, Resources};
+use serde_json::Value;
+
+/// The version of the spec language that this engine reads.
+pub(crate) const VERSION: u64 = 1;
+
+/// Keys of a spec.
+pub(crate) const SPEC_KEYS: [&str; 7] = ["dcsft", "name", "description", "extends", "vars", "matrix", "stages"];
+/// Keys of a stage.
+pub(crate) const STAGE_KEYS: [&str; 8] = [
+    "uses",
+    "with",
+    "matrix",
+    "arm",
+    "resources",
+    "timeout",
+    "retries",
+    "description",
+];
+const RESOURCE_KEYS: [&str; 4] = ["gpus", "threads", "time", "memory"];
+/// Names that mean something else in `${...}`.
+const RESERVED: [&str; 3] = ["matrix", "vars", "env"];
+
+/// A spec, read.
+#[derive(Debug)]
+pub(crate) struct Document {
+    /// `name:`.
+    pub(crate) name: String,
+    /// `vars:`, a map.
+    pub(crate) vars: Tree,
+    /// `matrix:` at the top.
+    pub(crate) matrix: Matrix,
+    /// `stages:`, in the order they are written.
+    pub(crate) stages: Vec<StageDecl>,
+}
+
+/// One stage, read.
+#[derive(Debug)]
+pub(crate) struct StageDecl {
+    /// Its name.
+    pub(crate) name: String,
+    /// Where the name stands.
+    pub(crate) span: Span,
+    /// `uses:`, where it could be read.
+    pub(crate) uses: Option<(String, Span)>,
+    /// `with:`, a map.
+    pub(crate) with: Tree,
+    /// `matrix:`.
+    pub(crate) matrix: Matrix,
+    /// `arm:`.
+    pub(crate) arm: Option<Tree>,
+    /// `resources:`, `timeout:`, `retries:`.
+    pub(crate) execution: Execution,
+}
+
+/// Reads the spec's own keys.
+pub(crate) fn read(tree: &Tree, findings: &mut Findings) -> Document {
+    unknown_keys(tree, "a spec", &SPEC_KEYS, findings);
+    version(tree, findings);
+    let name = name(tree, findings);
+    text_only(tree, "description", findings);
+    let vars = tree
+        .entry("vars")
+        .map_or_else(|| Tree::empty_map(tree.span), |entry| map_at(entry, findings));
+    for entry in vars.entries().unwrap_or_default() {
+        if !is_name(&entry.key) {
+            findings.push(bad_name(entry.key_span, "var", &entry.key));
+        }
+    }
+    let matrix = tree.entry("matrix").map_or_else(Matrix::default, |entry| {
+        Matrix::read(&entry.value, Owner::Top, findings)
+    });
+    let stages = match tree.entry("stages") {
+        Some(entry) => map_at(entry, findings),
+        None => {
+            let problem = Diagnostic::error(tree.span, "the spec has no `stages`");
+            findings.push(problem.help("write `stages:` with at least one stage below it"));
+            Tree::empty_map(tree.span)
+        }
+    };
+    let entries = stages.entries().unwrap_or_default();
+    if let (true, Some(entry)) = (
+        entries.is_empty(),
+        tree.entry("stages").filter(|entry| entry.value.entries().is_some()),
+    ) {
+        findings.push(Diagnostic::error(entry.key_span, "`stages` has no stage"));
+    }
+    let stages = entries
+        .iter()
+        .enumerate()
+        .map(|(index, entry)| stage(entry, index, findings))
+        .collect();
+    Document {
+        name,
+        vars,
+        matrix,
+        stages,
+    }
+}
+
+fn version(tree: &Tree, findings: &mut Findings) {
+    let Some(entry) = tree.entry("dcsft") else {
+        let problem = Diagnostic::error(
+            tree.span,
+            "the spec does not say which version of the language it is in",
+        );
+        findings.push(problem.help(format!("begin it with `dcsft: {VERSION}`")));
+        return;
+    };
+    if entry.value.to_value() != Value::from(VERSION) {
+        let message = format!(
+            "`dcsft` is the version of the spec language: {VERSION}, not {}",
+            entry.value.describe()
+        );
+        findings.push(Diagnostic::error(entry.value.span, message).help(format!("write `dcsft: {VERSION}`")));
+    }
+}
+
+fn name(tree: &Tree, findings: &mut Findings) -> String {
+    let Some(entry) = tree.entry("name") else {
+        findings.push(Diagnostic::error(tree.span, "the spec has no `name`").help("write `name: my-study`"));
+        return String::new();
+    };
+    let fits = |text: &&str| {
+        !text.is_empty()
+            && !text.starts_with('.')
+            && text
+                .chars()
+                .all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | '.'))
+    };
+    match entry.value.text().filter(fits) {
+        Some(text) => text.to_owned(),
+        None => {
+            let message = format!(
+                "`name` takes letters, digits, `-`, `_` and `.`, not {}",
+                entry.value.describe()
+            );
+            findings.push(Diagnostic::error(entry.value.span, message).help("write `name: my-study`"));
+            String::new()
+        }
+    }
+}
+
+fn stage(entry: &Entry, index: usize, findings: &mut Findings) -> StageDecl {
+    let mut decl = StageDecl {
+        name: entry.key.clone(),
+        span: entry.key_span,
+        uses: None,
+        with: Tree::empty_map(entry.key_span),
+        matrix: Matrix::default(),
+        arm: None,
+        execution: Execution::default(),
+    };
+    if !is_name(&entry.key) {
+        findings.push(bad_name(entry.key_span, "stage", &entry.key));
+    } else if RESERVED.contains(&entry.key.as_str()) {
+        let message = format!(
+            "`{}` cannot name a stage: `${{{}...}}` means something else",
+            entry.key, entry.key
+        );
+        findings.push(Diagnostic::error(entry.key_span, message).help("give the stage another name"));
+    }
+    let body = &entry.value;
+    if body.entries().is_none() {
+        let message = format!("the stage `{}` takes a map, not {}", entry.key, body.describe());
+        let span = if body.is_null() { entry.key_span } else { body.span };
+        findings.push(Diagnostic::error(span, message).help("write at least `uses: KIND` below it"));
+        return decl;
+    }
+    unknown_keys(body, "a stage", &STAGE_KEYS, findings);
+    text_only(body, "description", findings);
+    decl.uses = uses(body, entry, findings);
+    if let Some(with) = body.entry("with") {
+        decl.with = map_at(with, findings);
+    }
+    if let Some(matrix) = body.entry("matrix") {
+        decl.matrix = Matrix::read(&matrix.value, Owner::Stage(index), findings);
+    }
+    if let Some(arm) = text_only(body, "arm", findings) {
+        decl.arm = Some(arm.clone());
+    }
+    decl.execution = execution(body, findings);
+    decl
+}
+
+fn uses(body: &Tree, stage: &Entry, findings: &mut Findings) -> Option<(String, Span)> {
+    let Some(entry) = body.entry("uses") else {
+        let message = format!("the stage `{}` does not say which kind it `uses`", stage.key);
+        findings.push(Diagnostic::error(stage.key_span, message).help("write `uses: KIND`"));
+        return None;
+    };
+    let Some(text) = entry.value.text() else {
+        let message = format!("`uses` takes the name of a stage kind, not {}", entry.value.describe());
+        findings.push(Diagnostic::error(entry.value.span, message));
+        return None;
+    };
+    Some((text.to_owned(), entry.value.span))
+}
+
+fn execution(body: &Tree, findings: &mut Findings) -> Execution {
+    let mut execution = Execution::default();
+    if let Some(entry) = body.entry("timeout") {
+        let seconds = match &entry.value.data {
+            Data::Scalar(Value::Number(number)) => number.as_f64().filter(|seconds| *seconds > 0.0),
+            Data::Scalar(Value::String(text)) => units::seconds(text),
+            _ => None,
+        };
+        execution.timeout = seconds;
+        if seconds.is_none() {
+            findings.push(mistyped(entry, "a time such as `90s`, `30m`, `2h`, or seconds"));
+        }
+    }
+    if let Some(entry) = body.entry("retries") {
+        execution.retries = whole(entry, findings).unwrap_or(0);
+    }
+    if let Some(entry) = body.entry("resources") {
+        execution.resources = resources(&map_at(entry, findings), findings);
+    }
+    execution
+}
+
+fn resources(tree: &Tree, findings: &mut Findings) -> Resources {
+    unknown_keys(tree, "`resources`", &RESOURCE_KEYS, findings);
+    let mut resources = Resources::default();
+    if let Some(entry) = tree.entry("gpus") {
+        resources.gpus = whole(entry, findings).unwrap_or(0);
+    }
+    if let Some(entry) = tree.entry("threads") {
+        let threads = whole(entry, findings);
+        if threads == Some(0) {
+            findings.push(mistyped(entry, "a number of threads from 1"));
+        }
+        resources.threads = threads.map(|threads| threads as usize);
+    }
+    let mut text = |key: &str, fits: fn(&str) -> bool, what: &str| {
+        let entry = tree.entry(key)?;
+        let text = entry.value.text().filter(|text| fits(text));
+        if text.is_none() {
+            findings.push(mistyped(entry, what));
+        }
+        text.map(str::to_owned)
+    };
+    resources.time = text(
+        "time",
+        |text| units::seconds(text).is_some(),
+        "a time such as `90s`, `30m` or `2h`",
+    );
+    resources.memory = text("memory", units::is_memory, "an amount of memory such as `16GiB`");
+    resources
+}
+
+fn whole(entry: &Entry, findings: &mut Findings) -> Option<u32> {
+    let number = match &entry.value.data {
+        Data::Scalar(value) => value.as_u64().and_then(|value| u32::try_from(value).ok()),
+        _ => None,
+    };
+    if number.is_none() {
+        findings.push(mistyped(entry, "a whole number from 0"));
+    }
+    number
+}
+
+fn mistyped(entry: &Entry, wants: &str) -> Diagnostic {
+    let message = format!("`{}` takes {wants}, not {}", entry.key, entry.value.describe());
+    Diagnostic::error(entry.value.span, message)
+}
+
+/// The map below a key; an empty one if there is nothing, or something else.
+fn map_at(entry: &Entry, findings: &mut Findings) -> Tree {
+    if entry.value.entries().is_some() {
+        return entry.value.clone();
+    }
+    if !entry.value.is_null() {
+        findings.push(mistyped(entry, "a map"));
+    }
+    Tree::empty_map(entry.key_span)
+}
+
+fn text_only<'a>(tree: &'a Tree, key: &str, findings: &mut Findings) -> Option<&'a Tree> {
+    let entry = tree.entry(key)?;
+    if entry.value.text().is_none() {
+        findings.push(mistyped(entry, "text"));
+        return None;
+    }
+    Some(&entry.value)
+}
+
+fn unknown_keys(tree: &Tree, what: &str, allowed: &[&str], findings: &mut Findings) {
+    for entry in tree.entries().unwrap_or_default() {
+        if !allowed.contains(&entry.key.as_str()) {
+            let problem = Diagnostic::error(entry.key_span, format!("{what} has no key `{}`", entry.key))
+                .note(format!("it has {}", quoted_list(allowed.iter().copied())))
+                .maybe_help(did_you_mean(&entry.key, allowed.iter().copied()));
+            findings.push(problem);
+        }
+    }
+}

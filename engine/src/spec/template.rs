@@ -1,0 +1,374 @@
+//! Text with `${...}` in it.
+//!
+//! | written | means |
+//! |---|---|
+//! | `${matrix.x}` | the value of axis `x` |
+//! | `${vars.a.b}` | a var |
+//! | `${stage}`, `${stage.output}` | another stage's output |
+//! | `${stage[x=1,y=*].output}` | with axis `x` pinned and `y` gathered |
+//! | `$${` | the characters `${` |
+//!
+//! The path of a var, an output and a pinned value may hold `${matrix...}` and `${vars...}` themselves.
+
+use serde_json::Value;
+
+use super::axis::{is_name, is_name_char};
+use super::tree::{Data, Tree};
+use crate::diagnostic::{Diagnostic, Findings, Span};
+
+/// A text in parts.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Template {
+    /// The parts, in order.
+    pub(crate) parts: Vec<Part>,
+}
+
+/// One part of a [`Template`].
+#[derive(Clone, Debug)]
+pub(crate) enum Part {
+    /// Text as it is.
+    Text(String),
+    /// `${...}`, and where it stands.
+    Expr(Expr, Span),
+}
+
+/// What stands in `${...}`.
+#[derive(Clone, Debug)]
+pub(crate) enum Expr {
+    /// The value of an axis.
+    Axis(String),
+    /// The var at a dotted path.
+    Var(Template),
+    /// Another stage's output.
+    Ref(RefExpr),
+}
+
+/// A reference as it is written.
+#[derive(Clone, Debug)]
+pub(crate) struct RefExpr {
+    /// The stage's name.
+    pub(crate) stage: String,
+    /// Where the name stands.
+    pub(crate) stage_span: Span,
+    /// `[*]`: gathered over all axes.
+    pub(crate) all: bool,
+    /// Pinned and gathered axes, each with its place.
+    pub(crate) selectors: Vec<(String, Selector, Span)>,
+    /// The output's name; none means the default one.
+    pub(crate) output: Option<Template>,
+}
+
+/// What a reference says about one axis.
+#[derive(Clone, Debug)]
+pub(crate) enum Selector {
+    /// This value.
+    Pin(Template),
+    /// All values, as a list.
+    All,
+}
+
+/// A value with templates in it.
+#[derive(Clone, Debug)]
+pub(crate) enum Form {
+    /// Nothing to fill in.
+    Const(Value),
+    /// A text to fill in.
+    Text(Template),
+    /// A list.
+    List(Vec<Form>),
+    /// A map.
+    Map(Vec<(String, Form)>),
+}
+
+impl Template {
+    /// The expression, if there is nothing else.
+    pub(crate) fn whole(&self) -> Option<&Expr> {
+        match self.parts.as_slice() {
+            [Part::Expr(expr, _)] => Some(expr),
+            _ => None,
+        }
+    }
+
+    /// The text up to the first expression.
+    pub(crate) fn static_prefix(&self) -> &str {
+        match self.parts.first() {
+            Some(Part::Text(text)) => text,
+            _ => "",
+        }
+    }
+
+    /// The text, if there is nothing to fill in.
+    pub(crate) fn constant(&self) -> Option<&str> {
+        match self.parts.as_slice() {
+            [Part::Text(text)] => Some(text),
+            _ => None,
+        }
+    }
+}
+
+impl Form {
+    /// Compiles a tree; mistakes are reported and leave their text as it is.
+    pub(crate) fn compile(tree: &Tree, findings: &mut Findings) -> Self {
+        match &tree.data {
+            Data::Scalar(Value::String(text)) if text.contains("${") => match parse(tree, text) {
+                Ok(template) => match template.constant() {
+                    Some(text) => Self::Const(Value::String(text.to_owned())),
+                    None => Self::Text(template),
+                },
+                Err(problem) => {
+                    findings.push(*problem);
+                    Self::Const(tree.to_value())
+                }
+            },
+            Data::Scalar(value) => Self::Const(value.clone()),
+            Data::List(items) => Self::List(items.iter().map(|item| Self::compile(item, findings)).collect()),
+            Data::Map(entries) => {
+                let form = |entry: &super::tree::Entry, findings: &mut Findings| {
+                    (entry.key.clone(), Self::compile(&entry.value, findings))
+                };
+                Self::Map(entries.iter().map(|entry| form(entry, findings)).collect())
+            }
+        }
+    }
+
+    /// The part at `path`.
+    pub(crate) fn at<'a>(&self, path: impl IntoIterator<Item = &'a str>) -> Option<&Self> {
+        path.into_iter().try_fold(self, |form, part| match form {
+            Self::Map(entries) => entries.iter().find(|(key, _)| key == part).map(|(_, form)| form),
+            Self::List(items) => items.get(part.parse::<usize>().ok()?),
+            _ => None,
+        })
+    }
+
+    /// Calls `visit` with every template in it.
+    pub(crate) fn templates<'a>(&'a self, visit: &mut impl FnMut(&'a Template)) {
+        match self {
+            Self::Const(_) => {}
+            Self::Text(template) => visit(template),
+            Self::List(items) => items.iter().for_each(|item| item.templates(visit)),
+            Self::Map(entries) => entries.iter().for_each(|(_, form)| form.templates(visit)),
+        }
+    }
+}
+
+/// Parses the string `text` of `tree`.
+///
+/// # Errors
+/// The first mistake.
+pub(crate) fn parse(tree: &Tree, text: &str) -> Result<Template, Box<Diagnostic>> {
+    let mut reader = Reader {
+        tree,
+        chars: text.chars().collect(),
+        at: 0,
+    };
+    reader.template(&[], true)
+}
+
+struct Reader<'a> {
+    tree: &'a Tree,
+    chars: Vec<char>,
+    at: usize,
+}
+
+type Parsed<T> = Result<T, Box<Diagnostic>>;
+
+impl Reader<'_> {
+    /// Text and expressions up to one of `ends` or the end of the text.
+    fn template(&mut self, ends: &[char], references: bool) -> Parsed<Template> {
+        let mut parts = Vec::new();
+        let mut text = String::new();
+        while let Some(c) = self.peek(0) {
+            if ends.contains(&c) {
+                break;
+            }
+            match (c, self.peek(1), self.peek(2)) {
+                ('$', Some('$'), Some('{')) => {
+                    text.push_str("${");
+                    self.at += 3;
+                }
+                ('$', Some('{'), _) => {
+                    if !text.is_empty() {
+                        parts.push(Part::Text(std::mem::take(&mut text)));
+                    }
+                    let start = self.at;
+                    let expr = self.expr()?;
+                    let span = self.span(start);
+                    if !references && matches!(expr, Expr::Ref(_)) {
+                        let message = "a reference to a stage cannot stand inside another interpolation";
+                        return Err(Box::new(Diagnostic::error(span, message)));
+                    }
+                    parts.push(Part::Expr(expr, span));
+                }
+                _ => {
+                    text.push(c);
+                    self.at += 1;
+                }
+            }
+        }
+        if !text.is_empty() || parts.is_empty() {
+            parts.push(Part::Text(text));
+        }
+        Ok(Template { parts })
+    }
+
+    /// `${...}`, from its `$`.
+    fn expr(&mut self) -> Parsed<Expr> {
+        let start = self.at;
+        self.at += 2;
+        let head_at = self.at;
+        let head = self.name();
+        let expr = match head.as_str() {
+            "" => return Err(self.unexpected(start)),
+            "matrix" => {
+                self.expect('.', start)?;
+                let name_at = self.at;
+                let name = self.name();
+                if !is_name(&name) {
+                    return Err(self.fail(
+                        name_at.saturating_sub(1),
+                        "`matrix.` is followed by the name of an axis",
+                    ));
+                }
+                Expr::Axis(name)
+            }
+            "vars" => {
+                self.expect('.', start)?;
+                Expr::Var(self.template(&['}'], false)?)
+            }
+            "env" => {
+                let problem = Diagnostic::error(self.span(start), "a spec does not read the environment")
+                    .note("the same spec would then mean different experiments")
+                    .help("use a var and set it: `--set vars.name=value`");
+                return Err(Box::new(problem));
+            }
+            _ => Expr::Ref(self.reference(head, head_at)?),
+        };
+        match self.peek(0) {
+            Some('}') => {
+                self.at += 1;
+                Ok(expr)
+            }
+            _ => Err(self.unexpected(start)),
+        }
+    }
+
+    fn reference(&mut self, stage: String, head_at: usize) -> Parsed<RefExpr> {
+        let stage_span = self.span(head_at);
+        let mut reference = RefExpr {
+            stage,
+            stage_span,
+            all: false,
+            selectors: Vec::new(),
+            output: None,
+        };
+        if self.peek(0) == Some('[') {
+            self.at += 1;
+            self.selectors(&mut reference)?;
+        }
+        if self.peek(0) == Some('.') {
+            self.at += 1;
+            let output_at = self.at;
+            let output = self.template(&['}'], false)?;
+            if output.constant() == Some("") {
+                return Err(self.fail(output_at - 1, "the name of an output is missing after the dot"));
+            }
+            reference.output = Some(output);
+        }
+        Ok(reference)
+    }
+
+    /// `*]` or `axis=value,axis=*]`.
+    fn selectors(&mut self, reference: &mut RefExpr) -> Parsed<()> {
+        loop {
+            self.spaces();
+            let start = self.at;
+            if self.peek(0) == Some('*') {
+                self.at += 1;
+                reference.all = true;
+            } else {
+                let name = self.name();
+                self.spaces();
+                if !is_name(&name) || self.peek(0) != Some('=') {
+                    return Err(self.fail(start, "in brackets stands `*`, `axis=value` or `axis=*`"));
+                }
+                self.at += 1;
+                let value = self.template(&[',', ']', '}'], false)?;
+                let selector = match value.constant().map(str::trim) {
+                    Some("*") => Selector::All,
+                    Some(text) => Selector::Pin(Template {
+                        parts: vec![Part::Text(text.to_owned())],
+                    }),
+                    None => Selector::Pin(value),
+                };
+                let span = self.span(start);
+                if reference.selectors.iter().any(|(other, ..)| *other == name) {
+                    return Err(Box::new(Diagnostic::error(
+                        span,
+                        format!("the axis `{name}` is named twice"),
+                    )));
+                }
+                reference.selectors.push((name, selector, span));
+            }
+            self.spaces();
+            match self.peek(0) {
+                Some(',') => self.at += 1,
+                Some(']') => {
+                    self.at += 1;
+                    return Ok(());
+                }
+                _ => return Err(self.fail(start, "the bracket `[` is not closed")),
+            }
+        }
+    }
+
+    fn name(&mut self) -> String {
+        let start = self.at;
+        while self.peek(0).is_some_and(is_name_char) {
+            self.at += 1;
+        }
+        self.chars[start..self.at].iter().collect()
+    }
+
+    fn spaces(&mut self) {
+        while self.peek(0) == Some(' ') {
+            self.at += 1;
+        }
+    }
+
+    fn peek(&self, ahead: usize) -> Option<char> {
+        self.chars.get(self.at + ahead).copied()
+    }
+
+    fn expect(&mut self, c: char, start: usize) -> Parsed<()> {
+        if self.peek(0) == Some(c) {
+            self.at += 1;
+            return Ok(());
+        }
+        Err(self.unexpected(start))
+    }
+
+    fn unexpected(&self, start: usize) -> Box<Diagnostic> {
+        let closed = self.chars[self.at.min(self.chars.len())..].contains(&'}');
+        let message = if closed {
+            "this interpolation cannot be read"
+        } else {
+            "this `${` is not closed with `}`"
+        };
+        let end = if closed { self.at + 1 } else { self.chars.len() };
+        let span = self.tree.part(start, end.min(self.chars.len()).max(start + 1) - start);
+        let problem = Diagnostic::error(span, message)
+            .note("there are `${matrix.AXIS}`, `${vars.NAME}`, `${STAGE}`, `${STAGE.OUTPUT}`, `${STAGE[AXIS=VALUE].OUTPUT}`")
+            .help("for the characters `${` themselves write `$${`");
+        Box::new(problem)
+    }
+
+    fn fail(&self, start: usize, message: &str) -> Box<Diagnostic> {
+        let length = self.at.max(start + 1).min(self.chars.len()) - start.min(self.chars.len());
+        Box::new(Diagnostic::error(self.tree.part(start, length.max(1)), message))
+    }
+
+    /// From `start` to here.
+    fn span(&self, start: usize) -> Span {
+        self.tree.part(start, self.at - start)
+    }
+}

@@ -1,0 +1,136 @@
+//! YAML with places: every key and value knows the line and column it was written at.
+
+use serde_json::Value;
+
+use crate::diagnostic::Span;
+
+/// A value and where it stands.
+#[derive(Clone, Debug)]
+pub(crate) struct Tree {
+    /// What it is.
+    pub(crate) data: Data,
+    /// Where it stands; the first line of it, where it has several.
+    pub(crate) span: Span,
+    /// Characters from the start of a string's span to its text, where the text stands there letter for letter.
+    pub(crate) verbatim: Option<u32>,
+}
+
+/// What a [`Tree`] holds.
+#[derive(Clone, Debug)]
+pub(crate) enum Data {
+    /// Null, a truth value, a number, a string.
+    Scalar(Value),
+    /// A list.
+    List(Vec<Tree>),
+    /// A map in the order it was written.
+    Map(Vec<Entry>),
+}
+
+/// One entry of a map.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    /// The key.
+    pub(crate) key: String,
+    /// Where the key stands.
+    pub(crate) key_span: Span,
+    /// The value.
+    pub(crate) value: Tree,
+}
+
+impl Tree {
+    /// An empty map at `span`.
+    pub(crate) fn empty_map(span: Span) -> Self {
+        Self {
+            data: Data::Map(Vec::new()),
+            span,
+            verbatim: None,
+        }
+    }
+
+    /// The entries, if it is a map.
+    pub(crate) fn entries(&self) -> Option<&[Entry]> {
+        match &self.data {
+            Data::Map(entries) => Some(entries),
+            _ => None,
+        }
+    }
+
+    /// The items, if it is a list.
+    pub(crate) fn items(&self) -> Option<&[Tree]> {
+        match &self.data {
+            Data::List(items) => Some(items),
+            _ => None,
+        }
+    }
+
+    /// The text, if it is a string.
+    pub(crate) fn text(&self) -> Option<&str> {
+        match &self.data {
+            Data::Scalar(Value::String(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Whether it is null.
+    pub(crate) fn is_null(&self) -> bool {
+        matches!(self.data, Data::Scalar(Value::Null))
+    }
+
+    /// The entry called `key`, if it is a map that has one.
+    pub(crate) fn entry(&self, key: &str) -> Option<&Entry> {
+        self.entries()?.iter().find(|entry| entry.key == key)
+    }
+
+    /// The value without places.
+    pub(crate) fn to_value(&self) -> Value {
+        match &self.data {
+            Data::Scalar(value) => value.clone(),
+            Data::List(items) => items.iter().map(Self::to_value).collect(),
+            Data::Map(entries) => Value::Object(
+                entries
+                    .iter()
+                    .map(|entry| (entry.key.clone(), entry.value.to_value()))
+                    .collect(),
+            ),
+        }
+    }
+
+    /// What it is, with an article, for "takes a map, not a list".
+    pub(crate) fn describe(&self) -> String {
+        match &self.data {
+            Data::List(_) => "a list".into(),
+            Data::Map(_) => "a map".into(),
+            Data::Scalar(value) => describe(value),
+        }
+    }
+
+    /// Where `length` characters of a string stand that begin `offset` characters into it; all of the string
+    /// where it does not stand letter for letter in the source.
+    pub(crate) fn part(&self, offset: usize, length: usize) -> Span {
+        match self.verbatim {
+            Some(start) => self.span.part(start as usize + offset, length),
+            None => self.span,
+        }
+    }
+
+    /// How many values it is made of.
+    pub(crate) fn size(&self) -> usize {
+        1 + match &self.data {
+            Data::Scalar(_) => 0,
+            Data::List(items) => items.iter().map(Self::size).sum(),
+            Data::Map(entries) => entries.iter().map(|entry| 1 + entry.value.size()).sum(),
+        }
+    }
+}
+
+/// A value in words: `the text "fast"`, `the number 3`.
+pub(crate) fn describe(value: &Value) -> String {
+    match value {
+        Value::Null => "null".into(),
+        Value::Bool(value) => format!("`{value}`"),
+        Value::Number(value) => format!("the number {value}"),
+        Value::String(_) => format!("the text {value}"),
+        Value::Array(_) => "a list".into(),
+        Value::Object(_) => "a map".into(),
+    }
+}
