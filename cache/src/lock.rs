@@ -19,12 +19,26 @@ use crate::layout::Layout;
 use crate::stat::FileStat;
 use crate::{Digest, StoreError};
 
+/// A lock that is held.
+///
+/// It is given up explicitly: a child that was just forked has a copy of the file until it becomes another program,
+/// and the mere closing of our copy would leave the lock with it for that long.
+#[derive(Debug)]
+pub(crate) struct Held(File);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // Where this fails, closing the file does it.
+        let _ = self.0.unlock();
+    }
+}
+
 /// The exclusive right to compute one key; given up when dropped, and when the process ends in whatever way.
 #[derive(Debug)]
 #[must_use = "the lock is given up when this is dropped"]
 pub struct KeyLock {
     key: Digest,
-    _file: File,
+    _held: Held,
 }
 
 impl KeyLock {
@@ -38,8 +52,8 @@ impl KeyLock {
 #[derive(Debug)]
 #[must_use = "the store is let go when this is dropped"]
 pub struct StoreGuard {
-    _shared: File,
-    _named: File,
+    _shared: Held,
+    _named: Held,
     named_at: PathBuf,
 }
 
@@ -71,7 +85,7 @@ pub(crate) fn lock_key(
         let file = open(&path)?;
         wait(&file, &path, Mode::Exclusive)?;
         if is_current(&file, &path)? {
-            return claim(file, &path, key);
+            return claim(Held(file), &path, key);
         }
     }
 }
@@ -80,7 +94,7 @@ pub(crate) fn lock_key(
 pub(crate) fn try_lock_key(layout: &Layout, key: &Digest) -> Result<Option<KeyLock>, StoreError> {
     let path = layout.key_lock(key);
     match try_exclusive(&path)? {
-        Some(file) => claim(file, &path, key).map(Some),
+        Some(held) => claim(held, &path, key).map(Some),
         None => Ok(None),
     }
 }
@@ -123,23 +137,23 @@ pub(crate) fn hold(layout: &Layout, who: &str) -> Result<StoreGuard, StoreError>
     write!(file, "process {} ({who})", std::process::id()).context("write", &path)?;
     Ok(StoreGuard {
         _shared: shared,
-        _named: file,
+        _named: Held(file),
         named_at: path,
     })
 }
 
 /// Shares the store without a name, for the length of one operation.
-pub(crate) fn share(layout: &Layout) -> Result<File, StoreError> {
+pub(crate) fn share(layout: &Layout) -> Result<Held, StoreError> {
     let path = layout.store_lock();
     let file = open(&path)?;
     wait(&file, &path, Mode::Shared)?;
-    Ok(file)
+    Ok(Held(file))
 }
 
 /// Takes the store for oneself, or says who uses it.
-pub(crate) fn exclude(layout: &Layout) -> Result<File, StoreError> {
+pub(crate) fn exclude(layout: &Layout) -> Result<Held, StoreError> {
     match try_exclusive(&layout.store_lock())? {
-        Some(file) => Ok(file),
+        Some(held) => Ok(held),
         None => Err(StoreError::InUse {
             root: layout.root.clone(),
             holders: holders(layout)?,
@@ -169,23 +183,24 @@ fn holders(layout: &Layout) -> Result<Vec<String>, StoreError> {
 }
 
 /// Writes into a lock's file who holds it.
-fn claim(mut file: File, path: &Path, key: &Digest) -> Result<KeyLock, StoreError> {
+fn claim(held: Held, path: &Path, key: &Digest) -> Result<KeyLock, StoreError> {
     let name = format!("process {}\n", std::process::id());
+    let mut file = &held.0;
     file.rewind()
         .and_then(|()| file.set_len(0))
         .and_then(|()| file.write_all(name.as_bytes()))
         .context("write", path)?;
     Ok(KeyLock {
         key: *key,
-        _file: file,
+        _held: held,
     })
 }
 
-fn try_exclusive(path: &Path) -> Result<Option<File>, StoreError> {
+fn try_exclusive(path: &Path) -> Result<Option<Held>, StoreError> {
     loop {
         let file = open(path)?;
         match file.try_lock() {
-            Ok(()) if is_current(&file, path)? => return Ok(Some(file)),
+            Ok(()) if is_current(&file, path)? => return Ok(Some(Held(file))),
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(cause)) => return Err(lock_error(path, cause)),

@@ -1,0 +1,109 @@
+//! A full disk: a clear error, nothing half-written in sight, and all well once there is space.
+//!
+//! The test needs a small file system of its own, which Linux lets a user mount in a name space.
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use common::{child, key, names, parents_store, record};
+use dcsft_cache::{Store, StoreError, verify};
+
+#[test]
+fn a_full_disk_costs_nothing_but_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let small = folder.path().join("small");
+    fs::create_dir(&small).unwrap();
+    let inner = child("works_on_a_full_disk", &small.join("cache"));
+    let script =
+        r#"mount -t tmpfs -o size=1m tmpfs "$0" || { echo cannot mount; exit 0; }; exec "$@""#;
+    let mut outer = Command::new("unshare");
+    outer
+        .args(["-rm", "sh", "-c", script])
+        .arg(&small)
+        .arg(inner.get_program())
+        .args(inner.get_args());
+    outer.envs(
+        inner
+            .get_envs()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
+    let Ok(output) = outer.output() else {
+        println!("skipped: there is no `unshare` to mount a small file system with");
+        return;
+    };
+    let text = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    if text.contains("cannot mount")
+        || text.contains("unshare failed")
+        || text.contains("unshare: ")
+    {
+        println!("skipped: a small file system cannot be mounted here: {text}");
+        return;
+    }
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{text}"
+    );
+}
+
+#[test]
+#[ignore = "another process of the test above"]
+fn works_on_a_full_disk() {
+    let Some(store) = parents_store() else { return };
+    let disk = store.root().parent().unwrap().to_owned();
+    let filler = disk.join("filler");
+
+    let same_disk = output(&disk.join("out"));
+    let elsewhere = tempfile::tempdir().unwrap();
+    let other_disk = output(&elsewhere.path().join("out"));
+    for out in [&same_disk, &other_disk] {
+        fill(&filler);
+        let error = store.publish(out).unwrap_err();
+        assert!(matches!(error, StoreError::NoSpace { .. }), "{error}");
+        assert!(error.to_string().contains("dcsft cache gc"), "{error}");
+        assert_eq!(
+            names(out),
+            ["large", "small"],
+            "the maker still has its output"
+        );
+        nothing_in_sight(&store);
+        fs::remove_file(&filler).unwrap();
+    }
+    let artifact = store.publish(&same_disk).unwrap();
+    assert_eq!(store.publish(&other_disk).unwrap(), artifact);
+
+    fill(&filler);
+    let error = store
+        .commit(&record(&key("a"), &[("out", &artifact)], 1.0))
+        .unwrap_err();
+    assert!(matches!(error, StoreError::NoSpace { .. }), "{error}");
+    assert_eq!(store.lookup(&key("a")).unwrap(), None);
+    fs::remove_file(&filler).unwrap();
+    store
+        .commit(&record(&key("a"), &[("out", &artifact)], 1.0))
+        .unwrap();
+    assert!(store.lookup_verified(&key("a")).unwrap().is_some());
+    assert_eq!(verify::verify(&store, |_| ()).unwrap().damaged, []);
+}
+
+fn output(folder: &Path) -> std::path::PathBuf {
+    fs::create_dir(folder).unwrap();
+    fs::write(folder.join("large"), [1; 100_000]).unwrap();
+    fs::write(folder.join("small"), b"small").unwrap();
+    folder.to_owned()
+}
+
+/// Writes to `path` until the disk is full.
+fn fill(path: &Path) {
+    let error = fs::write(path, vec![0; 2 << 20]).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+}
+
+fn nothing_in_sight(store: &Store) {
+    let usage = store.usage().unwrap();
+    assert_eq!((usage.artifacts, usage.blobs, usage.tmp_bytes), (0, 0, 0));
+}
