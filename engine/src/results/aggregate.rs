@@ -1,0 +1,155 @@
+//! Aggregation over repeats: mean and standard error per arm, paired differences between arms.
+//!
+//! Repeats are the values of one axis, as a rule `seed`. A difference between two arms is taken seed by seed, since
+//! arms that share a seed share their data order and their starting weights.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::ResultRow;
+
+/// What a group of rows has in common: everything but the repeat and the value.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Group {
+    /// The arm.
+    pub arm: String,
+    /// The axes without the one that is aggregated over.
+    pub axes: BTreeMap<String, Value>,
+    /// The training step; none for a final model.
+    pub step: Option<u64>,
+    /// The set.
+    pub set: String,
+    /// `id` or `ood`.
+    pub split: String,
+    /// What was measured.
+    pub metric: String,
+}
+
+/// The repeats of one group.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Aggregate {
+    /// What they have in common.
+    #[serde(flatten)]
+    pub group: Group,
+    /// The number of repeats.
+    pub repeats: usize,
+    /// Their mean.
+    pub mean: f64,
+    /// The standard error of the mean (sample standard deviation over the root of the number); none for one repeat.
+    pub standard_error: Option<f64>,
+    /// (value of the axis, value), in the order of the rows.
+    pub values: Vec<(Value, f64)>,
+}
+
+/// An arm against a baseline arm, repeat by repeat.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Paired {
+    /// The arm's group.
+    #[serde(flatten)]
+    pub group: Group,
+    /// The baseline's group.
+    pub baseline: Group,
+    /// Repeats that both arms have.
+    pub pairs: usize,
+    /// The mean of arm minus baseline.
+    pub mean_difference: f64,
+    /// The standard error of that mean; none for one pair.
+    pub standard_error: Option<f64>,
+    /// Pairs in which the arm is above the baseline.
+    pub wins: usize,
+    /// Pairs in which they are equal.
+    pub ties: usize,
+}
+
+/// Groups rows over the axis `over`, groups in the order of their first rows.
+pub fn aggregate(rows: &[ResultRow], over: &str) -> Vec<Aggregate> {
+    let mut index: HashMap<String, usize> = HashMap::new();
+    let mut groups: Vec<(Group, Vec<(Value, f64)>)> = Vec::new();
+    for row in rows {
+        let mut axes = row.axes.clone();
+        let repeat = axes.remove(over).unwrap_or(Value::Null);
+        let group = Group {
+            arm: row.arm.clone(),
+            axes,
+            step: row.step,
+            set: row.set.clone(),
+            split: row.split.clone(),
+            metric: row.metric.clone(),
+        };
+        let at = *index.entry(identity(&group)).or_insert(groups.len());
+        if at == groups.len() {
+            groups.push((group, Vec::new()));
+        }
+        groups[at].1.push((repeat, row.value));
+    }
+    let aggregates = groups.into_iter().map(|(group, values)| {
+        let numbers: Vec<f64> = values.iter().map(|(_, value)| *value).collect();
+        let (mean, standard_error) = mean_and_error(&numbers);
+        Aggregate { group, repeats: values.len(), mean, standard_error, values }
+    });
+    aggregates.collect()
+}
+
+/// Every other arm against `baseline`, where set, split and metric agree, and so does every axis that both have.
+///
+/// Steps agree if they are equal; a baseline that was evaluated only once it was finished stands against every step.
+pub fn paired(aggregates: &[Aggregate], baseline: &str) -> Vec<Paired> {
+    let baselines: Vec<&Aggregate> = aggregates.iter().filter(|one| one.group.arm == baseline).collect();
+    let final_only = baselines.iter().all(|one| one.group.step.is_none());
+    let mut pairs = Vec::new();
+    for arm in aggregates.iter().filter(|one| one.group.arm != baseline) {
+        let fits = |base: &&&Aggregate| comparable(&arm.group, &base.group, final_only);
+        pairs.extend(baselines.iter().filter(fits).filter_map(|base| pair(arm, base)));
+    }
+    pairs
+}
+
+/// Mean and standard error of the mean.
+pub fn mean_and_error(values: &[f64]) -> (f64, Option<f64>) {
+    #[expect(clippy::cast_precision_loss, reason = "counts of repeats are small")]
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    if values.len() < 2 {
+        return (mean, None);
+    }
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    (mean, Some((squares / (n - 1.0) / n).sqrt()))
+}
+
+fn comparable(arm: &Group, base: &Group, final_only: bool) -> bool {
+    let axes = arm.axes.iter().all(|(axis, value)| base.axes.get(axis).is_none_or(|other| other == value));
+    let steps = arm.step == base.step || final_only;
+    axes && steps && arm.set == base.set && arm.split == base.split && arm.metric == base.metric
+}
+
+fn pair(arm: &Aggregate, base: &Aggregate) -> Option<Paired> {
+    let differences: Vec<f64> = arm
+        .values
+        .iter()
+        .filter_map(|(repeat, value)| {
+            // A baseline that the axis does not touch is the same one in every repeat.
+            let (_, other) = base.values.iter().find(|(other, _)| other == repeat || other.is_null())?;
+            Some(value - other)
+        })
+        .collect();
+    if differences.is_empty() {
+        return None;
+    }
+    let (mean_difference, standard_error) = mean_and_error(&differences);
+    Some(Paired {
+        group: arm.group.clone(),
+        baseline: base.group.clone(),
+        pairs: differences.len(),
+        mean_difference,
+        standard_error,
+        wins: differences.iter().filter(|difference| **difference > 0.0).count(),
+        ties: differences.iter().filter(|difference| **difference == 0.0).count(),
+    })
+}
+
+/// A group as text, to look it up by: JSON with sorted axes.
+fn identity(group: &Group) -> String {
+    serde_json::json!(group).to_string()
+}

@@ -1,0 +1,99 @@
+//! Results: one row for each metric of each finished evaluation.
+
+pub mod aggregate;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use dcsft_cache::Record;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::kind::ArtifactType;
+use crate::study::{Node, Study};
+
+/// One metric of one evaluation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ResultRow {
+    /// The arm that the evaluated model belongs to, such as `sft/easy+medium`.
+    pub arm: String,
+    /// The axes of the evaluation's node.
+    pub axes: BTreeMap<String, Value>,
+    /// The training step of the checkpoint; none for a final model.
+    pub step: Option<u64>,
+    /// The set that it was evaluated on.
+    pub set: String,
+    /// `id` or `ood`.
+    pub split: String,
+    /// What was measured, such as `accuracy`.
+    pub metric: String,
+    /// The value.
+    pub value: f64,
+    /// The number of samples.
+    pub n: Option<u64>,
+    /// A 95% interval.
+    pub ci: Option<[f64; 2]>,
+}
+
+/// An entry of `results` in a stage's summary: how an evaluation kind reports a metric.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SummaryResult {
+    /// The set.
+    pub set: String,
+    /// `id` or `ood`.
+    pub split: String,
+    /// What was measured.
+    pub metric: String,
+    /// The value.
+    pub value: f64,
+    /// The number of samples.
+    #[serde(default)]
+    pub n: Option<u64>,
+    /// A 95% interval.
+    #[serde(default)]
+    pub ci: Option<[f64; 2]>,
+}
+
+/// The rows of all evaluations that have a result, in the order of the study. Entries of a summary that are not
+/// [`SummaryResult`]s are left out.
+pub fn rows(study: &Study, records: &[Option<Arc<Record>>]) -> Vec<ResultRow> {
+    let mut rows = Vec::new();
+    for (node, record) in study.nodes.iter().zip(records) {
+        let Some(record) = record else { continue };
+        let Some(Value::Array(results)) = record.summary.get("results") else { continue };
+        let step = step_of(study, node);
+        for result in results {
+            let Ok(result) = SummaryResult::deserialize(result) else { continue };
+            rows.push(ResultRow {
+                arm: node.arm.clone(),
+                axes: node.axes.clone(),
+                step,
+                set: result.set,
+                split: result.split,
+                metric: result.metric,
+                value: result.value,
+                n: result.n,
+                ci: result.ci,
+            });
+        }
+    }
+    rows
+}
+
+/// The step of the checkpoint that an evaluation reads: its axis `step`, else the number in the model output's name
+/// (`step-100`); none for a final model.
+fn step_of(study: &Study, node: &Node) -> Option<u64> {
+    if let Some(step) = node.axes.get("step") {
+        return step.as_u64().or_else(|| step_in(step.as_str()?));
+    }
+    let references = node.inputs.iter().flat_map(|(_, references)| references);
+    let mut models = references.filter(|reference| {
+        let outputs = &study.nodes[reference.node.0].outputs;
+        outputs.iter().any(|output| output.name == reference.output && output.artifact == ArtifactType::Model)
+    });
+    step_in(&models.next()?.output)
+}
+
+fn step_in(name: &str) -> Option<u64> {
+    name.strip_prefix("step-").unwrap_or(name).parse().ok()
+}
