@@ -1,6 +1,16 @@
 //! Vision-language models on burn: the micro VLM, its processor, generation and trainers.
 
+pub mod device;
 pub mod error;
+mod generate;
+pub mod image;
+mod kernels;
+pub mod lora;
+pub mod micro;
 pub mod model;
+pub mod ops;
 pub mod params;
 pub mod rng;
+pub mod tokenizer;
+pub mod train;
+pub mod weights;

@@ -25,6 +25,15 @@ pub struct ParamSet {
     params: Vec<Param>,
 }
 
+impl Param {
+    /// Lets the optimiser update the weight, or takes it out of its reach.
+    pub fn set_trainable(&mut self, trainable: bool) {
+        self.trainable = trainable;
+        let value = self.value.clone().inner();
+        self.value = if trainable { value.autodiff().require_grad() } else { value.autodiff() };
+    }
+}
+
 impl ParamSet {
     /// Adds a weight.
     pub fn push(&mut self, param: Param) -> ParamId {
@@ -35,6 +44,21 @@ impl ParamSet {
     /// The value of one weight.
     pub fn get(&self, id: ParamId) -> &Tensor<2> {
         &self.params[id.0].value
+    }
+
+    /// One weight, to change it.
+    pub fn get_mut(&mut self, id: ParamId) -> &mut Param {
+        &mut self.params[id.0]
+    }
+
+    /// Keeps the weights that `keep` says; the ids of those after a removed one change.
+    pub fn retain(&mut self, keep: impl FnMut(&Param) -> bool) {
+        self.params.retain(keep);
+    }
+
+    /// How many numbers all weights hold.
+    pub fn count(&self) -> usize {
+        self.iter().map(|param| param.value.dims().iter().product::<usize>()).sum()
     }
 
     /// All weights, in order.

@@ -1,0 +1,390 @@
+//! The micro VLM's inference on slices, with a cache of keys and values.
+
+use std::ops::Range;
+
+use crate::kernels::{self, Left, add_product, exp_in_place};
+use crate::micro::{Block, Linear, MicroVlm, Norm};
+use crate::model::{Tokenizer as _, VisionLanguageModel};
+use crate::ops::{NORM_EPSILON, Span};
+use crate::params::ParamId;
+use crate::weights::Matrix;
+
+/// A copy of the weights on the host, adapters merged.
+pub(super) struct HostModel {
+    patches: usize,
+    positions_count: usize,
+    vocab: usize,
+    patch: HostLinear,
+    vision_positions: Vec<f32>,
+    vision_blocks: Vec<HostBlock>,
+    vision_heads: usize,
+    vision_norm: HostNorm,
+    projector: HostLinear,
+    width: usize,
+    embedding: Vec<f32>,
+    positions: Vec<f32>,
+    blocks: Vec<HostBlock>,
+    heads: usize,
+    norm: HostNorm,
+    head: HostLinear,
+}
+
+struct HostLinear {
+    /// `[inputs, outputs]`.
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+    inputs: usize,
+}
+
+struct HostNorm {
+    scale: Vec<f32>,
+    shift: Vec<f32>,
+}
+
+struct HostBlock {
+    norm1: HostNorm,
+    qkv: HostLinear,
+    out: HostLinear,
+    norm2: HostNorm,
+    fc1: HostLinear,
+    fc2: HostLinear,
+}
+
+/// Keys and values of the prompts of a group, images included.
+pub(super) struct PrefixCache {
+    /// `[layer][prompt]`.
+    layers: Vec<Vec<PrefixLayer>>,
+}
+
+/// Keys and values of one prompt in one layer.
+struct PrefixLayer {
+    rows: usize,
+    /// `[heads, head width, rows]`.
+    keys: Vec<f32>,
+    /// `[heads, rows, head width]`.
+    values: Vec<f32>,
+}
+
+/// Keys and values of the answers of a group, as far as they are written.
+pub(super) struct Cache {
+    /// Positions there is room for in each answer.
+    room: usize,
+    /// `[layer]`, each `[slots, room, keys and values of the width]`.
+    layers: Vec<Vec<f32>>,
+}
+
+/// What encoding images and prompts gives.
+pub(super) struct Prefix {
+    pub(super) cache: PrefixCache,
+    /// Logits of each prompt's first answer token: `[prompts, vocab]`.
+    pub(super) logits: Vec<f32>,
+    /// Positions that each prompt takes, its image included.
+    pub(super) lengths: Vec<usize>,
+}
+
+/// One answer's next step.
+pub(super) struct Step {
+    /// Prompt in the group.
+    pub(super) prompt: usize,
+    /// The answer's place in the cache.
+    pub(super) slot: usize,
+    /// The token that was written last.
+    pub(super) token: u32,
+    /// That token's position in the sequence, image tokens included.
+    pub(super) position: usize,
+}
+
+impl HostModel {
+    pub(super) fn new(model: &MicroVlm) -> Self {
+        let merged = model.frozen();
+        let (config, modules) = (merged.config(), merged.modules());
+        let reader = Reader(&merged);
+        Self {
+            patches: config.patches(),
+            positions_count: config.positions(),
+            vocab: merged.tokenizer().vocab_size(),
+            patch: reader.linear(&modules.patch),
+            vision_positions: reader.values(modules.vision_positions),
+            vision_blocks: modules.vision_blocks.iter().map(|block| reader.block(block)).collect(),
+            vision_heads: config.vision.heads,
+            vision_norm: reader.norm(modules.vision_norm),
+            projector: reader.linear(&modules.projector),
+            width: config.decoder.width,
+            embedding: reader.values(modules.embedding),
+            positions: reader.values(modules.positions),
+            blocks: modules.decoder_blocks.iter().map(|block| reader.block(block)).collect(),
+            heads: config.decoder.heads,
+            norm: reader.norm(modules.decoder_norm),
+            head: reader.linear(&modules.head),
+        }
+    }
+
+    /// Rows of the output head.
+    pub(super) fn vocab(&self) -> usize {
+        self.vocab
+    }
+
+    /// Positions that a sequence can have.
+    pub(super) fn positions(&self) -> usize {
+        self.positions_count
+    }
+
+    /// One row of logits.
+    pub(super) fn logits_row<'a>(&self, logits: &'a [f32], row: usize) -> &'a [f32] {
+        &logits[row * self.vocab..(row + 1) * self.vocab]
+    }
+
+    /// Encodes images and prompts; `patches` holds one image per prompt.
+    pub(super) fn prefill(&self, patches: &[f32], prompts: &[Vec<u32>]) -> Prefix {
+        let image = self.encode(patches, prompts.len());
+        let width = self.width;
+        let lengths: Vec<usize> = prompts.iter().map(|tokens| self.patches + tokens.len()).collect();
+        let mut x = Vec::with_capacity(lengths.iter().sum::<usize>() * width);
+        let mut rows = Vec::with_capacity(prompts.len());
+        for (image, tokens) in image.chunks_exact(self.patches * width).zip(prompts) {
+            let start = x.len() / width;
+            x.extend_from_slice(image);
+            for &token in tokens {
+                x.extend_from_slice(&self.embedding[token as usize * width..][..width]);
+            }
+            rows.push(start..x.len() / width);
+            add(&mut x[start * width..], &self.positions);
+        }
+        let mut cache = PrefixCache { layers: Vec::with_capacity(self.blocks.len()) };
+        for (index, block) in self.blocks.iter().enumerate() {
+            let last = index + 1 == self.blocks.len();
+            let qkv = block.qkv.apply(&block.norm1.apply(&x));
+            cache.layers.push(rows.iter().map(|rows| self.prefix_layer(&qkv, rows)).collect());
+            let spans: Vec<Span> = rows
+                .iter()
+                .map(|rows| {
+                    let queries = if last { rows.end - 1..rows.end } else { rows.clone() };
+                    Span { prefix: 0..0, own: rows.clone(), queries, causal: true }
+                })
+                .collect();
+            if last {
+                // Only the last row of a prompt is needed from here on.
+                x = rows.iter().flat_map(|rows| &x[(rows.end - 1) * width..rows.end * width]).copied().collect();
+            }
+            let mixed = attend_all(&qkv, width, self.heads, &spans);
+            block.finish(&mut x, &mixed);
+        }
+        Prefix { cache, logits: self.head.apply(&self.norm.apply(&x)), lengths }
+    }
+
+    /// Projected image tokens: `[prompts * patches, width]`.
+    fn encode(&self, patches: &[f32], count: usize) -> Vec<f32> {
+        let width = self.vision_positions.len() / self.patches;
+        let mut x = self.patch.apply(patches);
+        for image in x.chunks_exact_mut(self.patches * width) {
+            add(image, &self.vision_positions);
+        }
+        let spans: Vec<Span> = crate::ops::Spans::full(count, self.patches).iter().cloned().collect();
+        for block in &self.vision_blocks {
+            let qkv = block.qkv.apply(&block.norm1.apply(&x));
+            let mixed = attend_all(&qkv, width, self.vision_heads, &spans);
+            block.finish(&mut x, &mixed);
+        }
+        self.projector.apply(&self.vision_norm.apply(&x))
+    }
+
+    fn prefix_layer(&self, qkv: &[f32], rows: &Range<usize>) -> PrefixLayer {
+        let (width, head) = (self.width, self.width / self.heads);
+        let part = |index: usize, part: usize| {
+            let columns = part * width + index * head;
+            rows.clone().flat_map(move |row| &qkv[row * 3 * width + columns..][..head]).copied()
+        };
+        let keys = (0..self.heads).flat_map(|index| {
+            kernels::transpose(&part(index, 1).collect::<Vec<f32>>(), head)
+        });
+        let keys = keys.collect();
+        let values = (0..self.heads).flat_map(|index| part(index, 2)).collect();
+        PrefixLayer { rows: rows.len(), keys, values }
+    }
+
+    /// Feeds the last written tokens in and gives the logits of the next: `[steps, vocab]`. Steps of one prompt
+    /// follow each other.
+    pub(super) fn step(&self, prefix: &PrefixCache, cache: &mut Cache, steps: &[Step]) -> Vec<f32> {
+        let width = self.width;
+        let mut x = Vec::with_capacity(steps.len() * width);
+        for step in steps {
+            let start = x.len();
+            x.extend_from_slice(&self.embedding[step.token as usize * width..][..width]);
+            add(&mut x[start..], &self.positions[step.position * width..]);
+        }
+        for (index, block) in self.blocks.iter().enumerate() {
+            let qkv = block.qkv.apply(&block.norm1.apply(&x));
+            let prefix = &prefix.layers[index];
+            for (step, qkv) in steps.iter().zip(qkv.chunks_exact(3 * width)) {
+                let written = step.position - prefix[step.prompt].rows;
+                cache.store(index, step.slot, written, &qkv[width..]);
+            }
+            let mut mixed = vec![0.0; steps.len() * width];
+            let mut start = 0;
+            for steps in steps.chunk_by(|a, b| a.prompt == b.prompt) {
+                let end = start + steps.len();
+                self.attend_step(
+                    &qkv[start * 3 * width..end * 3 * width],
+                    &prefix[steps[0].prompt],
+                    cache,
+                    index,
+                    steps,
+                    &mut mixed[start * width..end * width],
+                );
+                start = end;
+            }
+            block.finish(&mut x, &mixed);
+        }
+        self.head.apply(&self.norm.apply(&x))
+    }
+
+    /// Attention of the answers of one prompt: over the prompt's keys, then over each answer's own.
+    fn attend_step(
+        &self,
+        qkv: &[f32],
+        prefix: &PrefixLayer,
+        cache: &Cache,
+        layer: usize,
+        steps: &[Step],
+        out: &mut [f32],
+    ) {
+        let (width, head) = (self.width, self.width / self.heads);
+        let scale = 1.0 / (head as f32).sqrt();
+        let row = prefix.rows + cache.room;
+        let mut scores = vec![0.0; steps.len() * row];
+        for index in 0..self.heads {
+            scores.fill(0.0);
+            let queries = Left { values: &qkv[index * head..], row: 3 * width, inner: 1 };
+            let keys = &prefix.keys[index * head * prefix.rows..];
+            add_product(steps.len(), head, prefix.rows, queries, keys, prefix.rows, &mut scores, row);
+            for (which, step) in steps.iter().enumerate() {
+                let written = step.position - prefix.rows + 1;
+                let scores = &mut scores[which * row..which * row + prefix.rows + written];
+                let query = &qkv[which * 3 * width + index * head..][..head];
+                for (position, score) in scores[prefix.rows..].iter_mut().enumerate() {
+                    let key = &cache.at(layer, step.slot, position, width)[index * head..][..head];
+                    *score = query.iter().zip(key).fold(0.0, |sum, (&q, &k)| q.mul_add(k, sum));
+                }
+                let largest = scores.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
+                let inverse = 1.0 / exp_in_place(scores, largest, scale);
+                for weight in scores {
+                    *weight *= inverse;
+                }
+            }
+            let weights = Left { values: &scores, row, inner: 1 };
+            let values = &prefix.values[index * prefix.rows * head..];
+            let columns = &mut out[index * head..];
+            add_product(steps.len(), prefix.rows, head, weights, values, head, columns, width);
+            for (which, step) in steps.iter().enumerate() {
+                let written = step.position - prefix.rows + 1;
+                let out = &mut columns[which * width..which * width + head];
+                for position in 0..written {
+                    let weight = scores[which * row + prefix.rows + position];
+                    let value = &cache.at(layer, step.slot, position, width)[width + index * head..][..head];
+                    for (out, &value) in out.iter_mut().zip(value) {
+                        *out = weight.mul_add(value, *out);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Cache {
+    /// Room for `slots` answers.
+    pub(super) fn new(model: &HostModel, slots: usize) -> Self {
+        let room = model.positions_count - model.patches;
+        let size = slots * room * 2 * model.width;
+        Self { room, layers: model.blocks.iter().map(|_| vec![0.0; size]).collect() }
+    }
+
+    /// Stores one position's keys and values.
+    fn store(&mut self, layer: usize, slot: usize, position: usize, key_and_value: &[f32]) {
+        let size = key_and_value.len();
+        let start = (slot * self.room + position) * size;
+        self.layers[layer][start..start + size].copy_from_slice(key_and_value);
+    }
+
+    /// One position's keys and values.
+    fn at(&self, layer: usize, slot: usize, position: usize, width: usize) -> &[f32] {
+        &self.layers[layer][(slot * self.room + position) * 2 * width..][..2 * width]
+    }
+}
+
+impl HostLinear {
+    fn apply(&self, x: &[f32]) -> Vec<f32> {
+        let (rows, outputs) = (x.len() / self.inputs, self.bias.len());
+        let mut out = self.bias.repeat(rows);
+        let left = Left::rows(x, self.inputs);
+        add_product(rows, self.inputs, outputs, left, &self.weight, outputs, &mut out, outputs);
+        out
+    }
+}
+
+impl HostNorm {
+    fn apply(&self, x: &[f32]) -> Vec<f32> {
+        let mut out = vec![0.0; x.len()];
+        kernels::layer_norm(x, &self.scale, &self.shift, NORM_EPSILON as f32, &mut out);
+        out
+    }
+}
+
+impl HostBlock {
+    /// What comes after attention: its output layer and the MLP, each added to `x`.
+    fn finish(&self, x: &mut [f32], mixed: &[f32]) {
+        add(x, &self.out.apply(mixed));
+        let hidden = self.fc1.apply(&self.norm2.apply(x));
+        let mut active = vec![0.0; hidden.len()];
+        kernels::gelu(&hidden, &mut active);
+        add(x, &self.fc2.apply(&active));
+    }
+}
+
+/// Adds as many values as `to` has.
+fn add(to: &mut [f32], from: &[f32]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to += from;
+    }
+}
+
+fn attend_all(qkv: &[f32], width: usize, heads: usize, spans: &[Span]) -> Vec<f32> {
+    let queries: usize = spans.iter().map(|span| span.queries.len()).sum();
+    let mut out = vec![0.0; queries * width];
+    let mut rest = &mut out[..];
+    for span in spans {
+        let (own, after) = rest.split_at_mut(span.queries.len() * width);
+        let mut weights = vec![0.0; heads * span.queries.len() * span.keys()];
+        kernels::attend(qkv, width, heads, span, own, &mut weights);
+        rest = after;
+    }
+    out
+}
+
+/// Copies weights from the device.
+struct Reader<'a>(&'a MicroVlm);
+
+impl Reader<'_> {
+    fn values(&self, id: ParamId) -> Vec<f32> {
+        Matrix::from_tensor(self.0.params().get(id)).values
+    }
+
+    fn linear(&self, layer: &Linear) -> HostLinear {
+        let weight = Matrix::from_tensor(self.0.params().get(layer.weight));
+        HostLinear { inputs: weight.shape[0], weight: weight.values, bias: self.values(layer.bias) }
+    }
+
+    fn norm(&self, norm: Norm) -> HostNorm {
+        HostNorm { scale: self.values(norm.scale), shift: self.values(norm.shift) }
+    }
+
+    fn block(&self, block: &Block) -> HostBlock {
+        HostBlock {
+            norm1: self.norm(block.norm1),
+            qkv: self.linear(&block.qkv),
+            out: self.linear(&block.out),
+            norm2: self.norm(block.norm2),
+            fc1: self.linear(&block.fc1),
+            fc2: self.linear(&block.fc2),
+        }
+    }
+}

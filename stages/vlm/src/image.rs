@@ -1,0 +1,94 @@
+//! From the user's image to the numbers a model takes.
+
+use image::imageops::{self, FilterType};
+use image::{ImageBuffer, Rgb};
+
+use crate::error::VlmError;
+use crate::model::RgbImage;
+
+impl RgbImage {
+    /// Checks that there are as many pixels as the sizes say, and at least one.
+    ///
+    /// # Errors
+    /// [`VlmError::Config`] with both numbers.
+    pub fn validate(&self) -> Result<(), VlmError> {
+        let needed = self.width as usize * self.height as usize * 3;
+        if needed == 0 || self.pixels.len() != needed {
+            return Err(VlmError::Config(format!(
+                "an image of {} x {} pixels has {needed} bytes and at least one pixel, not {} bytes",
+                self.width,
+                self.height,
+                self.pixels.len()
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// The image's patches, each scaled from bytes to `[-1, 1]`: `[patches, 3 * patch * patch]`, patches and
+/// pixels row by row, channels innermost. An image of another size is resized to `side` x `side` with an
+/// antialiased triangle filter (bilinear).
+pub fn patches(image: &RgbImage, side: usize, patch: usize) -> Result<Vec<f32>, VlmError> {
+    image.validate()?;
+    let resized;
+    let pixels: &[u8] = if image.width as usize == side && image.height as usize == side {
+        &image.pixels
+    } else {
+        let view = ImageBuffer::<Rgb<u8>, &[u8]>::from_raw(image.width, image.height, &image.pixels);
+        let view = view.ok_or_else(|| VlmError::Config("an image larger than its pixels".into()))?;
+        resized = imageops::resize(&view, side as u32, side as u32, FilterType::Triangle).into_raw();
+        &resized
+    };
+    let per_side = side / patch;
+    let mut values = Vec::with_capacity(side * side * 3);
+    for patch_row in 0..per_side {
+        for patch_column in 0..per_side {
+            for y in 0..patch {
+                let start = ((patch_row * patch + y) * side + patch_column * patch) * 3;
+                values.extend(pixels[start..start + 3 * patch].iter().map(|&byte| scaled(byte)));
+            }
+        }
+    }
+    Ok(values)
+}
+
+fn scaled(byte: u8) -> f32 {
+    f32::from(byte) * (2.0 / 255.0) - 1.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::patches;
+    use crate::model::RgbImage;
+
+    fn image(width: u32, height: u32, pixel: impl Fn(u32, u32) -> [u8; 3]) -> RgbImage {
+        let pixels = (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));
+        let pixels = pixels.flat_map(|(x, y)| pixel(x, y)).collect();
+        RgbImage { width, height, pixels }
+    }
+
+    #[test]
+    fn patches_are_cut_row_by_row() {
+        let image = image(4, 4, |x, y| [x as u8, y as u8, 255]);
+        let values = patches(&image, 4, 2).unwrap();
+        let byte = |value: f32| ((value + 1.0) * 127.5).round() as u8;
+        let second: Vec<u8> = values[12..24].iter().map(|&value| byte(value)).collect();
+        assert_eq!(second, [2, 0, 255, 3, 0, 255, 2, 1, 255, 3, 1, 255]);
+        let third: Vec<u8> = values[24..27].iter().map(|&value| byte(value)).collect();
+        assert_eq!(third, [0, 2, 255]);
+    }
+
+    #[test]
+    fn a_larger_image_is_averaged_down() {
+        let checkers = image(64, 32, |x, y| if (x + y) % 2 == 0 { [255; 3] } else { [0; 3] });
+        let values = patches(&checkers, 4, 4).unwrap();
+        assert!(values.iter().all(|value| value.abs() < 0.02), "{values:?}");
+    }
+
+    #[test]
+    fn too_few_pixels_are_refused() {
+        let image = RgbImage { width: 3, height: 2, pixels: vec![0; 17].into() };
+        let error = patches(&image, 4, 4).unwrap_err().to_string();
+        assert!(error.contains("18 bytes") && error.contains("17 bytes"), "{error}");
+    }
+}

@@ -1,0 +1,163 @@
+//! Scaled dot-product attention of one span, head by head.
+
+use multiversion::multiversion;
+
+use super::math::{softmax_terms, sum_zip};
+use super::matmul::{Left, add_product};
+use crate::ops::Span;
+
+/// Where a head's queries, keys and values lie in a row of `[queries, keys, values]`.
+#[derive(Clone, Copy)]
+struct Head {
+    /// Values in a row of the packed matrix: three times the model's width.
+    row: usize,
+    /// Width of the head.
+    width: usize,
+    /// Columns of its first query, key and value.
+    columns: [usize; 3],
+}
+
+impl Head {
+    fn new(width: usize, heads: usize, index: usize) -> Self {
+        let head = width / heads;
+        Self { row: 3 * width, width: head, columns: [0, 1, 2].map(|part| part * width + index * head) }
+    }
+
+    /// The part of `values` that starts at a packed row's query, key or value.
+    fn at<'a>(&self, values: &'a [f32], row: usize, part: usize) -> &'a [f32] {
+        &values[row * self.row + self.columns[part]..]
+    }
+
+    /// The span's keys or values as `[rows, head width]`.
+    fn gather(&self, qkv: &[f32], span: &Span, part: usize) -> Vec<f32> {
+        let rows = span.prefix.clone().chain(span.own.clone());
+        rows.flat_map(|row| &self.at(qkv, row, part)[..self.width]).copied().collect()
+    }
+
+    /// As [`Head::gather`], transposed: `[head width, rows]`.
+    fn gather_transposed(&self, qkv: &[f32], span: &Span, part: usize) -> Vec<f32> {
+        let keys = span.keys();
+        let mut out = vec![0.0; keys * self.width];
+        for (slot, row) in span.prefix.clone().chain(span.own.clone()).enumerate() {
+            for (column, &value) in self.at(qkv, row, part)[..self.width].iter().enumerate() {
+                out[column * keys + slot] = value;
+            }
+        }
+        out
+    }
+
+    /// Adds `[rows, head width]` gradients to the span's keys or values; `first` is the first row in `grad`.
+    fn scatter(&self, values: &[f32], span: &Span, part: usize, grad: &mut [f32], first: usize) {
+        let rows = span.prefix.clone().chain(span.own.clone());
+        for (values, row) in values.chunks_exact(self.width).zip(rows) {
+            let start = (row - first) * self.row + self.columns[part];
+            for (sum, value) in grad[start..start + self.width].iter_mut().zip(values) {
+                *sum += value;
+            }
+        }
+    }
+}
+
+/// Attention of one span.
+///
+/// `qkv`: all packed rows, `[rows, 3 * width]`. Writes `out`, `[queries, width]`, and the attention weights into
+/// `weights`, `[heads, queries, keys]`; both must be zero before.
+pub(crate) fn attend(
+    qkv: &[f32],
+    width: usize,
+    heads: usize,
+    span: &Span,
+    out: &mut [f32],
+    weights: &mut [f32],
+) {
+    let (queries, keys) = (span.queries.len(), span.keys());
+    if queries == 0 {
+        return;
+    }
+    for (index, weights) in weights.chunks_exact_mut(queries * keys).enumerate() {
+        let head = Head::new(width, heads, index);
+        let query = Left::rows(head.at(qkv, span.queries.start, 0), head.row);
+        let key = head.gather_transposed(qkv, span, 1);
+        add_product(queries, head.width, keys, query, &key, keys, weights, keys);
+        softmax(weights, keys, span, scale(head.width));
+        let value = head.gather(qkv, span, 2);
+        let (weights, out) = (Left::rows(weights, keys), &mut out[index * head.width..]);
+        add_product(queries, keys, head.width, weights, &value, head.width, out, width);
+    }
+}
+
+/// Gradients of one span, added to `grad`, whose first row is packed row `first`.
+///
+/// `out_grad`: `[queries, width]`; `weights` as [`attend`] left them.
+#[expect(clippy::too_many_arguments, reason = "the forward pass's inputs, its weights and two gradients")]
+pub(crate) fn attend_backward(
+    qkv: &[f32],
+    width: usize,
+    heads: usize,
+    span: &Span,
+    weights: &[f32],
+    out_grad: &[f32],
+    grad: &mut [f32],
+    first: usize,
+) {
+    let (queries, keys) = (span.queries.len(), span.keys());
+    if queries == 0 {
+        return;
+    }
+    let mut scores = vec![0.0; queries * keys];
+    for (index, weights) in weights.chunks_exact(queries * keys).enumerate() {
+        let head = Head::new(width, heads, index);
+        let head_grad = &out_grad[index * head.width..];
+
+        let mut value_grad = vec![0.0; keys * head.width];
+        let turned = Left::transposed(weights, keys);
+        add_product(keys, queries, head.width, turned, head_grad, width, &mut value_grad, head.width);
+        head.scatter(&value_grad, span, 2, grad, first);
+
+        scores.fill(0.0);
+        let value = head.gather_transposed(qkv, span, 2);
+        let left = Left::rows(head_grad, width);
+        add_product(queries, head.width, keys, left, &value, keys, &mut scores, keys);
+        softmax_backward(weights, keys, scale(head.width), &mut scores);
+
+        let key = head.gather(qkv, span, 1);
+        let query_grad = &mut grad[(span.queries.start - first) * head.row + head.columns[0]..];
+        let left = Left::rows(&scores, keys);
+        add_product(queries, keys, head.width, left, &key, head.width, query_grad, head.row);
+
+        let mut key_grad = vec![0.0; keys * head.width];
+        let query = head.at(qkv, span.queries.start, 0);
+        let left = Left::transposed(&scores, keys);
+        add_product(keys, queries, head.width, left, query, head.row, &mut key_grad, head.width);
+        head.scatter(&key_grad, span, 1, grad, first);
+    }
+}
+
+fn scale(head_width: usize) -> f32 {
+    1.0 / (head_width as f32).sqrt()
+}
+
+/// Scores to attention weights, row by row; what a row does not see gets weight zero.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+fma", "x86_64+avx2+fma"))]
+fn softmax(scores: &mut [f32], keys: usize, span: &Span, scale: f32) {
+    for (row, scores) in span.queries.clone().zip(scores.chunks_exact_mut(keys)) {
+        let (seen, hidden) = scores.split_at_mut(span.visible(row));
+        let largest = seen.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
+        let inverse = 1.0 / softmax_terms(seen, largest, scale);
+        for weight in seen {
+            *weight *= inverse;
+        }
+        hidden.fill(0.0);
+    }
+}
+
+/// Gradients of the weights to gradients of the unscaled scores, in place.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+fma", "x86_64+avx2+fma"))]
+fn softmax_backward(weights: &[f32], keys: usize, scale: f32, grad: &mut [f32]) {
+    for (weights, grad) in weights.chunks_exact(keys).zip(grad.chunks_exact_mut(keys)) {
+        let mean = sum_zip(weights, grad, |sum, weight, grad| weight.mul_add(grad, sum));
+        for (grad, weight) in grad.iter_mut().zip(weights) {
+            *grad = (*grad - mean) * weight * scale;
+        }
+    }
+}

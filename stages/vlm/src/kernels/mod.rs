@@ -1,0 +1,17 @@
+//! Loops over `f32` slices: the numbers behind the fused operations and CPU generation.
+//!
+//! Every result is the same bits for any number of threads, any cut of the rows and any instruction set with
+//! fused multiply-add: products are summed in order of the inner dimension by fused multiply-adds, other sums in
+//! sixteen lanes that are added pairwise, and `exp` is a polynomial of ours. Functions here run on one thread;
+//! [`parallel`] cuts work into pieces whose sizes depend on the work alone.
+
+mod attention;
+mod math;
+mod matmul;
+mod norm;
+pub(crate) mod parallel;
+
+pub(crate) use attention::{attend, attend_backward};
+pub(crate) use math::{exp_in_place, gelu, gelu_backward};
+pub(crate) use matmul::{Left, add_product, transpose};
+pub(crate) use norm::{layer_norm, layer_norm_backward};

@@ -1,0 +1,114 @@
+//! The differentiable forward pass.
+
+use std::sync::Arc;
+
+use burn::tensor::{Tensor, TensorData};
+
+use super::MicroVlm;
+use super::batch::Batch;
+use super::modules::{Block, Linear, Norm};
+use crate::error::VlmError;
+use crate::lora::draw_dropout;
+use crate::model::{Example, Forward, Output};
+use crate::ops::{self, Activation, Adapter, Spans};
+
+/// One forward pass over a batch.
+struct Pass<'a> {
+    model: &'a MicroVlm,
+    options: &'a Forward,
+    ids: &'a [Arc<str>],
+}
+
+pub(super) fn forward(model: &MicroVlm, examples: &[Example], options: &Forward) -> Result<Output, VlmError> {
+    if examples.is_empty() {
+        return Err(VlmError::Config("a batch needs at least one example".into()));
+    }
+    let batch = Batch::new(model, examples)?;
+    let pass = Pass { model, options, ids: &batch.ids };
+    let image = pass.encode(&batch);
+    let [_, width] = image.dims();
+    let pooled = image.clone().reshape([examples.len(), model.config.patches(), width]);
+    let pooled = pooled.mean_dim(1).reshape([examples.len(), width]);
+    Ok(Output { logits: pass.decode(image, &batch), pooled })
+}
+
+impl Pass<'_> {
+    /// Projected image tokens: `[samples * patches, decoder width]`.
+    fn encode(&self, batch: &Batch) -> Tensor<2> {
+        let (config, modules) = (&self.model.config, &self.model.modules);
+        let (samples, patches) = (batch.ids.len(), config.patches());
+        let spans = Spans::full(samples, patches);
+        let data = TensorData::new(batch.patches.clone(), [samples * patches, config.patch_values()]);
+        let input = Tensor::from_data(data, &self.model.device);
+        let places: Vec<u32> = (0..samples).flat_map(|_| 0..patches as u32).collect();
+        let positions = self.model.params.get(modules.vision_positions).clone();
+        let mut x = self.linear(input, &modules.patch, &spans, false, Activation::None)
+            + ops::take_rows(positions, &places);
+        for block in &modules.vision_blocks {
+            x = self.block(x, block, &spans, config.vision.heads);
+        }
+        let x = self.norm(x, modules.vision_norm);
+        self.linear(x, &modules.projector, &spans, false, Activation::None)
+    }
+
+    /// Logits of the answers' tokens: `[sum of answer lengths, vocab]`.
+    fn decode(&self, image: Tensor<2>, batch: &Batch) -> Tensor<2> {
+        let (modules, params) = (&self.model.modules, &self.model.params);
+        let text = ops::take_rows(params.get(modules.embedding).clone(), &batch.tokens);
+        let positions = ops::take_rows(params.get(modules.positions).clone(), &batch.positions);
+        let rows = if batch.tokens.is_empty() { image } else { Tensor::cat(vec![image, text], 0) };
+        let mut x = ops::take_rows(rows, &batch.sources) + positions;
+        let last = modules.decoder_blocks.len() - 1;
+        for (index, block) in modules.decoder_blocks.iter().enumerate() {
+            // The last block's other rows serve as keys and values only.
+            let spans = if index == last { &batch.answer_rows } else { &batch.all_rows };
+            x = self.block(x, block, spans, self.model.config.decoder.heads);
+        }
+        let x = self.norm(x, modules.decoder_norm);
+        self.linear(x, &modules.head, &batch.answer_rows, true, Activation::None)
+    }
+
+    /// A pre-norm block; gives the rows that the spans ask for.
+    fn block(&self, x: Tensor<2>, block: &Block, spans: &Spans, heads: usize) -> Tensor<2> {
+        let normed = self.norm(x.clone(), block.norm1);
+        let qkv = self.linear(normed, &block.qkv, spans, false, Activation::None);
+        let asked = spans.outputs();
+        let x = if asked == x.dims()[0] { x } else { ops::take_rows(x, &spans.query_rows()) };
+        let mixed = ops::attention(qkv, spans, heads);
+        let x = x + self.linear(mixed, &block.out, spans, true, Activation::None);
+        let hidden = self.norm(x.clone(), block.norm2);
+        let hidden = self.linear(hidden, &block.fc1, spans, true, Activation::Gelu);
+        x + self.linear(hidden, &block.fc2, spans, true, Activation::None)
+    }
+
+    fn norm(&self, x: Tensor<2>, norm: Norm) -> Tensor<2> {
+        let params = &self.model.params;
+        ops::layer_norm(x, params.get(norm.scale), params.get(norm.shift))
+    }
+
+    /// A linear layer with its adapter. `asked`: the rows of `x` are those that the spans ask for, not all.
+    fn linear(
+        &self,
+        x: Tensor<2>,
+        layer: &Linear,
+        spans: &Spans,
+        asked: bool,
+        activation: Activation,
+    ) -> Tensor<2> {
+        let params = &self.model.params;
+        let adapter = layer.adapter.zip(self.model.lora.as_ref()).map(|((a, b), lora)| {
+            let key = self.options.dropout.as_ref().filter(|_| lora.dropout > 0.0);
+            let rows = self.ids.iter().zip(spans.iter()).map(|(id, span)| {
+                let rows = if asked { span.queries.len() } else { span.own.len() };
+                (&**id, rows)
+            });
+            Adapter {
+                a: params.get(a).clone(),
+                b: params.get(b).clone(),
+                scale: lora.scale(),
+                dropout: key.map(|key| draw_dropout(key, &layer.name, lora.dropout, rows, x.dims()[1])),
+            }
+        });
+        ops::linear(x, params.get(layer.weight), params.get(layer.bias), adapter.as_ref(), activation)
+    }
+}

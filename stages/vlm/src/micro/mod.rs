@@ -1,0 +1,225 @@
+//! A micro vision-language model: a ViT patch encoder, a projector and a causal decoder that sees
+//! `[image tokens][prompt][answer]`, small enough to pre-train in a minute.
+//!
+//! Learned positions in both towers, pre-norm blocks with exact GELU, a linear output head. Weights start as
+//! N(0, 1/in); the two layers of a block that write into the residual stream at 0.3 of that; positions with a
+//! standard deviation of 0.1, token embeddings 0.3, biases 0.
+
+mod batch;
+mod config;
+mod files;
+mod forward;
+mod modules;
+
+use std::ops::Range;
+use std::path::Path;
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+pub use config::{BlocksConfig, MicroConfig};
+pub(crate) use modules::{Block, Linear, Modules, Norm};
+
+use crate::error::VlmError;
+use crate::generate;
+use crate::image;
+use crate::lora::LoraConfig;
+use crate::model::{
+    Completion, Example, Forward, Output, Prompt, RgbImage, Sampling, Tokenizer, VisionLanguageModel,
+};
+use crate::params::{Param, ParamSet};
+use crate::rng::StreamKey;
+use crate::tokenizer::WordCharTokenizer;
+
+/// Where a prompt's text says that the image goes. This model always puts it first.
+const IMAGE_PLACEHOLDER: &str = "<image>";
+
+/// The micro VLM.
+#[derive(Clone)]
+pub struct MicroVlm {
+    config: MicroConfig,
+    tokenizer: WordCharTokenizer,
+    modules: Modules,
+    params: ParamSet,
+    lora: Option<LoraConfig>,
+    /// With autodiff.
+    device: Device,
+}
+
+impl MicroVlm {
+    /// A fresh model; its weights are a function of `config` and `seed`.
+    ///
+    /// # Errors
+    /// [`VlmError::Config`] where the sizes do not fit together or the vocabulary has doubles.
+    pub fn new(config: MicroConfig, seed: u64, device: &Device) -> Result<Self, VlmError> {
+        config.validate()?;
+        let tokenizer = WordCharTokenizer::new(&config.words, &config.characters)?;
+        let (modules, params) = modules::initialise(&config, tokenizer.vocab_size(), seed, device);
+        Ok(Self { config, tokenizer, modules, params, lora: None, device: device.clone().autodiff() })
+    }
+
+    /// Reads a model that [`VisionLanguageModel::save`] wrote, with its adapters if it has any.
+    ///
+    /// # Errors
+    /// [`VlmError`] with the file and what is wrong with it.
+    pub fn load(dir: &Path, device: &Device) -> Result<Self, VlmError> {
+        files::load(dir, device)
+    }
+
+    /// The model's sizes.
+    pub fn config(&self) -> &MicroConfig {
+        &self.config
+    }
+
+    /// The adapters it carries.
+    pub fn lora(&self) -> Option<&LoraConfig> {
+        self.lora.as_ref()
+    }
+
+    pub(crate) fn modules(&self) -> &Modules {
+        &self.modules
+    }
+
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Puts fresh adapters on the linear layers of the named groups and freezes all other weights. An adapter
+    /// starts without effect: `a` is uniform in ±1/sqrt(in), `b` zero.
+    ///
+    /// # Errors
+    /// [`VlmError::Config`] for impossible settings, or if there are adapters already.
+    pub fn add_lora(&mut self, config: &LoraConfig, seed: u64) -> Result<(), VlmError> {
+        config.validate()?;
+        if self.lora.is_some() {
+            return Err(VlmError::Config(
+                "the model has adapters already; merge them into its weights first".into(),
+            ));
+        }
+        for param in self.params.iter_mut() {
+            param.set_trainable(false);
+        }
+        for (group, layer) in self.modules.adaptable() {
+            if !config.targets.contains(&group) {
+                continue;
+            }
+            let [input, _] = self.params.get(layer.weight).dims();
+            let [_, output] = self.params.get(layer.bias).dims();
+            let name = format!("{}.lora_A.weight", layer.name);
+            let bound = 1.0 / libm::sqrt(input as f64);
+            let mut stream = StreamKey::new("lora", seed).text(&name).stream();
+            let a = (0..input * config.rank).map(|_| stream.range(-bound, bound) as f32).collect();
+            let mut push = |name: String, values: Vec<f32>, shape: [usize; 2]| {
+                let value = Tensor::from_data(TensorData::new(values, shape), &self.device).require_grad();
+                self.params.push(Param { name, value, trainable: true, decay: true })
+            };
+            let a = push(name, a, [input, config.rank]);
+            let b = push(
+                format!("{}.lora_B.weight", layer.name),
+                vec![0.0; config.rank * output],
+                [config.rank, output],
+            );
+            layer.adapter = Some((a, b));
+        }
+        self.lora = Some(config.clone());
+        Ok(())
+    }
+
+    /// Adds the adapters' product to the weights and removes them; all weights are trainable afterwards. Does
+    /// nothing without adapters.
+    pub fn merge_lora(&mut self) {
+        let Some(lora) = self.lora.take() else { return };
+        let mut adapters = Vec::new();
+        for (_, layer) in self.modules.adaptable() {
+            let Some((a, b)) = layer.adapter.take() else { continue };
+            let product = self.params.get(a).clone().inner().matmul(self.params.get(b).clone().inner());
+            adapters.extend([a, b].map(|id| self.params.get_mut(id).name.clone()));
+            let param = self.params.get_mut(layer.weight);
+            param.value = (param.value.clone().inner() + product * lora.scale()).autodiff();
+        }
+        self.params.retain(|param| !adapters.contains(&param.name));
+        for param in self.params.iter_mut() {
+            param.set_trainable(true);
+        }
+    }
+
+    /// A copy with the adapters merged and nothing to train: a reference policy, or a model to evaluate.
+    pub fn frozen(&self) -> Self {
+        let mut copy = self.clone();
+        copy.merge_lora();
+        for param in copy.params.iter_mut() {
+            param.set_trainable(false);
+        }
+        copy
+    }
+
+    /// The image's patches as the encoder takes them.
+    pub(crate) fn patches(&self, image: &RgbImage) -> Result<Vec<f32>, VlmError> {
+        image::patches(image, self.config.image_size, self.config.patch_size)
+    }
+
+    /// The prompt's tokens, once it is sure that they fit together with `answer`.
+    pub(crate) fn prompt_tokens(&self, prompt: &Prompt, answer: &[u32]) -> Result<Vec<u32>, VlmError> {
+        let placeholders = prompt.text.matches(IMAGE_PLACEHOLDER).count();
+        if placeholders > 1 {
+            return Err(VlmError::Config(format!(
+                "the prompt has {placeholders} {IMAGE_PLACEHOLDER} placeholders, and the model takes one image: {:?}",
+                prompt.text
+            )));
+        }
+        let tokens = self.tokenizer.encode(&prompt.text.replace(IMAGE_PLACEHOLDER, ""))?;
+        if answer.is_empty() {
+            return Err(VlmError::Config("an answer needs at least the end token".into()));
+        }
+        if let Some(token) = answer.iter().find(|&&token| token as usize >= self.tokenizer.vocab_size()) {
+            return Err(VlmError::Config(format!(
+                "the answer has the token {token}, and the vocabulary ends at {}",
+                self.tokenizer.vocab_size() - 1
+            )));
+        }
+        let needed = tokens.len() + answer.len() - 1;
+        if needed > self.config.max_text_tokens {
+            return Err(VlmError::TooLong {
+                what: format!("{:?} with its answer", prompt.text),
+                needed,
+                room: self.config.max_text_tokens,
+            });
+        }
+        Ok(tokens)
+    }
+}
+
+impl VisionLanguageModel for MicroVlm {
+    fn tokenizer(&self) -> &dyn Tokenizer {
+        &self.tokenizer
+    }
+
+    fn params(&self) -> &ParamSet {
+        &self.params
+    }
+
+    fn params_mut(&mut self) -> &mut ParamSet {
+        &mut self.params
+    }
+
+    fn check(&self, prompt: &Prompt, answer: &[u32]) -> Result<(), VlmError> {
+        prompt.image.validate()?;
+        self.prompt_tokens(prompt, answer).map(drop)
+    }
+
+    fn forward(&self, batch: &[Example], forward: &Forward) -> Result<Output, VlmError> {
+        forward::forward(self, batch, forward)
+    }
+
+    fn generate(
+        &self,
+        prompts: &[Prompt],
+        generations: Range<u32>,
+        sampling: &Sampling,
+    ) -> Result<Vec<Vec<Completion>>, VlmError> {
+        generate::generate(self, prompts, generations, sampling)
+    }
+
+    fn save(&self, dir: &Path) -> Result<(), VlmError> {
+        files::save(self, dir)
+    }
+}

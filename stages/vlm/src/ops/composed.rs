@@ -1,0 +1,150 @@
+//! The operations written in burn's own: their definition, and what runs on every device.
+
+use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation};
+
+use super::Spans;
+
+/// Epsilon of every layer normalisation.
+pub(crate) const NORM_EPSILON: f64 = 1e-5;
+
+/// What follows a linear layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// Nothing.
+    None,
+    /// GELU with the exact error function.
+    Gelu,
+}
+
+/// A low-rank adapter (LoRA) of a linear layer.
+#[derive(Clone)]
+pub struct Adapter {
+    /// `[in, rank]`.
+    pub a: Tensor<2>,
+    /// `[rank, out]`.
+    pub b: Tensor<2>,
+    /// Factor of the adapter's path: alpha / rank.
+    pub scale: f64,
+    /// Which inputs dropout sets to zero on the adapter's path.
+    pub dropout: Option<Dropout>,
+}
+
+/// One draw of dropout: inputs set to zero, the others scaled up.
+#[derive(Clone, Debug)]
+pub struct Dropout {
+    /// Probability with which an input is dropped.
+    pub probability: f64,
+    /// Flat indices (`row * in + column`) of the dropped inputs, ascending.
+    pub dropped: std::sync::Arc<[u32]>,
+}
+
+pub(super) fn linear(
+    x: Tensor<2>,
+    weight: &Tensor<2>,
+    bias: &Tensor<2>,
+    adapter: Option<&Adapter>,
+    activation: Activation,
+) -> Tensor<2> {
+    let mut y = x.clone().matmul(weight.clone()) + bias.clone();
+    if let Some(adapter) = adapter {
+        let input = match &adapter.dropout {
+            Some(dropout) => x.clone() * dropout_mask(dropout, x.dims(), &x.device()),
+            None => x,
+        };
+        y = y + input.matmul(adapter.a.clone()).matmul(adapter.b.clone()) * adapter.scale;
+    }
+    match activation {
+        Activation::None => y,
+        Activation::Gelu => activation::gelu(y),
+    }
+}
+
+fn dropout_mask(dropout: &Dropout, [rows, width]: [usize; 2], device: &Device) -> Tensor<2> {
+    let keep = (1.0 / (1.0 - dropout.probability)) as f32;
+    let mut mask = vec![keep; rows * width];
+    for &index in dropout.dropped.iter() {
+        mask[index as usize] = 0.0;
+    }
+    Tensor::from_data(TensorData::new(mask, [rows, width]), device)
+}
+
+pub(super) fn layer_norm(x: Tensor<2>, scale: &Tensor<2>, shift: &Tensor<2>) -> Tensor<2> {
+    let centred = x.clone() - x.mean_dim(1);
+    let variance = centred.clone().powi_scalar(2).mean_dim(1);
+    centred / (variance + NORM_EPSILON).sqrt() * scale.clone() + shift.clone()
+}
+
+/// Gathers the packed rows into padded `[spans, heads, length, head width]` batches, attends, and gathers back.
+pub(super) fn attention(qkv: Tensor<2>, spans: &Spans, heads: usize) -> Tensor<2> {
+    let width = qkv.dims()[1] / 3;
+    let device = qkv.device();
+    let count = spans.iter().count();
+    let longest_query = spans.iter().map(|span| span.queries.len()).max().unwrap_or(0);
+    let longest = spans.iter().map(|span| span.prefix.len() + span.own.len()).max().unwrap_or(0);
+
+    let mut query_rows = vec![0i32; count * longest_query];
+    let mut key_rows = vec![0i32; count * longest];
+    let mut hidden = vec![true; count * longest_query * longest];
+    let mut given_out = Vec::with_capacity(spans.outputs());
+    for (index, span) in spans.iter().enumerate() {
+        for (slot, row) in span.prefix.clone().chain(span.own.clone()).enumerate() {
+            key_rows[index * longest + slot] = row as i32;
+        }
+        for (slot, row) in span.queries.clone().enumerate() {
+            let at = index * longest_query + slot;
+            query_rows[at] = row as i32;
+            hidden[at * longest..][..span.visible(row)].fill(false);
+            given_out.push(at as u32);
+        }
+        // Padding queries look at the first key, so that their softmax is defined; they are not given out.
+        for slot in span.queries.len()..longest_query {
+            hidden[(index * longest_query + slot) * longest] = false;
+        }
+    }
+
+    let part = |rows: &[i32], length: usize, which: usize| -> Tensor<4> {
+        let rows = Tensor::<1, Int>::from_data(TensorData::new(rows.to_vec(), [rows.len()]), &device);
+        qkv.clone()
+            .slice([0..qkv.dims()[0], which * width..(which + 1) * width])
+            .select(0, rows)
+            .reshape([count, length, heads, width / heads])
+            .swap_dims(1, 2)
+    };
+    let hidden = Tensor::<4, Bool>::from_data(
+        TensorData::new(hidden, [count, 1, longest_query, longest]),
+        &device,
+    )
+    .repeat_dim(1, heads);
+    let scale = 1.0 / ((width / heads) as f64).sqrt();
+    let scores = part(&query_rows, longest_query, 0).matmul(part(&key_rows, longest, 1).swap_dims(2, 3));
+    let weights = activation::softmax((scores * scale).mask_fill(hidden, f32::NEG_INFINITY), 3);
+    let mixed = weights
+        .matmul(part(&key_rows, longest, 2))
+        .swap_dims(1, 2)
+        .reshape([count * longest_query, width]);
+    take_rows(mixed, &given_out)
+}
+
+pub(super) fn take_rows(x: Tensor<2>, indices: &[u32]) -> Tensor<2> {
+    let device = x.device();
+    x.select(0, indices_tensor(indices, &device))
+}
+
+pub(super) fn token_logprobs(logits: Tensor<2>, targets: &[u32], temperature: f64) -> Tensor<1> {
+    let device = logits.device();
+    let rows = targets.len();
+    let targets = indices_tensor(targets, &device).reshape([rows, 1]);
+    activation::log_softmax(logits / temperature, 1).gather(1, targets).reshape([rows])
+}
+
+pub(super) fn entropy(logits: Tensor<2>, temperature: f64) -> Tensor<1> {
+    let rows = logits.dims()[0];
+    let logprobs = activation::log_softmax(logits / temperature, 1);
+    (logprobs.clone().exp() * logprobs).sum_dim(1).neg().reshape([rows])
+}
+
+fn indices_tensor(indices: &[u32], device: &Device) -> Tensor<1, Int> {
+    let indices: Vec<i32> = indices.iter().map(|&index| index as i32).collect();
+    let length = indices.len();
+    Tensor::from_data(TensorData::new(indices, [length]), device)
+}

@@ -1,0 +1,68 @@
+//! The operations that models and trainers are built from.
+//!
+//! Each is a plain function on tensors. [`composed`] holds their definitions in burn's own operations: what
+//! they mean, and what runs on any device.
+
+pub mod composed;
+mod spans;
+
+use burn::tensor::Tensor;
+
+pub(crate) use composed::NORM_EPSILON;
+pub use composed::{Activation, Adapter, Dropout};
+pub use spans::{Span, Spans};
+
+/// Log-probability of each row's target: `log_softmax(logits / temperature)[row, targets[row]]`.
+///
+/// `logits`: `[rows, vocab]`; the result has one entry per row and is differentiable in the logits.
+///
+/// # Panics
+/// If there are not as many targets as rows, or the temperature is not positive.
+pub fn token_logprobs(logits: Tensor<2>, targets: &[u32], temperature: f64) -> Tensor<1> {
+    assert_eq!(logits.dims()[0], targets.len(), "one target per row of logits");
+    assert!(temperature > 0.0, "log-probabilities need a positive temperature");
+    composed::token_logprobs(logits, targets, temperature)
+}
+
+/// Entropy in nats of each row's distribution `softmax(logits / temperature)`: `[rows, vocab]` to `[rows]`.
+///
+/// # Panics
+/// If the temperature is not positive.
+pub fn entropy(logits: Tensor<2>, temperature: f64) -> Tensor<1> {
+    assert!(temperature > 0.0, "an entropy needs a positive temperature");
+    composed::entropy(logits, temperature)
+}
+
+/// `activation(x @ weight + bias)`, with a low-rank adapter's `scale * (dropped(x) @ a) @ b` added before the
+/// activation.
+///
+/// `x`: `[rows, in]`, `weight`: `[in, out]`, `bias`: `[1, out]`; gives `[rows, out]`.
+pub fn linear(
+    x: Tensor<2>,
+    weight: &Tensor<2>,
+    bias: &Tensor<2>,
+    adapter: Option<&Adapter>,
+    activation: Activation,
+) -> Tensor<2> {
+    composed::linear(x, weight, bias, adapter, activation)
+}
+
+/// Layer normalisation over the last dimension with epsilon 1e-5: `[rows, width]` to `[rows, width]`.
+///
+/// `scale` and `shift`: `[1, width]`.
+pub fn layer_norm(x: Tensor<2>, scale: &Tensor<2>, shift: &Tensor<2>) -> Tensor<2> {
+    composed::layer_norm(x, scale, shift)
+}
+
+/// Multi-head scaled dot-product attention over packed sequences.
+///
+/// `qkv`: `[rows, 3 * width]`, queries, keys and values side by side, heads side by side within each; gives
+/// `[spans.outputs(), width]`.
+pub fn attention(qkv: Tensor<2>, spans: &Spans, heads: usize) -> Tensor<2> {
+    composed::attention(qkv, spans, heads)
+}
+
+/// Rows of `x` by index, repeats allowed: `[rows, width]` to `[indices.len(), width]`.
+pub fn take_rows(x: Tensor<2>, indices: &[u32]) -> Tensor<2> {
+    composed::take_rows(x, indices)
+}
