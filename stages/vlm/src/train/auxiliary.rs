@@ -1,0 +1,64 @@
+//! A linear classifier on the pooled image tokens, trained beside the answers.
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::ops::token_logprobs;
+use crate::params::{Param, ParamId, ParamSet};
+use crate::rng::StreamKey;
+
+/// The classifier. It belongs to the trainer, not to the model.
+pub(crate) struct AuxiliaryHead {
+    pub(crate) params: ParamSet,
+    weight: ParamId,
+    bias: ParamId,
+}
+
+impl AuxiliaryHead {
+    /// Weights `N(0, 1 / width)`, biases 0.
+    pub(crate) fn new(width: usize, classes: usize, seed: u64, device: &Device) -> Self {
+        let mut stream = StreamKey::new("auxiliary head", seed).stream();
+        let scale = 1.0 / libm::sqrt(width as f64);
+        let weight = (0..width * classes)
+            .map(|_| (stream.normal() * scale) as f32)
+            .collect();
+        let mut params = ParamSet::default();
+        let weight = params.push(param(
+            "auxiliary.weight",
+            weight,
+            [width, classes],
+            true,
+            device,
+        ));
+        let bias = params.push(param(
+            "auxiliary.bias",
+            vec![0.0; classes],
+            [1, classes],
+            false,
+            device,
+        ));
+        Self {
+            params,
+            weight,
+            bias,
+        }
+    }
+
+    /// Sum of the cross-entropies of `labels`; `pooled`: `[batch, width]`.
+    pub(crate) fn loss(&self, pooled: Tensor<2>, labels: &[u32]) -> Tensor<1> {
+        let logits = pooled.matmul(self.params.get(self.weight).clone())
+            + self.params.get(self.bias).clone();
+        token_logprobs(logits, labels, 1.0).sum().neg()
+    }
+}
+
+fn param(name: &str, value: Vec<f32>, shape: [usize; 2], decay: bool, device: &Device) -> Param {
+    let value = Tensor::<2>::from_data(TensorData::new(value, shape), device)
+        .autodiff()
+        .require_grad();
+    Param {
+        name: name.to_owned(),
+        value,
+        trainable: true,
+        decay,
+    }
+}

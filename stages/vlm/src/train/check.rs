@@ -1,0 +1,53 @@
+//! Checks of settings that both trainers have.
+
+use crate::train::adamw::AdamWSettings;
+use crate::train::error::TrainError;
+
+/// `value` is a number of at least 0.
+pub(crate) fn not_negative(field: &'static str, value: f64) -> Result<(), TrainError> {
+    if value.is_finite() && value >= 0.0 {
+        return Ok(());
+    }
+    Err(TrainError::config(
+        field,
+        value,
+        "it must be a number of at least 0",
+    ))
+}
+
+/// `value` lies in `[0, 1]`.
+pub(crate) fn fraction(field: &'static str, value: f64) -> Result<(), TrainError> {
+    if (0.0..=1.0).contains(&value) {
+        return Ok(());
+    }
+    Err(TrainError::config(
+        field,
+        value,
+        "it must be between 0 and 1",
+    ))
+}
+
+/// `value` is at least 1.
+pub(crate) fn positive(field: &'static str, value: usize) -> Result<(), TrainError> {
+    if value > 0 {
+        Ok(())
+    } else {
+        Err(TrainError::config(field, value, "it must be at least 1"))
+    }
+}
+
+/// The optimiser's settings.
+pub(crate) fn adamw(settings: &AdamWSettings) -> Result<(), TrainError> {
+    for beta in settings.betas {
+        if !(0.0..1.0).contains(&beta) {
+            return Err(TrainError::config(
+                "betas",
+                beta,
+                "both must be at least 0 and below 1",
+            ));
+        }
+    }
+    not_negative("eps", settings.eps)?;
+    not_negative("weight_decay", settings.weight_decay)?;
+    not_negative("max_grad_norm", settings.max_grad_norm)
+}

@@ -1,0 +1,259 @@
+//! Group-relative policy optimisation (GRPO): the model draws several answers to each prompt, and learns from
+//! how each one's reward compares with the others of its group.
+//!
+//! A step draws its answers with the current policy, scores them, and makes one or more updates from them. The
+//! policy runs without dropout, so that the probability ratio of the first update is exactly 1.
+
+pub mod advantage;
+mod config;
+pub mod loss;
+mod record;
+mod rollout;
+mod update;
+
+use std::path::Path;
+
+use crate::model::{Prompt, VisionLanguageModel};
+use crate::train::adamw::AdamW;
+use crate::train::error::TrainError;
+use crate::train::observer::{Checkpoint, Observer};
+use crate::train::order::Order;
+use crate::train::schedule::LearningRate;
+use crate::train::state::{self, Header, StateView};
+
+pub use config::GrpoConfig;
+pub use record::{BinGradient, BinShare, GrpoRecord, GrpoSummary};
+use rollout::Rollout;
+
+/// The reward of an answer: from a prompt's index and the answer's text. It must be a pure function. NaN means
+/// that the answer cannot be scored.
+pub type Reward<'a> = &'a dyn Fn(usize, &str) -> f32;
+
+/// What a run learns from.
+#[derive(Clone, Copy)]
+pub struct GrpoData<'a> {
+    /// The prompts.
+    pub prompts: &'a [Prompt],
+    /// Difficulty bin of each prompt, to tell where the gradient comes from; empty puts all into bin 0.
+    pub difficulty: &'a [usize],
+    /// How many bins there are, at least 1.
+    pub bins: usize,
+}
+
+impl GrpoData<'_> {
+    fn bin(&self, index: usize) -> usize {
+        self.difficulty.get(index).copied().unwrap_or(0)
+    }
+
+    fn check(&self, model: &dyn VisionLanguageModel) -> Result<(), TrainError> {
+        if self.prompts.is_empty() {
+            return Err(TrainError::Data("there are no prompts".to_owned()));
+        }
+        if !self.difficulty.is_empty() && self.difficulty.len() != self.prompts.len() {
+            let (bins, prompts) = (self.difficulty.len(), self.prompts.len());
+            return Err(TrainError::Data(format!(
+                "{bins} difficulty bins are given for {prompts} prompts"
+            )));
+        }
+        if let Some(bin) = self
+            .difficulty
+            .iter()
+            .chain([&0])
+            .find(|&&bin| bin >= self.bins)
+        {
+            return Err(TrainError::Data(format!(
+                "a prompt is in bin {bin}, and there are {} bins",
+                self.bins
+            )));
+        }
+        let end = [model.tokenizer().eos()];
+        self.prompts
+            .iter()
+            .try_for_each(|prompt| model.check(prompt, &end).map_err(TrainError::from))
+    }
+
+    fn digest(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for (index, prompt) in self.prompts.iter().enumerate() {
+            hasher
+                .update(&(prompt.id.len() as u64).to_le_bytes())
+                .update(prompt.id.as_bytes());
+            hasher.update(&(self.bin(index) as u64).to_le_bytes());
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+}
+
+/// A GRPO run.
+pub struct GrpoTrainer<'a> {
+    config: GrpoConfig,
+    model: &'a mut dyn VisionLanguageModel,
+    reference: Option<&'a dyn VisionLanguageModel>,
+    data: GrpoData<'a>,
+    reward: Reward<'a>,
+    optimizer: AdamW,
+    order: Order,
+    rate: LearningRate,
+    header: Header,
+    log: Vec<GrpoRecord>,
+}
+
+impl<'a> GrpoTrainer<'a> {
+    /// A run that trains the trainable weights of `model`. `reference` is the frozen model that the KL term
+    /// holds the policy to (the model before its adapters, or a copy of it); it is not used where `beta` is 0.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] for a setting, or for a missing reference; [`TrainError::Data`] or
+    /// [`TrainError::Model`] for a prompt.
+    pub fn new(
+        config: GrpoConfig,
+        model: &'a mut dyn VisionLanguageModel,
+        reference: Option<&'a dyn VisionLanguageModel>,
+        data: GrpoData<'a>,
+        reward: Reward<'a>,
+    ) -> Result<Self, TrainError> {
+        config.validate()?;
+        data.check(model)?;
+        let reference = reference.filter(|_| config.beta != 0.0);
+        if config.beta != 0.0 && reference.is_none() {
+            return Err(TrainError::config(
+                "beta",
+                config.beta,
+                "it needs a reference model; 0 does without",
+            ));
+        }
+        let header = Header {
+            trainer: "grpo".to_owned(),
+            config: serde_json::to_value(&config)
+                .map_err(|error| TrainError::Data(error.to_string()))?,
+            data: data.digest(),
+            updates: 0,
+            log: Vec::new(),
+        };
+        Ok(Self {
+            optimizer: AdamW::new(config.adamw()),
+            order: config.order(data.prompts.len()),
+            rate: config.rate(config.total_steps(data.prompts.len())),
+            config,
+            model,
+            reference,
+            data,
+            reward,
+            header,
+            log: Vec::new(),
+        })
+    }
+
+    /// Steps that the run has.
+    pub fn total_steps(&self) -> usize {
+        self.rate.total / self.config.updates_per_batch
+    }
+
+    /// Steps made so far.
+    pub fn steps_done(&self) -> usize {
+        self.log.len()
+    }
+
+    /// One record per step made so far, those before a restore included.
+    pub fn log(&self) -> &[GrpoRecord] {
+        &self.log
+    }
+
+    /// The model being trained.
+    pub fn model(&self) -> &dyn VisionLanguageModel {
+        self.model
+    }
+
+    /// Trains to the end, or until the observer stops the run.
+    ///
+    /// # Errors
+    /// [`TrainError`]; the model is then as after the last whole update.
+    pub fn run(
+        &mut self,
+        observer: &mut dyn Observer<GrpoRecord>,
+    ) -> Result<GrpoSummary, TrainError> {
+        let total = self.total_steps();
+        while self.steps_done() < total {
+            let record = self.step()?;
+            observer.step(total, &record);
+            self.log.push(record);
+            let (done, every) = (self.steps_done(), self.config.save_steps);
+            if done == total || (every > 0 && done.is_multiple_of(every)) {
+                let checkpoint = Checkpoint {
+                    step: done,
+                    last: done == total,
+                    model: self.model,
+                    state: self.view()?,
+                };
+                observer
+                    .checkpoint(&checkpoint)
+                    .map_err(|source| TrainError::Checkpoint { step: done, source })?;
+            }
+            if observer.should_stop() {
+                break;
+            }
+        }
+        Ok(GrpoSummary::of(&self.log, total, self.data.bins))
+    }
+
+    /// Writes all that a stopped run needs to go on into `dir`.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`] with the path.
+    pub fn save_state(&self, dir: &Path) -> Result<(), TrainError> {
+        self.view()?.write(dir)
+    }
+
+    /// Goes on from a state that [`GrpoTrainer::save_state`] wrote. The run may be longer than the one that
+    /// wrote it, if its schedule has the same learning rates over the steps already made.
+    ///
+    /// # Errors
+    /// [`TrainError::State`] where the state belongs to other data, settings or another model, or is damaged.
+    pub fn restore(&mut self, dir: &Path) -> Result<(), TrainError> {
+        let (rate, updates, total) = (self.rate, self.config.updates_per_batch, self.total_steps());
+        let mut sets = [self.model.params_mut()];
+        let rates = |step: usize| rate.at(step * updates + updates - 1);
+        let header = state::restore(
+            dir,
+            &self.header,
+            &mut sets,
+            &mut self.optimizer,
+            total,
+            &rates,
+        )?;
+        self.log = state::records(dir, header)?;
+        Ok(())
+    }
+
+    fn view(&self) -> Result<StateView<'_>, TrainError> {
+        let mut header = self.header.clone();
+        header.updates = self.optimizer.steps();
+        header.log = state::values(&self.log)?;
+        Ok(StateView {
+            header,
+            sets: vec![self.model.params()],
+            optimizer: &self.optimizer,
+        })
+    }
+
+    /// Draws the answers of one step and makes its updates.
+    fn step(&mut self) -> Result<GrpoRecord, TrainError> {
+        let step = self.steps_done();
+        let indices = self.order.batch(step);
+        let mut rollout = Rollout::draw(
+            &self.config,
+            self.model,
+            &self.data,
+            self.reward,
+            step,
+            &indices,
+        )?;
+        rollout.record.step = step + 1;
+        rollout.record.epoch = self.order.epochs(step + 1);
+        self.score_by_reference(&mut rollout)?;
+        for update in 0..self.config.updates_per_batch {
+            self.update(step, update, &mut rollout)?;
+        }
+        Ok(rollout.record)
+    }
+}

@@ -1,0 +1,205 @@
+//! One round of drawn answers: generated, scored, turned into advantages, and reduced to distinct rows.
+
+use std::collections::BTreeMap;
+
+use crate::error::VlmError;
+use crate::model::{Completion, Example, Prompt, Sampling, VisionLanguageModel};
+use crate::rng::StreamKey;
+use crate::train::grpo::advantage::{GroupKind, advantages, mean, standard_deviation};
+use crate::train::grpo::config::GrpoConfig;
+use crate::train::grpo::loss::answer_weights;
+use crate::train::grpo::record::{BinGradient, GrpoRecord};
+use crate::train::grpo::{GrpoData, Reward};
+
+/// A distinct answer of a step. Equal answers to one prompt have equal rewards and gradients, so the model sees
+/// them once, with the sum of their weights.
+pub(super) struct Row {
+    pub(super) example: Example,
+    /// How often the answer was drawn.
+    pub(super) copies: usize,
+    /// Weight of each of its tokens in the loss, all copies together.
+    pub(super) weight: f32,
+    pub(super) advantage: f32,
+    pub(super) bin: usize,
+    /// Log-probability of each token under the policy that drew the answer; empty until it is known.
+    pub(super) old: Vec<f32>,
+    /// Log-probability of each token under the reference; empty without one.
+    pub(super) reference: Vec<f32>,
+}
+
+/// A step's answers, and the part of its record that they decide.
+pub(super) struct Rollout {
+    pub(super) rows: Vec<Row>,
+    pub(super) record: GrpoRecord,
+    /// Tokens of all answers drawn.
+    pub(super) tokens: usize,
+    /// Tokens of the answers that the rows stand for.
+    pub(super) trained_tokens: usize,
+}
+
+impl Rollout {
+    /// Draws and scores the answers of `step` to the prompts `indices`.
+    pub(super) fn draw(
+        config: &GrpoConfig,
+        model: &dyn VisionLanguageModel,
+        data: &GrpoData<'_>,
+        reward: Reward<'_>,
+        step: usize,
+        indices: &[usize],
+    ) -> Result<Self, VlmError> {
+        let groups = generate(config, model, data.prompts, step, indices)?;
+        let rewards = score(model, reward, indices, &groups);
+        let advantages = advantages(&rewards, config.generations, config.scale_rewards);
+        let lengths: Vec<usize> = groups
+            .iter()
+            .flatten()
+            .map(|answer| answer.tokens.len())
+            .collect();
+        let tokens = lengths.iter().sum();
+        let weights = answer_weights(config.loss_type, &lengths, config.max_new_tokens, tokens);
+        let mut rows: Vec<Row> = Vec::new();
+        for (place, (&index, group)) in indices.iter().zip(&groups).enumerate() {
+            let first = place * config.generations;
+            let mut known: BTreeMap<&[u32], usize> = BTreeMap::new();
+            for (answer, completion) in group.iter().enumerate() {
+                let (weight, advantage) =
+                    (weights[first + answer] as f32, advantages[first + answer]);
+                // Without a KL term an answer with zero advantage adds exactly nothing to the loss.
+                if completion.tokens.is_empty() || (config.beta == 0.0 && advantage == 0.0) {
+                    continue;
+                }
+                let row = *known.entry(&completion.tokens).or_insert_with(|| {
+                    rows.push(Row::new(data, index, completion, advantage));
+                    rows.len() - 1
+                });
+                rows[row].copies += 1;
+                rows[row].weight += weight;
+            }
+        }
+        let record = record(config, data, indices, &groups, &rewards, rows.len());
+        let trained_tokens = rows
+            .iter()
+            .map(|row| row.copies * row.example.answer.len())
+            .sum();
+        Ok(Self {
+            rows,
+            record,
+            tokens,
+            trained_tokens,
+        })
+    }
+}
+
+impl Row {
+    fn new(data: &GrpoData<'_>, index: usize, completion: &Completion, advantage: f32) -> Self {
+        let prompt = data.prompts[index].clone();
+        Self {
+            example: Example {
+                prompt,
+                answer: completion.tokens.as_slice().into(),
+            },
+            copies: 0,
+            weight: 0.0,
+            advantage,
+            bin: data.bin(index),
+            old: Vec::new(),
+            reference: Vec::new(),
+        }
+    }
+}
+
+/// Answers to each prompt. A prompt that comes up more than once in a step gets other draws each time.
+fn generate(
+    config: &GrpoConfig,
+    model: &dyn VisionLanguageModel,
+    prompts: &[Prompt],
+    step: usize,
+    indices: &[usize],
+) -> Result<Vec<Vec<Completion>>, VlmError> {
+    let sampling = Sampling {
+        temperature: config.temperature,
+        top_p: config.top_p,
+        top_k: config.top_k,
+        max_new_tokens: config.max_new_tokens,
+        seed: StreamKey::new("grpo rollout", config.seed)
+            .number(step as u64)
+            .stream()
+            .bits(),
+    };
+    let mut seen: BTreeMap<usize, u32> = BTreeMap::new();
+    let mut rounds: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+    for (place, &index) in indices.iter().enumerate() {
+        let round = seen.entry(index).or_default();
+        rounds.entry(*round).or_default().push(place);
+        *round += 1;
+    }
+    let mut groups = vec![Vec::new(); indices.len()];
+    for (round, places) in rounds {
+        let asked: Vec<Prompt> = places
+            .iter()
+            .map(|&place| prompts[indices[place]].clone())
+            .collect();
+        let generations = config.generations as u32;
+        let drawn = model.generate(
+            &asked,
+            round * generations..(round + 1) * generations,
+            &sampling,
+        )?;
+        for (place, group) in places.into_iter().zip(drawn) {
+            groups[place] = group;
+        }
+    }
+    Ok(groups)
+}
+
+/// The reward of every answer, group after group; each distinct answer to a prompt is scored once.
+fn score(
+    model: &dyn VisionLanguageModel,
+    reward: Reward<'_>,
+    indices: &[usize],
+    groups: &[Vec<Completion>],
+) -> Vec<f32> {
+    let mut rewards = Vec::new();
+    for (&index, group) in indices.iter().zip(groups) {
+        let mut known: BTreeMap<&[u32], f32> = BTreeMap::new();
+        for completion in group {
+            let score = || reward(index, &model.tokenizer().decode(&completion.tokens));
+            rewards.push(*known.entry(&completion.tokens).or_insert_with(score));
+        }
+    }
+    rewards
+}
+
+fn record(
+    config: &GrpoConfig,
+    data: &GrpoData<'_>,
+    indices: &[usize],
+    groups: &[Vec<Completion>],
+    rewards: &[f32],
+    distinct: usize,
+) -> GrpoRecord {
+    let answers = rewards.len();
+    let mut record = GrpoRecord {
+        reward: f64::from(mean(rewards)),
+        groups: groups.len(),
+        answers,
+        distinct_answers: distinct,
+        bins: vec![BinGradient::default(); data.bins],
+        ..GrpoRecord::default()
+    };
+    for (&index, group) in indices.iter().zip(rewards.chunks(config.generations)) {
+        let bin = &mut record.bins[data.bin(index)];
+        bin.groups += 1;
+        match GroupKind::of(group) {
+            GroupKind::Mixed => bin.mixed += 1,
+            GroupKind::AllRight => record.all_right += 1,
+            GroupKind::AllWrong => record.all_wrong += 1,
+        }
+        record.reward_std += f64::from(standard_deviation(group)) / groups.len() as f64;
+    }
+    let all = || groups.iter().flatten();
+    record.completion_length =
+        all().map(|answer| answer.tokens.len() as f64).sum::<f64>() / answers as f64;
+    record.truncated = all().filter(|answer| !answer.finished).count() as f64 / answers as f64;
+    record
+}

@@ -1,0 +1,404 @@
+//! Supervised fine-tuning: cross-entropy on the tokens of the right answers.
+//!
+//! The loss of an update is the mean of `-log p` over all answer tokens of its samples (also where they are cut
+//! into several forward passes), plus the weighted cross-entropy of the auxiliary classifier, if there is one.
+
+mod config;
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use burn::tensor::Tensor;
+
+use crate::model::{Example, Forward, VisionLanguageModel};
+use crate::ops::token_logprobs;
+use crate::params::ParamSet;
+use crate::rng::StreamKey;
+use crate::train::adamw::{AdamW, floats};
+use crate::train::augment::Augment;
+use crate::train::auxiliary::AuxiliaryHead;
+use crate::train::error::TrainError;
+use crate::train::gradients::GradientSum;
+use crate::train::observer::{Checkpoint, Observer};
+use crate::train::order::Order;
+use crate::train::schedule::LearningRate;
+use crate::train::state::{self, Header, StateView};
+
+pub use config::{AuxiliaryConfig, SftConfig};
+
+/// What one update did: one line of the loss log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SftRecord {
+    /// The update, counted from 1.
+    pub step: usize,
+    /// Passes over the data so far.
+    pub epoch: f64,
+    /// Its learning rate.
+    pub learning_rate: f64,
+    /// Mean of -log p over the answer tokens, before the update.
+    pub loss: f64,
+    /// Mean cross-entropy of the auxiliary classifier.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub auxiliary_loss: Option<f64>,
+    /// Norm of the gradient before clipping.
+    pub grad_norm: f64,
+    /// Samples seen.
+    pub samples: usize,
+    /// Answer tokens seen.
+    pub tokens: usize,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SftSummary {
+    /// Updates made.
+    pub steps: usize,
+    /// Updates that the run has.
+    pub total: usize,
+    /// The run came to its end; otherwise the observer stopped it.
+    pub finished: bool,
+    /// Mean loss of the last tenth of the updates, but of at least one.
+    pub loss: f64,
+}
+
+/// A supervised fine-tuning run.
+pub struct SftTrainer<'a> {
+    config: SftConfig,
+    model: &'a mut dyn VisionLanguageModel,
+    examples: &'a [Example],
+    labels: Option<&'a [u32]>,
+    head: Option<AuxiliaryHead>,
+    optimizer: AdamW,
+    order: Order,
+    rate: LearningRate,
+    header: Header,
+    log: Vec<SftRecord>,
+}
+
+/// Sums over the micro-batches of one update.
+#[derive(Default)]
+struct Losses {
+    tokens: f64,
+    auxiliary: f64,
+}
+
+impl<'a> SftTrainer<'a> {
+    /// A run that trains the trainable weights of `model` on `examples`. `labels` are the classes for the
+    /// auxiliary classifier, one per example.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] for a setting, [`TrainError::Data`] or [`TrainError::Model`] for an example.
+    pub fn new(
+        config: SftConfig,
+        model: &'a mut dyn VisionLanguageModel,
+        examples: &'a [Example],
+        labels: Option<&'a [u32]>,
+    ) -> Result<Self, TrainError> {
+        config.validate()?;
+        check_examples(model, examples)?;
+        let total = config.total_steps(examples.len());
+        if total == 0 {
+            let needed = config.samples_per_step();
+            return Err(TrainError::Data(format!(
+                "{} samples make no step of {needed}",
+                examples.len()
+            )));
+        }
+        let head = match &config.auxiliary {
+            Some(_) => Some(new_head(&config, model, examples, labels)?),
+            None => None,
+        };
+        let header = Header {
+            trainer: "sft".to_owned(),
+            config: serde_json::to_value(&config)
+                .map_err(|error| TrainError::Data(error.to_string()))?,
+            data: data_digest(examples, labels.filter(|_| head.is_some())),
+            updates: 0,
+            log: Vec::new(),
+        };
+        Ok(Self {
+            optimizer: AdamW::new(config.adamw()),
+            order: config.order(examples.len()),
+            rate: config.rate(total),
+            config,
+            model,
+            examples,
+            labels,
+            head,
+            header,
+            log: Vec::new(),
+        })
+    }
+
+    /// Updates that the run has.
+    pub fn total_steps(&self) -> usize {
+        self.rate.total
+    }
+
+    /// Updates made so far.
+    pub fn steps_done(&self) -> usize {
+        self.log.len()
+    }
+
+    /// One record per update made so far, those before a restore included.
+    pub fn log(&self) -> &[SftRecord] {
+        &self.log
+    }
+
+    /// The model being trained.
+    pub fn model(&self) -> &dyn VisionLanguageModel {
+        self.model
+    }
+
+    /// Trains to the end, or until the observer stops the run.
+    ///
+    /// # Errors
+    /// [`TrainError`]; the model is then as after the last whole update.
+    pub fn run(
+        &mut self,
+        observer: &mut dyn Observer<SftRecord>,
+    ) -> Result<SftSummary, TrainError> {
+        let total = self.total_steps();
+        while self.steps_done() < total {
+            let record = self.step()?;
+            observer.step(total, &record);
+            self.log.push(record);
+            let (done, every) = (self.steps_done(), self.config.save_steps);
+            if done == total || (every > 0 && done.is_multiple_of(every)) {
+                let checkpoint = Checkpoint {
+                    step: done,
+                    last: done == total,
+                    model: self.model,
+                    state: self.view()?,
+                };
+                observer
+                    .checkpoint(&checkpoint)
+                    .map_err(|source| TrainError::Checkpoint { step: done, source })?;
+            }
+            if observer.should_stop() {
+                break;
+            }
+        }
+        Ok(self.summary())
+    }
+
+    /// Writes all that a stopped run needs to go on into `dir`.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`] with the path.
+    pub fn save_state(&self, dir: &Path) -> Result<(), TrainError> {
+        self.view()?.write(dir)
+    }
+
+    /// Goes on from a state that [`SftTrainer::save_state`] wrote. The run may be longer than the one that
+    /// wrote it, if its schedule has the same learning rates over the steps already made.
+    ///
+    /// # Errors
+    /// [`TrainError::State`] where the state belongs to other data, settings or another model, or is damaged.
+    pub fn restore(&mut self, dir: &Path) -> Result<(), TrainError> {
+        let rate = self.rate;
+        let mut sets = vec![self.model.params_mut()];
+        sets.extend(self.head.as_mut().map(|head| &mut head.params));
+        let header = state::restore(
+            dir,
+            &self.header,
+            &mut sets,
+            &mut self.optimizer,
+            rate.total,
+            &|step| rate.at(step),
+        )?;
+        self.log = state::records(dir, header)?;
+        Ok(())
+    }
+
+    fn view(&self) -> Result<StateView<'_>, TrainError> {
+        let mut header = self.header.clone();
+        header.updates = self.optimizer.steps();
+        header.log = state::values(&self.log)?;
+        Ok(StateView {
+            header,
+            sets: self.sets(),
+            optimizer: &self.optimizer,
+        })
+    }
+
+    fn sets(&self) -> Vec<&ParamSet> {
+        std::iter::once(self.model.params())
+            .chain(self.head.as_ref().map(|head| &head.params))
+            .collect()
+    }
+
+    /// One update.
+    fn step(&mut self) -> Result<SftRecord, TrainError> {
+        let step = self.steps_done();
+        let indices = self.order.batch(step);
+        let tokens: usize = indices
+            .iter()
+            .map(|&index| self.examples[index].answer.len())
+            .sum();
+        let mut sum = GradientSum::zero(&self.sets());
+        let mut losses = Losses::default();
+        for micro_batch in indices.chunks(self.config.batch_size) {
+            let loss = self.loss(step, micro_batch, tokens, indices.len(), &mut losses)?;
+            sum.add(&self.sets(), loss.backward());
+        }
+        let diverged = |what, value| TrainError::Diverged {
+            step: step + 1,
+            what,
+            value,
+        };
+        let loss = losses.tokens + losses.auxiliary;
+        if !loss.is_finite() {
+            return Err(diverged("loss", loss));
+        }
+        let learning_rate = self.rate.at(step);
+        let mut sets = vec![self.model.params_mut()];
+        sets.extend(self.head.as_mut().map(|head| &mut head.params));
+        let grad_norm = self
+            .optimizer
+            .step(&mut sets, sum.into_inner(), learning_rate)?;
+        if !grad_norm.is_finite() {
+            return Err(diverged("gradient norm", grad_norm));
+        }
+        Ok(SftRecord {
+            step: step + 1,
+            epoch: self.order.epochs(step + 1),
+            learning_rate,
+            loss: losses.tokens,
+            auxiliary_loss: self.head.as_ref().map(|_| losses.auxiliary),
+            grad_norm,
+            samples: indices.len(),
+            tokens,
+        })
+    }
+
+    /// The part of an update's loss that comes from one micro-batch, to be differentiated; adds its values to
+    /// `losses`.
+    fn loss(
+        &self,
+        step: usize,
+        micro_batch: &[usize],
+        tokens: usize,
+        samples: usize,
+        losses: &mut Losses,
+    ) -> Result<Tensor<1>, TrainError> {
+        let batch: Vec<Example> = micro_batch
+            .iter()
+            .map(|&index| self.example(step, index))
+            .collect();
+        let targets: Vec<u32> = batch
+            .iter()
+            .flat_map(|example| example.answer.iter().copied())
+            .collect();
+        let key = StreamKey::new("sft dropout", self.config.seed).number(step as u64);
+        let output = self
+            .model
+            .forward(&batch, &Forward { dropout: Some(key) })?;
+        let loss = token_logprobs(output.logits, &targets, 1.0)
+            .sum()
+            .mul_scalar(-1.0 / tokens as f64);
+        losses.tokens += scalar(&loss)?;
+        let (Some(head), Some(labels), Some(auxiliary)) =
+            (&self.head, self.labels, &self.config.auxiliary)
+        else {
+            return Ok(loss);
+        };
+        let labels: Vec<u32> = micro_batch.iter().map(|&index| labels[index]).collect();
+        let classified = head
+            .loss(output.pooled, &labels)
+            .mul_scalar(1.0 / samples as f64);
+        losses.auxiliary += scalar(&classified)?;
+        Ok(loss + classified.mul_scalar(auxiliary.weight))
+    }
+
+    /// A training example as this step sees it.
+    fn example(&self, step: usize, index: usize) -> Example {
+        let mut example = self.examples[index].clone();
+        if self.config.augment != Augment::default() {
+            let key = StreamKey::new("augment", self.config.seed)
+                .number(step as u64)
+                .text(&example.prompt.id);
+            example.prompt.image = self.config.augment.apply(&example.prompt.image, &key);
+        }
+        example
+    }
+
+    fn summary(&self) -> SftSummary {
+        let (steps, total) = (self.steps_done(), self.total_steps());
+        let tail = &self.log[steps - steps.div_ceil(10)..];
+        let loss = tail.iter().map(|record| record.loss).sum::<f64>() / tail.len().max(1) as f64;
+        SftSummary {
+            steps,
+            total,
+            finished: steps == total,
+            loss,
+        }
+    }
+}
+
+fn scalar(tensor: &Tensor<1>) -> Result<f64, TrainError> {
+    let values = floats(tensor.clone().inner().unsqueeze::<2>(), || {
+        "the loss".to_owned()
+    })?;
+    Ok(values.into_iter().map(f64::from).sum())
+}
+
+fn check_examples(model: &dyn VisionLanguageModel, examples: &[Example]) -> Result<(), TrainError> {
+    if examples.is_empty() {
+        return Err(TrainError::Data("there are no samples".to_owned()));
+    }
+    for example in examples {
+        if example.answer.is_empty() {
+            return Err(TrainError::Data(format!(
+                "sample {} has an empty answer",
+                example.prompt.id
+            )));
+        }
+        model.check(&example.prompt, &example.answer)?;
+    }
+    Ok(())
+}
+
+fn new_head(
+    config: &SftConfig,
+    model: &dyn VisionLanguageModel,
+    examples: &[Example],
+    labels: Option<&[u32]>,
+) -> Result<AuxiliaryHead, TrainError> {
+    let labels = labels.unwrap_or_default();
+    if labels.len() != examples.len() {
+        return Err(TrainError::Data(format!(
+            "the auxiliary classifier needs one label per sample: {} labels for {} samples",
+            labels.len(),
+            examples.len()
+        )));
+    }
+    let classes = labels.iter().max().map_or(0, |&label| label as usize + 1);
+    // The width is the model's own affair; one pass over one sample shows it.
+    let pooled = model.forward(&examples[..1], &Forward::default())?.pooled;
+    Ok(AuxiliaryHead::new(
+        pooled.dims()[1],
+        classes,
+        config.seed,
+        &pooled.device(),
+    ))
+}
+
+/// Names the training data, so that a state is not taken up with other data.
+fn data_digest(examples: &[Example], labels: Option<&[u32]>) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for example in examples {
+        hasher
+            .update(&(example.prompt.id.len() as u64).to_le_bytes())
+            .update(example.prompt.id.as_bytes());
+        hasher.update(&(example.answer.len() as u64).to_le_bytes());
+        example.answer.iter().for_each(|token| {
+            hasher.update(&token.to_le_bytes());
+        });
+    }
+    labels.into_iter().flatten().for_each(|label| {
+        hasher.update(&label.to_le_bytes());
+    });
+    hasher.finalize().to_hex().to_string()
+}

@@ -1,0 +1,338 @@
+//! What a stopped run needs to go on: trainable weights, optimiser moments, the step and the log, in one file.
+//!
+//! The file is written beside its place, synced and renamed, so that a reader finds the old state or the new
+//! one, never a part. Data order and random draws need no state: they are functions of the step.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Tensor, TensorData};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::params::ParamSet;
+use crate::train::adamw::{AdamW, Moments, floats, on_host, trainable};
+use crate::train::error::TrainError;
+
+/// Name of the state's file within its folder.
+pub const STATE_FILE: &str = "trainer_state.safetensors";
+
+/// Key of the header in the file's metadata; its suffix is the layout's version.
+const HEADER: &str = "dcsft.trainer.1";
+
+/// Settings that a restored run may change: the rates of the steps already made are compared by themselves.
+const LENGTHS: [&str; 8] = [
+    "steps",
+    "epochs",
+    "save_steps",
+    "learning_rate",
+    "schedule",
+    "warmup_steps",
+    "warmup_ratio",
+    "min_lr_ratio",
+];
+
+/// All of the state that is not tensors.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Header {
+    /// `sft` or `grpo`.
+    pub(crate) trainer: String,
+    /// The run's settings.
+    pub(crate) config: Value,
+    /// Digest of the training data.
+    pub(crate) data: String,
+    /// Updates of the optimiser.
+    pub(crate) updates: u64,
+    /// One record per step done.
+    pub(crate) log: Vec<Value>,
+}
+
+/// A state about to be written.
+pub(crate) struct StateView<'a> {
+    pub(crate) header: Header,
+    pub(crate) sets: Vec<&'a ParamSet>,
+    pub(crate) optimizer: &'a AdamW,
+}
+
+impl StateView<'_> {
+    /// Writes the state into `dir`.
+    pub(crate) fn write(&self, dir: &Path) -> Result<(), TrainError> {
+        let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
+        let params = self
+            .sets
+            .iter()
+            .flat_map(|set| set.iter())
+            .filter(|param| param.trainable);
+        for (index, param) in params.enumerate() {
+            let shape = param.value.dims().to_vec();
+            let mut push = |kind: &str, values: Vec<f32>| {
+                tensors.push((
+                    format!("{kind}.{}", param.name),
+                    shape.clone(),
+                    to_bytes(&values),
+                ));
+            };
+            push(
+                "param",
+                floats(param.value.clone().inner(), || param.name.clone())?,
+            );
+            if let Some(moments) = self.optimizer.moments.get(index) {
+                let (first, second) = moments.values(&param.name)?;
+                push("first", first);
+                push("second", second);
+            }
+        }
+        let path = dir.join(STATE_FILE);
+        let damaged = |problem: String| TrainError::State {
+            path: path.clone(),
+            problem,
+        };
+        let header =
+            serde_json::to_string(&self.header).map_err(|error| damaged(error.to_string()))?;
+        let views = tensors
+            .iter()
+            .map(|(name, shape, bytes)| {
+                TensorView::new(Dtype::F32, shape.clone(), bytes).map(|view| (name.as_str(), view))
+            })
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| damaged(error.to_string()))?;
+        let metadata = Some([(HEADER.to_owned(), header)].into());
+        let bytes =
+            safetensors::serialize(views, metadata).map_err(|error| damaged(error.to_string()))?;
+        publish(dir, &path, &bytes)
+    }
+}
+
+/// Reads the state in `dir` into the weights and the optimiser; `now` describes the run that goes on, which
+/// has `total` steps; `rates` gives its learning rate for each record of the log.
+pub(crate) fn restore(
+    dir: &Path,
+    now: &Header,
+    sets: &mut [&mut ParamSet],
+    optimizer: &mut AdamW,
+    total: usize,
+    rates: &dyn Fn(usize) -> f64,
+) -> Result<Header, TrainError> {
+    let path = dir.join(STATE_FILE);
+    let bytes = fs::read(&path).map_err(|source| TrainError::Io {
+        path: path.clone(),
+        source,
+    })?;
+    let state = Stored::parse(&path, &bytes)?;
+    state.check(now, total, rates)?;
+    let mut moments = Vec::new();
+    let mut values = Vec::new();
+    for param in trainable(sets) {
+        let shape = param.value.dims();
+        values.push(state.tensor("param", &param.name, shape)?);
+        if state.header.updates > 0 {
+            let first = state.tensor("first", &param.name, shape)?;
+            let second = state.tensor("second", &param.name, shape)?;
+            moments.push(Moments::from_values(&param.value, first, second));
+        }
+    }
+    for (param, value) in trainable(sets).zip(values) {
+        let data = TensorData::new(value, param.value.shape());
+        param.value = Tensor::<2>::from_data(data, &param.value.device())
+            .autodiff()
+            .require_grad();
+    }
+    optimizer.moments = moments;
+    optimizer.steps = state.header.updates;
+    Ok(state.header)
+}
+
+/// A parsed state file.
+struct Stored<'a> {
+    path: &'a Path,
+    header: Header,
+    tensors: SafeTensors<'a>,
+}
+
+impl<'a> Stored<'a> {
+    fn parse(path: &'a Path, bytes: &'a [u8]) -> Result<Self, TrainError> {
+        let damaged = |problem: String| TrainError::State {
+            path: path.to_owned(),
+            problem,
+        };
+        let (_, metadata) = SafeTensors::read_metadata(bytes)
+            .map_err(|error| damaged(format!("is no trainer state: {error}")))?;
+        let header = metadata
+            .metadata()
+            .as_ref()
+            .and_then(|map| map.get(HEADER))
+            .ok_or_else(|| damaged("is no trainer state of this version".to_owned()))?;
+        let header = serde_json::from_str(header)
+            .map_err(|error| damaged(format!("has a broken header: {error}")))?;
+        let tensors = SafeTensors::deserialize(bytes)
+            .map_err(|error| damaged(format!("is no trainer state: {error}")))?;
+        Ok(Self {
+            path,
+            header,
+            tensors,
+        })
+    }
+
+    fn error(&self, problem: impl Into<String>) -> TrainError {
+        TrainError::State {
+            path: self.path.to_owned(),
+            problem: problem.into(),
+        }
+    }
+
+    /// The state belongs to the run that goes on.
+    fn check(
+        &self,
+        now: &Header,
+        total: usize,
+        rates: &dyn Fn(usize) -> f64,
+    ) -> Result<(), TrainError> {
+        let header = &self.header;
+        if header.trainer != now.trainer {
+            return Err(self.error(format!(
+                "is the state of a {} run, not of {}",
+                header.trainer, now.trainer
+            )));
+        }
+        if header.data != now.data {
+            return Err(self.error("was trained on other data"));
+        }
+        if let Some((field, was, is)) = difference(&header.config, &now.config) {
+            return Err(self.error(format!(
+                "was trained with `{field}` = {was}, and this run has {is}"
+            )));
+        }
+        if header.log.len() > total {
+            return Err(self.error(format!(
+                "has made {} steps, and this run has {total}",
+                header.log.len()
+            )));
+        }
+        for (step, record) in header.log.iter().enumerate() {
+            let (was, is) = (record["learning_rate"].as_f64(), rates(step));
+            if was != Some(is) {
+                let was = was.map_or("none".to_owned(), |rate| rate.to_string());
+                let step = step + 1;
+                return Err(self.error(format!(
+                    "took step {step} with learning rate {was}, and this run's schedule has {is} there"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn tensor(&self, kind: &str, name: &str, shape: [usize; 2]) -> Result<Vec<f32>, TrainError> {
+        let view = self
+            .tensors
+            .tensor(&format!("{kind}.{name}"))
+            .map_err(|_| {
+                self.error(format!(
+                    "has no {kind} of {name}: it is the state of another model"
+                ))
+            })?;
+        if view.dtype() != Dtype::F32 || view.shape() != shape {
+            return Err(self.error(format!(
+                "has {name} as {:?} {:?}, not F32 {shape:?}",
+                view.dtype(),
+                view.shape()
+            )));
+        }
+        Ok(view
+            .data()
+            .as_chunks::<4>()
+            .0
+            .iter()
+            .map(|bytes| f32::from_le_bytes(*bytes))
+            .collect())
+    }
+}
+
+/// The first setting that differs, with both values.
+fn difference(was: &Value, is: &Value) -> Option<(String, Value, Value)> {
+    let (was, is) = (was.as_object()?, is.as_object()?);
+    let fields = is
+        .keys()
+        .chain(was.keys())
+        .filter(|field| !LENGTHS.contains(&field.as_str()));
+    let value = |map: &serde_json::Map<String, Value>, field: &str| {
+        map.get(field).cloned().unwrap_or(Value::Null)
+    };
+    fields
+        .map(|field| (field.clone(), value(was, field), value(is, field)))
+        .find(|(_, was, is)| was != is)
+}
+
+impl Moments {
+    fn values(&self, name: &str) -> Result<(Vec<f32>, Vec<f32>), TrainError> {
+        match self {
+            Self::Host { first, second } => Ok((first.clone(), second.clone())),
+            Self::Device { first, second } => {
+                let read = |tensor: &Tensor<2>| {
+                    floats(tensor.clone(), || format!("the moments of {name}"))
+                };
+                Ok((read(first)?, read(second)?))
+            }
+        }
+    }
+
+    fn from_values(value: &Tensor<2>, first: Vec<f32>, second: Vec<f32>) -> Self {
+        if on_host(value) {
+            return Self::Host { first, second };
+        }
+        let device = value.device().inner();
+        let tensor = |values| Tensor::from_data(TensorData::new(values, value.shape()), &device);
+        Self::Device {
+            first: tensor(first),
+            second: tensor(second),
+        }
+    }
+}
+
+fn to_bytes(values: &[f32]) -> Vec<u8> {
+    values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect()
+}
+
+fn publish(dir: &Path, path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
+    let failed = |path: &Path| {
+        let path: PathBuf = path.to_owned();
+        move |source| TrainError::Io { path, source }
+    };
+    fs::create_dir_all(dir).map_err(failed(dir))?;
+    let temporary = dir.join(format!(".{STATE_FILE}.{}", std::process::id()));
+    let mut file = File::create(&temporary).map_err(failed(&temporary))?;
+    file.write_all(bytes)
+        .and_then(|()| file.sync_all())
+        .map_err(failed(&temporary))?;
+    fs::rename(&temporary, path).map_err(failed(path))?;
+    File::open(dir)
+        .and_then(|folder| folder.sync_all())
+        .map_err(failed(dir))
+}
+
+/// A log as JSON values.
+pub(crate) fn values<R: Serialize>(log: &[R]) -> Result<Vec<Value>, TrainError> {
+    let value =
+        |record| serde_json::to_value(record).map_err(|error| TrainError::Data(error.to_string()));
+    log.iter().map(value).collect()
+}
+
+/// The records of a restored header.
+pub(crate) fn records<R: serde::de::DeserializeOwned>(
+    dir: &Path,
+    header: Header,
+) -> Result<Vec<R>, TrainError> {
+    let error = |problem: serde_json::Error| TrainError::State {
+        path: dir.join(STATE_FILE),
+        problem: format!("has a broken log: {problem}"),
+    };
+    header
+        .log
+        .into_iter()
+        .map(|value| serde_json::from_value(value).map_err(error))
+        .collect()
+}
