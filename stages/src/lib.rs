@@ -1,6 +1,7 @@
 //! The stage kinds: data, models, training, rollouts, difficulty, evaluation, report.
 
 pub mod data;
+pub mod dataset;
 pub mod reward;
 pub mod shapes;
 
@@ -8,5 +9,5 @@ use dcsft_engine::kind::Registry;
 
 /// All stage kinds.
 pub fn registry() -> Registry {
-    Registry::default().with::<shapes::Shapes>()
+    Registry::default().with::<dataset::ImportDataset>().with::<shapes::Shapes>()
 }

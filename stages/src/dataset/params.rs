@@ -1,0 +1,150 @@
+//! Params of the stage `dataset`.
+
+use std::path::{Path, PathBuf};
+
+use dcsft_engine::kind::ParamProblem;
+use dcsft_vlm::rng::StreamKey;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::layout::Layout;
+use crate::data::{IMAGE_PLACEHOLDER, Split};
+
+/// Stands in a prompt template where the record's own prompt goes.
+const OWN_PROMPT: &str = "{prompt}";
+
+/// A list of records with image files.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DatasetParams {
+    /// The JSON or JSONL file, relative to the spec.
+    pub path: String,
+    /// The folder that image names are relative to; the list's own folder by default.
+    #[serde(default)]
+    pub image_root: Option<String>,
+    /// A beginning that is cut off image names before they are looked up, such as `/data/dataset/` where a
+    /// published list has absolute paths of its authors' machine.
+    #[serde(default)]
+    pub strip_prefix: Option<String>,
+    /// How records are laid out.
+    #[serde(default)]
+    pub layout: Layout,
+    /// The set's name in results.
+    #[serde(default = "default_set")]
+    pub set: String,
+    /// In or out of distribution.
+    #[serde(default)]
+    pub split: Split,
+    /// The question to ask in the place of the records' own. `{prompt}` in it stands for the record's own,
+    /// `<image>` for the image.
+    #[serde(default)]
+    pub prompt: Option<String>,
+    /// Read the first so many records alone.
+    #[serde(default)]
+    pub limit: Option<u64>,
+    /// Read so many records alone, drawn at random; they keep their order.
+    #[serde(default)]
+    pub sample: Option<u64>,
+    /// Seed of `sample`.
+    #[serde(default)]
+    pub seed: u64,
+    /// What to do with a record that cannot be used.
+    #[serde(default)]
+    pub on_error: OnError,
+}
+
+fn default_set() -> String {
+    "data".into()
+}
+
+/// What to do with a record that cannot be used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnError {
+    /// Leave it out, note why, count it.
+    #[default]
+    Drop,
+    /// Fail the stage.
+    Fail,
+}
+
+impl DatasetParams {
+    pub(super) fn problems(&self) -> Vec<ParamProblem> {
+        let mut out = Vec::new();
+        if self.path.is_empty() {
+            out.push(ParamProblem::new(
+                "path",
+                "is empty; name a JSON or JSONL file",
+            ));
+        }
+        if self.set.trim().is_empty() {
+            out.push(ParamProblem::new(
+                "set",
+                "is empty; name the set as results shall show it",
+            ));
+        }
+        if self.limit.is_some() && self.sample.is_some() {
+            out.push(ParamProblem::new(
+                "sample",
+                "cannot go with `limit`; give one of them",
+            ));
+        }
+        for (field, value) in [("limit", self.limit), ("sample", self.sample)] {
+            if value == Some(0) {
+                out.push(ParamProblem::new(
+                    field,
+                    "0 records are no set; give at least 1",
+                ));
+            }
+        }
+        if let Some(template) = &self.prompt {
+            let images = template.matches(IMAGE_PLACEHOLDER).count();
+            let own = template.matches(OWN_PROMPT).count();
+            if images + own != 1 {
+                let message = format!(
+                    "{template:?} has {images} {IMAGE_PLACEHOLDER} and {own} {OWN_PROMPT}; write {IMAGE_PLACEHOLDER} \
+                     once, or {OWN_PROMPT} once (which brings its own {IMAGE_PLACEHOLDER})"
+                );
+                out.push(ParamProblem::new("prompt", message));
+            }
+        }
+        out
+    }
+
+    /// The prompt for a record whose own is `own`.
+    pub(super) fn prompt_for(&self, own: &str) -> String {
+        match &self.prompt {
+            Some(template) => template.replace(OWN_PROMPT, own),
+            None => own.to_owned(),
+        }
+    }
+
+    /// Indices of the records to read, of `count`, in their order.
+    pub(super) fn select(&self, count: usize) -> Vec<usize> {
+        if let Some(limit) = self.limit {
+            return (0..count.min(usize::try_from(limit).unwrap_or(usize::MAX))).collect();
+        }
+        let Some(sample) = self.sample else {
+            return (0..count).collect();
+        };
+        let key = StreamKey::new("dataset sample", self.seed);
+        let mut ranked: Vec<(f64, usize)> = (0..count)
+            .map(|index| (key.clone().number(index as u64).uniform(), index))
+            .collect();
+        ranked.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        ranked.truncate(usize::try_from(sample).unwrap_or(usize::MAX));
+        let mut chosen: Vec<usize> = ranked.into_iter().map(|(_, index)| index).collect();
+        chosen.sort_unstable();
+        chosen
+    }
+
+    /// Where the image called `name` in the list lies on disk.
+    pub(super) fn locate(&self, folder: &Path, name: &str) -> PathBuf {
+        let prefix = self.strip_prefix.as_deref().unwrap_or("");
+        let name = match name.strip_prefix(prefix) {
+            Some(rest) if !prefix.is_empty() => rest.trim_start_matches('/'),
+            _ => name,
+        };
+        folder.join(name)
+    }
+}
