@@ -1,5 +1,74 @@
 //! dcsft: declarative, cached, reproducible experiments in vision-language post-training.
-#![allow(dead_code)]
-mod report;
+//!
+//! The binary only presents: it parses the command line, asks the engine, and shows what comes back.
 
-fn main() {}
+mod cli;
+mod collect;
+mod commands;
+mod exit;
+mod output;
+mod progress;
+mod report;
+mod settings;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use cli::{Cli, Command};
+use exit::{Exit, Failure};
+use settings::App;
+use terminal::Terminal;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log_to_stderr(Terminal::new(&cli.global).colour);
+    if let Command::Worker(args) = &cli.command {
+        return match commands::worker::run(args) {
+            Ok(code) => ExitCode::from(code),
+            Err(failure) => end(&App::new(&cli.global), &failure),
+        };
+    }
+    let app = App::new(&cli.global);
+    match dispatch(&app, &cli.command) {
+        Ok(exit) => exit.into(),
+        Err(failure) => end(&app, &failure),
+    }
+}
+
+fn dispatch(app: &App, command: &Command) -> Result<Exit, Failure> {
+    match command {
+        Command::Run(args) => commands::run::run(app, args),
+        Command::Plan(args) => commands::plan::run(app, args),
+        Command::Why(args) => commands::why::run(app, args),
+        Command::Graph(args) => commands::graph::run(app, args),
+        Command::Status(args) => commands::status::run(app, args),
+        Command::Results(args) => commands::results::run(app, args),
+        Command::Report(args) => commands::report::run(app, args),
+        Command::Lock(args) => commands::lock::run(app, args),
+        Command::Cache(command) => commands::cache::run(app, command),
+        Command::Stages(args) => commands::stages::run(app, args),
+        Command::Schema => commands::schema::run(),
+        Command::Doctor(args) => commands::doctor::run(app, args),
+        Command::Completions(args) => commands::completions::run(args),
+        // Its exit code is its own.
+        Command::Worker(args) => commands::worker::run(args).map(|_| Exit::Done),
+    }
+}
+
+fn end(app: &App, failure: &Failure) -> ExitCode {
+    app.terminal.failure(failure);
+    failure.exit().into()
+}
+
+/// Diagnostics for developers, `DCSFT_LOG=debug`; warnings are always shown.
+fn log_to_stderr(colour: bool) {
+    let filter = EnvFilter::try_from_env("DCSFT_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colour)
+        .without_time()
+        .init();
+}

@@ -6,52 +6,52 @@ use serde::Serialize;
 
 /// Everything one report shows.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct ReportData {
+pub(crate) struct ReportData {
     /// `name:` of the spec.
-    pub study: String,
+    pub(crate) study: String,
     /// File name and text of the spec and of those it extends.
-    pub sources: Vec<(String, String)>,
+    pub(crate) sources: Vec<(String, String)>,
     /// `--set` overrides, as given.
-    pub overrides: Vec<String>,
+    pub(crate) overrides: Vec<String>,
     /// Facts of the last run.
-    pub facts: Vec<Fact>,
+    pub(crate) facts: Vec<Fact>,
     /// Arm that every other arm is compared with.
-    pub baseline: Option<String>,
+    pub(crate) baseline: Option<String>,
     /// How intervals in tables and figures are to be read.
-    pub spread: Spread,
+    pub(crate) spread: Spread,
     /// Accuracy of each arm at its last step.
-    pub table: ResultTable,
+    pub(crate) table: ResultTable,
     /// Paired differences over seeds.
-    pub differences: Vec<Difference>,
+    pub(crate) differences: Vec<Difference>,
     /// Accuracy over training steps.
-    pub curves: Vec<Curve>,
+    pub(crate) curves: Vec<Curve>,
     /// Training time of arms.
-    pub times: Vec<ArmTime>,
+    pub(crate) times: Vec<ArmTime>,
     /// How many samples were answered right how often.
-    pub histogram: Option<PassRates>,
+    pub(crate) histogram: Option<PassRates>,
     /// Which difficulty the policy gradient came from.
-    pub filter: Option<ImplicitFilter>,
+    pub(crate) filter: Option<ImplicitFilter>,
     /// Samples of each bin, easiest bin first.
-    pub gallery: Vec<GalleryBin>,
+    pub(crate) gallery: Vec<GalleryBin>,
     /// The stages of the spec.
-    pub stages: Vec<StageBox>,
+    pub(crate) stages: Vec<StageBox>,
     /// Every concrete stage.
-    pub nodes: Vec<NodeRow>,
+    pub(crate) nodes: Vec<NodeRow>,
 }
 
 /// A line of the run facts.
 #[derive(Clone, Debug, Serialize)]
-pub struct Fact {
+pub(crate) struct Fact {
     /// What it is.
-    pub name: String,
+    pub(crate) name: String,
     /// Its value, as text.
-    pub value: String,
+    pub(crate) value: String,
 }
 
 /// What an [`Estimate`]'s interval means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
-pub enum Spread {
+pub(crate) enum Spread {
     /// 95% Wilson interval over the samples of a set.
     #[default]
     Wilson95,
@@ -64,7 +64,7 @@ pub enum Spread {
 
 impl Spread {
     /// In words, for captions.
-    pub fn words(self) -> String {
+    pub(crate) fn words(self) -> String {
         match self {
             Self::Wilson95 => "95% Wilson interval".to_owned(),
             Self::StandardError { seeds } => format!("mean ± standard error over {seeds} seeds"),
@@ -74,205 +74,207 @@ impl Spread {
 
 /// A measured fraction with its interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Estimate {
+pub(crate) struct Estimate {
     /// The value.
-    pub value: f64,
+    pub(crate) value: f64,
     /// Lower end of the interval.
-    pub low: f64,
+    pub(crate) low: f64,
     /// Upper end of the interval.
-    pub high: f64,
+    pub(crate) high: f64,
 }
 
 impl Estimate {
     /// Half the interval's width.
-    pub fn half_width(&self) -> f64 {
+    pub(crate) fn half_width(&self) -> f64 {
         (self.high - self.low) / 2.0
     }
 }
 
 /// Arms by evaluation sets.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct ResultTable {
+pub(crate) struct ResultTable {
     /// The sets, in-distribution ones first: (name, is out of distribution).
-    pub sets: Vec<(String, bool)>,
+    pub(crate) sets: Vec<(String, bool)>,
     /// The arms, in the order of the spec.
-    pub rows: Vec<ArmRow>,
+    pub(crate) rows: Vec<ArmRow>,
 }
 
 /// One arm's accuracies.
 #[derive(Clone, Debug, Serialize)]
-pub struct ArmRow {
+pub(crate) struct ArmRow {
     /// The arm, with the axes in which its rows differ.
-    pub arm: String,
+    pub(crate) arm: String,
     /// The training step, where the arm was evaluated at several.
-    pub step: Option<u64>,
+    pub(crate) step: Option<u64>,
     /// One cell per set of the table; none where it was not evaluated.
-    pub cells: Vec<Option<Estimate>>,
+    pub(crate) cells: Vec<Option<Estimate>>,
     /// Mean over the in-distribution sets.
-    pub id: Option<Estimate>,
+    pub(crate) id: Option<Estimate>,
     /// Mean over the out-of-distribution sets.
-    pub ood: Option<Estimate>,
+    pub(crate) ood: Option<Estimate>,
+    /// Share of answers in the task's format, over the in-distribution sets.
+    pub(crate) format: Option<f64>,
     /// Seconds of training, where the arm was trained.
-    pub seconds: Option<f64>,
+    pub(crate) seconds: Option<f64>,
 }
 
 /// A paired difference between two arms, over the seeds that both have.
 #[derive(Clone, Debug, Serialize)]
-pub struct Difference {
+pub(crate) struct Difference {
     /// The arm.
-    pub arm: String,
+    pub(crate) arm: String,
     /// The arm it is compared with.
-    pub versus: String,
+    pub(crate) versus: String,
     /// `ID`, `OOD` or a set's name.
-    pub on: String,
+    pub(crate) on: String,
     /// Mean of arm - versus, as a fraction.
-    pub mean: f64,
+    pub(crate) mean: f64,
     /// Standard error of that mean; none with one pair.
-    pub se: Option<f64>,
+    pub(crate) se: Option<f64>,
     /// Seeds that both have.
-    pub pairs: usize,
+    pub(crate) pairs: usize,
     /// Seeds on which the arm is better.
-    pub wins: usize,
+    pub(crate) wins: usize,
 }
 
 /// Accuracy of one arm over training steps.
 #[derive(Clone, Debug, Serialize)]
-pub struct Curve {
+pub(crate) struct Curve {
     /// The arm.
-    pub arm: String,
+    pub(crate) arm: String,
     /// (step, in-distribution, out-of-distribution), by step; step 0 is the baseline where it is known.
-    pub points: Vec<CurvePoint>,
+    pub(crate) points: Vec<CurvePoint>,
 }
 
 /// One evaluation on a curve.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct CurvePoint {
+pub(crate) struct CurvePoint {
     /// The training step.
-    pub step: u64,
+    pub(crate) step: u64,
     /// Mean over the in-distribution sets.
-    pub id: Option<Estimate>,
+    pub(crate) id: Option<Estimate>,
     /// Mean over the out-of-distribution sets.
-    pub ood: Option<Estimate>,
+    pub(crate) ood: Option<Estimate>,
 }
 
 /// What it took to train an arm.
 #[derive(Clone, Debug, Serialize)]
-pub struct ArmTime {
+pub(crate) struct ArmTime {
     /// The arm.
-    pub arm: String,
+    pub(crate) arm: String,
     /// Seconds of training, mean over seeds.
-    pub training: f64,
+    pub(crate) training: f64,
     /// Seconds of the rollout scoring that its training set needed; 0 where none.
-    pub scoring: f64,
+    pub(crate) scoring: f64,
 }
 
 /// Samples by the number of right answers.
 #[derive(Clone, Debug, Serialize)]
-pub struct PassRates {
+pub(crate) struct PassRates {
     /// Answers per sample.
-    pub n: u32,
+    pub(crate) n: u32,
     /// For each count of right answers present, ascending: (count, samples, bin).
-    pub counts: Vec<CountBar>,
+    pub(crate) counts: Vec<CountBar>,
     /// The bins, easiest first.
-    pub bins: Vec<String>,
+    pub(crate) bins: Vec<String>,
 }
 
 /// One bar of the pass-rate histogram.
 #[derive(Clone, Debug, Serialize)]
-pub struct CountBar {
+pub(crate) struct CountBar {
     /// Right answers of a sample.
-    pub correct: u32,
+    pub(crate) correct: u32,
     /// How many samples.
-    pub samples: u64,
+    pub(crate) samples: u64,
     /// The bin that holds them, if one does.
-    pub bin: Option<String>,
+    pub(crate) bin: Option<String>,
 }
 
 /// Share of the policy gradient by difficulty bin.
 #[derive(Clone, Debug, Serialize)]
-pub struct ImplicitFilter {
+pub(crate) struct ImplicitFilter {
     /// The bins, easiest first; shares below are in this order.
-    pub bins: Vec<String>,
+    pub(crate) bins: Vec<String>,
     /// Share of the samples seen.
-    pub samples: Vec<f64>,
+    pub(crate) samples: Vec<f64>,
     /// Share of the gradient over the whole run.
-    pub gradient: Vec<f64>,
+    pub(crate) gradient: Vec<f64>,
     /// Share of the gradient at each logged step.
-    pub steps: Vec<FilterStep>,
+    pub(crate) steps: Vec<FilterStep>,
 }
 
 /// One logged step of the implicit filter.
 #[derive(Clone, Debug, Serialize)]
-pub struct FilterStep {
+pub(crate) struct FilterStep {
     /// The training step.
-    pub step: u64,
+    pub(crate) step: u64,
     /// Share of the gradient by bin; all zero where no group had an advantage.
-    pub shares: Vec<f64>,
+    pub(crate) shares: Vec<f64>,
     /// Share of groups with a non-zero advantage.
-    pub active: f64,
+    pub(crate) active: f64,
 }
 
 /// Samples of one bin.
 #[derive(Clone, Debug, Serialize)]
-pub struct GalleryBin {
+pub(crate) struct GalleryBin {
     /// The bin.
-    pub bin: String,
+    pub(crate) bin: String,
     /// Its samples.
-    pub samples: Vec<GallerySample>,
+    pub(crate) samples: Vec<GallerySample>,
 }
 
 /// One sample with what the model answered.
 #[derive(Clone, Debug, Serialize)]
-pub struct GallerySample {
+pub(crate) struct GallerySample {
     /// The image's bytes.
     #[serde(skip)]
-    pub image: Vec<u8>,
+    pub(crate) image: Vec<u8>,
     /// Its media type, such as `image/png`.
-    pub media_type: String,
+    pub(crate) media_type: String,
     /// The question.
-    pub question: String,
+    pub(crate) question: String,
     /// The right answer.
-    pub answer: String,
+    pub(crate) answer: String,
     /// Distinct answers of the model with how often each was given, most frequent first.
-    pub answers: Vec<(String, u32)>,
+    pub(crate) answers: Vec<(String, u32)>,
     /// Right answers.
-    pub correct: u32,
+    pub(crate) correct: u32,
     /// Answers in all.
-    pub n: u32,
+    pub(crate) n: u32,
 }
 
 /// A stage of the spec in the DAG figure, with all its cells.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct StageBox {
+pub(crate) struct StageBox {
     /// Its name in the spec.
-    pub name: String,
+    pub(crate) name: String,
     /// Its kind.
-    pub kind: String,
+    pub(crate) kind: String,
     /// Concrete stages.
-    pub cells: usize,
+    pub(crate) cells: usize,
     /// Of these: found in the cache by the last run.
-    pub cached: usize,
+    pub(crate) cached: usize,
     /// Of these: executed by the last run.
-    pub executed: usize,
+    pub(crate) executed: usize,
     /// Of these: failed.
-    pub failed: usize,
+    pub(crate) failed: usize,
     /// Seconds of computing, of all cells, whenever it was done.
-    pub seconds: f64,
+    pub(crate) seconds: f64,
     /// Indices of the stages it reads from.
-    pub after: Vec<usize>,
+    pub(crate) after: Vec<usize>,
 }
 
 /// One concrete stage in the node table.
 #[derive(Clone, Debug, Serialize)]
-pub struct NodeRow {
+pub(crate) struct NodeRow {
     /// Stage name and axes.
-    pub title: String,
+    pub(crate) title: String,
     /// Its kind.
-    pub kind: String,
+    pub(crate) kind: String,
     /// `cached`, `executed`, `failed` or `not run`.
-    pub state: String,
+    pub(crate) state: String,
     /// Seconds of computing.
-    pub seconds: Option<f64>,
+    pub(crate) seconds: Option<f64>,
     /// First digits of its key.
-    pub key: Option<String>,
+    pub(crate) key: Option<String>,
 }

@@ -4,7 +4,11 @@ use super::data::*;
 
 fn estimate(percent: f64, half: f64) -> Option<Estimate> {
     let value = percent / 100.0;
-    Some(Estimate { value, low: value - half / 100.0, high: value + half / 100.0 })
+    Some(Estimate {
+        value,
+        low: value - half / 100.0,
+        high: value + half / 100.0,
+    })
 }
 
 /// The study.
@@ -25,21 +29,32 @@ pub(crate) fn study() -> ReportData {
         .map(|&(arm, id, rendition, adversarial, seconds)| ArmRow {
             arm: arm.to_owned(),
             step: seconds.map(|_| 300),
-            cells: vec![estimate(id, 0.8), estimate(rendition, 0.7), estimate(adversarial, 1.1)],
+            cells: vec![
+                estimate(id, 0.8),
+                estimate(rendition, 0.7),
+                estimate(adversarial, 1.1),
+            ],
             id: estimate(id, 0.8),
             ood: estimate((rendition + adversarial) / 2.0, 0.6),
+            format: Some(0.998),
             seconds,
         })
         .collect();
     let curve = |arm: &str, ood: [f64; 4], id: [f64; 4]| Curve {
         arm: arm.to_owned(),
         points: (0..4)
-            .map(|i| CurvePoint { step: i as u64 * 100, id: estimate(id[i], 0.8), ood: estimate(ood[i], 0.7) })
+            .map(|i| CurvePoint {
+                step: i as u64 * 100,
+                id: estimate(id[i], 0.8),
+                ood: estimate(ood[i], 0.7),
+            })
             .collect(),
     };
     let counts = [310, 150, 170, 190, 220, 300, 420, 700, 1980];
     let bins: Vec<String> = ["easy", "medium", "hard"].map(str::to_owned).to_vec();
-    let bin_of = |correct: usize| ["hard", "medium", "easy"][usize::from(correct > 0) + usize::from(correct == 8)];
+    let bin_of = |correct: usize| {
+        ["hard", "medium", "easy"][usize::from(correct > 0) + usize::from(correct == 8)]
+    };
     let stage = |name: &str, kind: &str, cells, seconds, after: &[usize]| StageBox {
         name: name.to_owned(),
         kind: kind.to_owned(),
@@ -52,15 +67,31 @@ pub(crate) fn study() -> ReportData {
     };
     ReportData {
         study: "difficulty-sweep".to_owned(),
-        sources: vec![("difficulty_sweep.yaml".to_owned(), "dcsft: 1\nname: difficulty-sweep # <b>\n".to_owned())],
+        sources: vec![(
+            "difficulty_sweep.yaml".to_owned(),
+            "dcsft: 1\nname: difficulty-sweep # <b>\n".to_owned(),
+        )],
         overrides: vec!["vars.steps=300".to_owned()],
-        facts: [("version", "0.1.0"), ("device", "cpu"), ("executed", "31"), ("cached", "0"), ("time", "4 min 10 s")]
-            .map(|(name, value)| Fact { name: name.to_owned(), value: value.to_owned() })
-            .to_vec(),
+        facts: [
+            ("version", "0.1.0"),
+            ("device", "cpu"),
+            ("executed", "31"),
+            ("cached", "0"),
+            ("time", "4 min 10 s"),
+        ]
+        .map(|(name, value)| Fact {
+            name: name.to_owned(),
+            value: value.to_owned(),
+        })
+        .to_vec(),
         baseline: Some("cold_start".to_owned()),
         spread: Spread::StandardError { seeds: 5 },
         table: ResultTable {
-            sets: vec![("val".to_owned(), false), ("rendition".to_owned(), true), ("adversarial".to_owned(), true)],
+            sets: vec![
+                ("val".to_owned(), false),
+                ("rendition".to_owned(), true),
+                ("adversarial".to_owned(), true),
+            ],
             rows,
         },
         differences: vec![
@@ -84,12 +115,24 @@ pub(crate) fn study() -> ReportData {
             },
         ],
         curves: vec![
-            curve("sft/easy+medium", [54.7, 53.0, 51.8, 51.2], [73.6, 78.8, 81.9, 82.7]),
+            curve(
+                "sft/easy+medium",
+                [54.7, 53.0, 51.8, 51.2],
+                [73.6, 78.8, 81.9, 82.7],
+            ),
             curve("grpo", [54.7, 53.2, 50.9, 50.2], [73.6, 79.2, 82.0, 82.9]),
         ],
         times: vec![
-            ArmTime { arm: "sft/easy+medium".to_owned(), training: 6.0, scoring: 2.1 },
-            ArmTime { arm: "grpo".to_owned(), training: 20.4, scoring: 0.0 },
+            ArmTime {
+                arm: "sft/easy+medium".to_owned(),
+                training: 6.0,
+                scoring: 2.1,
+            },
+            ArmTime {
+                arm: "grpo".to_owned(),
+                training: 20.4,
+                scoring: 0.0,
+            },
         ],
         histogram: Some(PassRates {
             n: 8,
@@ -131,10 +174,13 @@ pub(crate) fn study() -> ReportData {
                         media_type: "image/png".to_owned(),
                         question: "object?".to_owned(),
                         answer: "star".to_owned(),
-                        answers: [("star".to_owned(), correct), ("moon".to_owned(), 8 - correct)]
-                            .into_iter()
-                            .filter(|(_, count)| *count > 0)
-                            .collect(),
+                        answers: [
+                            ("star".to_owned(), correct),
+                            ("moon".to_owned(), 8 - correct),
+                        ]
+                        .into_iter()
+                        .filter(|(_, count)| *count > 0)
+                        .collect(),
                         correct,
                         n: 8,
                     })

@@ -13,7 +13,7 @@ const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
 /// The whole page.
-pub fn render(data: &ReportData) -> String {
+pub(crate) fn render(data: &ReportData) -> String {
     let figures = figures::all(data, Theme::Page);
     let named = |name: &str| figures.iter().find(|figure| figure.name == name);
     html! {
@@ -63,7 +63,10 @@ pub fn render(data: &ReportData) -> String {
 /// The theme's colours as variables, for light and dark pages.
 fn palette() -> String {
     let block = |colour: fn(Ink) -> &'static str| -> String {
-        Ink::ALL.iter().map(|&ink| format!("{}:{};", ink.variable(), colour(ink))).collect()
+        Ink::ALL
+            .iter()
+            .map(|&ink| format!("{}:{};", ink.variable(), colour(ink)))
+            .collect()
     };
     let (light, dark) = (block(Ink::light), block(Ink::dark));
     format!(":root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}")
@@ -93,24 +96,39 @@ struct Headline {
 fn headline_cards(data: &ReportData) -> Vec<Headline> {
     let mut cards = Vec::new();
     let row = |last: &str| {
-        data.table.rows.iter().find(|row| row.arm == last || row.arm.ends_with(&format!("/{last}")))
+        data.table
+            .rows
+            .iter()
+            .find(|row| row.arm == last || row.arm.ends_with(&format!("/{last}")))
     };
     let base = data.baseline.as_deref().and_then(row);
     let mut against_base = |arm: &str, title: &str| {
-        let (Some(base), Some(other)) = (base, row(arm)) else { return };
+        let (Some(base), Some(other)) = (base, row(arm)) else {
+            return;
+        };
         if let (Some(from), Some(to)) = (base.ood, other.ood) {
-            let id = base.id.zip(other.id).map_or(String::new(), |(a, b)| format!(", {} ID", points(b.value - a.value)));
+            let id = base.id.zip(other.id).map_or(String::new(), |(a, b)| {
+                format!(", {} ID", points(b.value - a.value))
+            });
             cards.push(Headline {
                 name: title.to_owned(),
                 value: points(to.value - from.value),
-                detail: format!("points OOD{id}, against {} ({}% OOD)", base.arm, percent(from.value)),
+                detail: format!(
+                    "points OOD{id}, against {} ({}% OOD)",
+                    base.arm,
+                    percent(from.value)
+                ),
             });
         }
     };
     against_base("hard", "SFT on hard");
     against_base("easy+medium", "SFT on easy+medium");
     against_base("grpo", "GRPO");
-    let time = |last: &str| data.times.iter().find(|t| t.arm == last || t.arm.ends_with(&format!("/{last}")));
+    let time = |last: &str| {
+        data.times
+            .iter()
+            .find(|t| t.arm == last || t.arm.ends_with(&format!("/{last}")))
+    };
     if let (Some(sft), Some(grpo)) = (time("easy+medium"), time("grpo")) {
         if sft.training > 0.0 {
             let scored = (sft.training + sft.scoring).max(f64::MIN_POSITIVE);
@@ -126,7 +144,10 @@ fn headline_cards(data: &ReportData) -> Vec<Headline> {
             cards.push(Headline {
                 name: "GRPO gradient from medium".to_owned(),
                 value: format!("{}%", percent(filter.gradient[index])),
-                detail: format!("medium is {}% of the samples", percent(filter.samples[index])),
+                detail: format!(
+                    "medium is {}% of the samples",
+                    percent(filter.samples[index])
+                ),
             });
         }
     }
@@ -154,6 +175,7 @@ fn results(data: &ReportData) -> Markup {
     let table = &data.table;
     let steps = table.rows.iter().any(|row| row.step.is_some());
     let times = table.rows.iter().any(|row| row.seconds.is_some());
+    let formats = table.rows.iter().any(|row| row.format.is_some());
     let means = table.sets.iter().filter(|(_, ood)| *ood).count() > 1;
     html! {
         @if table.rows.is_empty() {
@@ -168,6 +190,7 @@ fn results(data: &ReportData) -> Markup {
                             th.number { (set) " " span.split { @if *ood { "OOD" } @else { "ID" } } }
                         }
                         @if means { th.number { "OOD mean" } }
+                        @if formats { th.number { "in format" } }
                         @if times { th.number { "training" } }
                     } }
                     tbody {
@@ -177,6 +200,9 @@ fn results(data: &ReportData) -> Markup {
                                 @if steps { td.number data-value=[row.step] { @if let Some(step) = row.step { (step) } } }
                                 @for cell in &row.cells { (estimate(cell.as_ref())) }
                                 @if means { (estimate(row.ood.as_ref())) }
+                                @if formats {
+                                    td.number data-value=[row.format] { @if let Some(f) = row.format { (percent(f)) } }
+                                }
                                 @if times {
                                     td.number data-value=[row.seconds] { @if let Some(s) = row.seconds { (duration(s)) } }
                                 }
@@ -261,7 +287,11 @@ fn gallery(bins: &[GalleryBin]) -> Markup {
 }
 
 fn sample_card(sample: &GallerySample) -> Markup {
-    let source = format!("data:{};base64,{}", sample.media_type, STANDARD.encode(&sample.image));
+    let source = format!(
+        "data:{};base64,{}",
+        sample.media_type,
+        STANDARD.encode(&sample.image)
+    );
     html! {
         div.sample {
             img src=(source) alt={ "sample: " (sample.answer) };

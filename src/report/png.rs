@@ -10,7 +10,7 @@ const SCALE: f32 = 2.0;
 
 /// Why a figure has no PNG.
 #[derive(Debug, thiserror::Error)]
-pub enum PngError {
+pub(crate) enum PngError {
     /// The SVG could not be read.
     #[error("the figure is not valid SVG: {0}")]
     Svg(#[from] resvg::usvg::Error),
@@ -28,17 +28,21 @@ pub enum PngError {
 }
 
 /// Draws SVG text to PNG bytes.
-pub struct Renderer {
+pub(crate) struct Renderer {
     options: Options<'static>,
 }
 
 impl Renderer {
     /// A renderer with the embedded font (Ubuntu Light, Ubuntu Font Licence 1.0).
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut fonts = Database::new();
         fonts.load_font_data(epaint_default_fonts::UBUNTU_LIGHT.to_vec());
         fonts.set_sans_serif_family("Ubuntu");
-        let options = Options { fontdb: Arc::new(fonts), font_family: "Ubuntu".to_owned(), ..Options::default() };
+        let options = Options {
+            fontdb: Arc::new(fonts),
+            font_family: "Ubuntu".to_owned(),
+            ..Options::default()
+        };
         Self { options }
     }
 
@@ -46,12 +50,18 @@ impl Renderer {
     ///
     /// # Errors
     /// [`PngError`].
-    pub fn png(&self, svg: &str) -> Result<Vec<u8>, PngError> {
+    pub(crate) fn png(&self, svg: &str) -> Result<Vec<u8>, PngError> {
         let tree = Tree::from_str(svg, &self.options)?;
         let (width, height) = (tree.size().width() * SCALE, tree.size().height() * SCALE);
         let (width, height) = (width.ceil() as u32, height.ceil() as u32);
         let mut pixels = Pixmap::new(width, height).ok_or(PngError::Size { width, height })?;
-        resvg::render(&tree, Transform::from_scale(SCALE, SCALE), &mut pixels.as_mut());
-        pixels.encode_png().map_err(|error| PngError::Encode(error.to_string()))
+        resvg::render(
+            &tree,
+            Transform::from_scale(SCALE, SCALE),
+            &mut pixels.as_mut(),
+        );
+        pixels
+            .encode_png()
+            .map_err(|error| PngError::Encode(error.to_string()))
     }
 }

@@ -2,7 +2,7 @@
 
 /// A linear axis.
 #[derive(Clone, Debug)]
-pub struct Scale {
+pub(crate) struct Scale {
     low: f64,
     high: f64,
     from: f64,
@@ -13,27 +13,43 @@ pub struct Scale {
 impl Scale {
     /// An axis from `low` to `high`, widened to round tick values, about `ticks` of them, drawn from pixel `from`
     /// to pixel `to`. An empty range is widened.
-    pub fn nice(low: f64, high: f64, ticks: usize, from: f64, to: f64) -> Self {
-        let high = if high - low < 1e-9 { low + 1e-2_f64.max(low.abs() * 0.1) } else { high };
+    pub(crate) fn nice(low: f64, high: f64, ticks: usize, from: f64, to: f64) -> Self {
+        let high = if high - low < 1e-9 {
+            low + 1e-2_f64.max(low.abs() * 0.1)
+        } else {
+            high
+        };
         let step = round_step((high - low) / ticks.max(1) as f64);
         let low = (low / step + 1e-9).floor() * step;
         let high = (high / step - 1e-9).ceil() * step;
-        Self { low, high, from, to, step }
+        Self {
+            low,
+            high,
+            from,
+            to,
+            step,
+        }
     }
 
     /// An axis exactly from `low` to `high`, with round ticks inside.
-    pub fn exact(low: f64, high: f64, ticks: usize, from: f64, to: f64) -> Self {
+    pub(crate) fn exact(low: f64, high: f64, ticks: usize, from: f64, to: f64) -> Self {
         let high = if high > low { high } else { low + 1.0 };
-        Self { low, high, from, to, step: round_step((high - low) / ticks.max(1) as f64) }
+        Self {
+            low,
+            high,
+            from,
+            to,
+            step: round_step((high - low) / ticks.max(1) as f64),
+        }
     }
 
     /// The pixel of a value.
-    pub fn at(&self, value: f64) -> f64 {
+    pub(crate) fn at(&self, value: f64) -> f64 {
         self.from + (value - self.low) / (self.high - self.low) * (self.to - self.from)
     }
 
     /// The round values inside the axis.
-    pub fn ticks(&self) -> Vec<f64> {
+    pub(crate) fn ticks(&self) -> Vec<f64> {
         let first = (self.low / self.step - 1e-9).ceil() as i64;
         let last = (self.high / self.step + 1e-9).floor() as i64;
         (first..=last).map(|tick| tick as f64 * self.step).collect()
@@ -44,22 +60,29 @@ impl Scale {
 fn round_step(raw: f64) -> f64 {
     let power = 10f64.powf(raw.log10().floor());
     let lead = raw / power;
-    let lead = [1.0, 2.0, 5.0].into_iter().find(|&round| lead <= round + 1e-9).unwrap_or(10.0);
+    let lead = [1.0, 2.0, 5.0]
+        .into_iter()
+        .find(|&round| lead <= round + 1e-9)
+        .unwrap_or(10.0);
     lead * power
 }
 
 /// A tick's label, without needless decimals.
-pub fn tick_label(value: f64) -> String {
-    if (value - value.round()).abs() < 1e-9 { format!("{value:.0}") } else { format!("{value:.1}") }
+pub(crate) fn tick_label(value: f64) -> String {
+    if (value - value.round()).abs() < 1e-9 {
+        format!("{value:.0}")
+    } else {
+        format!("{value:.1}")
+    }
 }
 
 /// A fraction in percent with one decimal.
-pub fn percent(fraction: f64) -> String {
+pub(crate) fn percent(fraction: f64) -> String {
     format!("{:.1}", fraction * 100.0)
 }
 
 /// A difference of fractions in points, with its sign (a real minus).
-pub fn points(difference: f64) -> String {
+pub(crate) fn points(difference: f64) -> String {
     let text = format!("{:.1}", (difference * 100.0).abs());
     match (text == "0.0", difference < 0.0) {
         (true, _) => "±0.0".to_owned(),
@@ -69,7 +92,7 @@ pub fn points(difference: f64) -> String {
 }
 
 /// Seconds in the unit a person would take: `0.8 s`, `42 s`, `4 min 10 s`, `2 h 5 min`.
-pub fn duration(seconds: f64) -> String {
+pub(crate) fn duration(seconds: f64) -> String {
     if seconds < 9.95 {
         return format!("{seconds:.1} s");
     }
@@ -104,12 +127,28 @@ mod tests {
 
     #[test]
     fn durations_are_in_the_unit_a_person_would_take() {
-        let shown: Vec<String> = [0.04, 0.8, 42.4, 59.6, 250.0, 7500.0].into_iter().map(duration).collect();
-        assert_eq!(shown, ["0.0 s", "0.8 s", "42 s", "1 min 0 s", "4 min 10 s", "2 h 5 min"]);
+        let shown: Vec<String> = [0.04, 0.8, 42.4, 59.6, 250.0, 7500.0]
+            .into_iter()
+            .map(duration)
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                "0.0 s",
+                "0.8 s",
+                "42 s",
+                "1 min 0 s",
+                "4 min 10 s",
+                "2 h 5 min"
+            ]
+        );
     }
 
     #[test]
     fn differences_carry_their_sign() {
-        assert_eq!([0.0431, -0.2212, 0.0001].map(points), ["+4.3", "−22.1", "±0.0"]);
+        assert_eq!(
+            [0.0431, -0.2212, 0.0001].map(points),
+            ["+4.3", "−22.1", "±0.0"]
+        );
     }
 }

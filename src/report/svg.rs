@@ -6,7 +6,7 @@ use super::theme::{Ink, Theme};
 
 /// Where text is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Anchor {
+pub(crate) enum Anchor {
     /// Text begins at x.
     Start,
     /// Text is centred on x.
@@ -17,37 +17,42 @@ pub enum Anchor {
 
 /// How text looks.
 #[derive(Clone, Copy, Debug)]
-pub struct Style {
+pub(crate) struct Style {
     /// Size in pixels.
-    pub size: f64,
+    pub(crate) size: f64,
     /// Where it is held.
-    pub anchor: Anchor,
+    pub(crate) anchor: Anchor,
     /// Its colour.
-    pub ink: Ink,
+    pub(crate) ink: Ink,
     /// Heavier.
-    pub bold: bool,
+    pub(crate) bold: bool,
 }
 
 impl Style {
     /// Text of `size` pixels that begins at its point.
-    pub fn new(size: f64, ink: Ink) -> Self {
-        Self { size, anchor: Anchor::Start, ink, bold: false }
+    pub(crate) fn new(size: f64, ink: Ink) -> Self {
+        Self {
+            size,
+            anchor: Anchor::Start,
+            ink,
+            bold: false,
+        }
     }
 
     /// Centred.
-    pub fn middle(mut self) -> Self {
+    pub(crate) fn middle(mut self) -> Self {
         self.anchor = Anchor::Middle;
         self
     }
 
     /// Ending at its point.
-    pub fn end(mut self) -> Self {
+    pub(crate) fn end(mut self) -> Self {
         self.anchor = Anchor::End;
         self
     }
 
     /// Heavier.
-    pub fn bold(mut self) -> Self {
+    pub(crate) fn bold(mut self) -> Self {
         self.bold = true;
         self
     }
@@ -55,19 +60,19 @@ impl Style {
 
 /// A rectangle's place.
 #[derive(Clone, Copy, Debug)]
-pub struct Rect {
+pub(crate) struct Rect {
     /// Left.
-    pub x: f64,
+    pub(crate) x: f64,
     /// Top.
-    pub y: f64,
+    pub(crate) y: f64,
     /// Width.
-    pub w: f64,
+    pub(crate) w: f64,
     /// Height.
-    pub h: f64,
+    pub(crate) h: f64,
 }
 
 /// A drawing under construction; y goes down, units are pixels.
-pub struct Svg {
+pub(crate) struct Svg {
     width: f64,
     height: f64,
     theme: Theme,
@@ -77,56 +82,89 @@ pub struct Svg {
 
 impl Svg {
     /// An empty drawing. `title` is what a screen reader says.
-    pub fn new(width: f64, height: f64, title: &str, theme: Theme) -> Self {
-        Self { width, height, theme, title: title.to_owned(), body: String::new() }
+    pub(crate) fn new(width: f64, height: f64, title: &str, theme: Theme) -> Self {
+        Self {
+            width,
+            height,
+            theme,
+            title: title.to_owned(),
+            body: String::new(),
+        }
     }
 
     /// A filled rectangle with corners of radius 2.
-    pub fn rect(&mut self, at: Rect, ink: Ink) {
+    pub(crate) fn rect(&mut self, at: Rect, ink: Ink) {
         self.rect_with(at, ink, "");
     }
 
     /// A filled rectangle with further attributes.
-    pub fn rect_with(&mut self, at: Rect, ink: Ink, attributes: &str) {
+    pub(crate) fn rect_with(&mut self, at: Rect, ink: Ink, attributes: &str) {
         let fill = self.theme.colour(ink);
         let (x, y, w, h) = (n(at.x), n(at.y), n(at.w.max(0.0)), n(at.h.max(0.0)));
-        let _ = writeln!(self.body, r#"<rect x="{x}" y="{y}" width="{w}" height="{h}" rx="2" fill="{fill}" {attributes}/>"#);
+        let _ = writeln!(
+            self.body,
+            r#"<rect x="{x}" y="{y}" width="{w}" height="{h}" rx="2" fill="{fill}" {attributes}/>"#
+        );
     }
 
     /// A rectangle with a border.
-    pub fn frame(&mut self, at: Rect, fill: Ink, border: Ink) {
+    pub(crate) fn frame(&mut self, at: Rect, fill: Ink, border: Ink) {
         let stroke = self.theme.colour(border);
-        self.rect_with(at, fill, &format!(r#"stroke="{stroke}" stroke-width="1.25""#));
+        self.rect_with(
+            at,
+            fill,
+            &format!(r#"stroke="{stroke}" stroke-width="1.25""#),
+        );
     }
 
     /// A rectangle filled with diagonal lines of `ink`.
-    pub fn hatched(&mut self, at: Rect, ink: Ink) {
+    pub(crate) fn hatched(&mut self, at: Rect, ink: Ink) {
         self.rect_with(at, ink, r#"fill-opacity="0.22""#);
         let mut lines = String::new();
         let step = 6.0;
         let mut offset = step;
         while offset < at.w + at.h {
-            let (x0, y0) = if offset <= at.h { (0.0, offset) } else { (offset - at.h, at.h) };
-            let (x1, y1) = if offset <= at.w { (offset, 0.0) } else { (at.w, offset - at.w) };
-            let _ = write!(lines, "M{} {}L{} {}", n(at.x + x0), n(at.y + y0), n(at.x + x1), n(at.y + y1));
+            let (x0, y0) = if offset <= at.h {
+                (0.0, offset)
+            } else {
+                (offset - at.h, at.h)
+            };
+            let (x1, y1) = if offset <= at.w {
+                (offset, 0.0)
+            } else {
+                (at.w, offset - at.w)
+            };
+            let _ = write!(
+                lines,
+                "M{} {}L{} {}",
+                n(at.x + x0),
+                n(at.y + y0),
+                n(at.x + x1),
+                n(at.y + y1)
+            );
             offset += step;
         }
         self.path(&lines, ink, 1.25, "");
     }
 
     /// A straight line.
-    pub fn line(&mut self, from: (f64, f64), to: (f64, f64), ink: Ink, width: f64) {
-        self.path(&format!("M{} {}L{} {}", n(from.0), n(from.1), n(to.0), n(to.1)), ink, width, "");
+    pub(crate) fn line(&mut self, from: (f64, f64), to: (f64, f64), ink: Ink, width: f64) {
+        self.path(
+            &format!("M{} {}L{} {}", n(from.0), n(from.1), n(to.0), n(to.1)),
+            ink,
+            width,
+            "",
+        );
     }
 
     /// A dashed straight line.
-    pub fn dashed(&mut self, from: (f64, f64), to: (f64, f64), ink: Ink) {
+    pub(crate) fn dashed(&mut self, from: (f64, f64), to: (f64, f64), ink: Ink) {
         let path = format!("M{} {}L{} {}", n(from.0), n(from.1), n(to.0), n(to.1));
         self.path(&path, ink, 1.25, r#"stroke-dasharray="5 4""#);
     }
 
     /// A stroked path with further attributes.
-    pub fn path(&mut self, path: &str, ink: Ink, width: f64, attributes: &str) {
+    pub(crate) fn path(&mut self, path: &str, ink: Ink, width: f64, attributes: &str) {
         let stroke = self.theme.colour(ink);
         let width = n(width);
         let _ = writeln!(
@@ -136,37 +174,48 @@ impl Svg {
     }
 
     /// A line through points.
-    pub fn polyline(&mut self, points: &[(f64, f64)], ink: Ink, width: f64) {
+    pub(crate) fn polyline(&mut self, points: &[(f64, f64)], ink: Ink, width: f64) {
         self.path(&joined(points), ink, width, r#"stroke-linecap="round""#);
     }
 
     /// A filled shape.
-    pub fn area(&mut self, points: &[(f64, f64)], ink: Ink, opacity: f64) {
+    pub(crate) fn area(&mut self, points: &[(f64, f64)], ink: Ink, opacity: f64) {
         let (fill, path, opacity) = (self.theme.colour(ink), joined(points), n(opacity));
-        let _ = writeln!(self.body, r#"<path d="{path}Z" fill="{fill}" fill-opacity="{opacity}"/>"#);
+        let _ = writeln!(
+            self.body,
+            r#"<path d="{path}Z" fill="{fill}" fill-opacity="{opacity}"/>"#
+        );
     }
 
     /// A dot with a rim of the paper's colour.
-    pub fn dot(&mut self, at: (f64, f64), ink: Ink) {
+    pub(crate) fn dot(&mut self, at: (f64, f64), ink: Ink) {
         let (fill, rim) = (self.theme.colour(ink), self.theme.colour(Ink::Paper));
         let (x, y) = (n(at.0), n(at.1));
-        let _ = writeln!(self.body, r#"<circle cx="{x}" cy="{y}" r="3.6" fill="{fill}" stroke="{rim}" stroke-width="1.2"/>"#);
+        let _ = writeln!(
+            self.body,
+            r#"<circle cx="{x}" cy="{y}" r="3.6" fill="{fill}" stroke="{rim}" stroke-width="1.2"/>"#
+        );
     }
 
     /// A horizontal whisker from `low` to `high` at `y`, with end caps.
-    pub fn whisker_x(&mut self, low: f64, high: f64, y: f64, ink: Ink) {
+    pub(crate) fn whisker_x(&mut self, low: f64, high: f64, y: f64, ink: Ink) {
         let (a, b) = (n(low), n(high));
         let (y0, y, y1) = (n(y - 3.0), n(y), n(y + 3.0));
-        self.path(&format!("M{a} {y}L{b} {y}M{a} {y0}L{a} {y1}M{b} {y0}L{b} {y1}"), ink, 1.3, "");
+        self.path(
+            &format!("M{a} {y}L{b} {y}M{a} {y0}L{a} {y1}M{b} {y0}L{b} {y1}"),
+            ink,
+            1.3,
+            "",
+        );
     }
 
     /// Text on its baseline.
-    pub fn text(&mut self, at: (f64, f64), style: Style, text: &str) {
+    pub(crate) fn text(&mut self, at: (f64, f64), style: Style, text: &str) {
         self.text_with(at, style, text, "");
     }
 
     /// Text turned a quarter to the left, centred on its point.
-    pub fn text_up(&mut self, at: (f64, f64), style: Style, text: &str) {
+    pub(crate) fn text_up(&mut self, at: (f64, f64), style: Style, text: &str) {
         let turn = format!(r#"transform="rotate(-90 {} {})""#, n(at.0), n(at.1));
         self.text_with(at, style, text, &turn);
     }
@@ -177,7 +226,11 @@ impl Svg {
             Anchor::Middle => "middle",
             Anchor::End => "end",
         };
-        let weight = if style.bold { r#"font-weight="600" "# } else { "" };
+        let weight = if style.bold {
+            r#"font-weight="600" "#
+        } else {
+            ""
+        };
         let (x, y, size) = (n(at.0), n(at.1), n(style.size));
         let fill = self.theme.colour(style.ink);
         let text = escape(text);
@@ -188,14 +241,17 @@ impl Svg {
     }
 
     /// The finished drawing.
-    pub fn finish(self) -> String {
+    pub(crate) fn finish(self) -> String {
         let (width, height, title) = (n(self.width), n(self.height), escape(&self.title));
         let size = match self.theme {
             Theme::File => format!(r#"width="{width}" height="{height}" "#),
             Theme::Page => String::new(),
         };
         let paper = match self.theme {
-            Theme::File => format!("<rect width=\"{width}\" height=\"{height}\" fill=\"{}\"/>\n", Ink::Paper.light()),
+            Theme::File => format!(
+                "<rect width=\"{width}\" height=\"{height}\" fill=\"{}\"/>\n",
+                Ink::Paper.light()
+            ),
             Theme::Page => String::new(),
         };
         format!(
@@ -208,16 +264,17 @@ impl Svg {
 }
 
 /// About how wide `text` is at `size` pixels: the mean advance of common sans-serif faces.
-pub fn text_width(text: &str, size: f64) -> f64 {
-    let units: f64 = text
-        .chars()
-        .map(|c| match c {
-            'i' | 'j' | 'l' | 't' | 'f' | 'r' | '.' | ',' | ':' | ' ' | '[' | ']' | '/' | '|' => 0.33,
-            'm' | 'w' | 'M' | 'W' => 0.84,
-            'A'..='Z' => 0.66,
-            _ => 0.56,
-        })
-        .sum();
+pub(crate) fn text_width(text: &str, size: f64) -> f64 {
+    let units: f64 =
+        text.chars()
+            .map(|c| match c {
+                'i' | 'j' | 'l' | 't' | 'f' | 'r' | '.' | ',' | ':' | ' ' | '[' | ']' | '/'
+                | '|' => 0.33,
+                'm' | 'w' | 'M' | 'W' => 0.84,
+                'A'..='Z' => 0.66,
+                _ => 0.56,
+            })
+            .sum();
     units * size
 }
 
@@ -225,18 +282,31 @@ pub fn text_width(text: &str, size: f64) -> f64 {
 fn n(value: f64) -> String {
     let text = format!("{value:.2}");
     let text = text.trim_end_matches('0').trim_end_matches('.');
-    if text == "-0" { "0".to_owned() } else { text.to_owned() }
+    if text == "-0" {
+        "0".to_owned()
+    } else {
+        text.to_owned()
+    }
 }
 
 fn joined(points: &[(f64, f64)]) -> String {
     let mut path = String::new();
     for (index, (x, y)) in points.iter().enumerate() {
-        let _ = write!(path, "{}{} {}", if index == 0 { 'M' } else { 'L' }, n(*x), n(*y));
+        let _ = write!(
+            path,
+            "{}{} {}",
+            if index == 0 { 'M' } else { 'L' },
+            n(*x),
+            n(*y)
+        );
     }
     path
 }
 
 /// Text as it stands inside XML.
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }

@@ -3,7 +3,7 @@
 
 /// What a mark is, by role: the theme says which colour that is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ink {
+pub(crate) enum Ink {
     /// Behind everything.
     Paper,
     /// Titles, values.
@@ -32,7 +32,7 @@ pub enum Ink {
 
 impl Ink {
     /// All, for the style sheet.
-    pub const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Paper,
         Self::Text,
         Self::Muted,
@@ -48,7 +48,7 @@ impl Ink {
     ];
 
     /// Name of its variable in the style sheet.
-    pub fn variable(self) -> &'static str {
+    pub(crate) fn variable(self) -> &'static str {
         match self {
             Self::Paper => "--paper",
             Self::Text => "--text",
@@ -66,7 +66,7 @@ impl Ink {
     }
 
     /// Its colour on a light page.
-    pub fn light(self) -> &'static str {
+    pub(crate) fn light(self) -> &'static str {
         match self {
             Self::Paper => "#ffffff",
             Self::Text => "#1b1f24",
@@ -84,7 +84,7 @@ impl Ink {
     }
 
     /// Its colour on a dark page.
-    pub fn dark(self) -> &'static str {
+    pub(crate) fn dark(self) -> &'static str {
         match self {
             Self::Paper => "#14171b",
             Self::Text => "#e8ebee",
@@ -104,7 +104,7 @@ impl Ink {
 
 /// Where a figure is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Theme {
+pub(crate) enum Theme {
     /// A file of its own: light colours on white, written out.
     File,
     /// Inside the page: colours are variables of its style sheet, so that they follow light and dark.
@@ -113,7 +113,7 @@ pub enum Theme {
 
 impl Theme {
     /// The text of a colour attribute.
-    pub fn colour(self, ink: Ink) -> String {
+    pub(crate) fn colour(self, ink: Ink) -> String {
         match self {
             Self::File => ink.light().to_owned(),
             Self::Page => format!("var({})", ink.variable()),
@@ -122,7 +122,7 @@ impl Theme {
 }
 
 /// The colour of an arm or bin, by name; any other takes the `index`-th further colour.
-pub fn ink_of(name: &str, index: usize) -> Ink {
+pub(crate) fn ink_of(name: &str, index: usize) -> Ink {
     let last = name.rsplit('/').next().unwrap_or(name);
     let base = last.split([' ', '[']).next().unwrap_or(last);
     match base {
@@ -133,6 +133,13 @@ pub fn ink_of(name: &str, index: usize) -> Ink {
         "grpo" => Ink::Purple,
         "all" | "cold_start" | "base" => Ink::Grey,
         _ if base.starts_with("random") => Ink::Grey,
-        _ => [Ink::Sky, Ink::Blue, Ink::Orange, Ink::Green, Ink::Purple, Ink::Vermilion][index % 6],
+        _ => [
+            Ink::Sky,
+            Ink::Blue,
+            Ink::Orange,
+            Ink::Green,
+            Ink::Purple,
+            Ink::Vermilion,
+        ][index % 6],
     }
 }

@@ -12,45 +12,102 @@ const BOTTOM: f64 = 300.0;
 const COLUMNS: usize = 40;
 
 pub(super) fn draw(data: &ReportData, theme: Theme) -> Option<Figure> {
-    let filter = data.filter.as_ref().filter(|filter| !filter.bins.is_empty())?;
-    let mut svg = Svg::new(WIDTH, 344.0, "Share of the policy gradient by difficulty", theme);
-    heading(&mut svg, "The implicit filter: where GRPO's gradient comes from");
-    let inks: Vec<Ink> = filter.bins.iter().enumerate().map(|(index, bin)| ink_of(bin, index)).collect();
-    let entries: Vec<(String, Ink)> = filter.bins.iter().cloned().zip(inks.iter().copied()).collect();
+    let filter = data
+        .filter
+        .as_ref()
+        .filter(|filter| !filter.bins.is_empty())?;
+    let mut svg = Svg::new(
+        WIDTH,
+        344.0,
+        "Share of the policy gradient by difficulty",
+        theme,
+    );
+    heading(
+        &mut svg,
+        "The implicit filter: where GRPO's gradient comes from",
+    );
+    let inks: Vec<Ink> = filter
+        .bins
+        .iter()
+        .enumerate()
+        .map(|(index, bin)| ink_of(bin, index))
+        .collect();
+    let entries: Vec<(String, Ink)> = filter
+        .bins
+        .iter()
+        .cloned()
+        .zip(inks.iter().copied())
+        .collect();
     legend(&mut svg, 16.0, 50.0, &entries);
     columns(&mut svg, filter, &inks);
     if filter.steps.len() > 1 {
         over_steps(&mut svg, filter, &inks);
     }
     let of = |shares: &[f64], bin: &str| {
-        filter.bins.iter().position(|name| name == bin).and_then(|index| shares.get(index)).copied()
+        filter
+            .bins
+            .iter()
+            .position(|name| name == bin)
+            .and_then(|index| shares.get(index))
+            .copied()
     };
-    let medium = of(&filter.gradient, "medium").zip(of(&filter.samples, "medium")).map_or(String::new(), |(g, s)| {
-        format!(" Medium samples are {}% of the data and {}% of the gradient.", percent(s), percent(g))
-    });
+    let medium = of(&filter.gradient, "medium")
+        .zip(of(&filter.samples, "medium"))
+        .map_or(String::new(), |(g, s)| {
+            format!(
+                " Medium samples are {}% of the data and {}% of the gradient.",
+                percent(s),
+                percent(g)
+            )
+        });
     Some(Figure {
         name: "implicit-filter",
-        caption: format!("A group whose answers are all right or all wrong has no advantage and teaches nothing.{medium}"),
+        caption: format!(
+            "A group whose answers are all right or all wrong has no advantage and teaches nothing.{medium}"
+        ),
         svg: svg.finish(),
     })
 }
 
 /// Two stacked columns: the samples and the gradient of the whole run.
 fn columns(svg: &mut Svg, filter: &ImplicitFilter, inks: &[Ink]) {
-    for (x, name, shares) in [(40.0, "samples", &filter.samples), (150.0, "gradient", &filter.gradient)] {
+    for (x, name, shares) in [
+        (40.0, "samples", &filter.samples),
+        (150.0, "gradient", &filter.gradient),
+    ] {
         let mut y = BOTTOM;
         let width = 64.0;
         for (share, ink) in shares.iter().zip(inks) {
             let h = share * (BOTTOM - TOP);
             y -= h;
-            svg.rect(Rect { x, y: y + 0.75, w: width, h: h - 1.5 }, *ink);
+            svg.rect(
+                Rect {
+                    x,
+                    y: y + 0.75,
+                    w: width,
+                    h: h - 1.5,
+                },
+                *ink,
+            );
             if h > 16.0 {
-                svg.text((x + width / 2.0, y + h / 2.0 + 4.0), Style::new(LABEL, Ink::Paper).middle().bold(), &percent(*share));
+                svg.text(
+                    (x + width / 2.0, y + h / 2.0 + 4.0),
+                    Style::new(LABEL, Ink::Paper).middle().bold(),
+                    &percent(*share),
+                );
             }
         }
-        svg.text((x + width / 2.0, BOTTOM + 18.0), label(Ink::Text).middle(), name);
+        svg.text(
+            (x + width / 2.0, BOTTOM + 18.0),
+            label(Ink::Text).middle(),
+            name,
+        );
     }
-    svg.text((40.0, TOP - 12.0), Style::new(LABEL, Ink::Muted).bold(), "Whole run, %");
+    svg.text(
+        (40.0, TOP - 12.0),
+        Style::new(LABEL, Ink::Muted).bold(),
+        "Whole run, %",
+    );
 }
 
 /// Stacked areas over the steps, with the share of groups that had an advantage as a line.
@@ -60,27 +117,61 @@ fn over_steps(svg: &mut Svg, filter: &ImplicitFilter, inks: &[Ink]) {
     let last = filter.steps.last().map_or(1, |step| step.step).max(1);
     let x = Scale::exact(0.0, last as f64, 6, left, right);
     let y = Scale::exact(0.0, 1.0, 5, BOTTOM, TOP);
-    svg.text((left, TOP - 12.0), Style::new(LABEL, Ink::Muted).bold(), "Share of the gradient over training, %");
+    svg.text(
+        (left, TOP - 12.0),
+        Style::new(LABEL, Ink::Muted).bold(),
+        "Share of the gradient over training, %",
+    );
     let mut below = vec![0.0; groups.len()];
     for (index, ink) in inks.iter().enumerate() {
-        let above: Vec<f64> = groups.iter().zip(&below).map(|(group, base)| base + group.shares[index]).collect();
-        let upper = groups.iter().zip(&above).map(|(group, value)| (x.at(group.step as f64), y.at(*value)));
-        let lower = groups.iter().zip(&below).rev().map(|(group, value)| (x.at(group.step as f64), y.at(*value)));
+        let above: Vec<f64> = groups
+            .iter()
+            .zip(&below)
+            .map(|(group, base)| base + group.shares[index])
+            .collect();
+        let upper = groups
+            .iter()
+            .zip(&above)
+            .map(|(group, value)| (x.at(group.step as f64), y.at(*value)));
+        let lower = groups
+            .iter()
+            .zip(&below)
+            .rev()
+            .map(|(group, value)| (x.at(group.step as f64), y.at(*value)));
         svg.area(&upper.chain(lower).collect::<Vec<_>>(), *ink, 0.92);
         below = above;
     }
     for tick in y.ticks() {
-        svg.text((left - 8.0, y.at(tick) + 4.0), small(Ink::Muted).end(), &tick_label(tick * 100.0));
+        svg.text(
+            (left - 8.0, y.at(tick) + 4.0),
+            small(Ink::Muted).end(),
+            &tick_label(tick * 100.0),
+        );
     }
     for tick in x.ticks() {
-        svg.text((x.at(tick), BOTTOM + 18.0), small(Ink::Muted).middle(), &tick_label(tick));
+        svg.text(
+            (x.at(tick), BOTTOM + 18.0),
+            small(Ink::Muted).middle(),
+            &tick_label(tick),
+        );
     }
-    svg.text(((left + right) / 2.0, BOTTOM + 36.0), small(Ink::Muted).middle(), "training step");
-    let active: Vec<(f64, f64)> = groups.iter().map(|group| (x.at(group.step as f64), y.at(group.active))).collect();
+    svg.text(
+        ((left + right) / 2.0, BOTTOM + 36.0),
+        small(Ink::Muted).middle(),
+        "training step",
+    );
+    let active: Vec<(f64, f64)> = groups
+        .iter()
+        .map(|group| (x.at(group.step as f64), y.at(group.active)))
+        .collect();
     svg.polyline(&active, Ink::Text, 2.0);
     if let Some(end) = active.last() {
         svg.text((right + 8.0, end.1), label(Ink::Text).bold(), "groups with");
-        svg.text((right + 8.0, end.1 + 15.0), label(Ink::Text).bold(), "an advantage");
+        svg.text(
+            (right + 8.0, end.1 + 15.0),
+            label(Ink::Text).bold(),
+            "an advantage",
+        );
     }
 }
 
@@ -90,13 +181,22 @@ fn averaged(steps: &[FilterStep], bins: usize) -> Vec<FilterStep> {
     steps
         .chunks(size)
         .filter_map(|chunk| {
-            let with: Vec<&FilterStep> = chunk.iter().filter(|step| step.shares.iter().sum::<f64>() > 0.0).collect();
+            let with: Vec<&FilterStep> = chunk
+                .iter()
+                .filter(|step| step.shares.iter().sum::<f64>() > 0.0)
+                .collect();
             let step = chunk[chunk.len() / 2].step;
             let active = chunk.iter().map(|step| step.active).sum::<f64>() / chunk.len() as f64;
             let shares = (0..bins)
-                .map(|bin| with.iter().map(|step| step.shares[bin]).sum::<f64>() / with.len() as f64)
+                .map(|bin| {
+                    with.iter().map(|step| step.shares[bin]).sum::<f64>() / with.len() as f64
+                })
                 .collect();
-            (!with.is_empty()).then_some(FilterStep { step, shares, active })
+            (!with.is_empty()).then_some(FilterStep {
+                step,
+                shares,
+                active,
+            })
         })
         .collect()
 }

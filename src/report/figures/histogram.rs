@@ -21,24 +21,47 @@ pub(super) fn draw(data: &ReportData, theme: Theme) -> Option<Figure> {
     heading(&mut svg, "Pass rate of the training samples");
     let mut shares: BTreeMap<&str, u64> = BTreeMap::new();
     for bar in &rates.counts {
-        *shares.entry(bar.bin.as_deref().unwrap_or("no bin")).or_default() += bar.samples;
+        *shares
+            .entry(bar.bin.as_deref().unwrap_or("no bin"))
+            .or_default() += bar.samples;
     }
-    let names = rates.bins.iter().map(String::as_str).chain(shares.contains_key("no bin").then_some("no bin"));
+    let names = rates
+        .bins
+        .iter()
+        .map(String::as_str)
+        .chain(shares.contains_key("no bin").then_some("no bin"));
     let entries: Vec<(String, Ink)> = names
         .enumerate()
         .map(|(index, bin)| {
             let share = *shares.get(bin).unwrap_or(&0);
-            (format!("{bin} {share} ({}%)", percent(share as f64 / total as f64)), ink(bin, index))
+            (
+                format!("{bin} {share} ({}%)", percent(share as f64 / total as f64)),
+                ink(bin, index),
+            )
         })
         .collect();
     legend(&mut svg, 16.0, 50.0, &entries);
 
     let left = 64.0;
-    let most = rates.counts.iter().map(|bar| bar.samples).max().unwrap_or(1);
+    let most = rates
+        .counts
+        .iter()
+        .map(|bar| bar.samples)
+        .max()
+        .unwrap_or(1);
     let y = Scale::nice(0.0, most as f64, 4, BOTTOM, TOP);
     for tick in y.ticks() {
-        svg.line((left, y.at(tick)), (WIDTH - 16.0, y.at(tick)), Ink::Grid, 1.0);
-        svg.text((left - 8.0, y.at(tick) + 4.0), small(Ink::Muted).end(), &tick_label(tick));
+        svg.line(
+            (left, y.at(tick)),
+            (WIDTH - 16.0, y.at(tick)),
+            Ink::Grid,
+            1.0,
+        );
+        svg.text(
+            (left - 8.0, y.at(tick) + 4.0),
+            small(Ink::Muted).end(),
+            &tick_label(tick),
+        );
     }
     let slot = (WIDTH - 16.0 - left) / f64::from(rates.n + 1);
     let present: BTreeMap<u32, _> = rates.counts.iter().map(|bar| (bar.correct, bar)).collect();
@@ -47,28 +70,65 @@ pub(super) fn draw(data: &ReportData, theme: Theme) -> Option<Figure> {
     for correct in 0..=rates.n {
         let middle = left + slot * (f64::from(correct) + 0.5);
         if correct % every == 0 || correct == rates.n {
-            svg.text((middle, BOTTOM + 18.0), label(Ink::Text).middle(), &format!("{correct}/{}", rates.n));
+            svg.text(
+                (middle, BOTTOM + 18.0),
+                label(Ink::Text).middle(),
+                &format!("{correct}/{}", rates.n),
+            );
         }
-        let Some(bar) = present.get(&correct) else { continue };
+        let Some(bar) = present.get(&correct) else {
+            continue;
+        };
         let bin = bar.bin.as_deref().unwrap_or("no bin");
-        let index = rates.bins.iter().position(|name| name == bin).unwrap_or(rates.bins.len());
+        let index = rates
+            .bins
+            .iter()
+            .position(|name| name == bin)
+            .unwrap_or(rates.bins.len());
         let top = y.at(bar.samples as f64);
         let w = (slot * 0.78).min(64.0);
-        svg.rect(Rect { x: middle - w / 2.0, y: top, w, h: BOTTOM - top }, ink(bin, index));
+        svg.rect(
+            Rect {
+                x: middle - w / 2.0,
+                y: top,
+                w,
+                h: BOTTOM - top,
+            },
+            ink(bin, index),
+        );
         if slot > 34.0 {
-            svg.text((middle, top - 6.0), small(Ink::Muted).middle(), &bar.samples.to_string());
+            svg.text(
+                (middle, top - 6.0),
+                small(Ink::Muted).middle(),
+                &bar.samples.to_string(),
+            );
         }
     }
     let middle = left + (WIDTH - 16.0 - left) / 2.0;
-    svg.text((middle, BOTTOM + 42.0), small(Ink::Muted).middle(), "right answers / sampled answers");
-    svg.text_up((16.0 + LABEL / 2.0, (TOP + BOTTOM) / 2.0), small(Ink::Muted).middle(), "samples");
+    svg.text(
+        (middle, BOTTOM + 42.0),
+        small(Ink::Muted).middle(),
+        "right answers / sampled answers",
+    );
+    svg.text_up(
+        (16.0 + LABEL / 2.0, (TOP + BOTTOM) / 2.0),
+        small(Ink::Muted).middle(),
+        "samples",
+    );
     Some(Figure {
         name: "pass-rates",
-        caption: format!("{total} training samples by how many of {} sampled answers were right.", rates.n),
+        caption: format!(
+            "{total} training samples by how many of {} sampled answers were right.",
+            rates.n
+        ),
         svg: svg.finish(),
     })
 }
 
 fn ink(bin: &str, index: usize) -> Ink {
-    if bin == "no bin" { Ink::Grid } else { ink_of(bin, index) }
+    if bin == "no bin" {
+        Ink::Grid
+    } else {
+        ink_of(bin, index)
+    }
 }

@@ -12,17 +12,17 @@ use super::svg::{Style, Svg};
 use super::theme::{Ink, Theme};
 
 /// A drawn figure.
-pub struct Figure {
+pub(crate) struct Figure {
     /// Name of its files, without extension, and its anchor in the page.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// What is to be seen, for the page's caption.
-    pub caption: String,
+    pub(crate) caption: String,
     /// SVG text.
-    pub svg: String,
+    pub(crate) svg: String,
 }
 
 /// Every figure that the data has something for, in the order of the page.
-pub fn all(data: &ReportData, theme: Theme) -> Vec<Figure> {
+pub(crate) fn all(data: &ReportData, theme: Theme) -> Vec<Figure> {
     [
         accuracy::draw(data, theme),
         curves::draw(data, theme),
@@ -59,7 +59,15 @@ fn small(ink: Ink) -> Style {
 fn legend(svg: &mut Svg, x: f64, y: f64, entries: &[(String, Ink)]) {
     let mut x = x;
     for (name, ink) in entries {
-        svg.rect(super::svg::Rect { x, y: y - 9.0, w: 11.0, h: 11.0 }, *ink);
+        svg.rect(
+            super::svg::Rect {
+                x,
+                y: y - 9.0,
+                w: 11.0,
+                h: 11.0,
+            },
+            *ink,
+        );
         svg.text((x + 16.0, y), label(Ink::Text), name);
         x += 16.0 + super::svg::text_width(name, LABEL) + 18.0;
     }

@@ -17,28 +17,77 @@ pub(super) fn draw(data: &ReportData, theme: Theme) -> Option<Figure> {
     let height = TOP + ROW * data.times.len() as f64 + 58.0;
     let mut svg = Svg::new(WIDTH, height, "Training time by arm", theme);
     heading(&mut svg, "Training time");
-    let left = 16.0 + data.times.iter().map(|time| text_width(&time.arm, LABEL)).fold(60.0, f64::max) + 12.0;
+    let left = 16.0
+        + data
+            .times
+            .iter()
+            .map(|time| text_width(&time.arm, LABEL))
+            .fold(60.0, f64::max)
+        + 12.0;
     let longest = data.times.iter().map(total).fold(0.0, f64::max);
-    let (unit, seconds) = if longest > 180.0 { ("minutes", 60.0) } else { ("seconds", 1.0) };
+    let (unit, seconds) = if longest > 180.0 {
+        ("minutes", 60.0)
+    } else {
+        ("seconds", 1.0)
+    };
     let scale = Scale::exact(0.0, longest / seconds, 6, left, WIDTH - 190.0);
     let bottom = TOP + ROW * data.times.len() as f64;
     for tick in scale.ticks() {
-        svg.line((scale.at(tick), TOP), (scale.at(tick), bottom), Ink::Grid, 1.0);
-        svg.text((scale.at(tick), bottom + 17.0), small(Ink::Muted).middle(), &tick_label(tick));
+        svg.line(
+            (scale.at(tick), TOP),
+            (scale.at(tick), bottom),
+            Ink::Grid,
+            1.0,
+        );
+        svg.text(
+            (scale.at(tick), bottom + 17.0),
+            small(Ink::Muted).middle(),
+            &tick_label(tick),
+        );
     }
     svg.text((left, bottom + 38.0), small(Ink::Muted), unit);
-    let slowest = data.times.iter().max_by(|a, b| total(a).total_cmp(&total(b)));
+    let slowest = data
+        .times
+        .iter()
+        .max_by(|a, b| total(a).total_cmp(&total(b)));
     for (index, time) in data.times.iter().enumerate() {
         let middle = TOP + ROW * index as f64 + ROW / 2.0;
         let ink = ink_of(&time.arm, index);
-        let (trained, scored) = (scale.at(time.training / seconds), scale.at(total(time) / seconds));
-        svg.text((left - 10.0, middle + 4.0), label(Ink::Text).end(), &time.arm);
-        svg.rect(Rect { x: left, y: middle - BAR / 2.0, w: trained - left, h: BAR }, ink);
+        let (trained, scored) = (
+            scale.at(time.training / seconds),
+            scale.at(total(time) / seconds),
+        );
+        svg.text(
+            (left - 10.0, middle + 4.0),
+            label(Ink::Text).end(),
+            &time.arm,
+        );
+        svg.rect(
+            Rect {
+                x: left,
+                y: middle - BAR / 2.0,
+                w: trained - left,
+                h: BAR,
+            },
+            ink,
+        );
         if time.scoring > 0.0 {
-            svg.hatched(Rect { x: trained, y: middle - BAR / 2.0, w: scored - trained, h: BAR }, ink);
+            svg.hatched(
+                Rect {
+                    x: trained,
+                    y: middle - BAR / 2.0,
+                    w: scored - trained,
+                    h: BAR,
+                },
+                ink,
+            );
         }
         let after = scored + 10.0;
-        svg.text((after, middle - 2.0), label(Ink::Text).bold(), &duration(time.training));
+        svg.text(
+            (after, middle - 2.0),
+            label(Ink::Text).bold(),
+            &duration(time.training),
+        );
         if let Some(text) = slowest.and_then(|slowest| speed_up(time, slowest)) {
             svg.text((after, middle + 13.0), small(Ink::Muted), &text);
         }
@@ -64,7 +113,10 @@ fn speed_up(time: &ArmTime, slowest: &ArmTime) -> Option<String> {
     }
     let plain = format!("{:.1}× faster", slowest.training / time.training);
     if time.scoring > 0.0 {
-        return Some(format!("{plain}, {:.1}× with scoring", total(slowest) / total(time)));
+        return Some(format!(
+            "{plain}, {:.1}× with scoring",
+            total(slowest) / total(time)
+        ));
     }
     Some(plain)
 }
@@ -74,6 +126,14 @@ fn legend(svg: &mut Svg, data: &ReportData, y: f64) {
         return;
     }
     let x = WIDTH - 170.0;
-    svg.hatched(Rect { x, y: y - 10.0, w: 22.0, h: 12.0 }, Ink::Grey);
+    svg.hatched(
+        Rect {
+            x,
+            y: y - 10.0,
+            w: 22.0,
+            h: 12.0,
+        },
+        Ink::Grey,
+    );
     svg.text((x + 30.0, y), small(Ink::Muted), "rollout scoring");
 }

@@ -1,0 +1,390 @@
+//! The command line, as users write it. What the words come to is decided in [`crate::settings`].
+
+use std::path::PathBuf;
+
+use clap::builder::Styles;
+use clap::builder::styling::AnsiColor;
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+const AFTER: &str = "\
+Exit codes: 0 done, 1 a stage failed, 2 the spec or the command line is wrong,
+3 a locked run diverged, 130 interrupted.
+
+The cache is --cache-dir, else $DCSFT_CACHE, else .dcsft/ in the project: the nearest folder
+above the spec that holds .dcsft, .git or Cargo.toml, else the spec's own folder.";
+
+/// Declarative, cached, reproducible experiments in vision-language post-training.
+#[derive(Debug, Parser)]
+#[command(name = "dcsft", version, styles = STYLES, after_help = AFTER, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// What holds for every command.
+    #[command(flatten)]
+    pub(crate) global: Global,
+}
+
+/// Flags of every command.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// Folder of the cache
+    #[arg(
+        long,
+        global = true,
+        env = "DCSFT_CACHE",
+        value_name = "DIR",
+        hide_env_values = true,
+        help_heading = "Global options"
+    )]
+    pub(crate) cache_dir: Option<PathBuf>,
+    /// Print data as JSON, one object per line
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub(crate) json: bool,
+    /// When to colour messages
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = When::Auto, help_heading = "Global options")]
+    pub(crate) color: When,
+    /// Say more: cached stages and the stages' own log lines
+    #[arg(short, long, global = true, action = ArgAction::SetTrue, help_heading = "Global options")]
+    pub(crate) verbose: bool,
+    /// Say nothing but errors and results
+    #[arg(short, long, global = true, action = ArgAction::SetTrue, conflicts_with = "verbose", help_heading = "Global options")]
+    pub(crate) quiet: bool,
+}
+
+/// When to colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum When {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a spec: compute what the cache lacks, print the results, write the report
+    Run(Run),
+    /// Say what a run would do, and why
+    Plan(Plan),
+    /// Say why a stage has to run, with old and new values
+    Why(Why),
+    /// Draw the stages as a graph
+    Graph(Graph),
+    /// Show what the last run of a spec did, or the latest runs
+    Status(Status),
+    /// Print the results that are in the cache
+    Results(Results),
+    /// Write the report from what is in the cache
+    Report(Report),
+    /// Write SPEC.lock: keys, output digests and metrics of every stage
+    Lock(Lock),
+    /// Look into the cache, check it, make it smaller
+    #[command(subcommand)]
+    Cache(Cache),
+    /// List the stage kinds, or describe one
+    Stages(Stages),
+    /// Print the JSON Schema of a spec
+    Schema,
+    /// Check this machine: device, threads, cache folder
+    Doctor(Doctor),
+    /// Print a completion script for a shell
+    Completions(Completions),
+    /// Run one frozen job (started by `run`)
+    #[command(hide = true)]
+    Worker(Worker),
+}
+
+/// Which study.
+#[derive(Debug, Args)]
+pub(crate) struct SpecArgs {
+    /// The spec file
+    #[arg(value_name = "SPEC")]
+    pub(crate) spec: PathBuf,
+    /// Override a value of the spec, as in vars.steps=100
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    pub(crate) overrides: Vec<String>,
+    /// Device of the model stages: cpu, cuda or cuda:N
+    #[arg(
+        long,
+        env = "DCSFT_DEVICE",
+        hide_env_values = true,
+        default_value = "cpu"
+    )]
+    pub(crate) device: String,
+}
+
+/// `run`.
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    pub(crate) spec: SpecArgs,
+    /// Stages that may run at once [default: the threads]
+    #[arg(short, long, value_parser = positive)]
+    pub(crate) jobs: Option<usize>,
+    /// Threads of all stages together; never changes a result [default: the cores]
+    #[arg(long, value_parser = positive)]
+    pub(crate) threads: Option<usize>,
+    /// After a failure, go on with whatever does not depend on it
+    #[arg(short, long)]
+    pub(crate) keep_going: bool,
+    /// Fail with exit code 3 if keys or outputs differ from SPEC.lock
+    #[arg(long)]
+    pub(crate) locked: bool,
+    /// Read all input files again and check cached bytes, trusting no time stamp
+    #[arg(long)]
+    pub(crate) paranoid: bool,
+    /// Run this stage even if it is cached; may be repeated
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) force: Vec<String>,
+    /// Write no report
+    #[arg(long)]
+    pub(crate) no_report: bool,
+}
+
+/// `plan`.
+#[derive(Debug, Args)]
+pub(crate) struct Plan {
+    #[command(flatten)]
+    pub(crate) spec: SpecArgs,
+    /// Plan as if this stage were not cached; may be repeated
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) force: Vec<String>,
+    /// Read all input files again and check cached bytes
+    #[arg(long)]
+    pub(crate) paranoid: bool,
+    /// List cached stages too
+    #[arg(short, long)]
+    pub(crate) all: bool,
+}
+
+/// `why`.
+#[derive(Debug, Args)]
+pub(crate) struct Why {
+    #[command(flatten)]
+    pub(crate) spec: SpecArgs,
+    /// A stage, such as sft or sft[subset=easy]; without it, every stage that is not cached
+    #[arg(value_name = "STAGE")]
+    pub(crate) stage: Option<String>,
+}
+
+/// `graph`.
+#[derive(Debug, Args)]
+pub(crate) struct Graph {
+    #[command(flatten)]
+    pub(crate) spec: SpecArgs,
+    /// Language of the graph
+    #[arg(long, value_enum, default_value_t = GraphFormat::Mermaid)]
+    pub(crate) format: GraphFormat,
+}
+
+/// Graph languages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GraphFormat {
+    /// Graphviz.
+    Dot,
+    /// Mermaid, which GitHub renders.
+    Mermaid,
+}
+
+/// `status`.
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// The spec file; without it, the latest runs of all specs
+    #[arg(value_name = "SPEC")]
+    pub(crate) spec: Option<PathBuf>,
+    /// Override a value of the spec
+    #[arg(long = "set", value_name = "PATH=VALUE", requires = "spec")]
+    pub(crate) overrides: Vec<String>,
+}
+
+/// `results`.
+#[derive(Debug, Args)]
+pub(crate) struct Results {
+    #[command(flatten)]
+    pub(crate) spec: SpecArgs,
+    /// Form of the table
+    #[arg(long, value_enum, default_value_t = ResultsFormat::Table)]
+    pub(crate) format: ResultsFormat,
+    /// Paired differences over the seeds too
+    #[arg(long)]
+    pub(crate) seeds: bool,
+    /// Every evaluated step, not only the last one of each arm
+    #[arg(long)]
+    pub(crate) all_steps: bool,
+}
+
+/// Forms of the results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ResultsFormat {
+    /// For the terminal.
+    Table,
+    /// One object per line.
+    Json,
+    /// Comma-separated, with a heading.
+    Csv,
+    /// For a README.
+    Markdown,
+}
+
+/// `report`.
+#[derive(Debug, Args)]
+pub(crate) struct Report {
+    #[command(flatten)]
+    pub(crate) spec: SpecArgs,
+    /// Folder to write to [default: reports/NAME in the cache]
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// `lock`.
+#[derive(Debug, Args)]
+pub(crate) struct Lock {
+    #[command(flatten)]
+    pub(crate) spec: SpecArgs,
+    /// Print it instead of writing SPEC.lock
+    #[arg(long)]
+    pub(crate) print: bool,
+}
+
+/// `cache`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Cache {
+    /// List results: label, key, age, size, seconds
+    Ls(CacheLs),
+    /// Print the cache's folder, or the folder of an artifact's files
+    Path(CachePath),
+    /// Re-hash everything; damage is quarantined and computed again by the next run
+    Verify,
+    /// Remove results: all but those of the given specs, old ones, or down to a size
+    Gc(CacheGc),
+}
+
+/// `cache ls`.
+#[derive(Debug, Args)]
+pub(crate) struct CacheLs {
+    /// Only results whose label or key begins with this
+    #[arg(value_name = "PREFIX")]
+    pub(crate) prefix: Option<String>,
+}
+
+/// `cache path`.
+#[derive(Debug, Args)]
+pub(crate) struct CachePath {
+    /// An artifact's or key's digest or its first digits; KEY/OUTPUT names one output
+    #[arg(value_name = "DIGEST")]
+    pub(crate) digest: Option<String>,
+}
+
+/// `cache gc`.
+#[derive(Debug, Args)]
+pub(crate) struct CacheGc {
+    /// Keep what these specs need
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) keep: Vec<PathBuf>,
+    /// Remove results until the cache is at most this large, as in 20GiB; what is quick to compute goes first
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) max_size: Option<u64>,
+    /// Remove results that were not used for this long, as in 30d
+    #[arg(long, value_name = "AGE", value_parser = age)]
+    pub(crate) older_than: Option<std::time::Duration>,
+    /// Only say what would be removed
+    #[arg(short = 'n', long)]
+    pub(crate) dry_run: bool,
+}
+
+/// `stages`.
+#[derive(Debug, Args)]
+pub(crate) struct Stages {
+    /// The kind to describe
+    #[arg(value_name = "KIND")]
+    pub(crate) kind: Option<String>,
+}
+
+/// `doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Device to check
+    #[arg(
+        long,
+        env = "DCSFT_DEVICE",
+        hide_env_values = true,
+        default_value = "cpu"
+    )]
+    pub(crate) device: String,
+}
+
+/// `completions`.
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// The shell
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// `worker`.
+#[derive(Debug, Args)]
+pub(crate) struct Worker {
+    /// The job file
+    pub(crate) job: PathBuf,
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("a whole number from 1 on is needed".to_owned()),
+        Ok(number) => Ok(number),
+    }
+}
+
+/// `500MB`, `20GiB`, or bytes.
+fn size(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 9] = [
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("TiB", 1 << 40),
+        ("kB", 1_000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+        ("TB", 1_000_000_000_000),
+        ("B", 1),
+    ];
+    let wrong = || "a size such as 500MB, 20GiB or 1000000 is needed".to_owned();
+    let (number, unit) = UNITS
+        .iter()
+        .find_map(|(name, unit)| Some((text.strip_suffix(name)?, *unit)))
+        .unwrap_or((text, 1));
+    let number: f64 = number.trim().parse().map_err(|_| wrong())?;
+    if number.is_finite() && number >= 0.0 {
+        Ok((number * unit as f64) as u64)
+    } else {
+        Err(wrong())
+    }
+}
+
+/// `30d`, `12h`, `90m`.
+fn age(text: &str) -> Result<std::time::Duration, String> {
+    const UNITS: [(char, u64); 5] = [
+        ('s', 1),
+        ('m', 60),
+        ('h', 3_600),
+        ('d', 86_400),
+        ('w', 604_800),
+    ];
+    let seconds = UNITS.iter().find_map(|(unit, seconds)| {
+        let number: u64 = text.strip_suffix(*unit)?.trim().parse().ok()?;
+        number.checked_mul(*seconds)
+    });
+    seconds
+        .map(std::time::Duration::from_secs)
+        .ok_or_else(|| "an age such as 12h, 30d or 8w is needed".to_owned())
+}

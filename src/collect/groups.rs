@@ -1,0 +1,206 @@
+//! Result rows by arm and step, over seeds and sets: what tables and figures are made of.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dcsft_engine::results::ResultRow;
+use dcsft_engine::results::aggregate::mean_and_error;
+use dcsft_engine::study::plain;
+use serde_json::Value;
+
+use crate::report::data::{Estimate, Spread};
+
+/// The axis over which means are taken.
+pub(crate) const SEED: &str = "seed";
+/// Axes that have a column of their own.
+const OWN_COLUMN: [&str; 3] = [SEED, "set", "step"];
+
+/// A measured value with its 95% interval, as one evaluation gave it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Measured {
+    /// The value, a fraction.
+    pub(crate) value: f64,
+    /// The interval.
+    pub(crate) interval: [f64; 2],
+}
+
+/// All evaluations of one arm at one step.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Group {
+    /// The arm, with the values of axes in which its rows differ: `sft/easy+medium lr=0.001`.
+    pub(crate) arm: String,
+    /// The arm alone.
+    pub(crate) plain_arm: String,
+    /// The training step.
+    pub(crate) step: Option<u64>,
+    /// By seed (`""` where there is no such axis), then by set: accuracy.
+    pub(crate) seeds: BTreeMap<String, BTreeMap<String, Measured>>,
+}
+
+/// The evaluation sets, in-distribution ones first: (name, is out of distribution).
+pub(crate) fn sets(rows: &[ResultRow]) -> Vec<(String, bool)> {
+    let mut sets: Vec<(String, bool)> = Vec::new();
+    for row in rows {
+        if !sets.iter().any(|(set, _)| *set == row.set) {
+            sets.push((row.set.clone(), row.split == "ood"));
+        }
+    }
+    sets.sort_by_key(|(_, ood)| *ood);
+    sets
+}
+
+/// Groups the rows of `metric`; groups stand in the order in which their first rows do, steps ascending.
+pub(crate) fn group(rows: &[ResultRow], metric: &str) -> Vec<Group> {
+    let varying = varying_axes(rows);
+    let mut groups: Vec<Group> = Vec::new();
+    for row in rows.iter().filter(|row| row.metric == metric) {
+        let label = label(row, varying.get(row.arm.as_str()));
+        let found = groups
+            .iter()
+            .position(|group| group.arm == label && group.step == row.step);
+        let index = found.unwrap_or_else(|| {
+            groups.push(Group {
+                arm: label,
+                plain_arm: row.arm.clone(),
+                step: row.step,
+                seeds: BTreeMap::new(),
+            });
+            groups.len() - 1
+        });
+        let seed = row.axes.get(SEED).map(plain).unwrap_or_default();
+        let measured = Measured {
+            value: row.value,
+            interval: row.ci.unwrap_or([row.value; 2]),
+        };
+        groups[index]
+            .seeds
+            .entry(seed)
+            .or_default()
+            .insert(row.set.clone(), measured);
+    }
+    let mut order: Vec<String> = Vec::new();
+    for group in &groups {
+        if !order.contains(&group.arm) {
+            order.push(group.arm.clone());
+        }
+    }
+    groups.sort_by_key(|group| (order.iter().position(|arm| *arm == group.arm), group.step));
+    groups
+}
+
+/// Axes, other than those with a column of their own, whose values differ among the rows of an arm.
+fn varying_axes(rows: &[ResultRow]) -> BTreeMap<&str, BTreeSet<&str>> {
+    let mut values: BTreeMap<(&str, &str), BTreeSet<String>> = BTreeMap::new();
+    for row in rows {
+        for (axis, value) in row
+            .axes
+            .iter()
+            .filter(|(axis, _)| !OWN_COLUMN.contains(&axis.as_str()))
+        {
+            values
+                .entry((&row.arm, axis))
+                .or_default()
+                .insert(plain(value));
+        }
+    }
+    let mut varying: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for ((arm, axis), _) in values.into_iter().filter(|(_, values)| values.len() > 1) {
+        varying.entry(arm).or_default().insert(axis);
+    }
+    varying
+}
+
+fn label(row: &ResultRow, varying: Option<&BTreeSet<&str>>) -> String {
+    let value = |axis: &&str| -> Option<String> {
+        let value: &Value = row.axes.get(*axis)?;
+        Some(format!("{axis}={}", plain(value)))
+    };
+    let parts: Vec<String> = varying.into_iter().flatten().filter_map(value).collect();
+    if parts.is_empty() {
+        row.arm.clone()
+    } else {
+        format!("{} {}", row.arm, parts.join(" "))
+    }
+}
+
+/// The groups at each arm's last step.
+pub(crate) fn last_steps(groups: &[Group]) -> Vec<&Group> {
+    let mut last: Vec<&Group> = Vec::new();
+    for group in groups {
+        match last.iter_mut().find(|other| other.arm == group.arm) {
+            Some(other) if other.step <= group.step => *other = group,
+            Some(_) => {}
+            None => last.push(group),
+        }
+    }
+    last
+}
+
+/// How intervals are to be read: standard errors as soon as some arm has two seeds.
+pub(crate) fn spread(groups: &[Group]) -> Spread {
+    match groups.iter().map(|group| group.seeds.len()).max() {
+        Some(seeds @ 2..) => Spread::StandardError { seeds },
+        _ => Spread::Wilson95,
+    }
+}
+
+impl Group {
+    /// The mean over `sets` for each seed that has them all.
+    pub(crate) fn by_seed(&self, sets: &[&str]) -> BTreeMap<&str, Measured> {
+        let mean = |cells: &BTreeMap<String, Measured>| -> Option<Measured> {
+            let found: Vec<Measured> = sets
+                .iter()
+                .map(|set| cells.get(*set).copied())
+                .collect::<Option<_>>()?;
+            mean_of_sets(&found)
+        };
+        self.seeds
+            .iter()
+            .filter_map(|(seed, cells)| Some((seed.as_str(), mean(cells)?)))
+            .collect()
+    }
+
+    /// The accuracy on the mean of `sets`: over seeds, mean and standard error; of one seed, the 95% interval.
+    pub(crate) fn estimate(&self, sets: &[&str]) -> Option<Estimate> {
+        let by_seed: Vec<Measured> = self.by_seed(sets).into_values().collect();
+        if let [only] = by_seed.as_slice() {
+            return Some(Estimate {
+                value: only.value,
+                low: only.interval[0],
+                high: only.interval[1],
+            });
+        }
+        if by_seed.is_empty() {
+            return None;
+        }
+        let values: Vec<f64> = by_seed.iter().map(|measured| measured.value).collect();
+        let (mean, se) = mean_and_error(&values);
+        let se = se.unwrap_or(0.0);
+        Some(Estimate {
+            value: mean,
+            low: mean - se,
+            high: mean + se,
+        })
+    }
+}
+
+/// The mean over independent sets. Half widths of intervals add as standard deviations do: root of the sum of
+/// squares, divided by the number of sets.
+fn mean_of_sets(found: &[Measured]) -> Option<Measured> {
+    if let [only] = found {
+        return Some(*only);
+    }
+    let n = found.len() as f64;
+    if found.is_empty() {
+        return None;
+    }
+    let value = found.iter().map(|one| one.value).sum::<f64>() / n;
+    let squares: f64 = found
+        .iter()
+        .map(|one| ((one.interval[1] - one.interval[0]) / 2.0).powi(2))
+        .sum();
+    let half = squares.sqrt() / n;
+    Some(Measured {
+        value,
+        interval: [value - half, value + half],
+    })
+}

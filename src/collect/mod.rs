@@ -1,0 +1,154 @@
+//! From a study's cached results to what the report and the tables show.
+
+pub(crate) mod difficulty;
+pub(crate) mod groups;
+mod history;
+mod stages;
+mod tables;
+mod times;
+
+use std::sync::Arc;
+
+use dcsft_cache::{Record, Store};
+use dcsft_engine::results::{self, ResultRow};
+use dcsft_engine::study::Study;
+
+use crate::output::date;
+use crate::report::data::{ArmTime, Difference, Fact, ReportData, ResultTable, Spread};
+use crate::report::scale::duration;
+use groups::Group;
+use history::History;
+
+/// The metric of the study's tables.
+pub(crate) const ACCURACY: &str = "accuracy";
+/// Share of answers that are in the task's format at all.
+pub(crate) const FORMAT_ACCURACY: &str = "format_accuracy";
+/// Arms that others are compared with, the first that exists.
+const BASELINES: [&str; 3] = ["cold_start", "baseline", "base"];
+
+/// A study with those of its results that exist.
+pub(crate) struct Results<'a> {
+    /// The study.
+    pub(crate) study: &'a Study,
+    /// The result of each node.
+    pub(crate) records: &'a [Option<Arc<Record>>],
+    /// Evaluations.
+    pub(crate) rows: Vec<ResultRow>,
+}
+
+impl<'a> Results<'a> {
+    /// Gathers the evaluations among `records`.
+    pub(crate) fn new(study: &'a Study, records: &'a [Option<Arc<Record>>]) -> Self {
+        Self {
+            study,
+            records,
+            rows: results::rows(study, records),
+        }
+    }
+
+    /// The rows of a metric by arm and step.
+    pub(crate) fn groups(&self, metric: &str) -> Vec<Group> {
+        groups::group(&self.rows, metric)
+    }
+
+    /// The tables for the terminal.
+    pub(crate) fn tables(&self, all_steps: bool) -> Tables {
+        let groups = self.groups(ACCURACY);
+        let times = times::arm_times(self);
+        let make = if all_steps {
+            tables::all_steps
+        } else {
+            tables::final_steps
+        };
+        Tables {
+            table: make(self, &groups, &times),
+            differences: tables::differences(self, &groups),
+            spread: groups::spread(&groups),
+            times,
+        }
+    }
+
+    /// The arm that the others are compared with.
+    pub(crate) fn baseline(&self) -> Option<&'static str> {
+        BASELINES
+            .into_iter()
+            .find(|arm| self.rows.iter().any(|row| row.arm == *arm))
+    }
+}
+
+/// What the terminal shows.
+pub(crate) struct Tables {
+    /// Arms by sets.
+    pub(crate) table: ResultTable,
+    /// Paired differences at last steps.
+    pub(crate) differences: Vec<Difference>,
+    /// How intervals are to be read.
+    pub(crate) spread: Spread,
+    /// Training times.
+    pub(crate) times: Vec<ArmTime>,
+}
+
+/// Everything the report shows.
+pub(crate) fn report_data(results: &Results<'_>, store: &Store) -> ReportData {
+    let study = results.study;
+    let history = History::read(&store.runs_dir(), &study.name);
+    let groups = results.groups(ACCURACY);
+    let sources = study.sources.iter().map(|(path, text)| {
+        let name = path
+            .file_name()
+            .unwrap_or(path.as_os_str())
+            .to_string_lossy()
+            .into_owned();
+        (name, text.clone())
+    });
+    let times = times::arm_times(results);
+    ReportData {
+        study: study.name.clone(),
+        sources: sources.collect(),
+        overrides: study.overrides.clone(),
+        facts: facts(results, &history),
+        baseline: results.baseline().map(str::to_owned),
+        spread: groups::spread(&groups),
+        table: tables::final_steps(results, &groups, &times),
+        differences: tables::differences(results, &groups),
+        curves: tables::curves(results, &groups),
+        times,
+        histogram: difficulty::pass_rates(results),
+        filter: difficulty::implicit_filter(results, store),
+        gallery: difficulty::gallery(results, store),
+        stages: stages::boxes(results, &history),
+        nodes: stages::rows(results, &history),
+    }
+}
+
+/// The facts of the run below the title.
+fn facts(results: &Results<'_>, history: &History) -> Vec<Fact> {
+    let done = results
+        .records
+        .iter()
+        .filter(|record| record.is_some())
+        .count();
+    let facts = [
+        ("dcsft", Some(env!("CARGO_PKG_VERSION").to_owned())),
+        ("run", history.started_unix.map(date)),
+        ("device", history.device.clone()),
+        (
+            "threads",
+            history.threads.map(|threads| threads.to_string()),
+        ),
+        (
+            "stages",
+            Some(format!("{done} of {}", results.records.len())),
+        ),
+        ("executed", Some(history.executed.len().to_string())),
+        ("cached", Some(history.cached.to_string())),
+        ("wall time", history.seconds.map(duration)),
+    ];
+    let facts = facts.into_iter().filter_map(|(name, value)| {
+        Some(Fact {
+            name: name.to_owned(),
+            value: value?,
+        })
+    });
+    facts.collect()
+}

@@ -1,0 +1,145 @@
+//! `dcsft doctor`: what a run would find on this machine.
+
+use std::io::Write;
+use std::path::Path;
+
+use dcsft_vlm::device::DeviceSpec;
+use serde::Serialize;
+
+use crate::cli::Doctor;
+use crate::exit::{Exit, Failure};
+use crate::output::{bytes, print_json, stdout};
+use crate::settings::{App, device_class};
+
+/// Less than this free is worth a word: a study of the micro world fits in it several times.
+const LOW_SPACE: u64 = 1 << 30;
+
+/// One checked thing.
+#[derive(Serialize)]
+struct Check {
+    name: &'static str,
+    ok: bool,
+    detail: String,
+}
+
+/// Prints the checks; fails if one that a run needs does.
+///
+/// # Errors
+/// If stdout cannot be written.
+pub(crate) fn run(app: &App, args: &Doctor) -> Result<Exit, Failure> {
+    let device = device_class(&args.device)?;
+    let cache = app.cache_dir(None)?;
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    let mut checks = vec![
+        Check {
+            name: "version",
+            ok: true,
+            detail: env!("CARGO_PKG_VERSION").to_owned(),
+        },
+        Check {
+            name: "threads",
+            ok: true,
+            detail: threads.to_string(),
+        },
+        device_check(&device),
+    ];
+    checks.extend(cache_checks(&cache));
+    let ok = checks.iter().all(|check| check.ok);
+    let mut out = stdout();
+    for check in &checks {
+        if app.terminal.json {
+            print_json(&mut out, check)?;
+        } else {
+            writeln!(
+                out,
+                "{} {:<12} {}",
+                if check.ok { "ok  " } else { "FAIL" },
+                check.name,
+                check.detail
+            )?;
+        }
+    }
+    out.flush()?;
+    Ok(if ok { Exit::Done } else { Exit::Failed })
+}
+
+fn device_check(device: &str) -> Check {
+    let opened = device.parse::<DeviceSpec>().and_then(DeviceSpec::open);
+    let (ok, detail) = match opened {
+        Ok(_) => (true, format!("{device} can be used")),
+        Err(error) => (false, error.to_string()),
+    };
+    Check {
+        name: "device",
+        ok,
+        detail,
+    }
+}
+
+fn cache_checks(cache: &Path) -> Vec<Check> {
+    let shown = cache.display();
+    if let Err(error) = dcsft_cache::Store::open(cache) {
+        return vec![Check {
+            name: "cache",
+            ok: false,
+            detail: error.to_string(),
+        }];
+    }
+    let writable = Check {
+        name: "cache",
+        ok: true,
+        detail: format!("{shown} is writable"),
+    };
+    let links = match links(cache) {
+        Ok(()) => Check {
+            name: "hard links",
+            ok: true,
+            detail: "work, so datasets and bases are stored once".to_owned(),
+        },
+        Err(error) => Check {
+            name: "hard links",
+            ok: true,
+            detail: format!(
+                "do not work there ({error}): files are copied, which takes more space"
+            ),
+        },
+    };
+    vec![writable, links, space(cache)]
+}
+
+fn links(cache: &Path) -> std::io::Result<()> {
+    let (one, two) = (cache.join(".doctor-1"), cache.join(".doctor-2"));
+    std::fs::write(&one, b"")?;
+    let linked = std::fs::hard_link(&one, &two);
+    std::fs::remove_file(&one)?;
+    linked?;
+    std::fs::remove_file(&two)
+}
+
+#[cfg(unix)]
+fn space(cache: &Path) -> Check {
+    match rustix::fs::statvfs(cache) {
+        Ok(found) => {
+            let free = found.f_bavail.saturating_mul(found.f_frsize);
+            Check {
+                name: "free space",
+                ok: free >= LOW_SPACE,
+                detail: bytes(free),
+            }
+        }
+        Err(error) => Check {
+            name: "free space",
+            ok: true,
+            detail: format!("unknown ({error})"),
+        },
+    }
+}
+
+#[cfg(not(unix))]
+fn space(_cache: &Path) -> Check {
+    Check {
+        name: "free space",
+        ok: true,
+        detail: "unknown on this system".to_owned(),
+    }
+}

@@ -1,0 +1,176 @@
+//! `dcsft run SPEC`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use dcsft_engine::lockfile::Lock;
+use dcsft_engine::run::{
+    self, JsonReporter, LocalExecutor, Reporter, RunOptions, RunOutcome, WorkerCommand,
+};
+
+use super::{lock, report, results};
+use crate::cli::Run;
+use crate::collect::Results;
+use crate::exit::{Exit, Failure};
+use crate::output::count;
+use crate::progress;
+use crate::report::scale::duration;
+use crate::settings::{App, Project};
+
+/// How long a worker may take to save its state after Ctrl-C.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// Runs the study, prints the results, writes the report.
+///
+/// # Errors
+/// A wrong spec; a cache that cannot be used. Failing stages are told of here and end in [`Exit::Failed`].
+pub(crate) fn run(app: &App, args: &Run) -> Result<Exit, Failure> {
+    let project = app.project(&args.spec)?;
+    let plan = project.plan(&args.force, args.paranoid)?;
+    let locked = args.locked.then(|| lock::read(&project)).transpose()?;
+    if let Some(locked) = &locked {
+        if let Some(divergence) = locked.check_plan(&project.study, &plan, &project.store)? {
+            return lock::diverged(app, &project, &divergence);
+        }
+    }
+    let interrupted = Arc::new(AtomicBool::new(false));
+    if !plan.is_complete() {
+        handle_ctrl_c(&interrupted)?;
+    }
+    let options = RunOptions {
+        jobs: args.jobs,
+        threads: args.threads,
+        keep_going: args.keep_going,
+        devices: vec![project.device.clone()],
+        interrupted,
+        ..RunOptions::default()
+    };
+    let executor = LocalExecutor {
+        worker: worker_command()?,
+        grace: GRACE,
+    };
+    let mut reporter: Box<dyn Reporter> = if app.terminal.json {
+        Box::new(JsonReporter(std::io::stdout()))
+    } else {
+        progress::reporter(app.terminal)
+    };
+    let outcome = run::run(
+        &project.study,
+        &project.registry,
+        &plan,
+        &project.store,
+        &options,
+        &executor,
+        reporter.as_mut(),
+    )
+    .map_err(Failure::failed)?;
+    conclude(app, args, &project, &outcome, locked.as_ref())
+}
+
+fn conclude(
+    app: &App,
+    args: &Run,
+    project: &Project,
+    outcome: &RunOutcome,
+    locked: Option<&Lock>,
+) -> Result<Exit, Failure> {
+    for (node, failure) in &outcome.failed {
+        tell_failure(app, &project.study.nodes[node.0].title(), failure);
+    }
+    app.terminal.say(&summary(project, outcome));
+    if outcome.interrupted {
+        app.terminal
+            .help("the next run goes on where this one stopped");
+        return Ok(Exit::Interrupted);
+    }
+    let found = Results::new(&project.study, &outcome.records);
+    let failed: Vec<String> = outcome
+        .failed
+        .iter()
+        .map(|(node, _)| project.study.nodes[node.0].title())
+        .collect();
+    let page = if args.no_report {
+        None
+    } else {
+        Some(report::update(project, &found, &failed)?)
+    };
+    if !app.terminal.json {
+        results::print_summary(&found, page.as_deref())?;
+    }
+    if !outcome.failed.is_empty() {
+        return Ok(Exit::Failed);
+    }
+    if let Some(locked) = locked {
+        if let Some(divergence) =
+            locked.check_results(&project.study, &outcome.records, &project.store)?
+        {
+            return lock::diverged(app, project, &divergence);
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// `31 stages: 12 executed, 19 cached in 4 min 10 s`.
+fn summary(project: &Project, outcome: &RunOutcome) -> String {
+    let mut parts = vec![
+        format!("{} executed", outcome.executed),
+        format!("{} cached", outcome.cached),
+    ];
+    if !outcome.failed.is_empty() {
+        parts.push(format!("{} failed", outcome.failed.len()));
+    }
+    if outcome.skipped > 0 {
+        parts.push(format!("{} skipped", outcome.skipped));
+    }
+    let word = if outcome.interrupted {
+        ", interrupted"
+    } else {
+        ""
+    };
+    let stages = count(project.study.nodes.len(), "stage", "stages");
+    format!(
+        "{stages}: {} in {}{word}",
+        parts.join(", "),
+        duration(outcome.seconds)
+    )
+}
+
+fn tell_failure(app: &App, stage: &str, failure: &run::Failure) {
+    let terminal = app.terminal;
+    let tries = if failure.attempts > 1 {
+        format!(" after {} tries", failure.attempts)
+    } else {
+        String::new()
+    };
+    terminal.error(&format!("{stage} failed{tries}: {}", failure.message));
+    terminal.to_stderr(&format!("  --> {}", failure.place));
+    for line in &failure.tail {
+        terminal.to_stderr(&format!("   | {line}"));
+    }
+    terminal.to_stderr(&format!("  log: {}", failure.log.display()));
+}
+
+/// The first Ctrl-C ends the run cleanly, the second at once.
+fn handle_ctrl_c(interrupted: &Arc<AtomicBool>) -> Result<(), Failure> {
+    let flag = Arc::clone(interrupted);
+    ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(Exit::Interrupted as i32);
+        }
+    })
+    .map_err(Failure::failed)
+}
+
+fn worker_command() -> Result<WorkerCommand, Failure> {
+    let program = std::env::current_exe().map_err(|error| {
+        Failure::failed(format!(
+            "cannot find the path of this program, which stages run in: {error}"
+        ))
+    })?;
+    Ok(WorkerCommand {
+        program,
+        args: vec!["worker".to_owned()],
+        env: Vec::new(),
+    })
+}

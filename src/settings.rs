@@ -1,0 +1,183 @@
+//! From the command line to what commands work with: the cache's folder, the store, the study.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use dcsft_cache::Store;
+use dcsft_engine::kind::Registry;
+use dcsft_engine::plan::{Plan, PlanError, PlanOptions};
+use dcsft_engine::spec;
+use dcsft_engine::study::{Node, Study};
+use dcsft_vlm::device::DeviceSpec;
+
+use crate::cli::{Global, SpecArgs};
+use crate::exit::Failure;
+use crate::terminal::Terminal;
+
+/// Files and folders that mark a project's root.
+const ROOT_MARKS: [&str; 3] = [".dcsft", ".git", "Cargo.toml"];
+
+/// What every command has.
+pub(crate) struct App {
+    /// How to speak.
+    pub(crate) terminal: Terminal,
+    cache_dir: Option<PathBuf>,
+}
+
+/// A spec that was read, with the cache it belongs to.
+pub(crate) struct Project {
+    /// The stage kinds.
+    pub(crate) registry: Registry,
+    /// The resolved spec.
+    pub(crate) study: Study,
+    /// The cache.
+    pub(crate) store: Store,
+    /// The device class.
+    pub(crate) device: String,
+}
+
+impl App {
+    /// From the global flags.
+    pub(crate) fn new(global: &Global) -> Self {
+        Self {
+            terminal: Terminal::new(global),
+            cache_dir: global.cache_dir.clone(),
+        }
+    }
+
+    /// The cache's folder for a spec, or for the current folder.
+    ///
+    /// # Errors
+    /// If the current folder cannot be found out.
+    pub(crate) fn cache_dir(&self, spec: Option<&Path>) -> Result<PathBuf, Failure> {
+        if let Some(dir) = &self.cache_dir {
+            return Ok(dir.clone());
+        }
+        let start = match spec.and_then(Path::parent) {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let start = std::path::absolute(start).map_err(|error| {
+            Failure::failed(format!(
+                "cannot find the folder {}: {error}",
+                start.display()
+            ))
+        })?;
+        // `..` is resolved where the folder exists; where it does not, reading the spec says so.
+        let start = start.canonicalize().unwrap_or(start);
+        let marked = |folder: &&Path| ROOT_MARKS.iter().any(|mark| folder.join(mark).exists());
+        Ok(start
+            .ancestors()
+            .find(marked)
+            .unwrap_or(&start)
+            .join(".dcsft"))
+    }
+
+    /// The store of a spec, or of the current folder.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    pub(crate) fn store(&self, spec: Option<&Path>) -> Result<Store, Failure> {
+        Ok(Store::open(&self.cache_dir(spec)?)?)
+    }
+
+    /// Reads a spec and opens its cache. Warnings are said at once.
+    ///
+    /// # Errors
+    /// Mistakes in the spec; a cache that cannot be opened.
+    pub(crate) fn project(&self, args: &SpecArgs) -> Result<Project, Failure> {
+        let device = device_class(&args.device)?;
+        let registry = dcsft_stages::registry();
+        let loaded = spec::load(&args.spec, &args.overrides, &registry)
+            .map_err(|found| Failure::Spec(Box::new(found)))?;
+        if !loaded.warnings.is_empty() {
+            self.terminal
+                .say(loaded.warnings.render(self.terminal.colour).trim_end());
+        }
+        let store = self.store(Some(&args.spec))?;
+        Ok(Project {
+            registry,
+            study: loaded.study,
+            store,
+            device,
+        })
+    }
+}
+
+impl Project {
+    /// Plans the study against the cache.
+    ///
+    /// # Errors
+    /// A stage to force that does not exist; a cache that cannot be read.
+    pub(crate) fn plan(&self, force: &[String], paranoid: bool) -> Result<Plan, Failure> {
+        let force: BTreeSet<String> = force.iter().cloned().collect();
+        let options = PlanOptions {
+            device: self.device.clone(),
+            paranoid,
+            force,
+        };
+        Plan::new(&self.study, &self.registry, &self.store, options).map_err(|error| match error {
+            PlanError::UnknownForced { .. } => Failure::usage(error.to_string()),
+            other => Failure::failed(other),
+        })
+    }
+
+    /// The nodes that `name` means: one by its title, or all of a stage.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub(crate) fn nodes_named(&self, name: &str) -> Result<Vec<&Node>, Failure> {
+        let found: Vec<&Node> = self
+            .study
+            .nodes
+            .iter()
+            .filter(|node| node.stage == name || node.title() == name)
+            .collect();
+        if !found.is_empty() {
+            return Ok(found);
+        }
+        let stage = name.split('[').next().unwrap_or(name);
+        let stages: BTreeSet<&str> = self
+            .study
+            .nodes
+            .iter()
+            .map(|node| node.stage.as_str())
+            .collect();
+        let failure = Failure::usage(format!("the spec has no stage `{name}`"));
+        if stages.contains(stage) {
+            let titles = self
+                .study
+                .nodes
+                .iter()
+                .filter(|node| node.stage == stage)
+                .take(12)
+                .map(Node::title);
+            return Err(failure.help(format!(
+                "its `{stage}` stages are {}",
+                titles.collect::<Vec<_>>().join(", ")
+            )));
+        }
+        let list = stages.into_iter().collect::<Vec<_>>().join(", ");
+        Err(failure.help(format!("its stages are {list}")))
+    }
+
+    /// The spec's file name, as in `sweep.yaml`.
+    pub(crate) fn spec_name(&self) -> String {
+        self.study
+            .spec
+            .file_name()
+            .unwrap_or(self.study.spec.as_os_str())
+            .to_string_lossy()
+            .into_owned()
+    }
+}
+
+/// Checks a device's name: `cpu`, `cuda` or `cuda:N`.
+///
+/// # Errors
+/// Any other name.
+pub(crate) fn device_class(name: &str) -> Result<String, Failure> {
+    name.parse::<DeviceSpec>()
+        .map(|device| device.to_string())
+        .map_err(|error| Failure::usage(error.to_string()))
+}
