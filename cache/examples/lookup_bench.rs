@@ -1,7 +1,7 @@
-//! How long a fully cached run spends in the store: `cargo run --release -p dcsft-cache --example lookup_bench [KEYS]`.
+//! How long a fully cached run spends in the store: `cargo run --release -p dcsft-cache --example lookup_bench [KEYS [ROUNDS]]`.
 //!
 //! Fills a store in a temporary folder with records of the size that real stages have, then looks all of them up from
-//! a freshly opened store, several times.
+//! a freshly opened store, 10 times or ROUNDS times.
 
 use std::error::Error;
 use std::fs;
@@ -11,12 +11,13 @@ use std::time::Instant;
 use dcsft_cache::{Digest, OutputRef, Record, Store};
 use serde_json::json;
 
-const ROUNDS: usize = 10;
-
 fn main() -> Result<(), Box<dyn Error>> {
-    let keys: u64 = std::env::args()
-        .nth(1)
-        .map_or(Ok(1000), |text| text.parse())?;
+    let number = |at, default| {
+        std::env::args()
+            .nth(at)
+            .map_or(Ok(default), |text| text.parse::<u64>())
+    };
+    let (keys, rounds) = (number(1, 1000)?, number(2, 10)?);
     let folder = tempfile::tempdir()?;
     let store = Store::open(&folder.path().join("cache"))?;
     let keys: Vec<Digest> = (0..keys)
@@ -33,7 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "publish and commit: {:.2} ms per key",
         filled.as_secs_f64() * 1e3 / keys.len() as f64
     )?;
-    for round in 1..=ROUNDS {
+    for round in 1..=rounds {
         let began = Instant::now();
         let store = Store::open(store.root())?;
         let mut found = 0;

@@ -7,7 +7,6 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::layout::Layout;
@@ -107,7 +106,7 @@ fn flawed(reason: &str) -> State<Artifact> {
 pub(crate) fn check(
     layout: &Layout,
     digest: &Digest,
-    hash: impl Fn(&FileEntry, &FileStat) -> bool + Sync,
+    hash: impl Fn(&FileEntry, &FileStat) -> bool,
 ) -> Result<State<Artifact>, StoreError> {
     let artifact = match read(layout, digest)? {
         State::Good(artifact) => artifact,
@@ -124,14 +123,18 @@ pub(crate) fn check(
     if let Some(reason) = difference(&artifact.files, &found) {
         return Ok(State::Damaged(Flaw::new(reason)));
     }
-    let wrong: Vec<&FileEntry> = artifact
+    let doubtful: Vec<_> = artifact
         .files
-        .par_iter()
+        .iter()
         .zip(&found)
         .filter(|(file, found)| hash(file, &found.stat))
-        .map(|(file, found)| Ok((tree::hash_file(&found.full)?.0 != file.digest).then_some(file)))
-        .filter_map(Result::transpose)
-        .collect::<Result<_, StoreError>>()?;
+        .collect();
+    let hashed = tree::map_files(
+        &doubtful,
+        |(file, _)| file.bytes,
+        |(file, found)| Ok((tree::hash_file(&found.full)?.0 != file.digest).then_some(*file)),
+    )?;
+    let wrong: Vec<&FileEntry> = hashed.into_iter().flatten().collect();
     let Some(first) = wrong.first() else {
         return Ok(State::Good(artifact));
     };

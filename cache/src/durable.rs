@@ -68,6 +68,15 @@ pub(crate) fn create_dirs(path: &Path) -> Result<(), StoreError> {
     fs::create_dir_all(path).context("create", path)
 }
 
+/// Creates the sub-folder `path` of a folder that exists, durably, unless it is there already.
+pub(crate) fn create_shard(path: &Path) -> Result<(), StoreError> {
+    match fs::create_dir(path) {
+        Ok(()) => sync_dir(parent(path)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(StoreError::io("create", path, error)),
+    }
+}
+
 /// Removes a file or a folder with all it holds. Whatever is already gone is fine.
 pub(crate) fn remove(path: &Path) -> Result<(), StoreError> {
     let removed = match fs::symlink_metadata(path) {

@@ -1,4 +1,81 @@
-//! The cache.
+//! The cache: results of computations, stored by content and found by key.
+//!
+//! This crate knows nothing of stages, models or specs. It knows digests, folders and records, and promises that what
+//! it gives back is what was put in, whatever happened in between.
+//!
+//! # The three things in a store
+//!
+//! - A **blob** is the bytes of one file, named by their digest.
+//! - An **[`Artifact`]** is a folder of files, named by the digest of its sorted (path, file digest) pairs. Its files
+//!   are links to blobs, so equal files are stored once. It can be browsed like any folder.
+//! - A **[`Record`]** is the result of one *key*: which artifacts came out, the metrics, and the key's preimage.
+//!
+//! ```text
+//! root/
+//!   CACHEDIR.TAG  .gitignore
+//!   v1/                           the layout's version
+//!     blobs/ab/<digest>           bytes, read-only
+//!     artifacts/ab/<digest>/      manifest.json, files/...
+//!     records/ab/<key>.json       the last thing written for a key
+//!     work/<key>/                 scratch of a key that is being computed; survives kills
+//!     stat-cache/                 digests of users' files, by path, size, times and inode
+//!     locks/  tmp/  quarantine/  runs/
+//! ```
+//!
+//! # What is in a key
+//!
+//! A key is [`canonical::digest`] of everything that decides a result, and of nothing else. Whoever builds keys puts in
+//!
+//! - *what is done*: the kind of the computation and its semantic version, a number that a person raises when the
+//!   meaning of the same params changes;
+//! - *the params*, with defaults filled in, so that writing a default out changes nothing;
+//! - *the numerics*: backend and data type, where they can change a result;
+//! - *the inputs, by content*: digests of artifacts and of users' files ([`Store::digest_path`]).
+//!
+//! It must not contain paths, host names, times, thread counts, the device's index, or the digest of the program.
+//! What the same result can be computed with is *execution*; it goes to [`Record::execution`].
+//!
+//! Since inputs enter by content and not by the key that made them, a computation that comes to the same bytes as
+//! before stops the change there: everything after it is found in the cache (early cutoff). Two thresholds that select
+//! the same samples share everything that follows.
+//!
+//! Why not the program's digest? It would make every rebuild void every result, which drives users from caches
+//! altogether. The price is that a change of meaning needs a version raised by hand; tests with golden keys and golden
+//! outputs are there to make its author think of it.
+//!
+//! The preimage is stored in [`Record::explain`], so that two keys can be compared value by value to say *why* something
+//! is computed again. By the law of [`canonical`] the key can be recomputed from it.
+//!
+//! # What survives what
+//!
+//! Everything becomes visible by one rename, after its bytes are on the disk, and in the order blobs, artifact, record.
+//! So a kill, a power cut or a full disk at any moment leaves the store whole, plus garbage in `tmp/` or blobs without a
+//! record; the next [`gc::collect`] removes these. A reader sees all of a thing or nothing of it.
+//!
+//! Disks do lose bytes. [`Store::lookup`] checks the record's own digest and that its artifacts are there.
+//! [`Store::open_input`] checks an artifact's list of files, all sizes, and the bytes of files up to [`SMALL_FILE`].
+//! [`verify::verify`] checks every byte. What is damaged is moved to the quarantine with a note, its key counts as not
+//! computed, and the next run computes it again. Nothing is repaired by guessing and nothing damaged is served.
+//!
+//! # Who may do what at the same time
+//!
+//! Any number of processes may use a store. Two that want the same key take its lock ([`Store::lock`]): one computes,
+//! the other waits and then finds the record. Locks are those of the operating system, so they end with the process
+//! that holds them and there is no command to unlock anything. A run [holds](Store::hold) the store from its first
+//! look-up to its last commit; garbage collection needs the store for itself and says whom it would wait for.
+//!
+//! # Limits
+//!
+//! - Locks reach as far as the file system's do. On network file systems where they do not reach across hosts, two
+//!   hosts may compute one key twice. Both then write the same record; nothing breaks.
+//! - Files are read-only, but whoever owns them can make them writable. A process that writes through a link into the
+//!   store damages what shares these bytes, and it takes an [`open_input`](Store::open_input) or `verify` to notice.
+//! - A flipped bit in a file larger than [`SMALL_FILE`] is noticed by `verify` only.
+//! - An artifact keeps paths and bytes: no modes, times, links or empty folders. Names must be UTF-8.
+//! - The stat cache trusts the inode's time of change. A file system that does not keep it needs `paranoid`.
+//! - A kill between taking an output folder and showing the artifact (a few renames) costs that output. The
+//!   computation's workspace is not touched, so it can be resumed.
+
 mod artifact;
 pub mod canonical;
 mod digest;

@@ -13,8 +13,6 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
-
 use crate::artifact::{self, SMALL_FILE};
 use crate::error::Context;
 use crate::layout::Layout;
@@ -63,16 +61,17 @@ fn hash(layout: &Layout, found: &[Found]) -> Result<Vec<FileEntry>, StoreError> 
         Some(digest) if is_blob(layout, digest, &file.stat)? => Ok(*digest),
         _ => tree::hash_file(&file.full).map(|(digest, _)| digest),
     };
-    found
-        .par_iter()
-        .map(|file| {
+    tree::map_files(
+        found,
+        |file| file.stat.bytes,
+        |file| {
             Ok(FileEntry {
                 path: file.path.clone(),
                 bytes: file.stat.bytes,
                 digest: digest_of(file)?,
             })
-        })
-        .collect()
+        },
+    )
 }
 
 fn is_blob(layout: &Layout, digest: &Digest, stat: &FileStat) -> Result<bool, StoreError> {
@@ -138,7 +137,6 @@ fn store(
         unsynced.extend(link(&blob, &artifact::files_path(&new).join(&file.path))?);
         unsynced.insert(durable::parent(&blob).to_owned());
     }
-    unsynced.insert(layout.blobs());
     durable::sync_all(&unsynced.into_iter().collect::<Vec<_>>())?;
     place(layout, &new, &artifact.digest)?;
     scratch.close().context("remove", &tmp)
@@ -220,7 +218,7 @@ fn add_blob(
             "its bytes are not those that were stored",
         )?;
     }
-    durable::create_dirs(durable::parent(&blob))?;
+    durable::create_shard(durable::parent(&blob))?;
     if links > 1 {
         // Whoever owns the other name could write to the blob through it.
         fs::copy(source, spare).context("copy", source)?;
@@ -250,8 +248,7 @@ fn link(blob: &Path, path: &Path) -> Result<Option<PathBuf>, StoreError> {
 fn place(layout: &Layout, new: &Path, digest: &Digest) -> Result<(), StoreError> {
     let target = layout.artifact(digest);
     let shard = durable::parent(&target);
-    durable::create_dirs(shard)?;
-    durable::sync_dir(&layout.artifacts())?;
+    durable::create_shard(shard)?;
     match fs::rename(new, &target) {
         // Somebody else stored the same artifact meanwhile.
         Err(error)

@@ -13,7 +13,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::layout::Layout;
@@ -87,10 +86,7 @@ pub(crate) fn digest_path(
         load(&memory_file)
     };
     let now = now();
-    let hashed = found
-        .par_iter()
-        .map(|file| hash(file, &memory))
-        .collect::<Result<Vec<_>, _>>()?;
+    let hashed = tree::map_files(&found, |file| file.stat.bytes, |file| hash(file, &memory))?;
     if hashed.iter().any(|file| file.read) || hashed.len() != memory.len() {
         save(layout, &memory_file, &root, &hashed, now);
     }

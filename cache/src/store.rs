@@ -1,7 +1,7 @@
 //! The store: what callers see of the cache.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -42,6 +42,12 @@ pub struct Usage {
     pub quarantine_bytes: u64,
     /// Size of what is being written, or was left behind by a kill.
     pub tmp_bytes: u64,
+}
+
+/// A record, and when it was last used.
+pub(crate) struct Loaded {
+    pub(crate) record: Record,
+    pub(crate) used: Option<SystemTime>,
 }
 
 impl Store {
@@ -137,7 +143,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::NewerFormat`]; errors of the file system.
     pub fn lookup(&self, key: &Digest) -> Result<Option<Record>, StoreError> {
-        let Some(record) = self.read_record(key)? else {
+        let Some(Loaded { record, used }) = self.read_record(key)? else {
             return Ok(None);
         };
         for output in record.outputs.values() {
@@ -147,7 +153,7 @@ impl Store {
                 return Ok(None);
             }
         }
-        note_use(&self.layout.record(key));
+        note_use(&self.layout.record(key), used);
         Ok(Some(record))
     }
 
@@ -184,8 +190,7 @@ impl Store {
             }
         }
         let path = self.layout.record(&record.key);
-        durable::create_dirs(durable::parent(&path))?;
-        durable::sync_dir(&self.layout.records())?;
+        durable::create_shard(durable::parent(&path))?;
         durable::write_atomic(&self.layout.tmp(), &path, &record.to_bytes()?)
     }
 
@@ -195,9 +200,12 @@ impl Store {
     ) -> Result<impl Iterator<Item = Result<Record, StoreError>> + use<>, StoreError> {
         let store = self.clone();
         let keys = list_digests(&self.layout.records(), ".json")?;
-        Ok(keys
-            .into_iter()
-            .filter_map(move |key| store.read_record(&key).transpose()))
+        Ok(keys.into_iter().filter_map(move |key| {
+            store
+                .read_record(&key)
+                .map(|loaded| loaded.map(|loaded| loaded.record))
+                .transpose()
+        }))
     }
 
     /// Takes the lock of `key`. Calls `on_wait` once if it has to wait for another holder.
@@ -264,9 +272,9 @@ impl Store {
     }
 
     /// Reads a record without looking at its artifacts; a damaged one is moved to the quarantine.
-    pub(crate) fn read_record(&self, key: &Digest) -> Result<Option<Record>, StoreError> {
+    fn read_record(&self, key: &Digest) -> Result<Option<Loaded>, StoreError> {
         match self.load_record(key)? {
-            State::Good(record) => Ok(Some(record)),
+            State::Good(loaded) => Ok(Some(loaded)),
             State::Missing => Ok(None),
             State::Damaged(flaw) => {
                 self.void(key, &flaw.reason)?;
@@ -276,15 +284,18 @@ impl Store {
     }
 
     /// Reads a record and leaves it where it is, whatever its state.
-    pub(crate) fn load_record(&self, key: &Digest) -> Result<State<Record>, StoreError> {
+    pub(crate) fn load_record(&self, key: &Digest) -> Result<State<Loaded>, StoreError> {
         let path = self.layout.record(key);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
+        let (bytes, meta) = match read_whole(&path) {
+            Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(State::Missing),
             Err(error) => return Err(StoreError::io("read", &path, error)),
         };
         match Record::from_bytes(&bytes, key) {
-            Ok(record) => Ok(State::Good(record)),
+            Ok(record) => Ok(State::Good(Loaded {
+                record,
+                used: meta.modified().ok(),
+            })),
             Err(Unreadable::Damaged(flaw)) => Ok(State::Damaged(flaw)),
             Err(Unreadable::Newer(found)) => Err(StoreError::NewerFormat {
                 path,
@@ -326,17 +337,22 @@ pub(crate) fn list_digests(folder: &Path, suffix: &str) -> Result<Vec<Digest>, S
     Ok(digests)
 }
 
+/// Reads a file that is never written to in place, with as few calls as can be: look-ups are made by the thousand.
+fn read_whole(path: &Path) -> io::Result<(Vec<u8>, Metadata)> {
+    let mut file = File::open(path)?;
+    let meta = file.metadata()?;
+    let mut bytes = vec![0; meta.len() as usize];
+    file.read_exact(&mut bytes)?;
+    Ok((bytes, meta))
+}
+
 /// Writes down that a record was used, for garbage collection by age.
-fn note_use(path: &Path) {
+fn note_use(path: &Path, last: Option<SystemTime>) {
     let now = SystemTime::now();
-    let stale = |used: SystemTime| {
-        now.duration_since(used)
+    if last.is_some_and(|last| {
+        now.duration_since(last)
             .is_ok_and(|age| age > USE_RESOLUTION)
-    };
-    if fs::metadata(path)
-        .and_then(|meta| meta.modified())
-        .is_ok_and(stale)
-    {
+    }) {
         // In a store of somebody else's this is not allowed, and not needed.
         let _ = File::open(path).and_then(|file| file.set_modified(now));
     }

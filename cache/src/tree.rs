@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use walkdir::WalkDir;
 
@@ -103,6 +104,23 @@ pub(crate) fn hash_file(path: &Path) -> Result<(Digest, FileStat), StoreError> {
     }
     // The older facts: a write after them must be noticed.
     Ok((digest, before))
+}
+
+/// Applies `f`, which reads a file, to all `items`; the results keep their order.
+///
+/// On all cores if that is worth it: handing a few small files to other threads takes longer than reading them.
+pub(crate) fn map_files<T: Sync, R: Send>(
+    items: &[T],
+    bytes: impl Fn(&T) -> u64,
+    f: impl Fn(&T) -> Result<R, StoreError> + Sync + Send,
+) -> Result<Vec<R>, StoreError> {
+    const MANY: usize = 32;
+    const LARGE: u64 = 4 << 20;
+    if items.len() >= MANY || items.iter().map(bytes).sum::<u64>() >= LARGE {
+        items.par_iter().map(f).collect()
+    } else {
+        items.iter().map(f).collect()
+    }
 }
 
 /// Why `path` cannot be the path of a stored file; `None` if it can. Guards against manifests that point outside.

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::quarantine::{self, Flaw, State};
 use crate::stat::FileStat;
-use crate::store::list_digests;
+use crate::store::{Loaded, list_digests};
 use crate::{Digest, Store, StoreError, artifact, lock, tree};
 
 /// Blobs are hashed this many at a time, and progress is told after each batch.
@@ -178,7 +178,7 @@ impl<P: FnMut(&Progress)> Check<'_, P> {
             let flaw = match self.store.load_record(key)? {
                 State::Missing => None,
                 State::Damaged(flaw) => Some(flaw),
-                State::Good(record) => {
+                State::Good(Loaded { record, .. }) => {
                     // An artifact may have been published after the list was made.
                     let here = |digest| {
                         artifacts.contains(digest) || self.store.artifact_files(digest).exists()

@@ -2,6 +2,7 @@
 //!
 //! The test needs a small file system of its own, which Linux lets a user mount in a name space.
 #![cfg(target_os = "linux")]
+#![allow(clippy::print_stdout)] // A skipped test says why.
 
 mod common;
 

@@ -2,6 +2,8 @@
 //!
 //! The ignored tests are the other processes: this binary started again with a store to work on.
 
+#![allow(clippy::print_stdout)] // How one process tells the other that it is ready.
+
 mod common;
 
 use std::fs;
