@@ -159,8 +159,16 @@ impl Diagnostics {
 
     /// All of them as text for people: message, excerpt, what would be right.
     pub fn render(&self, colour: bool) -> String {
-        let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
-        let blocks: Vec<String> = self.items.iter().map(|item| self.render_one(item, &renderer)).collect();
+        let renderer = if colour {
+            Renderer::styled()
+        } else {
+            Renderer::plain()
+        };
+        let blocks: Vec<String> = self
+            .items
+            .iter()
+            .map(|item| self.render_one(item, &renderer))
+            .collect();
         blocks.join("\n\n") + if blocks.is_empty() { "" } else { "\n" }
     }
 
@@ -204,17 +212,18 @@ impl Diagnostics {
             if !seen.insert(source) {
                 continue;
             }
-            let annotations = marks
-                .iter()
-                .filter(|mark| mark.0.source == source)
-                .map(|(span, kind, label)| {
-                    let annotation = kind.clone().span(byte_range(text, *span));
-                    if label.is_empty() {
-                        annotation
-                    } else {
-                        annotation.label(*label)
-                    }
-                });
+            let annotations =
+                marks
+                    .iter()
+                    .filter(|mark| mark.0.source == source)
+                    .map(|(span, kind, label)| {
+                        let annotation = kind.span(byte_range(text, *span));
+                        if label.is_empty() {
+                            annotation
+                        } else {
+                            annotation.label(*label)
+                        }
+                    });
             let snippet = Snippet::source(text.as_str()).path(path.to_string_lossy().into_owned());
             group = group.element(snippet.annotations(annotations));
         }
@@ -303,16 +312,24 @@ impl Findings {
 }
 
 /// "did you mean `x`?", if one of `names` is near enough to `name`.
-pub(crate) fn did_you_mean<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> Option<String> {
+pub(crate) fn did_you_mean<'a>(
+    name: &str,
+    names: impl IntoIterator<Item = &'a str>,
+) -> Option<String> {
     nearest(name, names).map(|near| format!("did you mean `{near}`?"))
 }
 
-/// The one of `names` that is nearest to `name`, if it is near enough for a slip.
+/// The one of `names` that is nearest to `name`, if it is near enough for a slip: much the same letters, or one
+/// letter more, less, other or swapped.
 pub(crate) fn nearest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let lower = name.to_lowercase();
+    let name = name.to_lowercase();
+    let score = |candidate: &str| {
+        let one_slip = candidate.len() > 1 && strsim::osa_distance(&name, candidate) <= 1;
+        strsim::jaro_winkler(&name, candidate) + if one_slip { 1.0 } else { 0.0 }
+    };
     names
         .into_iter()
-        .map(|candidate| (strsim::jaro_winkler(&lower, &candidate.to_lowercase()), candidate))
+        .map(|candidate| (score(&candidate.to_lowercase()), candidate))
         .filter(|(score, _)| *score > 0.8)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, candidate)| candidate)
@@ -334,7 +351,11 @@ fn byte_range(text: &str, span: Span) -> std::ops::Range<usize> {
             .map_or(text.len(), |(at, _)| at + 1),
     };
     let line = text[line_start..].split('\n').next().unwrap_or_default();
-    let at = |column: usize| line.char_indices().nth(column).map_or(line.len(), |(at, _)| at);
+    let at = |column: usize| {
+        line.char_indices()
+            .nth(column)
+            .map_or(line.len(), |(at, _)| at)
+    };
     let start = at(span.column.saturating_sub(1) as usize);
     let end = at((span.column.saturating_sub(1) + span.length) as usize);
     line_start + start..line_start + end.max(start)

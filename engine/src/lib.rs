@@ -13,6 +13,7 @@ pub mod plan;
 pub mod protocol;
 pub mod results;
 pub mod run;
+pub mod schema;
 pub mod spec;
 pub mod study;
 pub mod why;

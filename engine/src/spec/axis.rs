@@ -1,11 +1,12 @@
 //! Axes: the values a matrix varies, and the rules that leave combinations out or add some.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::rc::Rc;
 
 use serde_json::{Number, Value};
 
-use super::tree::{Data, Entry, Tree};
+use super::tree::{self, Data, Tree};
 use super::yaml;
 use crate::diagnostic::{Diagnostic, Findings, Span, did_you_mean, quoted_list};
 use crate::study::plain;
@@ -79,13 +80,13 @@ impl Axis {
 
     /// Adds a value; false if it is there already.
     fn add(&mut self, value: Value, span: Span) -> bool {
-        let next = self.values.len() as u32;
-        let new = self.index.insert(identity(&value), next).is_none();
-        if new {
-            self.values.push(value);
-            self.spans.push(span);
-        }
-        new
+        let Entry::Vacant(entry) = self.index.entry(identity(&value)) else {
+            return false;
+        };
+        entry.insert(self.values.len() as u32);
+        self.values.push(value);
+        self.spans.push(span);
+        true
     }
 
     /// The index of `value`; numbers are equal by value.
@@ -95,21 +96,28 @@ impl Axis {
 
     /// The index of the value that is written as `text`.
     pub(crate) fn position_of_text(&self, text: &str) -> Option<u32> {
-        let as_number = || yaml::plain_scalar(text).ok().and_then(|value| self.position(&value));
+        let as_number = || {
+            yaml::plain_scalar(text)
+                .ok()
+                .and_then(|value| self.position(&value))
+        };
         self.index.get(text).copied().or_else(as_number)
     }
 
     /// Its values as a list for people.
     pub(crate) fn list(&self) -> String {
         let shown: Vec<String> = self.values.iter().take(20).map(plain).collect();
-        quoted_list(shown.iter().map(String::as_str)) + if self.values.len() > 20 { ", ..." } else { "" }
+        quoted_list(shown.iter().map(String::as_str))
+            + if self.values.len() > 20 { ", ..." } else { "" }
     }
 }
 
 /// The same text for values that are the same: 1, 1.0 and "1" are.
 fn identity(value: &Value) -> String {
     match value.as_f64() {
-        Some(float) if value.is_f64() && float.fract() == 0.0 && float.abs() < 1e15 => (float as i64).to_string(),
+        Some(float) if value.is_f64() && float.fract() == 0.0 && float.abs() < 1e15 => {
+            (float as i64).to_string()
+        }
         _ => plain(value),
     }
 }
@@ -128,7 +136,9 @@ impl Matrix {
                     "`matrix` takes a map from axis names to values, not {}",
                     tree.describe()
                 );
-                findings.push(Diagnostic::error(tree.span, message).help("write `matrix: {seed: [0, 1, 2]}`"));
+                findings.push(
+                    Diagnostic::error(tree.span, message).help("write `matrix: {seed: [0, 1, 2]}`"),
+                );
             }
             return Self::default();
         };
@@ -177,8 +187,11 @@ fn extend(axes: &mut [Axis], rule: &Rule, findings: &mut Findings) -> bool {
         .filter(|name| !rule.entries.iter().any(|(named, ..)| named == name))
         .collect();
     if fits && !missing.is_empty() {
-        let message = format!("this combination does not say what {} is", quoted_list(missing));
-        findings.push(Diagnostic::error(rule.span, message).help("an `include` entry names every axis of its matrix"));
+        let message = format!("this combination has no value for {}", quoted_list(missing));
+        findings.push(
+            Diagnostic::error(rule.span, message)
+                .help("an `include` entry names every axis of its matrix"),
+        );
         return false;
     }
     if fits {
@@ -191,7 +204,7 @@ fn extend(axes: &mut [Axis], rule: &Rule, findings: &mut Findings) -> bool {
     fits
 }
 
-fn read_axis(entry: &Entry, owner: Owner, findings: &mut Findings) -> Axis {
+fn read_axis(entry: &tree::Entry, owner: Owner, findings: &mut Findings) -> Axis {
     let name = &entry.key;
     let mut axis = Axis::new(name, entry.key_span, owner);
     if !is_name(name) {
@@ -218,14 +231,18 @@ fn read_axis(entry: &Entry, owner: Owner, findings: &mut Findings) -> Axis {
     };
     if values.is_empty() && entry.value.items().is_some_and(<[Tree]>::is_empty) {
         let message = format!("the axis `{name}` has no values");
-        findings.push(Diagnostic::error(entry.value.span, message).help("give it values or remove it"));
+        findings
+            .push(Diagnostic::error(entry.value.span, message).help("give it values or remove it"));
     }
     for (value, span) in values {
         let text = plain(&value);
         if !axis.add(value, span) {
             let message = format!("the axis `{name}` has the value `{text}` twice");
             let mut problem = Diagnostic::error(span, message).help("remove one of the two");
-            if let Some(first) = axis.position_of_text(&text).and_then(|at| axis.spans.get(at as usize)) {
+            if let Some(first) = axis
+                .position_of_text(&text)
+                .and_then(|at| axis.spans.get(at as usize))
+            {
                 problem = problem.also(*first, "first here");
             }
             findings.push(problem);
@@ -240,8 +257,11 @@ fn scalars(items: &[Tree], findings: &mut Findings) -> Vec<(Value, Span)> {
     for item in items {
         match &item.data {
             Data::Scalar(Value::String(text)) if text.contains("${") => {
-                let problem = Diagnostic::error(item.span, "the values of an axis are written out, not interpolated")
-                    .help("put the value itself here; `--set` can replace the list");
+                let problem = Diagnostic::error(
+                    item.span,
+                    "the values of an axis are written out, not interpolated",
+                )
+                .help("put the value itself here; `--set` can replace the list");
                 findings.push(problem);
             }
             Data::Scalar(value) if !value.is_null() => values.push((value.clone(), item.span)),
@@ -270,9 +290,12 @@ fn series(tree: &Tree, findings: &mut Findings) -> Vec<(Value, Span)> {
         return Vec::new();
     };
     if !FORMS.contains(&entry.key.as_str()) {
-        let problem = Diagnostic::error(entry.key_span, format!("`{}` is no way to make values", entry.key))
-            .note(format!("there are {}", quoted_list(FORMS)))
-            .maybe_help(did_you_mean(&entry.key, FORMS));
+        let problem = Diagnostic::error(
+            entry.key_span,
+            format!("`{}` is no way to make values", entry.key),
+        )
+        .note(format!("there are {}", quoted_list(FORMS)))
+        .maybe_help(did_you_mean(&entry.key, FORMS));
         findings.push(problem);
         return Vec::new();
     }
@@ -297,10 +320,15 @@ fn series(tree: &Tree, findings: &mut Findings) -> Vec<(Value, Span)> {
         }
         ("logspace", Some([_, _, _])) => Err("both ends of `logspace` are above 0".to_owned()),
         ("range", _) => Err("`range` takes three numbers: first, last, step".to_owned()),
-        (form, _) => Err(format!("`{form}` takes three numbers: first, last, how many")),
+        (form, _) => Err(format!(
+            "`{form}` takes three numbers: first, last, how many"
+        )),
     };
     match made {
-        Ok(values) => values.into_iter().map(|value| (value, entry.value.span)).collect(),
+        Ok(values) => values
+            .into_iter()
+            .map(|value| (value, entry.value.span))
+            .collect(),
         Err(message) => {
             findings.push(Diagnostic::error(entry.value.span, message));
             Vec::new()
@@ -324,18 +352,33 @@ fn range(a: &Number, b: &Number, step: &Number) -> Result<Vec<Value>, String> {
         return Err(format!("more than {MAX_VALUES} values"));
     }
     if let (Some(first), Some(by)) = (a.as_i64(), step.as_i64()) {
-        return Ok((0..=count as i64).map(|i| Value::from(first + i * by)).collect());
+        return Ok((0..=count as i64)
+            .map(|i| Value::from(first + i * by))
+            .collect());
     }
-    let decimals = [first, by].map(|value| value.to_string().split_once('.').map_or(0, |(_, digits)| digits.len()));
+    let decimals = [first, by].map(|value| {
+        value
+            .to_string()
+            .split_once('.')
+            .map_or(0, |(_, digits)| digits.len())
+    });
     let decimals = decimals[0].max(decimals[1]);
     let value = |i: u64| rounded(&format!("{:.decimals$}", first + i as f64 * by));
     Ok((0..=count as u64).map(value).collect())
 }
 
 /// `n` values from `a` to `b`, both included. Whole if both ends and all values are.
-fn spaced(a: &Number, b: &Number, n: &Number, at: impl Fn(f64, f64, f64) -> f64) -> Result<Vec<Value>, String> {
-    let count = n.as_u64().filter(|count| (2..=MAX_VALUES as u64).contains(count));
-    let count = count.ok_or_else(|| format!("the number of values is from 2 to {MAX_VALUES}, not {n}"))?;
+fn spaced(
+    a: &Number,
+    b: &Number,
+    n: &Number,
+    at: impl Fn(f64, f64, f64) -> f64,
+) -> Result<Vec<Value>, String> {
+    let count = n
+        .as_u64()
+        .filter(|count| (2..=MAX_VALUES as u64).contains(count));
+    let count =
+        count.ok_or_else(|| format!("the number of values is from 2 to {MAX_VALUES}, not {n}"))?;
     let (first, last) = (float(a), float(b));
     let inner = (1..count - 1).map(|i| at(first, last, i as f64 / (count - 1) as f64));
     let inner: Vec<Value> = inner
@@ -366,7 +409,7 @@ fn rounded(text: &str) -> Value {
     Value::from(text.parse::<f64>().unwrap_or(f64::NAN))
 }
 
-fn read_rules(entry: &Entry, findings: &mut Findings) -> Vec<Rule> {
+fn read_rules(entry: &tree::Entry, findings: &mut Findings) -> Vec<Rule> {
     let Some(items) = entry.value.items() else {
         let message = format!(
             "`{}` takes a list of combinations, not {}",
@@ -379,11 +422,14 @@ fn read_rules(entry: &Entry, findings: &mut Findings) -> Vec<Rule> {
     let mut rules = Vec::new();
     for item in items {
         let Some(named) = item.entries().filter(|named| !named.is_empty()) else {
-            let message = format!("a combination is a map from axes to values, not {}", item.describe());
+            let message = format!(
+                "a combination is a map from axes to values, not {}",
+                item.describe()
+            );
             findings.push(Diagnostic::error(item.span, message));
             continue;
         };
-        let read = |entry: &Entry, findings: &mut Findings| {
+        let read = |entry: &tree::Entry, findings: &mut Findings| {
             let values = match entry.value.items() {
                 Some(items) => scalars(items, findings),
                 None => scalars(std::slice::from_ref(&entry.value), findings),
@@ -405,7 +451,10 @@ fn read_rules(entry: &Entry, findings: &mut Findings) -> Vec<Rule> {
 /// Whether `text` can name a stage, an axis or a var: a letter or `_`, then letters, digits, `_` and `-`.
 pub(crate) fn is_name(text: &str) -> bool {
     let mut chars = text.chars();
-    chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_') && chars.all(is_name_char)
+    chars
+        .next()
+        .is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+        && chars.all(is_name_char)
 }
 
 /// Whether `c` can stand in a name.

@@ -74,7 +74,8 @@ pub(crate) fn compile<'a>(
     };
     for entry in decl.with.entries().unwrap_or_default() {
         let form = Form::compile(&entry.value, findings);
-        let input = kind.and_then(|kind| kind.inputs().iter().find(|input| input.name == entry.key));
+        let input =
+            kind.and_then(|kind| kind.inputs().iter().find(|input| input.name == entry.key));
         match (input, kind) {
             (Some(input), Some(kind)) => {
                 let refs = input_refs(input, kind, &entry.value, &form, names, findings);
@@ -104,7 +105,12 @@ pub(crate) fn compile<'a>(
     stage
 }
 
-fn known_kind<'a>(name: &str, span: Span, registry: &'a Registry, findings: &mut Findings) -> Option<&'a dyn Kind> {
+fn known_kind<'a>(
+    name: &str,
+    span: Span,
+    registry: &'a Registry,
+    findings: &mut Findings,
+) -> Option<&'a dyn Kind> {
     let kind = registry.get(name);
     if kind.is_none() {
         let names = || registry.iter().map(Kind::name);
@@ -129,11 +135,19 @@ fn input_refs(
     let items: Vec<(&Tree, &Form)> = match (&tree.data, form) {
         (Data::List(trees), Form::List(forms)) if many => trees.iter().zip(forms).collect(),
         (Data::List(_), _) => {
-            let message = format!("`{}` of `{}` takes one reference, not a list", input.name, kind.name());
-            findings.push(Diagnostic::error(tree.span, message));
+            let message = format!(
+                "`{}` of `{}` takes one reference, not a list",
+                input.name,
+                kind.name()
+            );
+            findings.push(
+                Diagnostic::error(tree.span, message).help("write the reference without brackets"),
+            );
             return Vec::new();
         }
-        (Data::Scalar(value), _) if value.is_null() && input.cardinality != Cardinality::One => return Vec::new(),
+        (Data::Scalar(value), _) if value.is_null() && input.cardinality != Cardinality::One => {
+            return Vec::new();
+        }
         _ => vec![(tree, form)],
     };
     items
@@ -149,6 +163,9 @@ fn input_ref(
     names: &Names<'_>,
     findings: &mut Findings,
 ) -> Option<Ref> {
+    if matches!(form, Form::Broken) {
+        return None;
+    }
     let whole = if let Form::Text(template) = form {
         template.parts.as_slice()
     } else {
@@ -168,7 +185,10 @@ fn input_ref(
             .iter()
             .any(|(_, selector, _)| matches!(selector, super::template::Selector::All));
     if gathers && input.cardinality != Cardinality::Many {
-        let message = format!("`{}` takes one artifact, and `*` gathers several", input.name);
+        let message = format!(
+            "`{}` takes one artifact, and `*` gathers several",
+            input.name
+        );
         let help = format!(
             "pin a value, as in `${{{}[axis=value]}}`, or leave the brackets out",
             expr.stage
@@ -184,7 +204,11 @@ fn input_ref(
 }
 
 fn not_a_reference(input: &InputDecl, tree: &Tree, names: &Names<'_>) -> Diagnostic {
-    let message = format!("`{}` takes a reference to a stage, not {}", input.name, tree.describe());
+    let message = format!(
+        "`{}` takes a reference to a stage, not {}",
+        input.name,
+        tree.describe()
+    );
     let problem = Diagnostic::error(tree.span, message);
     let text = tree.text().unwrap_or_default();
     let stage = text.split(['.', '[']).next().unwrap_or_default();
@@ -199,7 +223,11 @@ fn not_a_reference(input: &InputDecl, tree: &Tree, names: &Names<'_>) -> Diagnos
 fn unknown_stage(expr: &RefExpr, names: &Names<'_>) -> Diagnostic {
     let name = expr.stage.as_str();
     let stages: Vec<&str> = {
-        let mut ordered: Vec<(&usize, &str)> = names.stages.iter().map(|(name, index)| (index, *name)).collect();
+        let mut ordered: Vec<(&usize, &str)> = names
+            .stages
+            .iter()
+            .map(|(name, index)| (index, *name))
+            .collect();
         ordered.sort_unstable();
         ordered.into_iter().map(|(_, name)| name).collect()
     };
@@ -212,7 +240,8 @@ fn unknown_stage(expr: &RefExpr, names: &Names<'_>) -> Diagnostic {
     } else {
         did_you_mean(name, stages.iter().copied())
     };
-    let problem = Diagnostic::error(expr.stage_span, format!("there is no stage `{name}`")).maybe_help(help);
+    let problem =
+        Diagnostic::error(expr.stage_span, format!("there is no stage `{name}`")).maybe_help(help);
     if stages.len() > 20 {
         problem
     } else {
@@ -221,7 +250,13 @@ fn unknown_stage(expr: &RefExpr, names: &Names<'_>) -> Diagnostic {
 }
 
 /// Reports references in a field that takes values.
-fn refuse_refs(form: &Form, field: &str, kind: &dyn Kind, names: &Names<'_>, findings: &mut Findings) {
+fn refuse_refs(
+    form: &Form,
+    field: &str,
+    kind: &dyn Kind,
+    names: &Names<'_>,
+    findings: &mut Findings,
+) {
     form.templates(&mut |template| {
         for part in &template.parts {
             let Part::Expr(Expr::Ref(reference), span) = part else {
@@ -245,7 +280,11 @@ fn refuse_refs(form: &Form, field: &str, kind: &dyn Kind, names: &Names<'_>, fin
                 )
             };
             let near = did_you_mean(field, inputs.iter().map(|input| input.name));
-            findings.push(Diagnostic::error(*span, message).note(note).maybe_help(near));
+            findings.push(
+                Diagnostic::error(*span, message)
+                    .note(note)
+                    .maybe_help(near),
+            );
         }
     });
 }
@@ -277,12 +316,24 @@ fn missing_inputs(stage: &Stage<'_>, kind: &dyn Kind, findings: &mut Findings) {
         .iter()
         .filter(|input| input.cardinality == Cardinality::One)
     {
-        if stage.inputs.iter().any(|given| given.decl.name == input.name) {
+        if stage
+            .inputs
+            .iter()
+            .any(|given| given.decl.name == input.name)
+        {
             continue;
         }
-        let message = format!("the stage `{}` lacks the input `{}`", stage.decl.name, input.name);
+        let message = format!(
+            "the stage `{}` lacks the input `{}`",
+            stage.decl.name, input.name
+        );
         let problem = Diagnostic::error(stage.decl.span, message)
-            .note(format!("`{}` of `{}`: {}", input.name, kind.name(), input.doc))
+            .note(format!(
+                "`{}` of `{}`: {}",
+                input.name,
+                kind.name(),
+                input.doc
+            ))
             .help(format!("add `{}: ${{STAGE}}` below `with:`", input.name));
         findings.push(problem);
     }

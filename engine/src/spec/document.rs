@@ -8,10 +8,18 @@ use crate::study::{Execution, Resources};
 use serde_json::Value;
 
 /// The version of the spec language that this engine reads.
-pub(crate) const VERSION: u64 = 1;
+pub const VERSION: u64 = 1;
 
 /// Keys of a spec.
-pub(crate) const SPEC_KEYS: [&str; 7] = ["dcsft", "name", "description", "extends", "vars", "matrix", "stages"];
+pub(crate) const SPEC_KEYS: [&str; 7] = [
+    "dcsft",
+    "name",
+    "description",
+    "extends",
+    "vars",
+    "matrix",
+    "stages",
+];
 /// Keys of a stage.
 pub(crate) const STAGE_KEYS: [&str; 8] = [
     "uses",
@@ -65,9 +73,10 @@ pub(crate) fn read(tree: &Tree, findings: &mut Findings) -> Document {
     version(tree, findings);
     let name = name(tree, findings);
     text_only(tree, "description", findings);
-    let vars = tree
-        .entry("vars")
-        .map_or_else(|| Tree::empty_map(tree.span), |entry| map_at(entry, findings));
+    let vars = tree.entry("vars").map_or_else(
+        || Tree::empty_map(tree.span),
+        |entry| map_at(entry, findings),
+    );
     for entry in vars.entries().unwrap_or_default() {
         if !is_name(&entry.key) {
             findings.push(bad_name(entry.key_span, "var", &entry.key));
@@ -87,7 +96,8 @@ pub(crate) fn read(tree: &Tree, findings: &mut Findings) -> Document {
     let entries = stages.entries().unwrap_or_default();
     if let (true, Some(entry)) = (
         entries.is_empty(),
-        tree.entry("stages").filter(|entry| entry.value.entries().is_some()),
+        tree.entry("stages")
+            .filter(|entry| entry.value.entries().is_some()),
     ) {
         findings.push(Diagnostic::error(entry.key_span, "`stages` has no stage"));
     }
@@ -113,18 +123,22 @@ fn version(tree: &Tree, findings: &mut Findings) {
         findings.push(problem.help(format!("begin it with `dcsft: {VERSION}`")));
         return;
     };
-    if entry.value.to_value() != Value::from(VERSION) {
+    if entry.value.to_value() != VERSION {
         let message = format!(
             "`dcsft` is the version of the spec language: {VERSION}, not {}",
             entry.value.describe()
         );
-        findings.push(Diagnostic::error(entry.value.span, message).help(format!("write `dcsft: {VERSION}`")));
+        findings.push(
+            Diagnostic::error(entry.value.span, message).help(format!("write `dcsft: {VERSION}`")),
+        );
     }
 }
 
 fn name(tree: &Tree, findings: &mut Findings) -> String {
     let Some(entry) = tree.entry("name") else {
-        findings.push(Diagnostic::error(tree.span, "the spec has no `name`").help("write `name: my-study`"));
+        findings.push(
+            Diagnostic::error(tree.span, "the spec has no `name`").help("write `name: my-study`"),
+        );
         return String::new();
     };
     let fits = |text: &&str| {
@@ -141,7 +155,8 @@ fn name(tree: &Tree, findings: &mut Findings) -> String {
                 "`name` takes letters, digits, `-`, `_` and `.`, not {}",
                 entry.value.describe()
             );
-            findings.push(Diagnostic::error(entry.value.span, message).help("write `name: my-study`"));
+            findings
+                .push(Diagnostic::error(entry.value.span, message).help("write `name: my-study`"));
             String::new()
         }
     }
@@ -164,13 +179,23 @@ fn stage(entry: &Entry, index: usize, findings: &mut Findings) -> StageDecl {
             "`{}` cannot name a stage: `${{{}...}}` means something else",
             entry.key, entry.key
         );
-        findings.push(Diagnostic::error(entry.key_span, message).help("give the stage another name"));
+        findings
+            .push(Diagnostic::error(entry.key_span, message).help("give the stage another name"));
     }
     let body = &entry.value;
     if body.entries().is_none() {
-        let message = format!("the stage `{}` takes a map, not {}", entry.key, body.describe());
-        let span = if body.is_null() { entry.key_span } else { body.span };
-        findings.push(Diagnostic::error(span, message).help("write at least `uses: KIND` below it"));
+        let message = format!(
+            "the stage `{}` takes a map, not {}",
+            entry.key,
+            body.describe()
+        );
+        let span = if body.is_null() {
+            entry.key_span
+        } else {
+            body.span
+        };
+        findings
+            .push(Diagnostic::error(span, message).help("write at least `uses: KIND` below it"));
         return decl;
     }
     unknown_keys(body, "a stage", &STAGE_KEYS, findings);
@@ -191,12 +216,18 @@ fn stage(entry: &Entry, index: usize, findings: &mut Findings) -> StageDecl {
 
 fn uses(body: &Tree, stage: &Entry, findings: &mut Findings) -> Option<(String, Span)> {
     let Some(entry) = body.entry("uses") else {
-        let message = format!("the stage `{}` does not say which kind it `uses`", stage.key);
+        let message = format!(
+            "the stage `{}` does not say which kind it `uses`",
+            stage.key
+        );
         findings.push(Diagnostic::error(stage.key_span, message).help("write `uses: KIND`"));
         return None;
     };
     let Some(text) = entry.value.text() else {
-        let message = format!("`uses` takes the name of a stage kind, not {}", entry.value.describe());
+        let message = format!(
+            "`uses` takes the name of a stage kind, not {}",
+            entry.value.describe()
+        );
         findings.push(Diagnostic::error(entry.value.span, message));
         return None;
     };
@@ -213,7 +244,10 @@ fn execution(body: &Tree, findings: &mut Findings) -> Execution {
         };
         execution.timeout = seconds;
         if seconds.is_none() {
-            findings.push(mistyped(entry, "a time such as `90s`, `30m`, `2h`, or seconds"));
+            findings.push(mistyped(
+                entry,
+                "a time such as `90s`, `30m`, `2h`, or seconds",
+            ));
         }
     }
     if let Some(entry) = body.entry("retries") {
@@ -251,7 +285,11 @@ fn resources(tree: &Tree, findings: &mut Findings) -> Resources {
         |text| units::seconds(text).is_some(),
         "a time such as `90s`, `30m` or `2h`",
     );
-    resources.memory = text("memory", units::is_memory, "an amount of memory such as `16GiB`");
+    resources.memory = text(
+        "memory",
+        units::is_memory,
+        "an amount of memory such as `16GiB`",
+    );
     resources
 }
 
@@ -267,7 +305,11 @@ fn whole(entry: &Entry, findings: &mut Findings) -> Option<u32> {
 }
 
 fn mistyped(entry: &Entry, wants: &str) -> Diagnostic {
-    let message = format!("`{}` takes {wants}, not {}", entry.key, entry.value.describe());
+    let message = format!(
+        "`{}` takes {wants}, not {}",
+        entry.key,
+        entry.value.describe()
+    );
     Diagnostic::error(entry.value.span, message)
 }
 
@@ -294,9 +336,10 @@ fn text_only<'a>(tree: &'a Tree, key: &str, findings: &mut Findings) -> Option<&
 fn unknown_keys(tree: &Tree, what: &str, allowed: &[&str], findings: &mut Findings) {
     for entry in tree.entries().unwrap_or_default() {
         if !allowed.contains(&entry.key.as_str()) {
-            let problem = Diagnostic::error(entry.key_span, format!("{what} has no key `{}`", entry.key))
-                .note(format!("it has {}", quoted_list(allowed.iter().copied())))
-                .maybe_help(did_you_mean(&entry.key, allowed.iter().copied()));
+            let problem =
+                Diagnostic::error(entry.key_span, format!("{what} has no key `{}`", entry.key))
+                    .note(format!("it has {}", quoted_list(allowed.iter().copied())))
+                    .maybe_help(did_you_mean(&entry.key, allowed.iter().copied()));
             findings.push(problem);
         }
     }

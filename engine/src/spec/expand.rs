@@ -55,7 +55,12 @@ pub(crate) struct Expanded {
 
 impl<'a> Expander<'a> {
     /// An expander for `stages`; relative paths are relative to `root`.
-    pub(crate) fn new(stages: &'a [Stage<'a>], vars: &'a Vars, top: &'a Matrix, root: PathBuf) -> Self {
+    pub(crate) fn new(
+        stages: &'a [Stage<'a>],
+        vars: &'a Vars,
+        top: &'a Matrix,
+        root: PathBuf,
+    ) -> Self {
         Self {
             stages,
             vars,
@@ -74,8 +79,9 @@ impl<'a> Expander<'a> {
         for &index in order {
             self.stage(index, findings);
         }
+        let complete = findings.errors() == 0;
         for axis in &self.top.axes {
-            if !self.used.contains(&axis.name) {
+            if complete && !self.used.contains(&axis.name) {
                 let message = format!("no stage uses the axis `{}`", axis.name);
                 let help = format!("use it as `${{matrix.{}}}`, or remove it", axis.name);
                 findings.push(Diagnostic::warning(axis.span, message).help(help));
@@ -94,7 +100,9 @@ impl<'a> Expander<'a> {
         let relation = self.relation(index, &reads, findings);
         let Some(kind) = stage.kind else { return };
         let known = relation.is_some() && findings.errors() == before;
-        let relation = relation.filter(|_| known).unwrap_or_else(|| self.one_cell(stage));
+        let relation = relation
+            .filter(|_| known)
+            .unwrap_or_else(|| self.one_cell(stage));
         let params = self.params(stage, kind, &relation, findings);
         if !known || stage.broken {
             return;
@@ -112,16 +120,18 @@ impl<'a> Expander<'a> {
     fn reads(&self, stage: &Stage<'_>) -> Reads {
         let mut reads = Reads::default();
         let forms = stage.params.iter().map(|(_, form)| form).chain(&stage.arm);
-        forms.for_each(|form| form.templates(&mut |template| self.vars.reads(template, &mut reads)));
+        forms
+            .for_each(|form| form.templates(&mut |template| self.vars.reads(template, &mut reads)));
         for reference in stage.inputs.iter().flat_map(|input| &input.refs) {
-            let pins = reference
-                .expr
-                .selectors
-                .iter()
-                .filter_map(|(_, selector, _)| match selector {
-                    Selector::Pin(value) => Some(value),
-                    Selector::All => None,
-                });
+            let pins =
+                reference
+                    .expr
+                    .selectors
+                    .iter()
+                    .filter_map(|(_, selector, _)| match selector {
+                        Selector::Pin(value) => Some(value),
+                        Selector::All => None,
+                    });
             pins.chain(&reference.expr.output)
                 .for_each(|template| self.vars.reads(template, &mut reads));
         }
@@ -129,7 +139,12 @@ impl<'a> Expander<'a> {
     }
 
     /// The stage's cells; none if they cannot be known.
-    fn relation(&mut self, index: usize, reads: &Reads, findings: &mut Findings) -> Option<Relation> {
+    fn relation(
+        &mut self,
+        index: usize,
+        reads: &Reads,
+        findings: &mut Findings,
+    ) -> Option<Relation> {
         let stage = &self.stages[index];
         let matrix = &stage.decl.matrix;
         let mut sources = Vec::new();
@@ -167,7 +182,9 @@ impl<'a> Expander<'a> {
             }
             match self.top.axis(name) {
                 Some(axis) => from_top.push(axis.clone()),
-                None if complete => findings.push(self.unknown_axis(stage, name, *span, &sources)),
+                None if complete || !self.is_axis(name) => {
+                    findings.push(self.unknown_axis(stage, name, *span, &sources));
+                }
                 None => {}
             }
         }
@@ -209,14 +226,36 @@ impl<'a> Expander<'a> {
                 "no combination of axis values is left for the stage `{}`",
                 stage.decl.name
             );
-            findings.push(Diagnostic::error(stage.decl.span, message).help("look at `exclude` and at pinned values"));
+            findings.push(
+                Diagnostic::error(stage.decl.span, message)
+                    .help("look at `exclude` and at pinned values"),
+            );
             return None;
         }
         Some(joined)
     }
 
-    fn unknown_axis(&self, stage: &Stage<'_>, name: &str, span: Span, sources: &[Relation]) -> Diagnostic {
-        let mut known: Vec<&str> = stage.decl.matrix.axes.iter().map(|axis| axis.name.as_str()).collect();
+    /// Whether any stage has an axis of its own called `name`.
+    fn is_axis(&self, name: &str) -> bool {
+        self.stages
+            .iter()
+            .any(|stage| stage.decl.matrix.axis(name).is_some())
+    }
+
+    fn unknown_axis(
+        &self,
+        stage: &Stage<'_>,
+        name: &str,
+        span: Span,
+        sources: &[Relation],
+    ) -> Diagnostic {
+        let mut known: Vec<&str> = stage
+            .decl
+            .matrix
+            .axes
+            .iter()
+            .map(|axis| axis.name.as_str())
+            .collect();
         known.extend(
             sources
                 .iter()
@@ -233,7 +272,10 @@ impl<'a> Expander<'a> {
         } else {
             problem.note(format!("it has {}", quoted_list(known.iter().copied())))
         };
-        let elsewhere = self.stages.iter().find(|other| other.decl.matrix.axis(name).is_some());
+        let elsewhere = self
+            .stages
+            .iter()
+            .find(|other| other.decl.matrix.axis(name).is_some());
         match elsewhere {
             Some(other) => problem.help(format!(
                 "`{name}` is an axis of `{}`: refer to that stage, or declare the axis here",
@@ -251,7 +293,11 @@ impl<'a> Expander<'a> {
             .axes
             .iter()
             .filter(|axis| stage.decl.matrix.axis(&axis.name).is_none());
-        let axes: Vec<Rc<Axis>> = own.chain(top).filter(|axis| !axis.values.is_empty()).cloned().collect();
+        let axes: Vec<Rc<Axis>> = own
+            .chain(top)
+            .filter(|axis| !axis.values.is_empty())
+            .cloned()
+            .collect();
         let rows = vec![vec![0; axes.len()]];
         Relation { axes, rows }
     }
@@ -264,69 +310,75 @@ impl<'a> Expander<'a> {
         relation: &Relation,
         findings: &mut Findings,
     ) -> Vec<Option<Rc<ResolvedParams>>> {
-        let mut reads = Reads::default();
-        stage
-            .params
-            .iter()
-            .for_each(|(_, form)| form.templates(&mut |template| self.vars.reads(template, &mut reads)));
-        let positions: Vec<usize> = reads.axes.keys().filter_map(|name| relation.position(name)).collect();
+        let mut all_reads = Reads::default();
+        let mut fields = Vec::with_capacity(stage.params.len());
+        for (key, form) in &stage.params {
+            let mut reads = Reads::default();
+            form.templates(&mut |template| self.vars.reads(template, &mut reads));
+            // An axis that is not here has been reported, or hangs on something that has.
+            let known = form.has_value()
+                && reads
+                    .axes
+                    .keys()
+                    .all(|name| relation.position(name).is_some());
+            fields.push((key.as_str(), known.then_some(form)));
+            all_reads.axes.append(&mut reads.axes);
+        }
+        let positions: Vec<usize> = all_reads
+            .axes
+            .keys()
+            .filter_map(|name| relation.position(name))
+            .collect();
         let mut seen: HashMap<Vec<u32>, Option<Rc<ResolvedParams>>> = HashMap::new();
         let mut all = Vec::with_capacity(relation.rows.len());
         for row in &relation.rows {
             let key: Vec<u32> = positions.iter().map(|&at| row[at]).collect();
-            let resolved = match seen.get(&key) {
-                Some(known) => known.clone(),
-                None => {
-                    let resolved = self.params_of(stage, kind, relation, row, findings);
-                    seen.insert(key, resolved.clone());
-                    resolved
-                }
-            };
-            all.push(resolved);
+            if !seen.contains_key(&key) {
+                let scope = Scope {
+                    vars: self.vars,
+                    axes: &relation.axes,
+                    row,
+                };
+                seen.insert(
+                    key.clone(),
+                    self.params_of(stage, kind, &fields, &scope, findings),
+                );
+            }
+            all.push(seen[&key].clone());
         }
         all
     }
 
+    /// The params in one combination; `fields` without a form are not known.
     fn params_of(
         &mut self,
         stage: &Stage<'_>,
         kind: &dyn Kind,
-        relation: &Relation,
-        row: &[u32],
+        fields: &[(&str, Option<&Form>)],
+        scope: &Scope<'_>,
         findings: &mut Findings,
     ) -> Option<Rc<ResolvedParams>> {
-        let scope = Scope {
-            vars: self.vars,
-            axes: &relation.axes,
-            row,
-        };
         let mut with = Map::new();
         let mut holes = Vec::new();
-        for (key, form) in &stage.params {
-            let mut reads = Reads::default();
-            form.templates(&mut |template| self.vars.reads(template, &mut reads));
-            // Axes that are not known have been reported, or hang on something that has.
-            let value = if reads.axes.keys().all(|name| relation.position(name).is_some()) {
-                scope.value(form).map_err(|problem| findings.push(*problem)).ok()
-            } else {
-                None
-            };
+        for (key, form) in fields {
+            let value = form.and_then(|form| {
+                scope
+                    .value(form)
+                    .map_err(|problem| findings.push(*problem))
+                    .ok()
+            });
             match value {
-                Some(value) => drop(with.insert(key.clone(), value)),
-                None => holes.push(key.as_str()),
+                Some(value) => drop(with.insert((*key).to_owned(), value)),
+                None => holes.push(*key),
             }
         }
         let with = Value::Object(with);
         if !holes.is_empty() {
-            let mut problems = self.checker.problems(kind, &with);
-            problems.retain(|problem| {
-                !holes
-                    .iter()
-                    .any(|hole| problem.message.ends_with(&format!("lacks `{hole}`")))
-            });
-            problems
+            let problems = self.checker.problems(kind, &with);
+            let known = problems
                 .iter()
-                .for_each(|problem| self.report(stage, &scope, problem, findings));
+                .filter(|problem| !holes.iter().any(|hole| problem.is_lack_of(hole)));
+            known.for_each(|problem| self.report(stage, scope, problem, findings));
             return None;
         }
         match self.checker.resolve(kind, &with) {
@@ -337,13 +389,19 @@ impl<'a> Expander<'a> {
             Err(problems) => {
                 problems
                     .iter()
-                    .for_each(|problem| self.report(stage, &scope, problem, findings));
+                    .for_each(|problem| self.report(stage, scope, problem, findings));
                 None
             }
         }
     }
 
-    fn report(&self, stage: &Stage<'_>, scope: &Scope<'_>, problem: &Problem, findings: &mut Findings) {
+    fn report(
+        &self,
+        stage: &Stage<'_>,
+        scope: &Scope<'_>,
+        problem: &Problem,
+        findings: &mut Findings,
+    ) {
         let (key, value) = place::nearest(&stage.decl.with, &problem.path, stage.decl.span);
         let mut span = if problem.on_key { key } else { value };
         let mut origin = None;
@@ -352,8 +410,14 @@ impl<'a> Expander<'a> {
         {
             match template.whole() {
                 Some(Expr::Axis(name)) => {
-                    let found = scope.axes.iter().zip(scope.row).find(|(axis, _)| axis.name == *name);
-                    origin = found.and_then(|(axis, index)| axis.spans.get(*index as usize)).copied();
+                    let found = scope
+                        .axes
+                        .iter()
+                        .zip(scope.row)
+                        .find(|(axis, _)| axis.name == *name);
+                    origin = found
+                        .and_then(|(axis, index)| axis.spans.get(*index as usize))
+                        .copied();
                 }
                 Some(Expr::Var(path)) => {
                     origin = scope.text(path).ok().and_then(|path| self.vars.span(&path));
@@ -365,7 +429,8 @@ impl<'a> Expander<'a> {
         if let Some(origin) = origin {
             used = Some(std::mem::replace(&mut span, origin));
         }
-        let mut diagnostic = Diagnostic::error(span, problem.message.clone()).maybe_help(problem.help.clone());
+        let mut diagnostic =
+            Diagnostic::error(span, problem.message.clone()).maybe_help(problem.help.clone());
         if let Some(used) = used {
             diagnostic = diagnostic.also(used, "used here");
         }
@@ -375,15 +440,26 @@ impl<'a> Expander<'a> {
         findings.push(diagnostic);
     }
 
-    fn missing_files(&mut self, stage: &Stage<'_>, resolved: &ResolvedParams, findings: &mut Findings) {
+    fn missing_files(
+        &mut self,
+        stage: &Stage<'_>,
+        resolved: &ResolvedParams,
+        findings: &mut Findings,
+    ) {
         for param in resolved.files.iter().filter(|param| param.required) {
             for (_, path) in &param.files {
-                let exists = *self.exists.entry(path.clone()).or_insert_with(|| path.exists());
+                let exists = *self
+                    .exists
+                    .entry(path.clone())
+                    .or_insert_with(|| path.exists());
                 if !exists {
                     let field: Vec<String> = param.field.split('.').map(str::to_owned).collect();
                     let (_, span) = place::nearest(&stage.decl.with, &field, stage.decl.span);
                     let message = format!("there is no file or folder {}", path.display());
-                    findings.push(Diagnostic::error(span, message).help("paths are relative to the spec's folder"));
+                    findings.push(
+                        Diagnostic::error(span, message)
+                            .help("paths are relative to the spec's folder"),
+                    );
                 }
             }
         }
@@ -391,7 +467,7 @@ impl<'a> Expander<'a> {
 
     /// Makes the nodes of a stage whose cells are known.
     fn link(&mut self, stage: &Stage<'_>, kind: &dyn Kind, cells: &Cells, findings: &mut Findings) {
-        let linker = Linker::new(stage, &cells.relation, self.stages, &self.cells, self.vars, findings);
+        let linker = Linker::new(stage, &cells.relation, self.stages, &self.cells);
         let places = Arc::new(self.places(stage));
         for (at, row) in cells.relation.rows.iter().enumerate() {
             let scope = Scope {
@@ -402,7 +478,11 @@ impl<'a> Expander<'a> {
             let (inputs, own) = linker.inputs(&scope, findings);
             let resolved = cells.params[at].as_deref();
             let (params, outputs, files) = resolved.map_or_else(Default::default, |resolved| {
-                (resolved.value.clone(), resolved.outputs.clone(), resolved.files.clone())
+                (
+                    resolved.value.clone(),
+                    resolved.outputs.clone(),
+                    resolved.files.clone(),
+                )
             });
             let axes = cells.relation.axes.iter().zip(row);
             let mut node = Node {
@@ -439,7 +519,10 @@ impl<'a> Expander<'a> {
             let parts: Vec<String> = path.split('.').map(str::to_owned).collect();
             if let Some(Form::Text(template)) = form_at(stage, &parts)
                 && let Some(Expr::Var(var)) = template.whole()
-                && let Some(span) = nowhere.text(var).ok().and_then(|path| self.vars.span(&path))
+                && let Some(span) = nowhere
+                    .text(var)
+                    .ok()
+                    .and_then(|path| self.vars.span(&path))
             {
                 *place = span.into();
             }
@@ -448,7 +531,13 @@ impl<'a> Expander<'a> {
     }
 
     /// See [`Node::arm`].
-    fn arm(&self, stage: &Stage<'_>, scope: &Scope<'_>, node: &Node, findings: &mut Findings) -> String {
+    fn arm(
+        &self,
+        stage: &Stage<'_>,
+        scope: &Scope<'_>,
+        node: &Node,
+        findings: &mut Findings,
+    ) -> String {
         if let Some(form) = &stage.arm {
             return match scope.value(form) {
                 Ok(value) => plain(&value),
@@ -484,7 +573,12 @@ impl<'a> Expander<'a> {
     fn model_of(&self, node: &Node) -> Option<&Node> {
         let is_model = |reference: &&Reference| {
             let source = self.nodes.get(reference.node.0);
-            let output = source.and_then(|source| source.outputs.iter().find(|output| output.name == reference.output));
+            let output = source.and_then(|source| {
+                source
+                    .outputs
+                    .iter()
+                    .find(|output| output.name == reference.output)
+            });
             output.is_some_and(|output| output.artifact == ArtifactType::Model)
         };
         let reference = node
@@ -524,7 +618,10 @@ fn too_many(stage: &Stage<'_>, findings: &mut Findings) {
         "the stage `{}` would have more than {MAX_CELLS} combinations",
         stage.decl.name
     );
-    findings.push(Diagnostic::error(stage.decl.span, message).help("shorten an axis, or leave combinations out"));
+    findings.push(
+        Diagnostic::error(stage.decl.span, message)
+            .help("shorten an axis, or leave combinations out"),
+    );
 }
 
 /// Whether axes of the same name have the same values wherever they come from.
@@ -569,7 +666,9 @@ fn check_rules(matrix: &Matrix, axes: &[Rc<Axis>], findings: &mut Findings) {
             };
             for value in values.iter().filter(|value| axis.position(value).is_none()) {
                 let message = format!("the axis `{name}` has no value `{}`", plain(value));
-                findings.push(Diagnostic::error(*span, message).note(format!("it has {}", axis.list())));
+                findings.push(
+                    Diagnostic::error(*span, message).note(format!("it has {}", axis.list())),
+                );
             }
         }
     }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::compile::{Ref, Stage};
 use super::expand::Cells;
 use super::relation::Relation;
-use super::scope::{Scope, Vars};
+use super::scope::Scope;
 use super::template::{Selector, Template};
 use crate::diagnostic::{Diagnostic, Findings, did_you_mean, quoted_list};
 use crate::kind::{ArtifactType, InputDecl, OutputDecl};
@@ -25,7 +25,10 @@ pub(crate) fn kept(
     for (axis_name, selector, span) in &reference.expr.selectors {
         let Some(at) = target.position(axis_name) else {
             let names = || target.axes.iter().map(|axis| axis.name.as_str());
-            let problem = Diagnostic::error(*span, format!("the stage `{name}` has no axis `{axis_name}`"));
+            let problem = Diagnostic::error(
+                *span,
+                format!("the stage `{name}` has no axis `{axis_name}`"),
+            );
             let problem = match target.axes.len() {
                 0 => problem.note("it has no axes"),
                 _ => problem.note(format!("it has {}", quoted_list(names()))),
@@ -33,8 +36,12 @@ pub(crate) fn kept(
             findings.push(problem.maybe_help(did_you_mean(axis_name, names())));
             continue;
         };
-        let Selector::Pin(value) = selector else { continue };
-        let Some(text) = value.constant() else { continue };
+        let Selector::Pin(value) = selector else {
+            continue;
+        };
+        let Some(text) = value.constant() else {
+            continue;
+        };
         let axis = &target.axes[at];
         match axis.position_of_text(text) {
             Some(index) => pins.push((at, index)),
@@ -81,13 +88,21 @@ enum Role<'a> {
 
 fn role<'a>(reference: &'a Ref, target: &Relation, at: usize) -> Role<'a> {
     let name = &target.axes[at].name;
-    match reference.expr.selectors.iter().find(|(axis, ..)| axis == name) {
+    match reference
+        .expr
+        .selectors
+        .iter()
+        .find(|(axis, ..)| axis == name)
+    {
         Some((_, Selector::Pin(value), _)) => Role::Pinned(value),
         Some((_, Selector::All, _)) => Role::Gathered,
         None if reference.expr.all => Role::Gathered,
         None => Role::Free,
     }
 }
+
+/// References by input name.
+type Inputs = Vec<(String, Vec<Reference>)>;
 
 /// Finds the nodes that a stage's references mean.
 pub(crate) struct Linker<'a> {
@@ -121,8 +136,6 @@ impl<'a> Linker<'a> {
         relation: &Relation,
         stages: &'a [Stage<'a>],
         cells: &'a [Option<Cells>],
-        _vars: &Vars,
-        _findings: &mut Findings,
     ) -> Self {
         let link = |reference: &'a Ref| {
             let cells = cells[reference.target].as_ref()?;
@@ -162,12 +175,11 @@ impl<'a> Linker<'a> {
     }
 
     /// The inputs of one cell, and the nodes among them that are not gathered.
-    #[allow(clippy::type_complexity)]
     pub(crate) fn inputs(
         &self,
         scope: &Scope<'_>,
         findings: &mut Findings,
-    ) -> (Vec<(String, Vec<Reference>)>, Vec<NodeId>) {
+    ) -> (Inputs, Vec<NodeId>) {
         let mut own = Vec::new();
         let mut inputs = Vec::with_capacity(self.inputs.len());
         for (input, links) in &self.inputs {
@@ -195,7 +207,11 @@ impl<'a> Linker<'a> {
     }
 
     /// The rows of the target that a reference means in one cell.
-    fn rows<'l>(&self, link: &'l Link<'_>, scope: &Scope<'_>) -> Result<&'l [usize], Box<Diagnostic>> {
+    fn rows<'l>(
+        &self,
+        link: &'l Link<'_>,
+        scope: &Scope<'_>,
+    ) -> Result<&'l [usize], Box<Diagnostic>> {
         let mut key = Vec::with_capacity(link.key.len());
         for part in &link.key {
             key.push(match part {
@@ -205,7 +221,10 @@ impl<'a> Linker<'a> {
                     let axis = &link.cells.relation.axes[*at];
                     axis.position_of_text(&text).ok_or_else(|| {
                         let stage = &self.stages[link.reference.target].decl.name;
-                        let message = format!("the axis `{}` of `{stage}` has no value `{text}`", axis.name);
+                        let message = format!(
+                            "the axis `{}` of `{stage}` has no value `{text}`",
+                            axis.name
+                        );
                         let problem = Diagnostic::error(link.reference.span, message);
                         Box::new(problem.note(format!("it has {}", axis.list())))
                     })?
@@ -219,9 +238,18 @@ impl<'a> Linker<'a> {
                 Part::Pin(_, at) => (&link.cells.relation.axes[*at], *index),
             });
             let values: Vec<String> = kept
-                .map(|(axis, index)| format!("{}={}", axis.name, crate::study::plain(&axis.values[index as usize])))
+                .map(|(axis, index)| {
+                    format!(
+                        "{}={}",
+                        axis.name,
+                        crate::study::plain(&axis.values[index as usize])
+                    )
+                })
                 .collect();
-            let message = format!("`{target}[{}]` is left out by an `exclude`", values.join(","));
+            let message = format!(
+                "`{target}[{}]` is left out by an `exclude`",
+                values.join(",")
+            );
             Box::new(Diagnostic::error(link.reference.span, message))
         })
     }
@@ -246,7 +274,9 @@ impl<'a> Linker<'a> {
                 Some(found.ok_or_else(|| unknown_output(link, stage, &name, &params.outputs))?)
             }
         };
-        let Some(output) = output else { return Ok(None) };
+        let Some(output) = output else {
+            return Ok(None);
+        };
         if !input.accepts.contains(&output.artifact) {
             return Err(misfit(input, link, stage, output, &params.outputs));
         }
@@ -257,7 +287,12 @@ impl<'a> Linker<'a> {
     }
 }
 
-fn unknown_output(link: &Link<'_>, stage: &str, name: &str, outputs: &[OutputDecl]) -> Box<Diagnostic> {
+fn unknown_output(
+    link: &Link<'_>,
+    stage: &str,
+    name: &str,
+    outputs: &[OutputDecl],
+) -> Box<Diagnostic> {
     let names = || outputs.iter().map(|output| output.name.as_str());
     let problem = Diagnostic::error(
         link.reference.span,
@@ -275,7 +310,11 @@ fn misfit(
     output: &OutputDecl,
     outputs: &[OutputDecl],
 ) -> Box<Diagnostic> {
-    let wants: Vec<String> = input.accepts.iter().map(|artifact| words(*artifact)).collect();
+    let wants: Vec<String> = input
+        .accepts
+        .iter()
+        .map(|artifact| words(*artifact))
+        .collect();
     let message = format!(
         "`{}` takes {}, and `{}` of `{stage}` is {}",
         input.name,
@@ -283,13 +322,18 @@ fn misfit(
         output.name,
         words(output.artifact)
     );
-    let fitting = outputs.iter().filter(|output| input.accepts.contains(&output.artifact));
+    let fitting = outputs
+        .iter()
+        .filter(|output| input.accepts.contains(&output.artifact));
     let fitting: Vec<&str> = fitting.map(|output| output.name.as_str()).collect();
     let problem = Diagnostic::error(link.reference.span, message);
     Box::new(if fitting.is_empty() {
         problem
     } else {
-        problem.help(format!("outputs of `{stage}` that fit: {}", quoted_list(fitting)))
+        problem.help(format!(
+            "outputs of `{stage}` that fit: {}",
+            quoted_list(fitting)
+        ))
     })
 }
 

@@ -35,6 +35,8 @@ use compile::{Names, Stage};
 use document::Document;
 use scope::Vars;
 
+pub use document::VERSION;
+
 /// A spec that can be planned.
 #[derive(Clone, Debug)]
 pub struct Loaded {
@@ -72,7 +74,12 @@ pub fn load(path: &Path, overrides: &[String], registry: &Registry) -> Result<Lo
     }
 }
 
-fn resolve(path: &Path, document: Document, registry: &Registry, findings: &mut Findings) -> Option<Study> {
+fn resolve(
+    path: &Path,
+    document: Document,
+    registry: &Registry,
+    findings: &mut Findings,
+) -> Option<Study> {
     let Document {
         name,
         vars,
@@ -106,7 +113,8 @@ fn resolve(path: &Path, document: Document, registry: &Registry, findings: &mut 
     }
     let root = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     let root = root.parent().unwrap_or(Path::new(".")).to_path_buf();
-    let expanded = expand::Expander::new(&stages, &vars, &matrix, root.clone()).run(&order, findings);
+    let expanded =
+        expand::Expander::new(&stages, &vars, &matrix, root.clone()).run(&order, findings);
     let cells = pipelines(&expanded.own);
     Some(Study {
         name,

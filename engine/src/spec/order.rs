@@ -18,7 +18,11 @@ pub(crate) fn order(stages: &mut [Stage<'_>], findings: &mut Findings) -> Vec<us
     for (index, stage) in stages.iter().enumerate() {
         // petgraph walks the edges of a node from the newest to the oldest.
         for reference in stage.inputs.iter().flat_map(|input| &input.refs).rev() {
-            graph.add_edge(NodeIndex::new(index), NodeIndex::new(reference.target), reference.span);
+            graph.add_edge(
+                NodeIndex::new(index),
+                NodeIndex::new(reference.target),
+                reference.span,
+            );
         }
     }
     for component in kosaraju_scc(&graph) {
@@ -77,7 +81,10 @@ fn circle(stages: &[Stage<'_>], graph: &DiGraph<(), Span>, start: NodeIndex) -> 
         })
         .copied()
         .collect();
-    let message = format!("stages refer to each other in a circle: {}", names.join(" -> "));
+    let message = format!(
+        "stages refer to each other in a circle: {}",
+        names.join(" -> ")
+    );
     let mut problem = Diagnostic::error(spans.first().copied(), message);
     for (span, name) in spans.iter().zip(&names[1..]).skip(1) {
         problem = problem.also(*span, format!("and on to `{name}`"));

@@ -28,6 +28,8 @@ pub(crate) struct Problem {
     pub(crate) note: Option<String>,
     /// What to do.
     pub(crate) help: Option<String>,
+    /// The field that is missing, if one is.
+    lacks: Option<String>,
 }
 
 impl Problem {
@@ -38,7 +40,13 @@ impl Problem {
             message,
             note: None,
             help: None,
+            lacks: None,
         }
+    }
+
+    /// Whether the mistake is that `field` is not there.
+    pub(crate) fn is_lack_of(&self, field: &str) -> bool {
+        self.lacks.as_deref() == Some(field)
     }
 }
 
@@ -74,7 +82,10 @@ impl Checker {
     /// All mistakes.
     pub(crate) fn resolve(&mut self, kind: &dyn Kind, with: &Value) -> Outcome {
         let root = &self.root;
-        let checks = self.kinds.entry(kind.name()).or_insert_with(|| Checks::new(kind));
+        let checks = self
+            .kinds
+            .entry(kind.name())
+            .or_insert_with(|| Checks::new(kind));
         let text = with.to_string();
         if let Some(seen) = checks.seen.get(&text) {
             return seen.clone();
@@ -111,7 +122,7 @@ fn own(kind: &dyn Kind, path: Vec<String>, message: &str) -> Problem {
     let message = if path.is_empty() {
         format!("`{}`: {message}", kind.name())
     } else {
-        format!("`{}` of `{}`: {message}", path.join("."), kind.name())
+        format!("`{}` of `{}`: {message}", dotted(&path), kind.name())
     };
     Problem::new(path, message)
 }
@@ -148,37 +159,58 @@ impl Checks {
         let subject = if path.is_empty() {
             format!("`{name}`")
         } else {
-            format!("`{}` of `{name}`", path.join("."))
+            format!("`{}` of `{name}`", dotted(&path))
         };
         let found = describe(error.instance());
         let mut simple = |wants: String| {
-            problems.push(Problem::new(path.clone(), format!("{subject} {wants}, not {found}")));
+            problems.push(Problem::new(
+                path.clone(),
+                format!("{subject} {wants}, not {found}"),
+            ));
         };
         match error.kind() {
             ValidationErrorKind::AdditionalProperties { unexpected }
             | ValidationErrorKind::UnevaluatedProperties { unexpected } => {
                 let allowed = self.allowed(kind, error, &path);
-                problems.extend(unexpected.iter().map(|key| unknown_key(&subject, &path, key, &allowed)));
+                problems.extend(
+                    unexpected
+                        .iter()
+                        .map(|key| unknown_key(&subject, &path, key, &allowed)),
+                );
             }
             ValidationErrorKind::Required { property } => {
                 let property = property.as_str().unwrap_or_default();
-                let mut problem = Problem::new(path.clone(), format!("{subject} lacks `{property}`"));
+                let mut problem =
+                    Problem::new(path.clone(), format!("{subject} lacks `{property}`"));
+                problem.lacks = path.is_empty().then(|| property.to_owned());
                 problem.help = Some(format!("add `{property}: VALUE`"));
                 problems.push(problem);
             }
             ValidationErrorKind::Type { kind } => simple(format!("takes {}", type_words(kind))),
             ValidationErrorKind::Enum { options } => {
                 let options = options.as_array().map_or(&[][..], Vec::as_slice);
-                problems.push(choice(&subject, path, error.instance(), options.iter().collect()));
+                problems.push(choice(
+                    &subject,
+                    path,
+                    error.instance(),
+                    options.iter().collect(),
+                ));
             }
             ValidationErrorKind::Constant { expected_value } => {
-                problems.push(choice(&subject, path, error.instance(), vec![expected_value]));
+                problems.push(choice(
+                    &subject,
+                    path,
+                    error.instance(),
+                    vec![expected_value],
+                ));
             }
             ValidationErrorKind::Minimum { limit } => simple(format!("is at least {limit}")),
             ValidationErrorKind::Maximum { limit } => simple(format!("is at most {limit}")),
             ValidationErrorKind::ExclusiveMinimum { limit } => simple(format!("is above {limit}")),
             ValidationErrorKind::ExclusiveMaximum { limit } => simple(format!("is below {limit}")),
-            ValidationErrorKind::MinItems { limit } => simple(format!("has at least {limit} items")),
+            ValidationErrorKind::MinItems { limit } => {
+                simple(format!("has at least {limit} items"))
+            }
             ValidationErrorKind::MaxItems { limit } => simple(format!("has at most {limit} items")),
             ValidationErrorKind::Pattern { pattern } => simple(format!("matches `{pattern}`")),
             ValidationErrorKind::AnyOf { context }
@@ -203,15 +235,22 @@ impl Checks {
         let depth = path.len();
         // A form is out of question if the value has another type, or another tag, than it wants.
         let out = |error: &ValidationError<'_>| match error.kind() {
-            ValidationErrorKind::Type { .. } => parts(error.instance_path().as_str()).len() == depth,
+            ValidationErrorKind::Type { .. } => {
+                parts(error.instance_path().as_str()).len() == depth
+            }
             ValidationErrorKind::Constant { .. } | ValidationErrorKind::Enum { .. } => {
                 parts(error.instance_path().as_str()).len() <= depth + 1
             }
             _ => false,
         };
-        let meant: Vec<_> = context.iter().filter(|errors| !errors.iter().any(out)).collect();
+        let meant: Vec<_> = context
+            .iter()
+            .filter(|errors| !errors.iter().any(out))
+            .collect();
         if let [errors] = meant.as_slice() {
-            errors.iter().for_each(|error| self.translate(kind, error, problems));
+            errors
+                .iter()
+                .for_each(|error| self.translate(kind, error, problems));
             return;
         }
         let mut words = Vec::new();
@@ -219,7 +258,10 @@ impl Checks {
         for error in context.iter().flatten() {
             match error.kind() {
                 ValidationErrorKind::Constant { expected_value } => {
-                    options.push((parts(error.instance_path().as_str()), (**expected_value).clone()));
+                    options.push((
+                        parts(error.instance_path().as_str()),
+                        (**expected_value).clone(),
+                    ));
                 }
                 ValidationErrorKind::Enum { options: values } => {
                     let at = parts(error.instance_path().as_str());
@@ -255,15 +297,25 @@ impl Checks {
         let found = at[depth.min(at.len())..]
             .iter()
             .try_fold(error.instance().as_ref(), |value, part| value.get(part));
-        let subject = format!("`{}` of `{}`", at.join("."), kind.name());
+        let subject = format!("`{}` of `{}`", dotted(&at), kind.name());
         problems.push(choice(&subject, at, found.unwrap_or(&Value::Null), values));
     }
 
     /// Keys that the schema allows where `error` is.
-    fn allowed(&self, kind: &dyn Kind, error: &ValidationError<'_>, path: &[String]) -> Vec<String> {
+    fn allowed(
+        &self,
+        kind: &dyn Kind,
+        error: &ValidationError<'_>,
+        path: &[String],
+    ) -> Vec<String> {
         let schema_path = error.schema_path().as_str();
-        let parent = schema_path.rsplit_once('/').map_or("", |(parent, _)| parent);
-        let properties = self.schema.pointer(parent).and_then(|schema| schema.get("properties"));
+        let parent = schema_path
+            .rsplit_once('/')
+            .map_or("", |(parent, _)| parent);
+        let properties = self
+            .schema
+            .pointer(parent)
+            .and_then(|schema| schema.get("properties"));
         let mut allowed: Vec<String> = properties
             .and_then(Value::as_object)
             .into_iter()
@@ -271,7 +323,10 @@ impl Checks {
             .map(|(key, _)| key.clone())
             .collect();
         if path.is_empty() {
-            allowed.splice(0..0, kind.inputs().iter().map(|input| input.name.to_owned()));
+            allowed.splice(
+                0..0,
+                kind.inputs().iter().map(|input| input.name.to_owned()),
+            );
         }
         allowed
     }
@@ -294,12 +349,19 @@ fn unknown_key(subject: &str, path: &[String], key: &str, allowed: &[String]) ->
 
 fn choice(subject: &str, path: Vec<String>, found: &Value, mut options: Vec<&Value>) -> Problem {
     options.dedup();
-    let texts: Vec<String> = options.iter().map(|option| crate::study::plain(option)).collect();
+    let texts: Vec<String> = options
+        .iter()
+        .map(|option| crate::study::plain(option))
+        .collect();
     let names = || texts.iter().map(String::as_str);
     let wants = if texts.len() == 1 { "is" } else { "is one of" };
     let mut problem = Problem::new(
         path,
-        format!("{subject} {wants} {}, not {}", quoted_list(names()), describe(found)),
+        format!(
+            "{subject} {wants} {}, not {}",
+            quoted_list(names()),
+            describe(found)
+        ),
     );
     problem.help = found.as_str().and_then(|text| did_you_mean(text, names()));
     problem
@@ -327,6 +389,23 @@ fn type_words(kind: &TypeKind) -> String {
             words.join(" or ")
         }
     }
+}
+
+/// `a.b[0]`.
+fn dotted(path: &[String]) -> String {
+    let mut text = String::new();
+    for part in path {
+        if part.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() {
+            text = format!("{text}[{part}]");
+        } else {
+            text = if text.is_empty() {
+                part.clone()
+            } else {
+                format!("{text}.{part}")
+            };
+        }
+    }
+    text
 }
 
 /// The parts of a JSON pointer.

@@ -7,7 +7,10 @@ use crate::diagnostic::Span;
 use crate::study::Place;
 
 /// The tree at `path` (keys and indices).
-pub(crate) fn find<'a, 'p>(tree: &'a Tree, path: impl IntoIterator<Item = &'p str>) -> Option<&'a Tree> {
+pub(crate) fn find<'a, 'p>(
+    tree: &'a Tree,
+    path: impl IntoIterator<Item = &'p str>,
+) -> Option<&'a Tree> {
     path.into_iter()
         .try_fold(tree, |tree, part| step(tree, part).map(|(_, value)| value))
 }
@@ -30,7 +33,9 @@ pub(crate) fn nearest(tree: &Tree, path: &[String], fallback: Span) -> (Span, Sp
 fn step<'a>(tree: &'a Tree, part: &str) -> Option<(Span, &'a Tree)> {
     match &tree.data {
         Data::Map(_) => tree.entry(part).map(|entry| (entry.key_span, &entry.value)),
-        Data::List(items) => items.get(part.parse::<usize>().ok()?).map(|item| (item.span, item)),
+        Data::List(items) => items
+            .get(part.parse::<usize>().ok()?)
+            .map(|item| (item.span, item)),
         Data::Scalar(_) => None,
     }
 }

@@ -47,7 +47,8 @@ impl Relation {
         for axis in &axes {
             let extend = |row: &Vec<u32>| {
                 let row = row.clone();
-                (0..axis.listed as u32).map(move |index| row.iter().copied().chain([index]).collect())
+                (0..axis.listed as u32)
+                    .map(move |index| row.iter().copied().chain([index]).collect())
             };
             rows = rows.iter().flat_map(extend).collect();
         }
@@ -73,7 +74,12 @@ impl Relation {
 
     /// Leaves out what `rules` name, where all axes they name are here; rows whose values at `positions` are in
     /// `keep` stay.
-    pub(crate) fn exclude(&mut self, rules: &[Rule], keep: &HashSet<Vec<u32>>, positions: &[usize]) {
+    pub(crate) fn exclude(
+        &mut self,
+        rules: &[Rule],
+        keep: &HashSet<Vec<u32>>,
+        positions: &[usize],
+    ) {
         for rule in rules {
             let tests: Option<Vec<(usize, Vec<u32>)>> = rule
                 .entries
@@ -92,7 +98,8 @@ impl Relation {
             let Some(tests) = tests else { continue };
             self.rows.retain(|row| {
                 !tests.iter().all(|(at, values)| values.contains(&row[*at]))
-                    || (!keep.is_empty() && keep.contains(&positions.iter().map(|&at| row[at]).collect::<Vec<_>>()))
+                    || (!keep.is_empty()
+                        && keep.contains(&positions.iter().map(|&at| row[at]).collect::<Vec<_>>()))
             });
         }
     }
@@ -133,7 +140,12 @@ impl Relation {
         for row in &self.rows {
             let key: Vec<u32> = shared.iter().map(|&(ours, _)| row[ours]).collect();
             for matching in by_key.get(&key).into_iter().flatten() {
-                rows.push(row.iter().copied().chain(new.iter().map(|&at| matching[at])).collect());
+                rows.push(
+                    row.iter()
+                        .copied()
+                        .chain(new.iter().map(|&at| matching[at]))
+                        .collect(),
+                );
                 if rows.len() > MAX_CELLS {
                     return Err(TooMany);
                 }

@@ -81,8 +81,13 @@ impl Vars {
                     .map(|(_, name)| name.as_str())
                     .filter(|name| !name.is_empty())
                     .collect();
-                let message = format!("vars that use each other in a circle: {}", names.join(" -> "));
-                findings.push(Diagnostic::error(span, message).help("give one of them a value of its own"));
+                let message = format!(
+                    "vars that use each other in a circle: {}",
+                    names.join(" -> ")
+                );
+                findings.push(
+                    Diagnostic::error(span, message).help("give one of them a value of its own"),
+                );
                 return true;
             }
         }
@@ -128,7 +133,8 @@ impl Vars {
     /// What stands at the part of `path` that is written out.
     fn below(&self, path: &Template) -> Option<&Form> {
         let prefix = prefix(path);
-        self.form.at(prefix.split('.').filter(|part| !part.is_empty()))
+        self.form
+            .at(prefix.split('.').filter(|part| !part.is_empty()))
     }
 
     /// Where the var at `path` stands.
@@ -139,7 +145,9 @@ impl Vars {
     /// Adds what `template` reads to `reads`, vars followed.
     pub(crate) fn reads(&self, template: &Template, reads: &mut Reads) {
         for part in &template.parts {
-            let Part::Expr(expr, span) = part else { continue };
+            let Part::Expr(expr, span) = part else {
+                continue;
+            };
             match expr {
                 Expr::Axis(name) => {
                     reads.axes.entry(name.clone()).or_insert(*span);
@@ -174,7 +182,8 @@ fn prefix(path: &Template) -> String {
         return text.to_owned();
     }
     let text = path.static_prefix();
-    text.rfind('.').map_or(String::new(), |dot| text[..dot].to_owned())
+    text.rfind('.')
+        .map_or(String::new(), |dot| text[..dot].to_owned())
 }
 
 impl Scope<'_> {
@@ -185,6 +194,7 @@ impl Scope<'_> {
     pub(crate) fn value(&self, form: &Form) -> Evaluated<Value> {
         Ok(match form {
             Form::Const(value) => value.clone(),
+            Form::Broken => Value::Null,
             Form::Text(template) => match template.parts.as_slice() {
                 [Part::Expr(expr, span)] => self.expr(expr, *span)?,
                 _ => Value::String(self.text(template)?),
@@ -196,7 +206,12 @@ impl Scope<'_> {
                 .into(),
             Form::Map(entries) => {
                 let entry = |(key, form): &(String, Form)| Ok((key.clone(), self.value(form)?));
-                Value::Object(entries.iter().map(entry).collect::<Evaluated<Map<_, _>>>()?)
+                Value::Object(
+                    entries
+                        .iter()
+                        .map(entry)
+                        .collect::<Evaluated<Map<_, _>>>()?,
+                )
             }
         })
     }
@@ -212,7 +227,8 @@ impl Scope<'_> {
                 Part::Text(part) => text.push_str(part),
                 Part::Expr(expr, span) => match self.expr(expr, *span)? {
                     value @ (Value::Array(_) | Value::Object(_) | Value::Null) => {
-                        let message = format!("{} cannot be part of a text", super::tree::describe(&value));
+                        let message =
+                            format!("{} cannot be part of a text", super::tree::describe(&value));
                         return Err(Box::new(Diagnostic::error(*span, message)));
                     }
                     value => text.push_str(&plain(&value)),
@@ -225,11 +241,18 @@ impl Scope<'_> {
     fn expr(&self, expr: &Expr, span: Span) -> Evaluated<Value> {
         match expr {
             Expr::Axis(name) => {
-                let found = self.axes.iter().zip(self.row).find(|(axis, _)| axis.name == *name);
+                let found = self
+                    .axes
+                    .iter()
+                    .zip(self.row)
+                    .find(|(axis, _)| axis.name == *name);
                 let value = found.and_then(|(axis, index)| axis.values.get(*index as usize));
-                value
-                    .cloned()
-                    .ok_or_else(|| Box::new(Diagnostic::error(span, format!("there is no axis `{name}` here"))))
+                value.cloned().ok_or_else(|| {
+                    Box::new(Diagnostic::error(
+                        span,
+                        format!("there is no axis `{name}` here"),
+                    ))
+                })
             }
             Expr::Var(path) => {
                 let path = self.text(path)?;
@@ -241,7 +264,10 @@ impl Scope<'_> {
                 self.value(form)
             }
             Expr::Ref(reference) => {
-                let message = format!("a reference to the stage `{}` cannot stand here", reference.stage);
+                let message = format!(
+                    "a reference to the stage `{}` cannot stand here",
+                    reference.stage
+                );
                 Err(Box::new(Diagnostic::error(span, message)))
             }
         }

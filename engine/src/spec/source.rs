@@ -23,7 +23,12 @@ pub(crate) fn read(path: &Path, sources: &mut Sources, findings: &mut Findings) 
 }
 
 /// `origin` is the place of the `extends:` that named the file.
-fn read_from(path: &Path, origin: Option<Span>, sources: &mut Sources, findings: &mut Findings) -> Option<Tree> {
+fn read_from(
+    path: &Path,
+    origin: Option<Span>,
+    sources: &mut Sources,
+    findings: &mut Findings,
+) -> Option<Tree> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) => {
@@ -40,7 +45,10 @@ fn read_from(path: &Path, origin: Option<Span>, sources: &mut Sources, findings:
             .chain([&canonical])
             .map(|path| file_name(path))
             .collect();
-        let message = format!("specs extend each other in a circle: {}", chain.join(" -> "));
+        let message = format!(
+            "specs extend each other in a circle: {}",
+            chain.join(" -> ")
+        );
         findings.push(Diagnostic::error(origin, message));
         return None;
     }
@@ -50,13 +58,18 @@ fn read_from(path: &Path, origin: Option<Span>, sources: &mut Sources, findings:
     let mut tree = match yaml::parse(&text, source) {
         Ok(tree) => tree,
         Err(problems) => {
-            problems.into_iter().for_each(|problem| findings.push(problem));
+            problems
+                .into_iter()
+                .for_each(|problem| findings.push(problem));
             return None;
         }
     };
     let Data::Map(entries) = &mut tree.data else {
         let message = format!("a spec is a map, not {}", tree.describe());
-        findings.push(Diagnostic::error(tree.span, message).help("begin with `dcsft: 1`, `name:` and `stages:`"));
+        findings.push(
+            Diagnostic::error(tree.span, message)
+                .help("begin with `dcsft: 1`, `name:` and `stages:`"),
+        );
         return None;
     };
     let Some(at) = entries.iter().position(|entry| entry.key == "extends") else {
@@ -64,7 +77,10 @@ fn read_from(path: &Path, origin: Option<Span>, sources: &mut Sources, findings:
     };
     let extends = entries.remove(at).value;
     let Some(base) = extends.text() else {
-        let message = format!("`extends` takes the path of another spec, not {}", extends.describe());
+        let message = format!(
+            "`extends` takes the path of another spec, not {}",
+            extends.describe()
+        );
         findings.push(Diagnostic::error(extends.span, message));
         return None;
     };
@@ -74,7 +90,10 @@ fn read_from(path: &Path, origin: Option<Span>, sources: &mut Sources, findings:
 }
 
 fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// `over` laid on `base`: maps merge, null removes what the base has, everything else replaces.
@@ -90,7 +109,8 @@ fn merge(base: Tree, over: Tree) -> Tree {
                 entries.remove(at);
             }
             Some(at) => {
-                let old = std::mem::replace(&mut entries[at].value, Tree::empty_map(addition.key_span));
+                let old =
+                    std::mem::replace(&mut entries[at].value, Tree::empty_map(addition.key_span));
                 entries[at] = Entry {
                     value: merge(old, addition.value),
                     ..addition
@@ -107,7 +127,12 @@ fn merge(base: Tree, over: Tree) -> Tree {
 }
 
 /// Applies `--set` overrides (`a.b.c=value`) in order.
-pub(crate) fn override_all(tree: &mut Tree, overrides: &[String], sources: &mut Sources, findings: &mut Findings) {
+pub(crate) fn override_all(
+    tree: &mut Tree,
+    overrides: &[String],
+    sources: &mut Sources,
+    findings: &mut Findings,
+) {
     for text in overrides {
         let source = sources.texts.len() as u32;
         sources.texts.push((PathBuf::from("--set"), text.clone()));
@@ -137,7 +162,8 @@ fn override_one(tree: &mut Tree, text: &str, source: u32) -> Result<(), Box<Diag
         ));
     }
     let offset = path.chars().count() + 1;
-    let mut value = yaml::parse(value, source).map_err(|mut problems| Box::new(problems.swap_remove(0)))?;
+    let mut value =
+        yaml::parse(value, source).map_err(|mut problems| Box::new(problems.swap_remove(0)))?;
     if text[path.len() + 1..].trim().is_empty() {
         value.data = Data::Scalar(serde_json::Value::Null);
     }
@@ -150,7 +176,8 @@ fn override_one(tree: &mut Tree, text: &str, source: u32) -> Result<(), Box<Diag
         let span = whole.part(column, part.chars().count());
         column += part.chars().count() + 1;
         // What `vars` and `stages` hold are names of the user's: a new one would be a slip that nothing else finds.
-        let named = depth == 1 && matches!(parts[0], "vars" | "stages") || depth > 1 && parts[0] == "vars";
+        let named =
+            depth == 1 && matches!(parts[0], "vars" | "stages") || depth > 1 && parts[0] == "vars";
         let describe = here.describe();
         if here.is_null() {
             here.data = Data::Map(Vec::new());
@@ -162,9 +189,12 @@ fn override_one(tree: &mut Tree, text: &str, source: u32) -> Result<(), Box<Diag
                     None if named => {
                         let parent = parts[..depth].join(".");
                         let names = || entries.iter().map(|entry| entry.key.as_str());
-                        let problem = Diagnostic::error(span, format!("`{parent}` has no `{part}` to override"))
-                            .note(format!("it has {}", quoted_list(names())))
-                            .maybe_help(did_you_mean(part, names()));
+                        let problem = Diagnostic::error(
+                            span,
+                            format!("`{parent}` has no `{part}` to override"),
+                        )
+                        .note(format!("it has {}", quoted_list(names())))
+                        .maybe_help(did_you_mean(part, names()));
                         return Err(Box::new(problem));
                     }
                     None => {
@@ -181,9 +211,14 @@ fn override_one(tree: &mut Tree, text: &str, source: u32) -> Result<(), Box<Diag
             }
             Data::List(items) => {
                 let count = items.len();
-                let item = part.parse::<usize>().ok().and_then(|index| items.get_mut(index));
+                let item = part
+                    .parse::<usize>()
+                    .ok()
+                    .and_then(|index| items.get_mut(index));
                 here = item.ok_or_else(|| {
-                    let message = format!("`{part}` is not an index of this list of {count} (the first is 0)");
+                    let message = format!(
+                        "`{part}` is not an index of this list of {count} (the first is 0)"
+                    );
                     fail(span, message)
                 })?;
             }

@@ -78,6 +78,8 @@ pub(crate) enum Form {
     List(Vec<Form>),
     /// A map.
     Map(Vec<(String, Form)>),
+    /// A text that could not be read, which has been reported.
+    Broken,
 }
 
 impl Template {
@@ -117,11 +119,16 @@ impl Form {
                 },
                 Err(problem) => {
                     findings.push(*problem);
-                    Self::Const(tree.to_value())
+                    Self::Broken
                 }
             },
             Data::Scalar(value) => Self::Const(value.clone()),
-            Data::List(items) => Self::List(items.iter().map(|item| Self::compile(item, findings)).collect()),
+            Data::List(items) => Self::List(
+                items
+                    .iter()
+                    .map(|item| Self::compile(item, findings))
+                    .collect(),
+            ),
             Data::Map(entries) => {
                 let form = |entry: &super::tree::Entry, findings: &mut Findings| {
                     (entry.key.clone(), Self::compile(&entry.value, findings))
@@ -134,16 +141,33 @@ impl Form {
     /// The part at `path`.
     pub(crate) fn at<'a>(&self, path: impl IntoIterator<Item = &'a str>) -> Option<&Self> {
         path.into_iter().try_fold(self, |form, part| match form {
-            Self::Map(entries) => entries.iter().find(|(key, _)| key == part).map(|(_, form)| form),
+            Self::Map(entries) => entries
+                .iter()
+                .find(|(key, _)| key == part)
+                .map(|(_, form)| form),
             Self::List(items) => items.get(part.parse::<usize>().ok()?),
             _ => None,
         })
     }
 
+    /// Whether it has a value: nothing in it is broken or a reference to a stage.
+    pub(crate) fn has_value(&self) -> bool {
+        match self {
+            Self::Const(_) => true,
+            Self::Text(template) => !template
+                .parts
+                .iter()
+                .any(|part| matches!(part, Part::Expr(Expr::Ref(_), _))),
+            Self::List(items) => items.iter().all(Self::has_value),
+            Self::Map(entries) => entries.iter().all(|(_, form)| form.has_value()),
+            Self::Broken => false,
+        }
+    }
+
     /// Calls `visit` with every template in it.
     pub(crate) fn templates<'a>(&'a self, visit: &mut impl FnMut(&'a Template)) {
         match self {
-            Self::Const(_) => {}
+            Self::Const(_) | Self::Broken => {}
             Self::Text(template) => visit(template),
             Self::List(items) => items.iter().for_each(|item| item.templates(visit)),
             Self::Map(entries) => entries.iter().for_each(|(_, form)| form.templates(visit)),
@@ -194,7 +218,8 @@ impl Reader<'_> {
                     let expr = self.expr()?;
                     let span = self.span(start);
                     if !references && matches!(expr, Expr::Ref(_)) {
-                        let message = "a reference to a stage cannot stand inside another interpolation";
+                        let message =
+                            "a reference to a stage cannot stand inside another interpolation";
                         return Err(Box::new(Diagnostic::error(span, message)));
                     }
                     parts.push(Part::Expr(expr, span));
@@ -236,9 +261,10 @@ impl Reader<'_> {
                 Expr::Var(self.template(&['}'], false)?)
             }
             "env" => {
-                let problem = Diagnostic::error(self.span(start), "a spec does not read the environment")
-                    .note("the same spec would then mean different experiments")
-                    .help("use a var and set it: `--set vars.name=value`");
+                let problem =
+                    Diagnostic::error(self.span(start), "a spec does not read the environment")
+                        .note("the same spec would then mean different experiments")
+                        .help("use a var and set it: `--set vars.name=value`");
                 return Err(Box::new(problem));
             }
             _ => Expr::Ref(self.reference(head, head_at)?),
@@ -270,7 +296,10 @@ impl Reader<'_> {
             let output_at = self.at;
             let output = self.template(&['}'], false)?;
             if output.constant() == Some("") {
-                return Err(self.fail(output_at - 1, "the name of an output is missing after the dot"));
+                return Err(self.fail(
+                    output_at - 1,
+                    "the name of an output is missing after the dot",
+                ));
             }
             reference.output = Some(output);
         }
@@ -289,7 +318,9 @@ impl Reader<'_> {
                 let name = self.name();
                 self.spaces();
                 if !is_name(&name) || self.peek(0) != Some('=') {
-                    return Err(self.fail(start, "in brackets stands `*`, `axis=value` or `axis=*`"));
+                    return Err(
+                        self.fail(start, "in brackets stands `*`, `axis=value` or `axis=*`")
+                    );
                 }
                 self.at += 1;
                 let value = self.template(&[',', ']', '}'], false)?;
@@ -354,8 +385,14 @@ impl Reader<'_> {
         } else {
             "this `${` is not closed with `}`"
         };
-        let end = if closed { self.at + 1 } else { self.chars.len() };
-        let span = self.tree.part(start, end.min(self.chars.len()).max(start + 1) - start);
+        let end = if closed {
+            self.at + 1
+        } else {
+            self.chars.len()
+        };
+        let span = self
+            .tree
+            .part(start, end.min(self.chars.len()).max(start + 1) - start);
         let problem = Diagnostic::error(span, message)
             .note("there are `${matrix.AXIS}`, `${vars.NAME}`, `${STAGE}`, `${STAGE.OUTPUT}`, `${STAGE[AXIS=VALUE].OUTPUT}`")
             .help("for the characters `${` themselves write `$${`");
@@ -364,7 +401,10 @@ impl Reader<'_> {
 
     fn fail(&self, start: usize, message: &str) -> Box<Diagnostic> {
         let length = self.at.max(start + 1).min(self.chars.len()) - start.min(self.chars.len());
-        Box::new(Diagnostic::error(self.tree.part(start, length.max(1)), message))
+        Box::new(Diagnostic::error(
+            self.tree.part(start, length.max(1)),
+            message,
+        ))
     }
 
     /// From `start` to here.

@@ -35,9 +35,10 @@ pub(crate) fn parse(text: &str, source: u32) -> Result<Tree, Vec<Diagnostic>> {
                     column: at.col() as u32 + 1,
                     length: 1,
                 };
-                builder
-                    .problems
-                    .push(Diagnostic::error(span, format!("this is not YAML: {}", error.info())));
+                builder.problems.push(Diagnostic::error(
+                    span,
+                    format!("this is not YAML: {}", error.info()),
+                ));
                 break;
             }
         };
@@ -45,9 +46,9 @@ pub(crate) fn parse(text: &str, source: u32) -> Result<Tree, Vec<Diagnostic>> {
             documents += 1;
             if documents > 1 {
                 let span = builder.span(span, 3);
-                builder
-                    .problems
-                    .push(Diagnostic::error(span, "a spec is one YAML document").help("remove `---`"));
+                builder.problems.push(
+                    Diagnostic::error(span, "a spec is one YAML document").help("remove `---`"),
+                );
                 break;
             }
         }
@@ -85,8 +86,13 @@ pub(crate) fn plain_scalar(text: &str) -> Result<Value, String> {
 /// The number that `text` is, if it is written as one.
 fn number(text: &str) -> Option<Result<Value, String>> {
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
-    if matches!(unsigned, ".inf" | ".Inf" | ".INF" | ".nan" | ".NaN" | ".NAN") {
-        return Some(Err(format!("`{text}` is not a number that a spec can hold")));
+    if matches!(
+        unsigned,
+        ".inf" | ".Inf" | ".INF" | ".nan" | ".NaN" | ".NAN"
+    ) {
+        return Some(Err(format!(
+            "`{text}` is not a number that a spec can hold"
+        )));
     }
     let too_large = || Err(format!("`{text}` is too large for a 64-bit integer"));
     for (prefix, radix) in [("0x", 16), ("0o", 8)] {
@@ -166,7 +172,9 @@ type Fallible<T> = Result<T, Box<Diagnostic>>;
 impl Builder {
     fn event(&mut self, event: Event<'_>, at: YamlSpan) -> Fallible<()> {
         match event {
-            Event::Scalar(text, style, anchor, tag) => self.scalar(&text, style, anchor, tag.as_deref(), at),
+            Event::Scalar(text, style, anchor, tag) => {
+                self.scalar(&text, style, anchor, tag.as_deref(), at)
+            }
             Event::SequenceStart(anchor, tag) => {
                 self.untagged(tag.as_deref(), at)?;
                 self.open(Data::List(Vec::new()), anchor, at)
@@ -206,7 +214,10 @@ impl Builder {
         } else {
             Value::String(text.to_owned())
         };
-        let quote = u32::from(matches!(style, ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted));
+        let quote = u32::from(matches!(
+            style,
+            ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted
+        ));
         let one_line = at.start.line() == at.end.line();
         let verbatim = (one_line && at.len() == chars + 2 * quote as usize).then_some(quote);
         let tree = Tree {
@@ -248,8 +259,14 @@ impl Builder {
         };
         if let Data::Map(entries) = &mut open.data {
             for merged in std::mem::take(&mut open.merges) {
-                let Data::Map(defaults) = merged.data else { continue };
-                entries.extend(defaults.into_iter().filter(|entry| open.keys.insert(entry.key.clone())));
+                let Data::Map(defaults) = merged.data else {
+                    continue;
+                };
+                entries.extend(
+                    defaults
+                        .into_iter()
+                        .filter(|entry| open.keys.insert(entry.key.clone())),
+                );
             }
         }
         let tree = Tree {
@@ -292,7 +309,8 @@ impl Builder {
                 _ => None,
             };
             let mut problem =
-                Diagnostic::error(span, format!("the key `{text}` stands here twice")).help("remove one of the two");
+                Diagnostic::error(span, format!("the key `{text}` stands here twice"))
+                    .help("remove one of the two");
             if let Some(first) = first {
                 problem = problem.also(first, "first here");
             }
@@ -314,7 +332,9 @@ impl Builder {
         match &mut open.data {
             Data::List(items) => items.push(tree),
             Data::Map(entries) => {
-                let Some((key, key_span)) = open.key.take() else { return };
+                let Some((key, key_span)) = open.key.take() else {
+                    return;
+                };
                 if key != "<<" {
                     entries.push(Entry {
                         key,
@@ -325,8 +345,10 @@ impl Builder {
                     open.merges.push(tree);
                 } else {
                     let found = tree.describe();
-                    self.problems
-                        .push(Diagnostic::error(key_span, format!("`<<` takes a map, not {found}")));
+                    self.problems.push(Diagnostic::error(
+                        key_span,
+                        format!("`<<` takes a map, not {found}"),
+                    ));
                 }
             }
             Data::Scalar(_) => {}
@@ -352,7 +374,9 @@ impl Builder {
         match tag {
             Some(tag) => {
                 let message = format!("the tag `{tag}` is not supported");
-                Err(Box::new(Diagnostic::error(self.span(at, 1), message).help("remove it")))
+                Err(Box::new(
+                    Diagnostic::error(self.span(at, 1), message).help("remove it"),
+                ))
             }
             None => Ok(()),
         }

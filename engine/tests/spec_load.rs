@@ -1,0 +1,837 @@
+//! Specs that load: what becomes of them.
+
+#[path = "spec/kinds.rs"]
+mod kinds;
+
+use std::collections::BTreeMap;
+
+use dcsft_engine::spec::Loaded;
+use dcsft_engine::study::Node;
+use kinds::{load_files, load_text, titles};
+use serde_json::{Value, json};
+
+const SWEEP: &str = r#"
+dcsft: 1
+name: sweep
+matrix: {seed: [0, 1]}
+vars: {steps: 200, deep: {lr: 1e-3}}
+stages:
+  world:
+    uses: world
+    with: {size: 10}
+  base:
+    uses: train
+    with: {data: "${world}", steps: 100, seed: "${matrix.seed}"}
+  sft:
+    uses: train
+    matrix: {subset: [easy, easy+medium]}
+    with: {model: "${base}", data: "${world.${matrix.subset}}", steps: "${vars.steps}", lr: "${vars.deep.lr}"}
+  eval:
+    uses: eval
+    matrix: {step: [100, 200]}
+    with: {model: "${sft.step-${matrix.step}}", data: "${world.val}"}
+  report:
+    uses: report
+    with: {evals: ["${eval[*]}"], logs: ["${sft[subset=*,seed=*].log}"]}
+"#;
+
+fn load(text: &str) -> Loaded {
+    load_text(text).unwrap_or_else(|message| panic!("{message}"))
+}
+
+/// Loads stages below a world with `head` before them.
+fn load_stages(head: &str, stages: &str) -> Loaded {
+    load(&format!(
+        "dcsft: 1\nname: test\n{head}\nstages:\n  world: {{uses: world}}\n{stages}"
+    ))
+}
+
+fn refusal(text: &str) -> String {
+    match load_text(text) {
+        Ok(loaded) => panic!("it loads: {:?}", titles(&loaded)),
+        Err(message) => message,
+    }
+}
+
+fn node<'a>(loaded: &'a Loaded, title: &str) -> &'a Node {
+    let found = loaded.study.nodes.iter().find(|node| node.title() == title);
+    found.unwrap_or_else(|| panic!("no {title} among {:?}", titles(loaded)))
+}
+
+/// What a node reads at one input: `title.output`.
+fn reads(loaded: &Loaded, title: &str, input: &str) -> Vec<String> {
+    let found = node(loaded, title)
+        .inputs
+        .iter()
+        .find(|(name, _)| name == input);
+    let references = &found.unwrap_or_else(|| panic!("{title} has no {input}")).1;
+    let name = |reference: &dcsft_engine::study::Reference| {
+        format!(
+            "{}.{}",
+            loaded.study.nodes[reference.node.0].title(),
+            reference.output
+        )
+    };
+    references.iter().map(name).collect()
+}
+
+/// The value of a param in every node of a stage.
+fn params(loaded: &Loaded, stage: &str, param: &str) -> Vec<Value> {
+    loaded
+        .study
+        .nodes
+        .iter()
+        .filter(|node| node.stage == stage)
+        .map(|node| node.params[param].clone())
+        .collect()
+}
+
+#[test]
+fn axes_flow_to_what_refers_and_to_nothing_else() {
+    let loaded = load(SWEEP);
+    let mut expected = vec![
+        "world".to_owned(),
+        "base[seed=0]".into(),
+        "base[seed=1]".into(),
+    ];
+    for seed in [0, 1] {
+        expected.extend(
+            ["easy", "easy+medium"].map(|subset| format!("sft[seed={seed},subset={subset}]")),
+        );
+    }
+    for (seed, subset) in [
+        (0, "easy"),
+        (0, "easy+medium"),
+        (1, "easy"),
+        (1, "easy+medium"),
+    ] {
+        expected.extend(
+            [100, 200].map(|step| format!("eval[seed={seed},step={step},subset={subset}]")),
+        );
+    }
+    expected.push("report".into());
+    assert_eq!(titles(&loaded), expected);
+    assert!(
+        loaded.warnings.is_empty(),
+        "{}",
+        loaded.warnings.render(false)
+    );
+}
+
+#[test]
+fn references_find_the_cell_with_the_same_values() {
+    let loaded = load(SWEEP);
+    assert_eq!(
+        reads(&loaded, "sft[seed=1,subset=easy+medium]", "model"),
+        ["base[seed=1].model"]
+    );
+    assert_eq!(
+        reads(&loaded, "sft[seed=1,subset=easy+medium]", "data"),
+        ["world.easy+medium"]
+    );
+    assert_eq!(
+        reads(&loaded, "eval[seed=0,step=200,subset=easy]", "model"),
+        ["sft[seed=0,subset=easy].step-200"]
+    );
+    assert_eq!(reads(&loaded, "report", "evals").len(), 8);
+    assert_eq!(
+        reads(&loaded, "report", "logs"),
+        [
+            "sft[seed=0,subset=easy].log",
+            "sft[seed=0,subset=easy+medium].log",
+            "sft[seed=1,subset=easy].log",
+            "sft[seed=1,subset=easy+medium].log",
+        ]
+    );
+}
+
+#[test]
+fn nodes_come_after_what_they_read_and_know_their_index() {
+    let loaded = load(SWEEP);
+    for (index, node) in loaded.study.nodes.iter().enumerate() {
+        assert_eq!(node.id.0, index);
+        for reference in node.inputs.iter().flat_map(|(_, references)| references) {
+            assert!(
+                reference.node.0 < index,
+                "{} reads what comes later",
+                node.title()
+            );
+        }
+    }
+}
+
+#[test]
+fn stages_may_stand_in_any_order() {
+    let loaded = load(
+        "dcsft: 1\nname: test\nstages:\n  b:\n    uses: train\n    with: {data: '${a}', steps: 1}\n  a: {uses: world}\n",
+    );
+    assert_eq!(titles(&loaded), ["a", "b"]);
+}
+
+#[test]
+fn params_come_with_defaults_and_keep_their_types() {
+    let loaded = load(SWEEP);
+    let sft = node(&loaded, "sft[seed=0,subset=easy]");
+    assert_eq!(
+        sft.params,
+        json!({"steps": 200, "lr": 1e-3, "schedule": "constant", "lora": null, "seed": 0, "note": ""})
+    );
+    assert_eq!(node(&loaded, "base[seed=1]").params["seed"], json!(1));
+}
+
+#[test]
+fn interpolation_alone_keeps_the_type_and_inside_text_becomes_text() {
+    let loaded = load_stages(
+        "vars: {n: 100, half: 0.5, lora: {rank: 4, targets: [vision]}, word: 'n=${vars.n}', on: true}",
+        r#"  a:
+    uses: train
+    with: {data: "${world}", steps: "${vars.n}", lora: "${vars.lora}", note: "${vars.word}, ${vars.half}, ${vars.on}, $${x}, $5"}
+"#,
+    );
+    let a = node(&loaded, "a");
+    assert_eq!(a.params["steps"], json!(100));
+    assert_eq!(a.params["lora"], json!({"rank": 4, "targets": ["vision"]}));
+    assert_eq!(a.params["note"], json!("n=100, 0.5, true, ${x}, $5"));
+}
+
+#[test]
+fn vars_may_be_looked_up_by_an_axis() {
+    let loaded = load_stages(
+        "vars: {lr: {small: 1e-3, large: 1e-4}}",
+        r#"  a:
+    uses: train
+    matrix: {size: [small, large]}
+    with: {data: "${world}", steps: 1, lr: "${vars.lr.${matrix.size}}"}
+"#,
+    );
+    assert_eq!(params(&loaded, "a", "lr"), [json!(1e-3), json!(1e-4)]);
+}
+
+#[test]
+fn vars_that_use_an_axis_bring_it_along() {
+    let loaded = load_stages(
+        "matrix: {seed: [3, 4]}\nvars: {tag: 'seed ${matrix.seed}'}",
+        "  a:\n    uses: train\n    with: {data: '${world}', steps: 1, note: '${vars.tag}'}\n",
+    );
+    assert_eq!(titles(&loaded), ["world", "a[seed=3]", "a[seed=4]"]);
+    assert_eq!(
+        params(&loaded, "a", "note"),
+        [json!("seed 3"), json!("seed 4")]
+    );
+}
+
+#[test]
+fn a_pinned_axis_does_not_flow() {
+    let loaded = load(&format!(
+        "{SWEEP}  best:\n    uses: eval\n    with: {{model: '${{sft[subset=easy]}}', data: '${{world}}'}}\n"
+    ));
+    assert_eq!(
+        reads(&loaded, "best[seed=1]", "model"),
+        ["sft[seed=1,subset=easy].model"]
+    );
+    assert!(!titles(&loaded).contains(&"best[seed=0,subset=easy]".to_owned()));
+}
+
+#[test]
+fn several_axes_can_be_pinned_and_a_pin_may_be_computed() {
+    let loaded = load(&format!(
+        "{SWEEP}  one:\n    uses: eval\n    with: {{model: '${{sft[ subset=easy+medium, seed=1 ]}}', data: '${{world}}'}}
+  shifted:
+    uses: eval
+    matrix: {{of: [1, 0]}}
+    with: {{model: '${{sft[seed=${{matrix.of}}].step-100}}', data: '${{world}}'}}\n"
+    ));
+    assert_eq!(
+        reads(&loaded, "one", "model"),
+        ["sft[seed=1,subset=easy+medium].model"]
+    );
+    assert_eq!(
+        reads(&loaded, "shifted[of=1,subset=easy]", "model"),
+        ["sft[seed=1,subset=easy].step-100"]
+    );
+    assert_eq!(
+        loaded
+            .study
+            .nodes
+            .iter()
+            .filter(|node| node.stage == "shifted")
+            .count(),
+        4
+    );
+}
+
+#[test]
+fn gathering_one_axis_leaves_the_others() {
+    let loaded = load(&format!(
+        "{SWEEP}  per_seed:\n    uses: report\n    with: {{evals: '${{eval[step=*,subset=*]}}'}}\n"
+    ));
+    assert_eq!(
+        reads(&loaded, "per_seed[seed=1]", "evals"),
+        [
+            "eval[seed=1,step=100,subset=easy].metrics",
+            "eval[seed=1,step=200,subset=easy].metrics",
+            "eval[seed=1,step=100,subset=easy+medium].metrics",
+            "eval[seed=1,step=200,subset=easy+medium].metrics",
+        ]
+    );
+}
+
+#[test]
+fn inputs_that_take_many_keep_the_order_of_the_spec() {
+    let loaded = load(&format!(
+        "{SWEEP}  some:\n    uses: report\n    with: {{logs: ['${{base[seed=1].log}}', '${{sft[subset=*,seed=0].log}}', '${{base[seed=0].log}}'], evals: []}}\n"
+    ));
+    assert_eq!(
+        reads(&loaded, "some", "logs"),
+        [
+            "base[seed=1].log",
+            "sft[seed=0,subset=easy].log",
+            "sft[seed=0,subset=easy+medium].log",
+            "base[seed=0].log"
+        ]
+    );
+    assert_eq!(reads(&loaded, "some", "evals"), Vec::<String>::new());
+}
+
+#[test]
+fn two_parents_meet_where_their_shared_axes_agree() {
+    let loaded = load_stages(
+        "matrix: {seed: [0, 1], size: [1, 2], exclude: [{seed: 1, size: 2}]}",
+        r#"  a:
+    uses: train
+    with: {data: "${world}", steps: 1, seed: "${matrix.seed}"}
+  b:
+    uses: world
+    with: {size: "${matrix.size}", seed: "${matrix.seed}"}
+  both:
+    uses: train
+    with: {model: "${a}", data: "${b}", steps: 1}
+"#,
+    );
+    assert_eq!(
+        titles(&loaded)[3..],
+        [
+            "b[seed=0,size=1]",
+            "b[seed=0,size=2]",
+            "b[seed=1,size=1]",
+            "both[seed=0,size=1]",
+            "both[seed=0,size=2]",
+            "both[seed=1,size=1]",
+        ]
+    );
+    assert_eq!(
+        reads(&loaded, "both[seed=0,size=2]", "model"),
+        ["a[seed=0].model"]
+    );
+}
+
+#[test]
+fn the_same_axis_at_two_stages_is_one_axis_where_they_meet() {
+    let loaded = load_stages(
+        "",
+        r#"  a:
+    uses: train
+    matrix: {lr: [1, 2]}
+    with: {data: "${world}", steps: 1, lr: "${matrix.lr}"}
+  b:
+    uses: split
+    matrix: {lr: [1, 2]}
+    with: {data: "${world}", parts: [x], bound: "${matrix.lr}"}
+  both:
+    uses: train
+    with: {model: "${a}", data: "${b}", steps: 1}
+"#,
+    );
+    assert_eq!(titles(&loaded)[5..], ["both[lr=1]", "both[lr=2]"]);
+    assert_eq!(reads(&loaded, "both[lr=2]", "data"), ["b[lr=2].x"]);
+}
+
+#[test]
+fn exclude_leaves_combinations_out_here_and_downstream() {
+    let loaded = load_stages(
+        "matrix: {seed: [0, 1]}",
+        r#"  a:
+    uses: train
+    matrix:
+      lr: [1, 2, 3]
+      exclude: [{lr: [1, 2], seed: 1}]
+    with: {data: "${world}", steps: 1, lr: "${matrix.lr}", seed: "${matrix.seed}"}
+  next:
+    uses: eval
+    with: {model: "${a}", data: "${world}"}
+"#,
+    );
+    assert_eq!(
+        titles(&loaded)[5..],
+        [
+            "next[lr=1,seed=0]",
+            "next[lr=2,seed=0]",
+            "next[lr=3,seed=0]",
+            "next[lr=3,seed=1]"
+        ]
+    );
+}
+
+#[test]
+fn include_adds_combinations_with_new_values() {
+    let loaded = load_stages(
+        "",
+        r#"  a:
+    uses: train
+    matrix:
+      lr: [1, 2]
+      steps: [10]
+      exclude: [{lr: 2}]
+      include: [{lr: 2, steps: 99}]
+    with: {data: "${world}", steps: "${matrix.steps}", lr: "${matrix.lr}"}
+"#,
+    );
+    assert_eq!(
+        titles(&loaded)[1..],
+        ["a[lr=1,steps=10]", "a[lr=2,steps=99]"]
+    );
+}
+
+#[test]
+fn axis_values_can_be_computed() {
+    let loaded = load_stages(
+        "",
+        r#"  a:
+    uses: train
+    matrix:
+      steps: {range: [100, 300, 100]}
+      seed: {range: [0, 2]}
+      exclude: [{seed: [1, 2], steps: [200, 300]}]
+    with: {data: "${world}", steps: "${matrix.steps}", seed: "${matrix.seed}"}
+  b:
+    uses: train
+    matrix: {lr: {range: [0, 0.35, 0.1]}}
+    with: {data: "${world}", steps: 1, lr: "${matrix.lr}"}
+  c:
+    uses: train
+    matrix: {lr: {linspace: [0.1, 0.5, 5]}}
+    with: {data: "${world}", steps: 1, lr: "${matrix.lr}"}
+  d:
+    uses: train
+    matrix: {lr: {logspace: [1e-4, 1e-2, 3]}}
+    with: {data: "${world}", steps: 1, lr: "${matrix.lr}"}
+  e:
+    uses: train
+    matrix: {steps: {logspace: [1, 16, 5]}}
+    with: {data: "${world}", steps: "${matrix.steps}"}
+"#,
+    );
+    assert_eq!(
+        params(&loaded, "a", "steps")
+            .iter()
+            .filter(|steps| **steps == json!(100))
+            .count(),
+        3
+    );
+    assert_eq!(
+        params(&loaded, "b", "lr"),
+        [json!(0.0), json!(0.1), json!(0.2), json!(0.3)]
+    );
+    assert_eq!(
+        params(&loaded, "c", "lr"),
+        [json!(0.1), json!(0.2), json!(0.3), json!(0.4), json!(0.5)]
+    );
+    assert_eq!(
+        params(&loaded, "d", "lr"),
+        [json!(1e-4), json!(1e-3), json!(1e-2)]
+    );
+    assert_eq!(
+        params(&loaded, "e", "steps"),
+        [json!(1), json!(2), json!(4), json!(8), json!(16)]
+    );
+}
+
+#[test]
+fn arms_are_the_stage_and_its_own_axes_and_evaluations_take_that_of_their_model() {
+    let loaded = load(&format!(
+        "{SWEEP}  named:\n    uses: train\n    matrix: {{n: [1, 2]}}\n    arm: 'run/${{matrix.n}} of ${{vars.steps}}'\n    with: {{data: '${{world}}', steps: '${{matrix.n}}'}}
+  grid:
+    uses: train
+    matrix: {{n: [1], lr: [1e-3]}}
+    with: {{data: '${{world}}', steps: '${{matrix.n}}', lr: '${{matrix.lr}}'}}\n"
+    ));
+    let arm = |title: &str| node(&loaded, title).arm.clone();
+    assert_eq!(arm("base[seed=0]"), "base");
+    assert_eq!(arm("sft[seed=0,subset=easy+medium]"), "sft/easy+medium");
+    assert_eq!(arm("eval[seed=1,step=100,subset=easy]"), "sft/easy");
+    assert_eq!(arm("named[n=2]"), "run/2 of 200");
+    assert_eq!(arm("grid[lr=0.001,n=1]"), "grid/1,0.001");
+}
+
+#[test]
+fn scalars_are_those_of_yaml_1_2() {
+    let text = |value: &str| {
+        let loaded = load_stages(
+            "",
+            &format!(
+                "  a:\n    uses: train\n    with: {{data: '${{world}}', steps: 1, note: {value}}}\n"
+            ),
+        );
+        node(&loaded, "a").params["note"].clone()
+    };
+    assert_eq!(text("yes"), json!("yes"));
+    assert_eq!(text("off"), json!("off"));
+    assert_eq!(text("1_000"), json!("1_000"));
+    assert_eq!(text("1:30"), json!("1:30"));
+    assert_eq!(text("2026-01-01"), json!("2026-01-01"));
+    assert_eq!(text("\"12\""), json!("12"));
+    assert_eq!(text("!!str 12"), json!("12"));
+    assert_eq!(text("'.nan'"), json!(".nan"));
+    let number = |value: &str| {
+        let loaded = load_stages(
+            "",
+            &format!(
+                "  a:\n    uses: train\n    with: {{data: '${{world}}', steps: 1, lr: {value}}}\n"
+            ),
+        );
+        node(&loaded, "a").params["lr"].as_f64()
+    };
+    assert_eq!(number("1e-4"), Some(1e-4));
+    assert_eq!(number("+.5"), Some(0.5));
+    assert_eq!(number("0x10"), Some(16.0));
+    assert_eq!(number("0o10"), Some(8.0));
+    assert_eq!(number("010"), Some(10.0));
+    assert_eq!(number("7."), Some(7.0));
+}
+
+#[test]
+fn anchors_aliases_and_merge_keys() {
+    let loaded = load_stages(
+        "",
+        r#"  a:
+    uses: train
+    with: &common {data: "${world}", steps: 5, note: &word shared}
+  b:
+    uses: train
+    with:
+      <<: *common
+      steps: 6
+  c:
+    uses: train
+    with: {data: "${world}", steps: 1, note: *word}
+"#,
+    );
+    assert_eq!(node(&loaded, "b").params["steps"], json!(6));
+    assert_eq!(node(&loaded, "b").params["note"], json!("shared"));
+    assert_eq!(node(&loaded, "c").params["note"], json!("shared"));
+}
+
+#[test]
+fn aliases_cannot_blow_a_spec_up() {
+    let mut text =
+        String::from("dcsft: 1\nname: bomb\nvars:\n  a0: [x, x, x, x, x, x, x, x, x, x]\n")
+            .replace("a0:", "a0: &a0");
+    for level in 1..9 {
+        let alias = format!("*a{}", level - 1);
+        text += &format!("  a{level}: &a{level} [{}]\n", vec![alias; 10].join(", "));
+    }
+    text += "stages: {world: {uses: world}}\n";
+    let message = refusal(&text);
+    assert!(
+        message.contains("the spec holds more than 1000000 values"),
+        "{message}"
+    );
+    assert!(message.contains("spec.yaml:"), "{message}");
+}
+
+#[test]
+fn deep_nesting_is_refused() {
+    let text = format!(
+        "dcsft: 1\nname: deep\nvars: {{a: {}{}}}\nstages: {{}}\n",
+        "[".repeat(100),
+        "]".repeat(100)
+    );
+    assert!(refusal(&text).contains("nested more than 64 deep"));
+}
+
+#[test]
+fn extends_merges_maps_replaces_lists_and_null_removes() {
+    let base = r#"dcsft: 1
+name: base
+matrix: {seed: [0, 1]}
+vars: {steps: 1}
+stages:
+  world: {uses: world, with: {seed: "${matrix.seed}", size: 5}}
+  a: {uses: train, with: {data: "${world}", steps: "${vars.steps}", note: base}}
+  gone: {uses: train, with: {data: "${world}", steps: 1}}
+"#;
+    let child = r#"extends: base.yaml
+name: child
+matrix: {seed: [7]}
+vars: {steps: 2}
+stages:
+  world: {with: {size: null}}
+  a: {with: {lr: 0.5}}
+  gone: null
+  more: {uses: eval, with: {model: "${a}", data: "${world}"}}
+"#;
+    let loaded = load_files(&[("child.yaml", child), ("base.yaml", base)], &[])
+        .unwrap_or_else(|m| panic!("{m}"));
+    assert_eq!(loaded.study.name, "child");
+    assert_eq!(
+        titles(&loaded),
+        ["world[seed=7]", "a[seed=7]", "more[seed=7]"]
+    );
+    assert_eq!(node(&loaded, "world[seed=7]").params["size"], json!(100));
+    assert_eq!(
+        (
+            &node(&loaded, "a[seed=7]").params["steps"],
+            &node(&loaded, "a[seed=7]").params["note"]
+        ),
+        (&json!(2), &json!("base"))
+    );
+    let names: Vec<String> = loaded
+        .study
+        .sources
+        .iter()
+        .map(|(path, _)| {
+            path.file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned()
+        })
+        .collect();
+    assert_eq!(names, ["child.yaml", "base.yaml"]);
+}
+
+#[test]
+fn mistakes_in_an_extended_spec_are_shown_there() {
+    let base = "dcsft: 1\nname: base\nstages:\n  world: {uses: world, with: {size: none}}\n";
+    let child = "extends: base.yaml\nname: child\nstages:\n  world: {with: {sed: 1}}\n";
+    let message = load_files(&[("child.yaml", child), ("base.yaml", base)], &[])
+        .expect_err("a mistake in each");
+    assert!(message.contains("child.yaml:4:18"), "{message}");
+    assert!(message.contains("base.yaml:4:37"), "{message}");
+}
+
+#[test]
+fn overrides_replace_any_value_and_are_typed_as_yaml() {
+    let set = |overrides: &[&str]| {
+        load_files(&[("spec.yaml", SWEEP)], overrides).unwrap_or_else(|message| panic!("{message}"))
+    };
+    let loaded = set(&[
+        "vars.steps=100",
+        "vars.deep.lr=1e-4",
+        "matrix.seed=[5]",
+        "stages.eval.matrix.step.1=50",
+        "stages.eval.matrix.step=[100]",
+    ]);
+    let sft = node(&loaded, "sft[seed=5,subset=easy]");
+    assert_eq!(
+        (&sft.params["steps"], &sft.params["lr"]),
+        (&json!(100), &json!(1e-4))
+    );
+    assert_eq!(loaded.study.overrides.len(), 5);
+    let loaded = set(&[
+        "stages.sft.with.lora.rank=4",
+        "stages.sft.with.note=a=b",
+        "stages.sft.timeout=90s",
+        "stages.sft.resources.gpus=1",
+    ]);
+    let sft = node(&loaded, "sft[seed=0,subset=easy]");
+    assert_eq!(
+        (&sft.params["lora"]["rank"], &sft.params["note"]),
+        (&json!(4), &json!("a=b"))
+    );
+    assert_eq!(
+        (sft.execution.timeout, sft.execution.resources.gpus),
+        (Some(90.0), 1)
+    );
+    let index = set(&["stages.sft.matrix.subset.0=val"]);
+    assert!(titles(&index).contains(&"sft[seed=0,subset=val]".to_owned()));
+}
+
+#[test]
+fn overrides_of_what_is_not_there_say_what_is() {
+    let refuse =
+        |text: &str| load_files(&[("spec.yaml", SWEEP)], &[text]).expect_err("a wrong override");
+    let cases = [
+        (
+            "vars.step=1",
+            "`vars` has no `step` to override",
+            "did you mean `steps`?",
+        ),
+        (
+            "vars.deep.rl=1",
+            "`vars.deep` has no `rl` to override",
+            "it has `lr`",
+        ),
+        (
+            "stages.sff.with.lr=1",
+            "`stages` has no `sff` to override",
+            "did you mean `sft`?",
+        ),
+        (
+            "stages.sft.with.steps.x=1",
+            "`stages.sft.with.steps` is the text",
+            "nothing below it",
+        ),
+        (
+            "stages.sft.with.rl=1",
+            "`train` has no `rl`",
+            "did you mean `lr`?",
+        ),
+        (
+            "stages.sft.wiht.lr=1",
+            "a stage has no key `wiht`",
+            "did you mean `with`?",
+        ),
+        (
+            "stages.sft.matrix.subset.9=x",
+            "`9` is not an index of this list of 2",
+            "the first is 0",
+        ),
+        (
+            "stages.sft.with.lr",
+            "an override without `=`",
+            "--set stages.sft.with.lr=1e-4",
+        ),
+        ("vars..x=1", "an override with an empty name", "--set:1:1"),
+        ("vars.steps=[1", "this is not YAML", "--set:1:"),
+        (
+            "vars.steps=many",
+            "`steps` of `train` takes a whole number, not the text \"many\"",
+            "--set:1:12",
+        ),
+    ];
+    for (text, message, more) in cases {
+        let found = refuse(text);
+        assert!(
+            found.contains(message) && found.contains(more),
+            "{text}:\n{found}"
+        );
+        assert!(found.contains(&format!("1 | {text}")), "{text}:\n{found}");
+    }
+}
+
+#[test]
+fn execution_settings_are_read_and_are_no_params() {
+    let loaded = load_stages(
+        "",
+        "  a:\n    uses: train\n    description: words\n    resources: {gpus: 1, threads: 2, time: 2h, memory: 16GiB}\n    timeout: 1.5h\n    retries: 2\n    with: {data: '${world}', steps: 1}\n  b: {uses: world, timeout: 90}\n",
+    );
+    let execution = &node(&loaded, "a").execution;
+    assert_eq!((execution.timeout, execution.retries), (Some(5400.0), 2));
+    assert_eq!(
+        (execution.resources.gpus, execution.resources.threads),
+        (1, Some(2))
+    );
+    assert_eq!(
+        (
+            execution.resources.time.as_deref(),
+            execution.resources.memory.as_deref()
+        ),
+        (Some("2h"), Some("16GiB"))
+    );
+    assert_eq!(node(&loaded, "b").execution.timeout, Some(90.0));
+    assert!(node(&loaded, "a").params.get("timeout").is_none());
+}
+
+#[test]
+fn fields_know_their_place_and_vars_theirs() {
+    let loaded = load(SWEEP);
+    let sft = node(&loaded, "sft[seed=0,subset=easy]");
+    let at = |field: &str| {
+        (
+            sft.places[field].source,
+            sft.places[field].line,
+            sft.places[field].column,
+        )
+    };
+    assert_eq!((sft.place.line, sft.place.column), (13, 3));
+    assert_eq!(at("data"), (0, 16, 36));
+    assert_eq!(at("steps"), (0, 5, 15));
+    assert_eq!(at("lr"), (0, 5, 31));
+}
+
+#[test]
+fn files_are_known_by_their_path_below_the_specs_folder() {
+    let spec = "dcsft: 1\nname: files\nstages:\n  world: {uses: world, with: {path: data.json}}\n";
+    let loaded = load_files(&[("spec.yaml", spec), ("data.json", "[]")], &[])
+        .unwrap_or_else(|message| panic!("{message}"));
+    let file = &loaded.study.nodes[0].files[0];
+    assert!(file.files[0].1.is_absolute());
+    assert!(file.files[0].1.ends_with("data.json"));
+    assert_eq!(loaded.study.nodes[0].params["path"], json!("data.json"));
+}
+
+#[test]
+fn cells_count_pipelines_as_if_nothing_were_shared() {
+    // 8 evaluations, each with its own world, base and sft, and the report on its own.
+    assert_eq!(load(SWEEP).study.cells, 8 * 4 + 1);
+    let one = load("dcsft: 1\nname: one\nstages: {world: {uses: world}}\n");
+    assert_eq!(one.study.cells, 1);
+}
+
+#[test]
+fn an_axis_that_no_stage_uses_is_a_warning() {
+    let loaded =
+        load("dcsft: 1\nname: test\nmatrix: {seed: [1]}\nstages: {world: {uses: world}}\n");
+    let warnings = loaded.warnings.to_json();
+    assert_eq!(warnings[0]["severity"], "warning");
+    assert_eq!(warnings[0]["message"], "no stage uses the axis `seed`");
+}
+
+#[test]
+fn too_many_combinations_are_refused() {
+    let axes: BTreeMap<String, Value> = (0..8)
+        .map(|n| (format!("a{n}"), json!({"range": [1, 10]})))
+        .collect();
+    let note: String = (0..8).map(|n| format!("${{matrix.a{n}}}")).collect();
+    let spec = json!({"dcsft": 1, "name": "many", "matrix": axes, "stages": {
+        "world": {"uses": "world"},
+        "a": {"uses": "train", "with": {"data": "${world}", "steps": 1, "note": note}},
+    }});
+    assert!(
+        refusal(&spec.to_string())
+            .contains("the stage `a` would have more than 1000000 combinations")
+    );
+}
+
+#[test]
+fn mistakes_as_json_say_file_line_column_and_text() {
+    let dir = tempfile::tempdir().expect("a scratch folder");
+    let path = dir.path().join("spec.yaml");
+    std::fs::write(
+        &path,
+        "dcsft: 1\nname: é\nstages:\n  world: {uses: wörld, with: {size: 1}}\n",
+    )
+    .expect("a spec");
+    let found = dcsft_engine::spec::load(&path, &[], &kinds::registry())
+        .expect_err("no such kind")
+        .to_json();
+    assert_eq!(found[0]["message"], "there is no stage kind `wörld`");
+    assert_eq!(found[0]["file"], json!(path.to_string_lossy()));
+    assert_eq!(
+        (&found[0]["line"], &found[0]["column"], &found[0]["length"]),
+        (&json!(4), &json!(17), &json!(5))
+    );
+    assert_eq!(found[0]["text"], "wörld");
+    assert_eq!(found[0]["help"], "did you mean `world`?");
+}
+
+#[test]
+fn a_spec_that_cannot_be_read_is_one_error() {
+    let found = dcsft_engine::spec::load("nowhere/spec.yaml".as_ref(), &[], &kinds::registry())
+        .expect_err("no file");
+    assert_eq!(found.items.len(), 1);
+    assert!(
+        found
+            .to_string()
+            .starts_with("error: cannot read the spec nowhere/spec.yaml: "),
+        "{found}"
+    );
+}
+
+#[test]
+fn the_same_mistake_in_many_cells_is_reported_once() {
+    let message = refusal(
+        "dcsft: 1\nname: once\nmatrix: {seed: [0, 1, 2]}\nstages:\n  world: {uses: world, with: {seed: '${matrix.seed}', size: x}}\n  a: {uses: train, with: {data: '${world.esay}', steps: 1}}\n",
+    );
+    assert_eq!(message.matches("error:").count(), 1, "{message}");
+}
