@@ -2,6 +2,7 @@
 
 pub mod data;
 pub mod dataset;
+pub mod difficulty;
 pub mod reward;
 pub mod shapes;
 
@@ -9,5 +10,5 @@ use dcsft_engine::kind::Registry;
 
 /// All stage kinds.
 pub fn registry() -> Registry {
-    Registry::default().with::<dataset::ImportDataset>().with::<shapes::Shapes>()
+    Registry::default().with::<dataset::ImportDataset>().with::<difficulty::Difficulty>().with::<shapes::Shapes>()
 }

@@ -23,6 +23,7 @@ mod writer;
 
 pub use decode::{decode, sniff};
 pub use error::DataError;
+pub(crate) use error::{read_json, read_lines, write_json};
 pub use prompt::{IMAGE_PLACEHOLDER, to_example, to_prompt};
 pub use rollouts::{Generation, RolloutInfo, RolloutRecord, RolloutWriter, Rollouts};
 pub use sample::{ContentId, DatasetInfo, Encoding, ImageContent, ImageEntry, Sample, Split};
