@@ -153,15 +153,21 @@ impl<'a> FileDigests<'a> {
     /// # Errors
     /// If a file cannot be read, or is required and missing.
     pub fn of(&mut self, node: &Node) -> Result<BTreeMap<String, FilesIdentity>, KeyError> {
-        let mut fields = BTreeMap::new();
+        let mut fields: BTreeMap<&str, Vec<(&str, Option<Digest>)>> = BTreeMap::new();
         for param in &node.files {
-            fields.insert(param.field.clone(), self.field(node, param)?);
+            fields.entry(&param.field).or_default().extend(self.field(node, param)?);
         }
-        Ok(fields)
+        let identify = |(field, mut files): (&str, Vec<_>)| {
+            files.sort();
+            let digest = canonical::digest(FILES_DOMAIN, &files)
+                .map_err(|source| KeyError::Canonical { title: node.title(), source })?;
+            Ok((field.to_owned(), FilesIdentity { count: files.len(), digest }))
+        };
+        fields.into_iter().map(identify).collect()
     }
 
-    fn field(&mut self, node: &Node, param: &FileParam) -> Result<FilesIdentity, KeyError> {
-        let mut files: Vec<(&str, Option<Digest>)> = Vec::with_capacity(param.files.len());
+    fn field<'n>(&mut self, node: &Node, param: &'n FileParam) -> Result<Vec<(&'n str, Option<Digest>)>, KeyError> {
+        let mut files = Vec::with_capacity(param.files.len());
         for (name, path) in &param.files {
             let digest = self.file(path).map_err(|source| KeyError::File {
                 title: node.title(),
@@ -176,12 +182,9 @@ impl<'a> FileDigests<'a> {
                     path: path.clone(),
                 });
             }
-            files.push((name, digest));
+            files.push((name.as_str(), digest));
         }
-        files.sort();
-        let digest = canonical::digest(FILES_DOMAIN, &files)
-            .map_err(|source| KeyError::Canonical { title: node.title(), source })?;
-        Ok(FilesIdentity { count: files.len(), digest })
+        Ok(files)
     }
 
     fn file(&mut self, path: &Path) -> Result<Option<Digest>, StoreError> {

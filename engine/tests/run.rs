@@ -2,8 +2,12 @@
 
 #[path = "run/basics.rs"]
 mod basics;
+#[path = "run/failures.rs"]
+mod failures;
 #[path = "run/kinds.rs"]
 mod kinds;
+#[path = "run/recovery.rs"]
+mod recovery;
 #[path = "run/support.rs"]
 mod support;
 
@@ -12,5 +16,13 @@ mod support;
 fn worker_entry() {
     if let Some(job) = support::entry_argument(support::WORKER) {
         support::be_worker(&job);
+    }
+}
+
+/// Not a test: runs that tests kill are this binary, started with this entry.
+#[test]
+fn runner_entry() {
+    if support::entry_argument(recovery::RUNNER).is_some() {
+        recovery::be_runner();
     }
 }

@@ -16,6 +16,9 @@ use crate::protocol::Event;
 /// How often a waiting executor looks at its clock and at the interrupt flag.
 const TICK: Duration = Duration::from_millis(50);
 
+/// How long to wait for what a worker said before it ended.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// The command that is a worker: the path of a job file is appended to its arguments.
 #[derive(Clone, Debug)]
 pub struct WorkerCommand {
@@ -81,34 +84,29 @@ impl Executor for LocalExecutor {
         let mut log = OpenOptions::new().create(true).append(true).open(task.log)?;
         let mut worker = self.spawn(task, &log)?;
         let lines = read_lines(worker.child.stdout.take());
+        let mut ear = Ear { log: &mut log, emit, last: None };
         let mut watch = Watch::new(task, self.grace);
-        let mut last = None;
         let status = loop {
-            match lines.recv_timeout(TICK) {
-                Ok(line) => match parse(&line) {
-                    Ok(Event::Progress(progress)) => emit(Event::Progress(progress)),
-                    Ok(Event::Log { message }) => {
-                        writeln!(log, "{message}")?;
-                        emit(Event::Log { message });
-                    }
-                    Ok(end) => last = Some(end),
-                    Err(text) if text.trim().is_empty() => {}
-                    Err(text) => writeln!(log, "{text}")?,
-                },
-                Err(RecvTimeoutError::Disconnected) => {
-                    if let Some(status) = watch.wait(&mut worker.child)? {
-                        break status;
-                    }
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-                // A process that the worker left behind may hold its stdout open.
-                Err(RecvTimeoutError::Timeout) => {
-                    if let Some(status) = watch.wait(&mut worker.child)? {
-                        break status;
-                    }
-                }
+            let heard = lines.recv_timeout(TICK);
+            match &heard {
+                Ok(line) => ear.hear(line)?,
+                Err(RecvTimeoutError::Disconnected) => std::thread::sleep(Duration::from_millis(1)),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            // A worker that talks all the time is watched all the same.
+            if (heard.is_err() || watch.is_time())
+                && let Some(status) = watch.wait(&mut worker.child)?
+            {
+                break status;
             }
         };
+        // What it said last may still be on its way; a process that it left behind may hold its stdout open.
+        while ear.last.is_none()
+            && let Ok(line) = lines.recv_timeout(LAST_WORDS)
+        {
+            ear.hear(&line)?;
+        }
+        let last = ear.last;
         let end = watch.judge(last, status);
         if let End::Failed(message) = &end {
             writeln!(log, "{message}")?;
@@ -164,6 +162,30 @@ fn read_lines(stdout: Option<ChildStdout>) -> Receiver<Vec<u8>> {
     receiver
 }
 
+/// Takes what a worker says.
+struct Ear<'a> {
+    log: &'a mut File,
+    emit: &'a mut dyn FnMut(Event),
+    /// The event that says how the attempt ended.
+    last: Option<Event>,
+}
+
+impl Ear<'_> {
+    fn hear(&mut self, line: &[u8]) -> io::Result<()> {
+        match parse(line) {
+            Ok(Event::Progress(progress)) => (self.emit)(Event::Progress(progress)),
+            Ok(Event::Log { message }) => {
+                writeln!(self.log, "{message}")?;
+                (self.emit)(Event::Log { message });
+            }
+            Ok(end) => self.last = Some(end),
+            Err(text) if text.trim().is_empty() => {}
+            Err(text) => writeln!(self.log, "{text}")?,
+        }
+        Ok(())
+    }
+}
+
 /// An event, or the text of a line that is none: something inside the stage printed.
 fn parse(line: &[u8]) -> Result<Event, String> {
     serde_json::from_slice(line).map_err(|_| String::from_utf8_lossy(line).trim_end().to_owned())
@@ -176,6 +198,7 @@ struct Watch<'a> {
     interrupted: &'a AtomicBool,
     grace: Duration,
     stopping: Option<(Instant, Why)>,
+    looked: Instant,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -192,11 +215,18 @@ impl<'a> Watch<'a> {
             interrupted: task.interrupted,
             grace,
             stopping: None,
+            looked: Instant::now(),
         }
+    }
+
+    /// Whether the last look is long enough ago.
+    fn is_time(&self) -> bool {
+        self.looked.elapsed() >= TICK
     }
 
     /// The child's status if it has ended; else stops it if it is time to.
     fn wait(&mut self, child: &mut Child) -> io::Result<Option<ExitStatus>> {
+        self.looked = Instant::now();
         if let Some(status) = child.try_wait()? {
             return Ok(Some(status));
         }

@@ -170,6 +170,11 @@ impl<'a> Scheduler<'a> {
         'a: 'scope,
     {
         loop {
+            if !self.interrupted && self.options.interrupted.load(Ordering::Relaxed) {
+                self.interrupted = true;
+                stop.store(true, Ordering::Relaxed);
+                self.emit(RunEvent::Interrupted)?;
+            }
             while let Some(id) = self.unresolved.pop() {
                 self.resolve(id)?;
             }
@@ -188,11 +193,6 @@ impl<'a> Scheduler<'a> {
                 while let Ok(message) = receiver.try_recv() {
                     self.handle(message)?;
                 }
-            }
-            if !self.interrupted && self.options.interrupted.load(Ordering::Relaxed) {
-                self.interrupted = true;
-                stop.store(true, Ordering::Relaxed);
-                self.emit(RunEvent::Interrupted)?;
             }
         }
     }

@@ -297,6 +297,9 @@ pub(crate) struct ReadFileParams {
     path: String,
     #[serde(default = "yes")]
     required: bool,
+    /// Writes to the file after reading it.
+    #[serde(default)]
+    scribble: bool,
 }
 
 fn yes() -> bool {
@@ -323,6 +326,9 @@ impl Stage for ReadFile {
     fn run(params: ReadFileParams, ctx: &mut StageContext) -> Result<(), StageError> {
         trace("read_file");
         let text = fs::read_to_string(&params.path).unwrap_or_else(|_| "absent".into());
+        if params.scribble {
+            fs::write(&params.path, format!("{text} and more")).map_err(StageError::io(&params.path))?;
+        }
         write(ctx, &text)
     }
 }
@@ -355,5 +361,25 @@ impl Stage for Score {
             {"set": "id", "split": "id", "metric": "accuracy", "value": value, "n": 10, "ci": [value - 0.1, value + 0.1]}
         ]}));
         Ok(())
+    }
+}
+
+/// `concat` as a later version of the program would have it.
+pub(crate) struct NewerConcat;
+
+impl Stage for NewerConcat {
+    type Params = ConcatParams;
+    const NAME: &'static str = Concat::NAME;
+    const VERSION: u32 = 2;
+    const SUMMARY: &'static str = Concat::SUMMARY;
+    const INPUTS: &'static [InputDecl] = PARTS;
+    const NUMERIC: bool = false;
+
+    fn outputs(params: &ConcatParams) -> Vec<OutputDecl> {
+        Concat::outputs(params)
+    }
+
+    fn run(params: ConcatParams, ctx: &mut StageContext) -> Result<(), StageError> {
+        Concat::run(params, ctx)
     }
 }

@@ -103,6 +103,11 @@ impl Bench {
     }
 }
 
+/// The stages of the events that are `wanted`, in order.
+pub(crate) fn titles<'e>(events: &'e [RunEvent], wanted: impl Fn(&RunEvent) -> bool) -> Vec<&'e str> {
+    events.iter().filter(|event| wanted(event)).filter_map(RunEvent::stage).collect()
+}
+
 pub(crate) fn executor(trace: &Path) -> LocalExecutor {
     let (program, args) = this_binary("worker_entry");
     let env = vec![(WORKER.into(), "1".into()), (kinds::TRACE.into(), trace.to_str().unwrap().into())];
