@@ -1,14 +1,32 @@
 //! The stage kinds: data, models, training, rollouts, difficulty, evaluation, report.
 
+mod answers;
 pub mod data;
 pub mod dataset;
 pub mod difficulty;
+pub mod eval;
+mod files;
+pub mod grpo;
+mod misfit;
+pub mod model;
+mod progress;
 pub mod reward;
+pub mod rollout;
+pub mod sft;
 pub mod shapes;
+mod training;
 
 use dcsft_engine::kind::Registry;
 
 /// All stage kinds.
 pub fn registry() -> Registry {
-    Registry::default().with::<dataset::ImportDataset>().with::<difficulty::Difficulty>().with::<shapes::Shapes>()
+    Registry::default()
+        .with::<dataset::ImportDataset>()
+        .with::<difficulty::Difficulty>()
+        .with::<eval::Eval>()
+        .with::<grpo::Grpo>()
+        .with::<model::Model>()
+        .with::<rollout::Rollout>()
+        .with::<sft::Sft>()
+        .with::<shapes::Shapes>()
 }

@@ -1,0 +1,223 @@
+//! Asks a model about every sample of a set, chunk after chunk, and survives interrupts.
+//!
+//! An answer is a pure function of model, sample and sampling settings, so it does not matter where a chunk is
+//! cut or at which sample an interrupted stage goes on. Finished samples are kept as JSON lines in the stage's
+//! state folder; a last line that a kill has cut short is asked again.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead as _, BufReader, Seek as _, Write as _};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dcsft_engine::context::StageContext;
+use dcsft_engine::kind::{ParamProblem, StageError};
+use dcsft_vlm::model::{Completion, Prompt, Sampling, VisionLanguageModel};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::data::{DataError, Dataset, Sample, to_prompt};
+use crate::misfit::{Dropped, Misfit};
+use crate::progress::Meter;
+use crate::reward::Reward;
+
+/// Samples in one call of the model; answers do not depend on it.
+const CHUNK: usize = 256;
+/// How much work an unexpected end may cost.
+const SAVE_EVERY: Duration = Duration::from_secs(5);
+
+/// What is asked.
+pub(crate) struct Request<'a> {
+    /// How answers are drawn.
+    pub(crate) sampling: Sampling,
+    /// Which generations.
+    pub(crate) generations: Range<u32>,
+    /// Asked in the place of each sample's own question.
+    pub(crate) prompt: Option<Arc<str>>,
+    /// What the answers will be scored with: a sample whose right answer it cannot use is not asked.
+    pub(crate) reward: &'a Reward,
+}
+
+/// Mistakes in a `reward:` that types do not catch.
+pub(crate) fn reward_problems(reward: &Reward) -> impl Iterator<Item = ParamProblem> {
+    reward.problems().into_iter().map(|(field, message)| ParamProblem::new(&format!("reward.{field}"), message))
+}
+
+/// What a sample got.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Reply {
+    /// (token ids, log-probs, finished) by generation.
+    Answers(Vec<(Vec<u32>, Vec<f32>, bool)>),
+    /// The model cannot take it.
+    Misfit(Misfit),
+}
+
+/// Asks about all samples of `data`; `take` gets each sample's row and answers, in the set's order. Samples that
+/// the model cannot take go to `dropped`.
+pub(crate) fn ask_all(
+    ctx: &mut StageContext,
+    model: &dyn VisionLanguageModel,
+    data: &Dataset,
+    request: &Request<'_>,
+    dropped: &mut Dropped,
+    mut take: impl FnMut(usize, Vec<Completion>) -> Result<(), StageError>,
+) -> Result<(), StageError> {
+    let per_sample = u64::from(request.generations.end - request.generations.start);
+    let mut meter = Meter::new(data.len() as u64, "sample");
+    let (mut kept, known) = Kept::open(ctx)?;
+    let mut row = 0;
+    let mut hand_over = |ctx: &mut StageContext, reply: Reply| {
+        row += 1;
+        match reply {
+            Reply::Misfit(misfit) => dropped.add(ctx, misfit),
+            Reply::Answers(answers) => take(row - 1, answers.into_iter().map(completion).collect()),
+        }
+    };
+    let mut done = known.len().min(data.len());
+    for reply in known.into_iter().take(done) {
+        hand_over(ctx, reply)?;
+    }
+    while done < data.len() {
+        if ctx.interrupted() {
+            kept.save()?;
+            return Err(StageError::Interrupted);
+        }
+        let rows = done..data.len().min(done + CHUNK);
+        for reply in ask(model, data, rows.clone(), request)? {
+            kept.push(&reply);
+            hand_over(ctx, reply)?;
+        }
+        kept.save_if_due()?;
+        done = rows.end;
+        meter.tick(ctx, done as u64, rows.len() as u64 * per_sample, &[]);
+    }
+    Ok(())
+}
+
+/// One chunk: prompts are made on all threads, then those that fit go to the model together.
+fn ask(
+    model: &dyn VisionLanguageModel,
+    data: &Dataset,
+    rows: Range<usize>,
+    request: &Request<'_>,
+) -> Result<Vec<Reply>, StageError> {
+    let prompts: Vec<_> = data.samples()[rows].par_iter().map(|sample| (sample, to_prompt(data, sample))).collect();
+    let mut fitting = Vec::new();
+    let mut replies = Vec::new();
+    for (sample, prompt) in prompts {
+        match fit(model, sample, prompt, request.reward, request.prompt.as_ref())? {
+            Ok(prompt) => {
+                fitting.push(prompt);
+                replies.push(None);
+            }
+            Err(misfit) => replies.push(Some(Reply::Misfit(misfit))),
+        }
+    }
+    let mut answers = generate(model, &fitting, request)?.into_iter();
+    // As many answers as prompts that fit, in their order.
+    Ok(replies.into_iter().filter_map(|reply| reply.or_else(|| answers.next().map(Reply::Answers))).collect())
+}
+
+/// The prompt, if the model can take it and the reward can score its answers; `text` is asked in the place of the
+/// sample's own question.
+pub(crate) fn fit(
+    model: &dyn VisionLanguageModel,
+    sample: &Sample,
+    prompt: Result<Prompt, DataError>,
+    reward: &Reward,
+    text: Option<&Arc<str>>,
+) -> Result<Result<Prompt, Misfit>, StageError> {
+    let mut prompt = match prompt {
+        Ok(prompt) => prompt,
+        Err(error) => return Misfit::of_data(&sample.id, error).map(Err),
+    };
+    if let Some(text) = text {
+        prompt.text = text.clone();
+    }
+    if let Err(error) = reward.check(&sample.answer) {
+        return Ok(Err(Misfit::new("answer", &sample.id, error)));
+    }
+    match model.check(&prompt, &[model.tokenizer().eos()]) {
+        Ok(()) => Ok(Ok(prompt)),
+        Err(error) => Ok(Err(Misfit::of_model(&sample.id, &error))),
+    }
+}
+
+type Raw = (Vec<u32>, Vec<f32>, bool);
+
+fn generate(
+    model: &dyn VisionLanguageModel,
+    prompts: &[Prompt],
+    request: &Request<'_>,
+) -> Result<Vec<Vec<Raw>>, StageError> {
+    if prompts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let answers =
+        model.generate(prompts, request.generations.clone(), &request.sampling).map_err(StageError::failed)?;
+    let raw = |answer: Completion| (answer.tokens, answer.logprobs, answer.finished);
+    Ok(answers.into_iter().map(|of_one| of_one.into_iter().map(raw).collect()).collect())
+}
+
+fn completion((tokens, logprobs, finished): Raw) -> Completion {
+    Completion { tokens, logprobs, finished }
+}
+
+/// The file of finished samples.
+struct Kept {
+    path: std::path::PathBuf,
+    file: File,
+    pending: Vec<u8>,
+    saved: Instant,
+}
+
+impl Kept {
+    /// Opens the file and reads what an earlier try has left in it.
+    fn open(ctx: &StageContext) -> Result<(Self, Vec<Reply>), StageError> {
+        let path = ctx.state().join("answers.jsonl");
+        std::fs::create_dir_all(ctx.state()).map_err(StageError::io(ctx.state()))?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(StageError::io(&path))?;
+        let mut replies = Vec::new();
+        let mut good = 0;
+        let mut reader = BufReader::new(&file);
+        let mut line = Vec::new();
+        while reader.read_until(b'\n', &mut line).map_err(StageError::io(&path))? > 0 {
+            match serde_json::from_slice(&line) {
+                Ok(reply) if line.ends_with(b"\n") => replies.push(reply),
+                _ => break,
+            }
+            good += line.len() as u64;
+            line.clear();
+        }
+        file.set_len(good).map_err(StageError::io(&path))?;
+        file.seek(std::io::SeekFrom::End(0)).map_err(StageError::io(&path))?;
+        Ok((Self { path, file, pending: Vec::new(), saved: Instant::now() }, replies))
+    }
+
+    fn push(&mut self, reply: &Reply) {
+        // Numbers and strings: writing them into memory cannot fail. A float that is no number would be read back
+        // as a damaged line, and asked again.
+        if serde_json::to_writer(&mut self.pending, reply).is_ok() {
+            self.pending.push(b'\n');
+        }
+    }
+
+    fn save_if_due(&mut self) -> Result<(), StageError> {
+        if self.saved.elapsed() < SAVE_EVERY { Ok(()) } else { self.save() }
+    }
+
+    fn save(&mut self) -> Result<(), StageError> {
+        self.file.write_all(&self.pending).map_err(StageError::io(&self.path))?;
+        self.file.sync_data().map_err(StageError::io(&self.path))?;
+        self.pending.clear();
+        self.saved = Instant::now();
+        Ok(())
+    }
+}

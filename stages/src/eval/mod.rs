@@ -1,0 +1,128 @@
+//! `eval`: greedy answers on a set, accuracy with its confidence interval.
+
+mod format;
+mod metrics;
+mod wilson;
+
+use dcsft_engine::context::StageContext;
+use dcsft_engine::kind::{ArtifactType, Cardinality, InputDecl, OutputDecl, ParamProblem, Stage, StageError};
+use dcsft_vlm::model::{Sampling, VisionLanguageModel as _};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::answers::{Request, ask_all, reward_problems};
+use crate::data::{Dataset, write_json};
+use crate::files::JsonLines;
+use crate::misfit::{Dropped, OnError};
+use crate::model;
+use crate::reward::Reward;
+use format::Form;
+
+pub use metrics::{Answer, Metric, Metrics};
+pub use wilson::wilson;
+
+/// `with:` of `eval`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvalParams {
+    /// What makes an answer right.
+    pub reward: Reward,
+    /// An answer ends after this many tokens at the latest.
+    #[schemars(range(min = 1))]
+    pub max_new_tokens: usize,
+    /// Asked in the place of each sample's own question.
+    pub prompt: Option<String>,
+    /// What happens to a sample that the model cannot take.
+    pub on_error: OnError,
+}
+
+impl Default for EvalParams {
+    fn default() -> Self {
+        Self { reward: Reward::default(), max_new_tokens: 128, prompt: None, on_error: OnError::Fail }
+    }
+}
+
+/// The stage kind.
+pub struct Eval;
+
+impl Stage for Eval {
+    type Params = EvalParams;
+    const NAME: &'static str = "eval";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "Greedy answers on a set: accuracy with a Wilson 95% interval";
+    const INPUTS: &'static [InputDecl] = &[
+        InputDecl {
+            name: "model",
+            cardinality: Cardinality::One,
+            accepts: &[ArtifactType::Model],
+            doc: "The model that answers.",
+        },
+        InputDecl {
+            name: "data",
+            cardinality: Cardinality::One,
+            accepts: &[ArtifactType::Dataset],
+            doc: "The set it is evaluated on.",
+        },
+    ];
+    const NUMERIC: bool = true;
+
+    fn outputs(_params: &EvalParams) -> Vec<OutputDecl> {
+        vec![OutputDecl::new("evaluation", ArtifactType::Evaluation)]
+    }
+
+    fn check(params: &EvalParams) -> Vec<ParamProblem> {
+        let tokens = (params.max_new_tokens == 0)
+            .then(|| ParamProblem::new("max_new_tokens", "must be at least 1, not 0"));
+        tokens.into_iter().chain(reward_problems(&params.reward)).collect()
+    }
+
+    fn run(params: EvalParams, ctx: &mut StageContext) -> Result<(), StageError> {
+        let model = model::open(ctx)?;
+        let data = Dataset::open(&ctx.input("data")?.dir)?;
+        let dir = ctx.output("evaluation")?;
+        let request = Request {
+            sampling: Sampling {
+                temperature: 0.0,
+                top_p: 1.0,
+                top_k: 0,
+                max_new_tokens: params.max_new_tokens,
+                seed: 0,
+            },
+            generations: 0..1,
+            prompt: params.prompt.as_deref().map(Into::into),
+            reward: &params.reward,
+        };
+        let form = Form::new(&params.reward, data.samples());
+        let mut metrics = Metrics::new(data.info());
+        let mut lines = JsonLines::create(&dir.join("answers.jsonl"))?;
+        let mut dropped = Dropped::new(params.on_error);
+        ask_all(ctx, &model, &data, &request, &mut dropped, |row, completions| {
+            let sample = &data.samples()[row];
+            let Some(completion) = completions.into_iter().next() else {
+                return Err(StageError::failed(format!("sample {}: the model gave no answer", sample.id)));
+            };
+            let text = model.tokenizer().decode(&completion.tokens);
+            let reward = params.reward.score(&text, &sample.answer);
+            let answer = Answer {
+                id: sample.id.clone(),
+                expected: sample.answer.clone(),
+                correct: reward >= 1.0,
+                well_formed: completion.finished && form.fits(&text),
+                text,
+                reward,
+            };
+            metrics.add(&answer);
+            lines.write(&answer)
+        })?;
+        dropped.ensure_some_left(data.len(), "evaluate")?;
+        lines.finish()?;
+        let results = metrics.results();
+        write_json(
+            &dir.join("metrics.json"),
+            &json!({"format": 1, "results": results, "dropped": dropped.to_json()}),
+        )?;
+        ctx.summarise(json!({"results": results, "dropped": dropped.to_json()}));
+        Ok(())
+    }
+}

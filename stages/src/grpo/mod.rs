@@ -1,0 +1,170 @@
+//! `grpo`: reinforcement learning from groups of sampled answers.
+
+mod filter;
+mod prompts;
+
+use std::path::Path;
+
+use dcsft_engine::context::StageContext;
+use dcsft_engine::kind::{ArtifactType, Cardinality, InputDecl, OutputDecl, ParamProblem, Stage, StageError};
+use dcsft_vlm::lora::LoraConfig;
+use dcsft_vlm::train::grpo::{GrpoConfig, GrpoData, GrpoRecord, GrpoSummary, GrpoTrainer};
+use dcsft_vlm::train::{Observer, TrainError};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::answers::reward_problems;
+use crate::data::{Dataset, write_json};
+use crate::difficulty::Scores;
+use crate::files::JsonLines;
+use crate::misfit::OnError;
+use crate::model;
+use crate::reward::Reward;
+use crate::training::{self, Checkpoints, Report, Trainer, train};
+use filter::Bins;
+use prompts::PromptSet;
+
+/// `with:` of `grpo`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GrpoParams {
+    /// What makes an answer right.
+    #[serde(default)]
+    pub reward: Reward,
+    /// Train adapters on these layers and freeze all other weights; without it all weights are trained. Their
+    /// dropout is not used: the policy runs without.
+    #[serde(default)]
+    pub lora: Option<LoraConfig>,
+    /// What happens to a sample that the model cannot take.
+    #[serde(default)]
+    pub on_error: OnError,
+    /// The trainer's settings.
+    #[serde(flatten)]
+    pub training: GrpoConfig,
+}
+
+/// The stage kind.
+pub struct Grpo;
+
+impl Stage for Grpo {
+    type Params = GrpoParams;
+    const NAME: &'static str = "grpo";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "Group-relative policy optimisation, and which difficulty its gradient came from";
+    const INPUTS: &'static [InputDecl] = &[
+        InputDecl {
+            name: "model",
+            cardinality: Cardinality::One,
+            accepts: &[ArtifactType::Model],
+            doc: "The model to start from, and the reference of the KL term.",
+        },
+        InputDecl {
+            name: "data",
+            cardinality: Cardinality::One,
+            accepts: &[ArtifactType::Dataset],
+            doc: "The samples to ask about.",
+        },
+        InputDecl {
+            name: "difficulty",
+            cardinality: Cardinality::Optional,
+            accepts: &[ArtifactType::Difficulty],
+            doc: "The samples' difficulty, to tell where the gradient comes from. Training does not depend on it.",
+        },
+    ];
+    const NUMERIC: bool = true;
+
+    fn outputs(params: &GrpoParams) -> Vec<OutputDecl> {
+        training::outputs(params.training.steps, params.training.save_steps)
+    }
+
+    fn check(params: &GrpoParams) -> Vec<ParamProblem> {
+        let GrpoConfig { steps, save_steps, .. } = params.training;
+        let mut problems = training::problems(params.training.validate(), params.lora.as_ref(), steps, save_steps);
+        problems.extend(reward_problems(&params.reward));
+        problems
+    }
+
+    fn run(params: GrpoParams, ctx: &mut StageContext) -> Result<(), StageError> {
+        let GrpoParams { reward, lora, on_error, training: config } = params;
+        let mut model = model::open(ctx)?;
+        training::merge_adapters(ctx, &mut model);
+        let reference = (config.beta != 0.0).then(|| model.frozen());
+        training::prepare(ctx, &mut model, lora.as_ref(), config.seed)?;
+        let trained = training::trainable(&model);
+
+        let data = Dataset::open(&ctx.input("data")?.dir)?;
+        let set = PromptSet::load(ctx, &data, &model, &reward, on_error)?;
+        let scores = ctx.optional("difficulty").map(|input| Scores::open(&input.dir)).transpose()?;
+        let bins = Bins::new(scores.as_ref(), &set.prompts);
+        let score = |index: usize, answer: &str| reward.score(answer, &set.answers[index]);
+
+        let checkpoints = Checkpoints::new(ctx)?;
+        let (named, save_steps) = (config.steps.is_some(), config.save_steps);
+        let prompts = GrpoData { prompts: &set.prompts, difficulty: &bins.of_prompt, bins: bins.names.len() };
+        let reference = reference.as_ref().map(|model| model as _);
+        let mut trainer =
+            GrpoTrainer::new(config, &mut model, reference, prompts, &score).map_err(StageError::failed)?;
+        train(ctx, &mut trainer, &checkpoints)?;
+        let total = trainer.total_steps();
+        checkpoints.publish(ctx, total, save_steps, named)?;
+
+        let dir = ctx.output("log")?;
+        let mut lines = JsonLines::create(&dir.join("grpo.jsonl"))?;
+        for record in trainer.log() {
+            lines.write(&bins.record(record)?)?;
+        }
+        lines.finish()?;
+        let summary = GrpoSummary::of(trainer.log(), total, bins.names.len());
+        let filter = bins.shares(&summary);
+        write_json(&dir.join("implicit_filter.json"), &filter)?;
+        ctx.summarise(json!({
+            "steps": total,
+            "samples": set.prompts.len(),
+            "epochs": trainer.log().last().map(|record| record.epoch),
+            "reward": summary.reward,
+            "zero_advantage": summary.zero_advantage,
+            "implicit_filter": filter,
+            "parameters_trained": trained,
+            "dropped": set.dropped.to_json(),
+        }));
+        Ok(())
+    }
+}
+
+impl Trainer for GrpoTrainer<'_> {
+    type Record = GrpoRecord;
+
+    fn total_steps(&self) -> usize {
+        self.total_steps()
+    }
+    fn steps_done(&self) -> usize {
+        self.steps_done()
+    }
+    fn run(&mut self, observer: &mut dyn Observer<GrpoRecord>) -> Result<(), TrainError> {
+        self.run(observer).map(drop)
+    }
+    fn save_state(&self, dir: &Path) -> Result<(), TrainError> {
+        self.save_state(dir)
+    }
+    fn restore(&mut self, dir: &Path) -> Result<(), TrainError> {
+        self.restore(dir)
+    }
+}
+
+impl Report for GrpoRecord {
+    fn step(&self) -> usize {
+        self.step
+    }
+    fn samples(&self) -> usize {
+        self.answers
+    }
+    fn fields(&self) -> Vec<(&'static str, f64)> {
+        let kl = self.kl.map(|kl| ("kl", kl));
+        let zero = (self.all_right + self.all_wrong) as f64 / self.groups.max(1) as f64;
+        [("reward", self.reward), ("loss", self.loss), ("lr", self.learning_rate), ("zero_advantage", zero)]
+            .into_iter()
+            .chain(kl)
+            .collect()
+    }
+}

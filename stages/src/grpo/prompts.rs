@@ -1,0 +1,45 @@
+//! The prompts of a run, in memory.
+
+use dcsft_engine::context::StageContext;
+use dcsft_engine::kind::StageError;
+use dcsft_vlm::model::{Prompt, VisionLanguageModel};
+use rayon::prelude::*;
+
+use crate::answers::fit;
+use crate::data::{Dataset, to_prompt};
+use crate::misfit::{Dropped, OnError};
+use crate::reward::Reward;
+
+/// The samples that can be asked about and scored, in the set's order.
+pub(super) struct PromptSet {
+    pub(super) prompts: Vec<Prompt>,
+    /// The right answer to each.
+    pub(super) answers: Vec<String>,
+    /// Samples left out.
+    pub(super) dropped: Dropped,
+}
+
+impl PromptSet {
+    pub(super) fn load(
+        ctx: &mut StageContext,
+        data: &Dataset,
+        model: &dyn VisionLanguageModel,
+        reward: &Reward,
+        on_error: OnError,
+    ) -> Result<Self, StageError> {
+        let all: Vec<_> = data.samples().par_iter().map(|sample| to_prompt(data, sample)).collect();
+        let mut dropped = Dropped::new(on_error);
+        let (mut prompts, mut answers) = (Vec::new(), Vec::new());
+        for (sample, prompt) in data.samples().iter().zip(all) {
+            match fit(model, sample, prompt, reward, None)? {
+                Ok(prompt) => {
+                    prompts.push(prompt);
+                    answers.push(sample.answer.clone());
+                }
+                Err(misfit) => dropped.add(ctx, misfit)?,
+            }
+        }
+        dropped.ensure_some_left(data.len(), "train on")?;
+        Ok(Self { prompts, answers, dropped })
+    }
+}

@@ -1,0 +1,20 @@
+//! Opening the model that another stage wrote.
+
+use dcsft_engine::context::StageContext;
+use dcsft_engine::kind::StageError;
+use dcsft_vlm::device::DeviceSpec;
+use dcsft_vlm::micro::MicroVlm;
+
+/// The model at the input `model`, with its adapters, on the stage's device.
+///
+/// # Errors
+/// Names the file that does not fit, or says what the device lacks.
+pub(crate) fn open(ctx: &StageContext) -> Result<MicroVlm, StageError> {
+    let device = device(ctx)?.open().map_err(StageError::failed)?;
+    MicroVlm::load(&ctx.input("model")?.dir, &device).map_err(StageError::failed)
+}
+
+/// The device that the stage was given.
+pub(crate) fn device(ctx: &StageContext) -> Result<DeviceSpec, StageError> {
+    ctx.device().parse().map_err(StageError::failed)
+}

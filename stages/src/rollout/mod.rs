@@ -1,0 +1,190 @@
+//! `rollout`: n sampled answers for each sample, with log-probabilities and rewards.
+
+use dcsft_engine::context::StageContext;
+use dcsft_engine::kind::{ArtifactType, Cardinality, InputDecl, OutputDecl, ParamProblem, Stage, StageError};
+use dcsft_vlm::model::{Completion, Sampling, Tokenizer, VisionLanguageModel as _};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::answers::{Request, ask_all, reward_problems};
+use crate::data::{Dataset, Generation, RolloutRecord, RolloutWriter};
+use crate::misfit::{Dropped, OnError};
+use crate::model;
+use crate::reward::Reward;
+
+/// `with:` of `rollout`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RolloutParams {
+    /// Answers sampled for each sample.
+    #[schemars(range(min = 1))]
+    pub n: u32,
+    /// Logits are divided by it before sampling; 0 takes the likeliest token always.
+    #[schemars(range(min = 0.0))]
+    pub temperature: f64,
+    /// Sampling is cut to the smallest set of tokens whose probability reaches this; 1 switches it off.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub top_p: f64,
+    /// Sampling is cut to the k likeliest tokens; 0 switches it off.
+    pub top_k: usize,
+    /// An answer ends after this many tokens at the latest.
+    #[schemars(range(min = 1))]
+    pub max_new_tokens: usize,
+    /// What makes an answer right.
+    pub reward: Reward,
+    /// Seed of the draws. A draw is keyed by seed, sample, generation and position, so it depends neither on the
+    /// other samples nor on `n`.
+    pub seed: u64,
+    /// What happens to a sample that the model cannot take.
+    pub on_error: OnError,
+}
+
+impl Default for RolloutParams {
+    fn default() -> Self {
+        Self {
+            n: 8,
+            temperature: 0.9,
+            top_p: 1.0,
+            top_k: 50,
+            max_new_tokens: 128,
+            reward: Reward::default(),
+            seed: 0,
+            on_error: OnError::default(),
+        }
+    }
+}
+
+/// The stage kind.
+pub struct Rollout;
+
+impl Stage for Rollout {
+    type Params = RolloutParams;
+    const NAME: &'static str = "rollout";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "Samples n answers per sample and scores them";
+    const INPUTS: &'static [InputDecl] = &[
+        InputDecl {
+            name: "model",
+            cardinality: Cardinality::One,
+            accepts: &[ArtifactType::Model],
+            doc: "The model that answers.",
+        },
+        InputDecl {
+            name: "data",
+            cardinality: Cardinality::One,
+            accepts: &[ArtifactType::Dataset],
+            doc: "The samples it is asked about.",
+        },
+    ];
+    const NUMERIC: bool = true;
+
+    fn outputs(_params: &RolloutParams) -> Vec<OutputDecl> {
+        vec![OutputDecl::new("rollouts", ArtifactType::Rollouts)]
+    }
+
+    fn check(params: &RolloutParams) -> Vec<ParamProblem> {
+        check_sampling(params.temperature, params.top_p, params.max_new_tokens)
+            .chain((params.n == 0).then(|| ParamProblem::new("n", "must be at least 1, not 0")))
+            .chain(reward_problems(&params.reward))
+            .collect()
+    }
+
+    fn run(params: RolloutParams, ctx: &mut StageContext) -> Result<(), StageError> {
+        let model = model::open(ctx)?;
+        let data = Dataset::open(&ctx.input("data")?.dir)?;
+        let dir = ctx.output("rollouts")?;
+        let request = Request {
+            sampling: Sampling {
+                temperature: params.temperature,
+                top_p: params.top_p,
+                top_k: params.top_k,
+                max_new_tokens: params.max_new_tokens,
+                seed: params.seed,
+            },
+            generations: 0..params.n,
+            prompt: None,
+            reward: &params.reward,
+        };
+        let info = data.info();
+        let mut writer = RolloutWriter::create(&dir, &info.set, info.split, params.n as usize)?;
+        let mut totals = Totals::new(params.n);
+        let mut dropped = Dropped::new(params.on_error);
+        ask_all(ctx, &model, &data, &request, &mut dropped, |row, completions| {
+            let sample = &data.samples()[row];
+            let score = |completion| generation(completion, &sample.answer, &params.reward, model.tokenizer());
+            let record =
+                RolloutRecord { id: sample.id.clone(), generations: completions.into_iter().map(score).collect() };
+            totals.add(&record);
+            Ok(writer.push(&record)?)
+        })?;
+        dropped.ensure_some_left(data.len(), "ask")?;
+        writer.finish()?;
+        ctx.summarise(totals.summary(&dropped));
+        Ok(())
+    }
+}
+
+/// Mistakes in sampling settings that types do not catch; `grpo` has the same ones.
+pub(crate) fn check_sampling(
+    temperature: f64,
+    top_p: f64,
+    max_new_tokens: usize,
+) -> impl Iterator<Item = ParamProblem> {
+    let temperature = (!(temperature.is_finite() && temperature >= 0.0))
+        .then(|| ParamProblem::new("temperature", format!("must be a number of at least 0, not {temperature}")));
+    let top_p = (!(top_p > 0.0 && top_p <= 1.0))
+        .then(|| ParamProblem::new("top_p", format!("must be above 0 and at most 1, not {top_p}")));
+    let tokens = (max_new_tokens == 0).then(|| ParamProblem::new("max_new_tokens", "must be at least 1, not 0"));
+    [temperature, top_p, tokens].into_iter().flatten()
+}
+
+fn generation(completion: Completion, answer: &str, reward: &Reward, tokenizer: &dyn Tokenizer) -> Generation {
+    let Completion { tokens, logprobs, finished } = completion;
+    let text = tokenizer.decode(&tokens);
+    let reward = reward.score(&text, answer);
+    Generation { text, tokens, logprobs, reward, finished }
+}
+
+/// Sums for the summary, in whole numbers.
+struct Totals {
+    n: u32,
+    samples: u64,
+    right: u64,
+    tokens: u64,
+    unfinished: u64,
+    /// How many samples have c right answers, by c.
+    histogram: Vec<u64>,
+}
+
+impl Totals {
+    fn new(n: u32) -> Self {
+        Self { n, samples: 0, right: 0, tokens: 0, unfinished: 0, histogram: vec![0; n as usize + 1] }
+    }
+
+    fn add(&mut self, record: &RolloutRecord) {
+        let right = record.right();
+        self.samples += 1;
+        self.right += right as u64;
+        self.histogram[right] += 1;
+        for generation in &record.generations {
+            self.tokens += generation.tokens.len() as u64;
+            self.unfinished += u64::from(!generation.finished);
+        }
+    }
+
+    fn summary(&self, dropped: &Dropped) -> serde_json::Value {
+        let answers = self.samples * u64::from(self.n);
+        let per_answer = |sum: u64| sum as f64 / answers.max(1) as f64;
+        json!({
+            "samples": self.samples,
+            "n": self.n,
+            "answers": answers,
+            "pass_rate": per_answer(self.right),
+            "right_histogram": self.histogram,
+            "mean_tokens": per_answer(self.tokens),
+            "unfinished": self.unfinished,
+            "dropped": dropped.to_json(),
+        })
+    }
+}

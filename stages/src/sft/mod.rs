@@ -1,0 +1,143 @@
+//! `sft`: supervised fine-tuning of all weights or of adapters. Pre-training and cold start are this stage too.
+
+use std::path::Path;
+
+use dcsft_engine::context::StageContext;
+use dcsft_engine::kind::{ArtifactType, Cardinality, InputDecl, OutputDecl, ParamProblem, Stage, StageError};
+use dcsft_vlm::lora::LoraConfig;
+use dcsft_vlm::train::sft::{SftConfig, SftRecord, SftTrainer};
+use dcsft_vlm::train::{Observer, TrainError};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::data::Dataset;
+use crate::files::JsonLines;
+use crate::misfit::OnError;
+use crate::model;
+use crate::training::{self, Checkpoints, Report, Trainer, TrainingSet, classes, train};
+
+/// `with:` of `sft`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SftParams {
+    /// Train adapters on these layers and freeze all other weights; without it all weights are trained.
+    #[serde(default)]
+    pub lora: Option<LoraConfig>,
+    /// What happens to a sample that the model cannot take.
+    #[serde(default)]
+    pub on_error: OnError,
+    /// The trainer's settings.
+    #[serde(flatten)]
+    pub training: SftConfig,
+}
+
+/// The stage kind.
+pub struct Sft;
+
+impl Stage for Sft {
+    type Params = SftParams;
+    const NAME: &'static str = "sft";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "Supervised fine-tuning, of all weights or of LoRA adapters";
+    const INPUTS: &'static [InputDecl] = &[
+        InputDecl {
+            name: "model",
+            cardinality: Cardinality::One,
+            accepts: &[ArtifactType::Model],
+            doc: "The model to start from.",
+        },
+        InputDecl {
+            name: "data",
+            cardinality: Cardinality::One,
+            accepts: &[ArtifactType::Dataset],
+            doc: "The samples to train on.",
+        },
+    ];
+    const NUMERIC: bool = true;
+
+    fn outputs(params: &SftParams) -> Vec<OutputDecl> {
+        training::outputs(params.training.steps, params.training.save_steps)
+    }
+
+    fn check(params: &SftParams) -> Vec<ParamProblem> {
+        let SftConfig { steps, save_steps, .. } = params.training;
+        training::problems(params.training.validate(), params.lora.as_ref(), steps, save_steps)
+    }
+
+    fn run(params: SftParams, ctx: &mut StageContext) -> Result<(), StageError> {
+        let SftParams { lora, on_error, training: config } = params;
+        let mut model = model::open(ctx)?;
+        let data = Dataset::open(&ctx.input("data")?.dir)?;
+        training::prepare(ctx, &mut model, lora.as_ref(), config.seed)?;
+        let trained = training::trainable(&model);
+        let set = TrainingSet::load(ctx, &data, &model, on_error)?;
+        let labels = match &config.auxiliary {
+            Some(auxiliary) => Some(classes(&data, &set.rows, &auxiliary.label)?),
+            None => None,
+        };
+        let checkpoints = Checkpoints::new(ctx)?;
+        let (named, save_steps) = (config.steps.is_some(), config.save_steps);
+        let mut trainer =
+            SftTrainer::new(config, &mut model, &set.examples, labels.as_deref()).map_err(StageError::failed)?;
+        train(ctx, &mut trainer, &checkpoints)?;
+        checkpoints.publish(ctx, trainer.total_steps(), save_steps, named)?;
+        write_log(ctx, trainer.log())?;
+        ctx.summarise(json!({
+            "steps": trainer.total_steps(),
+            "samples": set.examples.len(),
+            "epochs": trainer.log().last().map(|record| record.epoch),
+            "loss": last_loss(trainer.log()),
+            "parameters_trained": trained,
+            "dropped": set.dropped.to_json(),
+        }));
+        Ok(())
+    }
+}
+
+impl Trainer for SftTrainer<'_> {
+    type Record = SftRecord;
+
+    fn total_steps(&self) -> usize {
+        self.total_steps()
+    }
+    fn steps_done(&self) -> usize {
+        self.steps_done()
+    }
+    fn run(&mut self, observer: &mut dyn Observer<SftRecord>) -> Result<(), TrainError> {
+        self.run(observer).map(drop)
+    }
+    fn save_state(&self, dir: &Path) -> Result<(), TrainError> {
+        self.save_state(dir)
+    }
+    fn restore(&mut self, dir: &Path) -> Result<(), TrainError> {
+        self.restore(dir)
+    }
+}
+
+impl Report for SftRecord {
+    fn step(&self) -> usize {
+        self.step
+    }
+    fn samples(&self) -> usize {
+        self.samples
+    }
+    fn fields(&self) -> Vec<(&'static str, f64)> {
+        vec![("loss", self.loss), ("lr", self.learning_rate)]
+    }
+}
+
+/// One line per step: `loss.jsonl`.
+fn write_log(ctx: &StageContext, log: &[SftRecord]) -> Result<(), StageError> {
+    let mut lines = JsonLines::create(&ctx.output("log")?.join("loss.jsonl"))?;
+    for record in log {
+        lines.write(record)?;
+    }
+    lines.finish()
+}
+
+/// Mean loss of the last tenth of the steps.
+fn last_loss(log: &[SftRecord]) -> f64 {
+    let tail = &log[log.len() - log.len().div_ceil(10)..];
+    tail.iter().map(|record| record.loss).sum::<f64>() / tail.len().max(1) as f64
+}

@@ -1,0 +1,94 @@
+//! Model folders of a run, kept in the stage's state until the run is done.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use dcsft_engine::context::StageContext;
+use dcsft_engine::kind::StageError;
+use dcsft_vlm::model::VisionLanguageModel;
+
+use super::{checkpoint_name, checkpoint_steps};
+
+/// Writes checkpoints so that a kill leaves whole ones only, and files equal to those of the base model are stored
+/// once.
+pub(crate) struct Checkpoints {
+    dir: PathBuf,
+    /// The input model, whose files an adapter's checkpoint shares.
+    base: PathBuf,
+}
+
+impl Checkpoints {
+    /// Checkpoints of a run that starts from the input `model`.
+    pub(crate) fn new(ctx: &StageContext) -> Result<Self, StageError> {
+        let dir = ctx.state().join("checkpoints");
+        fs::create_dir_all(&dir).map_err(StageError::io(&dir))?;
+        Ok(Self { dir, base: ctx.input("model")?.dir.clone() })
+    }
+
+    /// Keeps the model after `step` steps.
+    pub(crate) fn save(&self, ctx: &StageContext, step: usize, model: &dyn VisionLanguageModel) -> Result<(), StageError> {
+        let place = self.dir.join(checkpoint_name(step));
+        let partial = self.dir.join(format!(".{}", checkpoint_name(step)));
+        for old in [&place, &partial] {
+            if old.exists() {
+                fs::remove_dir_all(old).map_err(StageError::io(old))?;
+            }
+        }
+        fs::create_dir_all(&partial).map_err(StageError::io(&partial))?;
+        model.save(&partial).map_err(StageError::failed)?;
+        for file in files(&partial)? {
+            share(ctx, &self.base, &file)?;
+            File::open(&file).and_then(|file| file.sync_all()).map_err(StageError::io(&file))?;
+        }
+        fs::rename(&partial, &place).map_err(StageError::io(&place))
+    }
+
+    /// Puts the checkpoints of a run of `total` steps into the stage's outputs, the last one also as `model`.
+    /// `named` says whether the stage has outputs `step-N`.
+    pub(crate) fn publish(
+        &self,
+        ctx: &StageContext,
+        total: usize,
+        save_steps: usize,
+        named: bool,
+    ) -> Result<(), StageError> {
+        for step in checkpoint_steps(total, save_steps) {
+            let from = self.dir.join(checkpoint_name(step));
+            let last = (step == total).then(|| "model".to_owned());
+            for output in named.then(|| checkpoint_name(step)).into_iter().chain(last) {
+                let to = ctx.output(&output)?;
+                for file in files(&from)? {
+                    if let Some(name) = file.file_name() {
+                        ctx.link(&file, &to.join(name))?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Replaces `file` by a link to the file of the same name in `base`, if they are equal.
+fn share(ctx: &StageContext, base: &Path, file: &Path) -> Result<(), StageError> {
+    let Some(name) = file.file_name() else { return Ok(()) };
+    let original = base.join(name);
+    let length = |path: &Path| fs::metadata(path).map(|metadata| metadata.len()).ok();
+    if length(&original).is_none() || length(&original) != length(file) {
+        return Ok(());
+    }
+    let read = |path: &Path| fs::read(path).map_err(StageError::io(path));
+    if read(&original)? == read(file)? {
+        fs::remove_file(file).map_err(StageError::io(file))?;
+        ctx.link(&original, file)?;
+    }
+    Ok(())
+}
+
+/// The files of a model's folder.
+fn files(dir: &Path) -> Result<Vec<PathBuf>, StageError> {
+    let entries = fs::read_dir(dir).map_err(StageError::io(dir))?;
+    let mut files: Vec<PathBuf> =
+        entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>().map_err(StageError::io(dir))?;
+    files.sort();
+    Ok(files)
+}

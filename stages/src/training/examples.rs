@@ -1,0 +1,101 @@
+//! A training set in memory.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use dcsft_engine::context::StageContext;
+use dcsft_engine::kind::StageError;
+use dcsft_vlm::model::{Example, Prompt, VisionLanguageModel};
+use rayon::prelude::*;
+use serde_json::Value;
+
+use crate::data::{DataError, Dataset, Sample, to_prompt};
+use crate::misfit::{Dropped, Misfit, OnError};
+
+/// What a trainer takes of a set: the samples that the model can take in whole, in the set's order.
+pub(crate) struct TrainingSet {
+    /// Question and answer tokens.
+    pub(crate) examples: Vec<Example>,
+    /// For each example its row in the dataset.
+    pub(crate) rows: Vec<usize>,
+    /// Samples left out.
+    pub(crate) dropped: Dropped,
+}
+
+impl TrainingSet {
+    /// Decodes images and encodes answers.
+    ///
+    /// # Errors
+    /// If no sample is left, or one does not fit and `on_error` says to fail.
+    pub(crate) fn load(
+        ctx: &mut StageContext,
+        data: &Dataset,
+        model: &dyn VisionLanguageModel,
+        on_error: OnError,
+    ) -> Result<Self, StageError> {
+        let prompts: Vec<_> = data.samples().par_iter().map(|sample| to_prompt(data, sample)).collect();
+        let mut dropped = Dropped::new(on_error);
+        let (mut examples, mut rows) = (Vec::new(), Vec::new());
+        for (row, (sample, prompt)) in data.samples().iter().zip(prompts).enumerate() {
+            match example(model, sample, prompt)? {
+                Ok(example) => {
+                    examples.push(example);
+                    rows.push(row);
+                }
+                Err(misfit) => dropped.add(ctx, misfit)?,
+            }
+        }
+        dropped.ensure_some_left(data.len(), "train on")?;
+        Ok(Self { examples, rows, dropped })
+    }
+}
+
+fn example(
+    model: &dyn VisionLanguageModel,
+    sample: &Sample,
+    prompt: Result<Prompt, DataError>,
+) -> Result<Result<Example, Misfit>, StageError> {
+    let prompt = match prompt {
+        Ok(prompt) => prompt,
+        Err(error) => return Misfit::of_data(&sample.id, error).map(Err),
+    };
+    let tokenizer = model.tokenizer();
+    let encoded = tokenizer.encode(&sample.answer).and_then(|mut answer| {
+        answer.push(tokenizer.eos());
+        model.check(&prompt, &answer).map(|()| answer)
+    });
+    Ok(match encoded {
+        Ok(answer) => Ok(Example { prompt, answer: Arc::from(answer) }),
+        Err(error) => Err(Misfit::of_model(&sample.id, &error)),
+    })
+}
+
+/// The class of each row by the text of a field: of the sample's `meta`, or its answer for `answer`. Classes are
+/// numbered in the alphabetical order of the texts.
+///
+/// # Errors
+/// Names the first sample that does not have the field.
+pub(crate) fn classes(data: &Dataset, rows: &[usize], field: &str) -> Result<Vec<u32>, StageError> {
+    let label = |&row: &usize| {
+        let sample = &data.samples()[row];
+        match sample.meta.get(field) {
+            Some(Value::String(text)) => Ok(text.clone()),
+            Some(Value::Null) | None if field == "answer" => Ok(sample.answer.clone()),
+            Some(Value::Null) | None => Err(StageError::failed(format!(
+                "auxiliary.label: sample {} has no field {field:?}; its fields are: {}",
+                sample.id,
+                fields(sample)
+            ))),
+            Some(other) => Ok(other.to_string()),
+        }
+    };
+    let labels: Vec<String> = rows.iter().map(label).collect::<Result<_, _>>()?;
+    let names: Vec<&String> = labels.iter().collect::<BTreeSet<_>>().into_iter().collect();
+    // Every label is in `names`.
+    Ok(labels.iter().map(|label| names.partition_point(|name| *name < label) as u32).collect())
+}
+
+fn fields(sample: &Sample) -> String {
+    let names: Vec<&str> = sample.meta.keys().map(String::as_str).chain(["answer"]).collect();
+    names.join(", ")
+}

@@ -1,0 +1,113 @@
+//! What `sft` and `grpo` share: the training set, checkpoints, and a run that survives interrupts.
+
+mod checkpoints;
+mod examples;
+mod run;
+
+use std::collections::BTreeSet;
+
+use dcsft_engine::context::StageContext;
+use dcsft_engine::kind::{ArtifactType, OutputDecl, ParamProblem, StageError};
+use dcsft_vlm::lora::LoraConfig;
+use dcsft_vlm::micro::MicroVlm;
+use dcsft_vlm::model::VisionLanguageModel as _;
+use dcsft_vlm::train::TrainError;
+
+pub(crate) use checkpoints::Checkpoints;
+pub(crate) use examples::{TrainingSet, classes};
+pub(crate) use run::{Report, Trainer, train};
+
+/// Outputs of a training stage: `model`, a checkpoint `step-N` for each multiple of `save_steps` and for the last
+/// step, and `log`. How many steps `epochs` make is known only with the data, so without `steps` there are no
+/// `step-N`.
+pub(crate) fn outputs(steps: Option<usize>, save_steps: usize) -> Vec<OutputDecl> {
+    let checkpoints = steps.into_iter().flat_map(|steps| checkpoint_steps(steps, save_steps));
+    [OutputDecl::new("model", ArtifactType::Model)]
+        .into_iter()
+        .chain(checkpoints.map(|step| OutputDecl::new(checkpoint_name(step), ArtifactType::Model)))
+        .chain([OutputDecl::new("log", ArtifactType::TrainingLog)])
+        .collect()
+}
+
+/// The steps after which a run of `steps` steps keeps its model.
+pub(crate) fn checkpoint_steps(steps: usize, save_steps: usize) -> BTreeSet<usize> {
+    let every = if save_steps == 0 { steps.max(1) } else { save_steps };
+    (every..=steps).step_by(every).chain([steps]).collect()
+}
+
+/// The output that holds the model after `step` steps.
+pub(crate) fn checkpoint_name(step: usize) -> String {
+    format!("step-{step}")
+}
+
+/// Mistakes in params that a trainer's own types do not catch.
+pub(crate) fn problems(
+    config: Result<(), TrainError>,
+    lora: Option<&LoraConfig>,
+    steps: Option<usize>,
+    save_steps: usize,
+) -> Vec<ParamProblem> {
+    let config = config.err().map(|error| match error {
+        TrainError::Config { field, value, expected } => {
+            ParamProblem::new(field, format!("{value} cannot be used: {expected}"))
+        }
+        other => ParamProblem::new("", other.to_string()),
+    });
+    let lora = lora.and_then(|lora| lora.validate().err());
+    let lora = lora.map(|error| ParamProblem::new("lora", error.to_string()));
+    let unnamed = (save_steps > 0 && steps.is_none()).then(|| {
+        ParamProblem::new("save_steps", "needs `steps`: the names of the checkpoints must be known before the run")
+    });
+    [config, lora, unnamed].into_iter().flatten().collect()
+}
+
+/// Merges adapters that the input model came with into its weights.
+pub(crate) fn merge_adapters(ctx: &mut StageContext, model: &mut MicroVlm) {
+    if model.lora().is_some() {
+        ctx.log("the model's adapters are merged into its weights");
+        model.merge_lora();
+    }
+}
+
+/// Makes the input model ready to train: all weights, or with `lora` fresh adapters alone.
+pub(crate) fn prepare(
+    ctx: &mut StageContext,
+    model: &mut MicroVlm,
+    lora: Option<&LoraConfig>,
+    seed: u64,
+) -> Result<(), StageError> {
+    merge_adapters(ctx, model);
+    if let Some(lora) = lora {
+        model.add_lora(lora, seed).map_err(StageError::failed)?;
+    }
+    let all = model.params().count();
+    ctx.log(format!("training {} of {all} parameters", trainable(model)));
+    Ok(())
+}
+
+/// How many numbers the optimiser updates.
+pub(crate) fn trainable(model: &MicroVlm) -> usize {
+    let trained = model.params().iter().filter(|param| param.trainable);
+    trained.map(|param| param.value.dims().iter().product::<usize>()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{checkpoint_steps, outputs};
+
+    #[test]
+    fn checkpoints_are_the_multiples_and_the_end() {
+        let steps = |steps, every| checkpoint_steps(steps, every).into_iter().collect::<Vec<_>>();
+        assert_eq!(steps(300, 100), [100, 200, 300]);
+        assert_eq!(steps(250, 100), [100, 200, 250]);
+        assert_eq!(steps(25, 0), [25]);
+        assert_eq!(steps(25, 100), [25]);
+    }
+
+    #[test]
+    fn outputs_are_known_before_the_run() {
+        let names = |steps, every| outputs(steps, every).into_iter().map(|output| output.name).collect::<Vec<_>>();
+        assert_eq!(names(Some(20), 10), ["model", "step-10", "step-20", "log"]);
+        assert_eq!(names(None, 0), ["model", "log"]);
+    }
+}

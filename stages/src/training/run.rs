@@ -1,0 +1,112 @@
+//! A training run inside a stage: progress, checkpoints, and states to go on from.
+
+use std::error::Error;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use dcsft_engine::context::StageContext;
+use dcsft_engine::kind::StageError;
+use dcsft_vlm::train::{Checkpoint, Observer, STATE_FILE, TrainError};
+
+use super::Checkpoints;
+use crate::progress::Meter;
+
+/// A state is saved at the earliest after this time, and not before the last save was a twentieth of the time.
+const SAVE_EVERY: Duration = Duration::from_secs(5);
+const SAVE_SHARE: u32 = 20;
+
+/// A trainer, as the stages run it.
+pub(crate) trait Trainer {
+    /// What it tells of a step.
+    type Record: Report;
+    /// Steps of the whole run.
+    fn total_steps(&self) -> usize;
+    /// Steps made, those before a restore included.
+    fn steps_done(&self) -> usize;
+    /// Trains until the end or until the observer stops it.
+    fn run(&mut self, observer: &mut dyn Observer<Self::Record>) -> Result<(), TrainError>;
+    /// Writes a state to go on from.
+    fn save_state(&self, dir: &Path) -> Result<(), TrainError>;
+    /// Goes on from a state.
+    fn restore(&mut self, dir: &Path) -> Result<(), TrainError>;
+}
+
+/// What of a step's record is shown as progress.
+pub(crate) trait Report {
+    /// The step, counted from 1.
+    fn step(&self) -> usize;
+    /// Samples that the step took.
+    fn samples(&self) -> usize;
+    /// Numbers to show.
+    fn fields(&self) -> Vec<(&'static str, f64)>;
+}
+
+/// Runs `trainer` to its end, from where an earlier try has stopped.
+///
+/// # Errors
+/// [`StageError::Interrupted`] once the state is saved; else what the trainer says.
+pub(crate) fn train<T: Trainer>(
+    ctx: &mut StageContext,
+    trainer: &mut T,
+    checkpoints: &Checkpoints,
+) -> Result<(), StageError> {
+    let dir = ctx.state().to_owned();
+    resume(ctx, trainer, &dir)?;
+    let meter = Meter::new(trainer.total_steps() as u64, "step");
+    let mut watch = Watch { ctx, meter, checkpoints, saved: Instant::now(), pause: SAVE_EVERY };
+    loop {
+        trainer.run(&mut watch).map_err(StageError::failed)?;
+        if trainer.steps_done() == trainer.total_steps() {
+            return Ok(());
+        }
+        let start = Instant::now();
+        trainer.save_state(&dir).map_err(StageError::failed)?;
+        if watch.ctx.interrupted() {
+            return Err(StageError::Interrupted);
+        }
+        watch.saved = Instant::now();
+        watch.pause = SAVE_EVERY.max(start.elapsed() * SAVE_SHARE);
+    }
+}
+
+/// Goes on from the state of an earlier try. A state that cannot be used is removed, so that the next try starts
+/// anew.
+fn resume<T: Trainer>(ctx: &mut StageContext, trainer: &mut T, dir: &Path) -> Result<(), StageError> {
+    let file = dir.join(STATE_FILE);
+    if !file.exists() {
+        return Ok(());
+    }
+    match trainer.restore(dir) {
+        Ok(()) => {
+            ctx.log(format!("going on after step {} of {}", trainer.steps_done(), trainer.total_steps()));
+            Ok(())
+        }
+        Err(error) => {
+            fs::remove_file(&file).map_err(StageError::io(&file))?;
+            Err(StageError::failed(format!("{error}; the state is removed, and the next run trains from the start")))
+        }
+    }
+}
+
+struct Watch<'a> {
+    ctx: &'a mut StageContext,
+    meter: Meter,
+    checkpoints: &'a Checkpoints,
+    saved: Instant,
+    pause: Duration,
+}
+
+impl<R: Report> Observer<R> for Watch<'_> {
+    fn step(&mut self, _total: usize, record: &R) {
+        self.meter.tick(self.ctx, record.step() as u64, record.samples() as u64, &record.fields());
+    }
+
+    fn checkpoint(&mut self, checkpoint: &Checkpoint<'_>) -> Result<(), Box<dyn Error + Send + Sync>> {
+        Ok(self.checkpoints.save(self.ctx, checkpoint.step, checkpoint.model)?)
+    }
+
+    fn should_stop(&mut self) -> bool {
+        self.ctx.interrupted() || self.saved.elapsed() >= self.pause
+    }
+}
