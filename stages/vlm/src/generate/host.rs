@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::kernels::{self, Left, add_product, exp_in_place};
 use crate::micro::{Block, Linear, MicroVlm, Norm};
-use crate::model::{Tokenizer as _, VisionLanguageModel};
+use crate::model::VisionLanguageModel;
 use crate::ops::{NORM_EPSILON, Span};
 use crate::params::ParamId;
 use crate::weights::Matrix;

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use crate::error::VlmError;
 use crate::micro::MicroVlm;
-use crate::model::{Completion, Prompt, Sampling, Tokenizer as _, VisionLanguageModel};
+use crate::model::{Completion, Prompt, Sampling, VisionLanguageModel};
 use crate::rng::StreamKey;
 
 use host::{Cache, HostModel, Prefix};

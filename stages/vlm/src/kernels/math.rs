@@ -49,16 +49,6 @@ fn normal(x: f32) -> (f32, f32) {
     (if x < 0.0 { tail } else { 1.0 - tail }, bell)
 }
 
-/// The sum in sixteen lanes, added pairwise.
-#[inline(always)]
-pub(super) fn sum(values: impl ExactSizeIterator<Item = f32>) -> f32 {
-    let mut lanes = [0f32; LANES];
-    for (index, value) in values.enumerate() {
-        lanes[index % LANES] += value;
-    }
-    fold(lanes)
-}
-
 /// Sum over `f(a[i], b[i])`, in sixteen lanes, added pairwise.
 #[inline(always)]
 pub(super) fn sum_zip(a: &[f32], b: &[f32], f: impl Fn(f32, f32, f32) -> f32) -> f32 {
@@ -124,7 +114,7 @@ pub(crate) fn gelu_backward(x: &[f32], grad: &[f32], out: &mut [f32]) {
 
 #[cfg(test)]
 mod tests {
-    use super::{exp, exp_in_place, gelu, gelu_backward, sum};
+    use super::{exp, exp_in_place, gelu, gelu_backward, sum_zip};
 
     fn grid(low: f32, high: f32) -> impl Iterator<Item = f32> {
         (0..=200_000).map(move |step| low + (high - low) * step as f32 / 200_000.0)
@@ -167,6 +157,6 @@ mod tests {
         let total = exp_in_place(&mut vector, 0.5, 2.0);
         let scalar: Vec<f32> = x.iter().map(|&x| exp((x - 0.5) * 2.0)).collect();
         assert_eq!(vector, scalar);
-        assert_eq!(total, sum(scalar.iter().copied()));
+        assert_eq!(total, sum_zip(&scalar, &scalar, |sum, value, _| sum + value));
     }
 }

@@ -79,10 +79,6 @@ impl MicroVlm {
         &self.modules
     }
 
-    pub(crate) fn device(&self) -> &Device {
-        &self.device
-    }
-
     /// Puts fresh adapters on the linear layers of the named groups and freezes all other weights. An adapter
     /// starts without effect: `a` is uniform in ±1/sqrt(in), `b` zero.
     ///

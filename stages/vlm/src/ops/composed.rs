@@ -38,7 +38,8 @@ pub struct Dropout {
     pub dropped: std::sync::Arc<[u32]>,
 }
 
-pub(super) fn linear(
+/// As [`super::linear`].
+pub fn linear(
     x: Tensor<2>,
     weight: &Tensor<2>,
     bias: &Tensor<2>,
@@ -68,14 +69,15 @@ fn dropout_mask(dropout: &Dropout, [rows, width]: [usize; 2], device: &Device) -
     Tensor::from_data(TensorData::new(mask, [rows, width]), device)
 }
 
-pub(super) fn layer_norm(x: Tensor<2>, scale: &Tensor<2>, shift: &Tensor<2>) -> Tensor<2> {
+/// As [`super::layer_norm`].
+pub fn layer_norm(x: Tensor<2>, scale: &Tensor<2>, shift: &Tensor<2>) -> Tensor<2> {
     let centred = x.clone() - x.mean_dim(1);
     let variance = centred.clone().powi_scalar(2).mean_dim(1);
     centred / (variance + NORM_EPSILON).sqrt() * scale.clone() + shift.clone()
 }
 
-/// Gathers the packed rows into padded `[spans, heads, length, head width]` batches, attends, and gathers back.
-pub(super) fn attention(qkv: Tensor<2>, spans: &Spans, heads: usize) -> Tensor<2> {
+/// As [`super::attention`]: gathers the packed rows into padded `[spans, heads, length, head width]` batches, attends, and gathers back.
+pub fn attention(qkv: Tensor<2>, spans: &Spans, heads: usize) -> Tensor<2> {
     let width = qkv.dims()[1] / 3;
     let device = qkv.device();
     let count = spans.iter().count();
@@ -125,19 +127,22 @@ pub(super) fn attention(qkv: Tensor<2>, spans: &Spans, heads: usize) -> Tensor<2
     take_rows(mixed, &given_out)
 }
 
-pub(super) fn take_rows(x: Tensor<2>, indices: &[u32]) -> Tensor<2> {
+/// As [`super::take_rows`].
+pub fn take_rows(x: Tensor<2>, indices: &[u32]) -> Tensor<2> {
     let device = x.device();
     x.select(0, indices_tensor(indices, &device))
 }
 
-pub(super) fn token_logprobs(logits: Tensor<2>, targets: &[u32], temperature: f64) -> Tensor<1> {
+/// As [`super::token_logprobs`].
+pub fn token_logprobs(logits: Tensor<2>, targets: &[u32], temperature: f64) -> Tensor<1> {
     let device = logits.device();
     let rows = targets.len();
     let targets = indices_tensor(targets, &device).reshape([rows, 1]);
     activation::log_softmax(logits / temperature, 1).gather(1, targets).reshape([rows])
 }
 
-pub(super) fn entropy(logits: Tensor<2>, temperature: f64) -> Tensor<1> {
+/// As [`super::entropy`].
+pub fn entropy(logits: Tensor<2>, temperature: f64) -> Tensor<1> {
     let rows = logits.dims()[0];
     let logprobs = activation::log_softmax(logits / temperature, 1);
     (logprobs.clone().exp() * logprobs).sum_dim(1).neg().reshape([rows])

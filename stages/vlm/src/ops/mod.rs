@@ -1,9 +1,11 @@
 //! The operations that models and trainers are built from.
 //!
 //! Each is a plain function on tensors. [`composed`] holds their definitions in burn's own operations: what
-//! they mean, and what runs on any device.
+//! they mean, and what runs on any device; on the CPU device each runs as one fused loop with a handwritten
+//! gradient instead.
 
 pub mod composed;
+mod fused;
 mod spans;
 
 use burn::tensor::Tensor;
@@ -21,6 +23,9 @@ pub use spans::{Span, Spans};
 pub fn token_logprobs(logits: Tensor<2>, targets: &[u32], temperature: f64) -> Tensor<1> {
     assert_eq!(logits.dims()[0], targets.len(), "one target per row of logits");
     assert!(temperature > 0.0, "log-probabilities need a positive temperature");
+    if fused::can_take(&logits) {
+        return fused::token_logprobs(logits, targets, temperature);
+    }
     composed::token_logprobs(logits, targets, temperature)
 }
 
@@ -44,6 +49,9 @@ pub fn linear(
     adapter: Option<&Adapter>,
     activation: Activation,
 ) -> Tensor<2> {
+    if fused::can_take(&x) {
+        return fused::linear(x, weight, bias, adapter, activation);
+    }
     composed::linear(x, weight, bias, adapter, activation)
 }
 
@@ -51,6 +59,9 @@ pub fn linear(
 ///
 /// `scale` and `shift`: `[1, width]`.
 pub fn layer_norm(x: Tensor<2>, scale: &Tensor<2>, shift: &Tensor<2>) -> Tensor<2> {
+    if fused::can_take(&x) {
+        return fused::layer_norm(x, scale, shift);
+    }
     composed::layer_norm(x, scale, shift)
 }
 
@@ -59,10 +70,16 @@ pub fn layer_norm(x: Tensor<2>, scale: &Tensor<2>, shift: &Tensor<2>) -> Tensor<
 /// `qkv`: `[rows, 3 * width]`, queries, keys and values side by side, heads side by side within each; gives
 /// `[spans.outputs(), width]`.
 pub fn attention(qkv: Tensor<2>, spans: &Spans, heads: usize) -> Tensor<2> {
+    if fused::can_take(&qkv) {
+        return fused::attention(qkv, spans, heads);
+    }
     composed::attention(qkv, spans, heads)
 }
 
 /// Rows of `x` by index, repeats allowed: `[rows, width]` to `[indices.len(), width]`.
 pub fn take_rows(x: Tensor<2>, indices: &[u32]) -> Tensor<2> {
+    if fused::can_take(&x) {
+        return fused::take_rows(x, indices);
+    }
     composed::take_rows(x, indices)
 }

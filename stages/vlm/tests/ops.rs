@@ -1,0 +1,251 @@
+//! The fused operations of the CPU device against their definitions in burn's own operations, against finite
+//! differences, and at different numbers of threads.
+
+use burn::tensor::{Device, Tensor, TensorData};
+use dcsft_vlm::ops::{self, Activation, Adapter, Dropout, Span, Spans, composed};
+use dcsft_vlm::rng::StreamKey;
+
+fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.inner().into_data().to_vec().unwrap()
+}
+
+fn random(name: &str, shape: [usize; 2]) -> Tensor<2> {
+    let mut stream = StreamKey::new("ops test", 0).text(name).stream();
+    let values: Vec<f32> = (0..shape[0] * shape[1]).map(|_| stream.normal() as f32).collect();
+    Tensor::from_data(TensorData::new(values, shape), &Device::flex().autodiff())
+}
+
+/// The output of `f` and the gradient of a random weighting of it in each input.
+fn run<const D: usize>(inputs: &[Tensor<2>], f: impl Fn(&[Tensor<2>]) -> Tensor<D>) -> Vec<Vec<f32>> {
+    let leaves: Vec<Tensor<2>> = inputs.iter().map(|input| input.clone().inner().autodiff().require_grad()).collect();
+    let out = f(&leaves);
+    let weights = random("weights", [1, out.shape().num_elements()]).reshape(out.shape());
+    let grads = (out.clone() * weights).sum().backward();
+    let mut all = vec![values(out)];
+    all.extend(leaves.iter().map(|leaf| values(leaf.grad(&grads).expect("a gradient for every input"))));
+    all
+}
+
+fn assert_close(left: &[Vec<f32>], right: &[Vec<f32>], tolerance: f32) {
+    assert_eq!(left.len(), right.len());
+    for (which, (left, right)) in left.iter().zip(right).enumerate() {
+        assert_eq!(left.len(), right.len(), "length of output or gradient {which}");
+        let size = right.iter().fold(1f32, |size, value| size.max(value.abs()));
+        for (index, (left, right)) in left.iter().zip(right).enumerate() {
+            assert!(
+                (left - right).abs() <= tolerance * size,
+                "output or gradient {which} differs at {index}: {left} and {right}"
+            );
+        }
+    }
+}
+
+/// Compares `fused` with `composed`, and the gradients of `composed` with finite differences at a few places.
+fn compare<const D: usize>(
+    inputs: &[Tensor<2>],
+    fused: impl Fn(&[Tensor<2>]) -> Tensor<D>,
+    composed: impl Fn(&[Tensor<2>]) -> Tensor<D>,
+) {
+    let right = run(inputs, &composed);
+    let got = run(inputs, &fused);
+    assert_close(&got, &right, 1e-5);
+
+    let weighted = |inputs: &[Tensor<2>]| {
+        let out = fused(inputs);
+        let weights = random("weights", [1, out.shape().num_elements()]);
+        let products = values(out).into_iter().zip(values(weights)).map(|(a, b)| f64::from(a) * f64::from(b));
+        products.sum::<f64>()
+    };
+    const STEP: f32 = 1e-2;
+    for (which, gradient) in got[1..].iter().enumerate() {
+        for index in [0, gradient.len() / 2, gradient.len() - 1] {
+            let moved = |step: f32| {
+                let mut inputs = inputs.to_vec();
+                let mut data = values(inputs[which].clone());
+                data[index] += step;
+                let shape = inputs[which].dims();
+                inputs[which] = Tensor::from_data(TensorData::new(data, shape), &Device::flex());
+                weighted(&inputs)
+            };
+            let slope = (moved(STEP) - moved(-STEP)) / f64::from(2.0 * STEP);
+            let error = (slope - f64::from(gradient[index])).abs();
+            assert!(error < 2e-2 * slope.abs().max(1.0), "gradient {which}[{index}]: {} for {slope}", gradient[index]);
+        }
+    }
+}
+
+#[test]
+fn linear_layers_have_the_values_and_gradients_of_their_definition() {
+    for rows in [1, 37, 300] {
+        let inputs = [random("x", [rows, 13]), random("w", [13, 20]), random("b", [1, 20])];
+        for activation in [Activation::None, Activation::Gelu] {
+            compare(
+                &inputs,
+                |i| ops::linear(i[0].clone(), &i[1], &i[2], None, activation),
+                |i| composed::linear(i[0].clone(), &i[1], &i[2], None, activation),
+            );
+        }
+    }
+}
+
+#[test]
+fn adapters_have_the_values_and_gradients_of_their_definition() {
+    for dropped in [None, Some(vec![0u32, 5, 12, 13, 100, 133 * 13 - 1])] {
+        let inputs = [
+            random("x", [200, 13]),
+            random("w", [13, 20]),
+            random("b", [1, 20]),
+            random("lora a", [13, 3]),
+            random("lora b", [3, 20]),
+        ];
+        let dropout = dropped.map(|dropped| Dropout { probability: 0.1, dropped: dropped.into() });
+        let adapter = |i: &[Tensor<2>]| Adapter {
+            a: i[3].clone(),
+            b: i[4].clone(),
+            scale: 0.5,
+            dropout: dropout.clone(),
+        };
+        compare(
+            &inputs,
+            |i| ops::linear(i[0].clone(), &i[1], &i[2], Some(&adapter(i)), Activation::Gelu),
+            |i| composed::linear(i[0].clone(), &i[1], &i[2], Some(&adapter(i)), Activation::Gelu),
+        );
+    }
+}
+
+#[test]
+fn layer_norm_has_the_values_and_gradients_of_its_definition() {
+    for width in [5, 16, 48] {
+        let inputs = [random("x", [150, width]), random("scale", [1, width]), random("shift", [1, width])];
+        compare(
+            &inputs,
+            |i| ops::layer_norm(i[0].clone(), &i[1], &i[2]),
+            |i| composed::layer_norm(i[0].clone(), &i[1], &i[2]),
+        );
+    }
+}
+
+/// Sequences of different lengths, some queries left out, and two that share a prefix.
+fn ragged() -> Spans {
+    let span = |prefix: std::ops::Range<usize>, own: std::ops::Range<usize>, queries, causal| Span {
+        prefix,
+        own,
+        queries,
+        causal,
+    };
+    Spans::new(vec![
+        span(0..0, 0..7, 0..7, true),
+        span(0..0, 7..12, 10..12, true),
+        span(0..0, 12..17, 12..17, false),
+        span(12..17, 17..20, 18..20, true),
+        span(12..17, 20..21, 20..21, true),
+    ])
+}
+
+#[test]
+fn attention_has_the_values_and_gradients_of_its_definition() {
+    let full = Spans::full(3, 7);
+    for spans in [full, ragged()] {
+        let inputs = [random("qkv", [21, 3 * 20])];
+        compare(
+            &inputs,
+            |i| ops::attention(i[0].clone(), &spans, 4),
+            |i| composed::attention(i[0].clone(), &spans, 4),
+        );
+    }
+}
+
+#[test]
+fn a_shared_prefix_gives_what_whole_sequences_give() {
+    let rows = |from: std::ops::Range<u32>| from.collect::<Vec<u32>>();
+    let whole: Vec<u32> = [rows(0..6), rows(0..4), rows(6..7)].concat();
+    let span = |own: std::ops::Range<usize>, queries| Span { prefix: 0..0, own, queries, causal: true };
+    let apart = Spans::new(vec![span(0..6, 4..6), span(6..11, 10..11)]);
+    let shared = Spans::new(vec![
+        Span { prefix: 0..4, own: 4..6, queries: 4..6, causal: true },
+        Span { prefix: 0..4, own: 6..7, queries: 6..7, causal: true },
+    ]);
+    let inputs = [random("qkv", [7, 3 * 12])];
+    let left = run(&inputs, |i| ops::attention(i[0].clone(), &shared, 2));
+    let right = run(&inputs, |i| ops::attention(ops::take_rows(i[0].clone(), &whole), &apart, 2));
+    assert_close(&left, &right, 1e-5);
+}
+
+#[test]
+fn taken_rows_give_their_gradients_back() {
+    let indices = [3u32, 0, 3, 7, 1];
+    compare(
+        &[random("x", [8, 6])],
+        |i| ops::take_rows(i[0].clone(), &indices),
+        |i| composed::take_rows(i[0].clone(), &indices),
+    );
+}
+
+#[test]
+fn logprobs_and_entropy_follow_the_tempered_softmax() {
+    let targets = [0u32, 31, 5, 5, 17];
+    let logits = random("logits", [5, 32]) * 3.0;
+    compare(
+        &[logits.clone()],
+        |i| ops::token_logprobs(i[0].clone(), &targets, 0.7),
+        |i| composed::token_logprobs(i[0].clone(), &targets, 0.7),
+    );
+    let entropies = values(ops::entropy(logits.clone(), 0.7));
+    for (row, (logits, &target)) in values(logits.clone()).chunks(32).zip(&targets).enumerate() {
+        let weights: Vec<f64> = logits.iter().map(|&logit| (f64::from(logit) / 0.7).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        let entropy: f64 = weights.iter().map(|weight| -weight / total * (weight / total).ln()).sum();
+        assert!((f64::from(entropies[row]) - entropy).abs() < 1e-5);
+        let logprob = values(ops::token_logprobs(one_row(logits), &[target], 0.7))[0];
+        assert!((f64::from(logprob) - (weights[target as usize] / total).ln()).abs() < 1e-5);
+    }
+}
+
+fn one_row(values: &[f32]) -> Tensor<2> {
+    Tensor::from_data(TensorData::new(values.to_vec(), [1, values.len()]), &Device::flex())
+}
+
+#[test]
+fn weights_without_gradients_get_none() {
+    let frozen = random("w", [6, 6]);
+    let x = random("x", [4, 6]).require_grad();
+    let bias = random("b", [1, 6]);
+    let grads = ops::linear(x.clone(), &frozen, &bias, None, Activation::None).sum().backward();
+    assert!(x.grad(&grads).is_some());
+    assert!(frozen.grad(&grads).is_none() && bias.grad(&grads).is_none());
+}
+
+#[test]
+fn tensors_without_autodiff_stay_without() {
+    let plain = |name, shape| random(name, shape).inner();
+    let out = ops::linear(plain("x", [4, 6]), &plain("w", [6, 6]), &plain("b", [1, 6]), None, Activation::Gelu);
+    assert!(!out.is_autodiff());
+    assert!(!ops::layer_norm(out, &plain("s", [1, 6]), &plain("t", [1, 6])).is_autodiff());
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    let inputs = [
+        random("x", [700, 48]),
+        random("w", [48, 144]),
+        random("b", [1, 144]),
+        random("lora a", [48, 8]),
+        random("lora b", [8, 144]),
+        random("scale", [1, 48]),
+        random("shift", [1, 48]),
+    ];
+    let spans = Spans::full(28, 25);
+    let all = || {
+        run(&inputs, |i| {
+            let normed = ops::layer_norm(i[0].clone(), &i[5], &i[6]);
+            let adapter = Adapter { a: i[3].clone(), b: i[4].clone(), scale: 2.0, dropout: None };
+            let qkv = ops::linear(normed, &i[1], &i[2], Some(&adapter), Activation::Gelu);
+            ops::attention(qkv, &spans, 4)
+        })
+    };
+    let threads = |count| rayon::ThreadPoolBuilder::new().num_threads(count).build().unwrap().install(all);
+    let bits = |all: Vec<Vec<f32>>| -> Vec<u32> { all.into_iter().flatten().map(f32::to_bits).collect() };
+    let one = bits(threads(1));
+    assert_eq!(one, bits(threads(2)));
+    assert_eq!(one, bits(threads(3)));
+}
