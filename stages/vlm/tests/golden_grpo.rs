@@ -84,7 +84,7 @@ impl Golden {
 
     fn rewards(&self) -> (Vec<f32>, usize) {
         let groups = self.json["rewards"].as_array().expect("groups of rewards");
-        let rewards = groups.iter().flat_map(|group| floats(group)).collect();
+        let rewards = groups.iter().flat_map(floats).collect();
         (rewards, groups[0].as_array().expect("a group").len())
     }
 

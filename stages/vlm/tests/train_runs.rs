@@ -310,6 +310,37 @@ fn a_stopped_sft_run_ends_with_the_same_bytes() {
 }
 
 #[test]
+fn bytes_do_not_depend_on_threads() {
+    let run = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .expect("a pool");
+        pool.install(|| {
+            let dir = tempfile::tempdir().expect("a folder");
+            let sft = sft_run(adapted, &sft_config(4), &[], dir.path());
+            let mut model = adapted();
+            let reference = model.clone();
+            let prompts = prompts(&model, 7);
+            let mut trainer = GrpoTrainer::new(
+                grpo_config(3),
+                &mut model,
+                Some(&reference),
+                data(&prompts),
+                &reward_a,
+            )
+            .expect("a trainer");
+            trainer.run(&mut ()).expect("a run");
+            let log = trainer.log().to_vec();
+            (sft, weights(&model), log)
+        })
+    };
+    let (one, three) = (run(1), run(3));
+    assert_eq!((&one.0.1, &one.2), (&three.0.1, &three.2), "logs");
+    assert!((one.0.0, one.1) == (three.0.0, three.1), "weights");
+}
+
+#[test]
 fn a_run_can_be_made_longer_where_its_schedule_allows() {
     let dir = tempfile::tempdir().expect("a folder");
     let config = |steps, schedule| SftConfig {

@@ -25,7 +25,7 @@ pub struct AdamWSettings {
 #[derive(Clone)]
 pub(crate) enum Moments {
     Host { first: Vec<f32>, second: Vec<f32> },
-    Device { first: Tensor<2>, second: Tensor<2> },
+    Device(Box<[Tensor<2>; 2]>),
 }
 
 /// AdamW over the trainable weights of one or more [`ParamSet`]s, always given in the same order.
@@ -105,8 +105,8 @@ impl AdamW {
                 (Gradient::Host(gradient), Moments::Host { first, second }) => {
                     factors.update_host(param, &gradient, first, second)?;
                 }
-                (Gradient::Device(gradient), Moments::Device { first, second }) => {
-                    factors.update_device(param, gradient, first, second);
+                (Gradient::Device(gradient), Moments::Device(moments)) => {
+                    factors.update_device(param, *gradient, moments);
                 }
                 _ => return Err(moved(param)),
             }
@@ -168,10 +168,7 @@ impl Moments {
             }
         } else {
             let zeros = value.clone().inner().zeros_like();
-            Self::Device {
-                first: zeros.clone(),
-                second: zeros,
-            }
+            Self::Device(Box::new([zeros.clone(), zeros]))
         }
     }
 }
@@ -179,7 +176,7 @@ impl Moments {
 /// A weight's gradient, where its values are.
 enum Gradient {
     Host(Vec<f32>),
-    Device(Tensor<2>),
+    Device(Box<Tensor<2>>),
 }
 
 impl Gradient {
@@ -188,7 +185,7 @@ impl Gradient {
         if on_host(&param.value) {
             floats(gradient, || format!("the gradient of {}", param.name)).map(Self::Host)
         } else {
-            Ok(Self::Device(gradient))
+            Ok(Self::Device(Box::new(gradient)))
         }
     }
 }
@@ -296,8 +293,7 @@ impl Factors {
         &self,
         param: &mut Param,
         gradient: Tensor<2>,
-        first: &mut Tensor<2>,
-        second: &mut Tensor<2>,
+        [first, second]: &mut [Tensor<2>; 2],
     ) {
         let gradient = gradient.mul_scalar(self.clip);
         *first = first.clone() + (gradient.clone() - first.clone()).mul_scalar(self.first);

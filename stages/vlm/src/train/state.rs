@@ -268,11 +268,11 @@ impl Moments {
     fn values(&self, name: &str) -> Result<(Vec<f32>, Vec<f32>), TrainError> {
         match self {
             Self::Host { first, second } => Ok((first.clone(), second.clone())),
-            Self::Device { first, second } => {
+            Self::Device(moments) => {
                 let read = |tensor: &Tensor<2>| {
                     floats(tensor.clone(), || format!("the moments of {name}"))
                 };
-                Ok((read(first)?, read(second)?))
+                Ok((read(&moments[0])?, read(&moments[1])?))
             }
         }
     }
@@ -283,10 +283,7 @@ impl Moments {
         }
         let device = value.device().inner();
         let tensor = |values| Tensor::from_data(TensorData::new(values, value.shape()), &device);
-        Self::Device {
-            first: tensor(first),
-            second: tensor(second),
-        }
+        Self::Device(Box::new([tensor(first), tensor(second)]))
     }
 }
 
