@@ -11,7 +11,7 @@ use crate::kind::{Cardinality, InputDecl, Kind, Registry};
 /// A stage before its axes are known.
 pub(crate) struct Stage<'a> {
     /// What the spec says.
-    pub(crate) decl: &'a StageDecl,
+    pub(crate) decl: &'a StageDecl<'a>,
     /// Its kind, where it is known.
     pub(crate) kind: Option<&'a dyn Kind>,
     /// `with:` without the inputs: a map.
@@ -54,7 +54,7 @@ pub(crate) struct Names<'a> {
 
 /// Compiles one stage.
 pub(crate) fn compile<'a>(
-    decl: &'a StageDecl,
+    decl: &'a StageDecl<'a>,
     names: &Names<'_>,
     registry: &'a Registry,
     findings: &mut Findings,
@@ -91,7 +91,7 @@ pub(crate) fn compile<'a>(
     if let Some(kind) = kind {
         missing_inputs(&stage, kind, findings);
     }
-    stage.arm = decl.arm.as_ref().map(|arm| Form::compile(arm, findings));
+    stage.arm = decl.arm.map(|arm| Form::compile(arm, findings));
     if let Some(arm) = &stage.arm {
         arm.templates(&mut |template| {
             for part in &template.parts {

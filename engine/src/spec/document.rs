@@ -1,7 +1,7 @@
 //! The spec's own keys: from a tree to declarations, everything below `with:` left as it is.
 
 use super::axis::{Matrix, Owner, bad_name, is_name};
-use super::tree::{Data, Entry, Tree};
+use super::tree::{Data, Entry, NOTHING, Tree};
 use super::units;
 use crate::diagnostic::{Diagnostic, Findings, Span, did_you_mean, quoted_list};
 use crate::study::{Execution, Resources};
@@ -37,20 +37,20 @@ const RESERVED: [&str; 3] = ["matrix", "vars", "env"];
 
 /// A spec, read.
 #[derive(Debug)]
-pub(crate) struct Document {
+pub(crate) struct Document<'t> {
     /// `name:`.
     pub(crate) name: String,
     /// `vars:`, a map.
-    pub(crate) vars: Tree,
+    pub(crate) vars: &'t Tree,
     /// `matrix:` at the top.
     pub(crate) matrix: Matrix,
     /// `stages:`, in the order they are written.
-    pub(crate) stages: Vec<StageDecl>,
+    pub(crate) stages: Vec<StageDecl<'t>>,
 }
 
 /// One stage, read.
 #[derive(Debug)]
-pub(crate) struct StageDecl {
+pub(crate) struct StageDecl<'t> {
     /// Its name.
     pub(crate) name: String,
     /// Where the name stands.
@@ -58,25 +58,24 @@ pub(crate) struct StageDecl {
     /// `uses:`, where it could be read.
     pub(crate) uses: Option<(String, Span)>,
     /// `with:`, a map.
-    pub(crate) with: Tree,
+    pub(crate) with: &'t Tree,
     /// `matrix:`.
     pub(crate) matrix: Matrix,
     /// `arm:`.
-    pub(crate) arm: Option<Tree>,
+    pub(crate) arm: Option<&'t Tree>,
     /// `resources:`, `timeout:`, `retries:`.
     pub(crate) execution: Execution,
 }
 
 /// Reads the spec's own keys.
-pub(crate) fn read(tree: &Tree, findings: &mut Findings) -> Document {
+pub(crate) fn read<'t>(tree: &'t Tree, findings: &mut Findings) -> Document<'t> {
     unknown_keys(tree, "a spec", &SPEC_KEYS, findings);
     version(tree, findings);
     let name = name(tree, findings);
     text_only(tree, "description", findings);
-    let vars = tree.entry("vars").map_or_else(
-        || Tree::empty_map(tree.span),
-        |entry| map_at(entry, findings),
-    );
+    let vars = tree
+        .entry("vars")
+        .map_or(&NOTHING, |entry| map_at(entry, findings));
     for entry in vars.entries().unwrap_or_default() {
         if !is_name(&entry.key) {
             findings.push(bad_name(entry.key_span, "var", &entry.key));
@@ -90,7 +89,7 @@ pub(crate) fn read(tree: &Tree, findings: &mut Findings) -> Document {
         None => {
             let problem = Diagnostic::error(tree.span, "the spec has no `stages`");
             findings.push(problem.help("write `stages:` with at least one stage below it"));
-            Tree::empty_map(tree.span)
+            &NOTHING
         }
     };
     let entries = stages.entries().unwrap_or_default();
@@ -162,12 +161,12 @@ fn name(tree: &Tree, findings: &mut Findings) -> String {
     }
 }
 
-fn stage(entry: &Entry, index: usize, findings: &mut Findings) -> StageDecl {
+fn stage<'t>(entry: &'t Entry, index: usize, findings: &mut Findings) -> StageDecl<'t> {
     let mut decl = StageDecl {
         name: entry.key.clone(),
         span: entry.key_span,
         uses: None,
-        with: Tree::empty_map(entry.key_span),
+        with: &NOTHING,
         matrix: Matrix::default(),
         arm: None,
         execution: Execution::default(),
@@ -208,7 +207,7 @@ fn stage(entry: &Entry, index: usize, findings: &mut Findings) -> StageDecl {
         decl.matrix = Matrix::read(&matrix.value, Owner::Stage(index), findings);
     }
     if let Some(arm) = text_only(body, "arm", findings) {
-        decl.arm = Some(arm.clone());
+        decl.arm = Some(arm);
     }
     decl.execution = execution(body, findings);
     decl
@@ -254,7 +253,7 @@ fn execution(body: &Tree, findings: &mut Findings) -> Execution {
         execution.retries = whole(entry, findings).unwrap_or(0);
     }
     if let Some(entry) = body.entry("resources") {
-        execution.resources = resources(&map_at(entry, findings), findings);
+        execution.resources = resources(map_at(entry, findings), findings);
     }
     execution
 }
@@ -314,14 +313,14 @@ fn mistyped(entry: &Entry, wants: &str) -> Diagnostic {
 }
 
 /// The map below a key; an empty one if there is nothing, or something else.
-fn map_at(entry: &Entry, findings: &mut Findings) -> Tree {
+fn map_at<'t>(entry: &'t Entry, findings: &mut Findings) -> &'t Tree {
     if entry.value.entries().is_some() {
-        return entry.value.clone();
+        return &entry.value;
     }
     if !entry.value.is_null() {
         findings.push(mistyped(entry, "a map"));
     }
-    Tree::empty_map(entry.key_span)
+    &NOTHING
 }
 
 fn text_only<'a>(tree: &'a Tree, key: &str, findings: &mut Findings) -> Option<&'a Tree> {

@@ -32,7 +32,7 @@ pub(crate) struct Cells {
 /// Turns stages into nodes, one stage after the other.
 pub(crate) struct Expander<'a> {
     stages: &'a [Stage<'a>],
-    vars: &'a Vars,
+    vars: &'a Vars<'a>,
     top: &'a Matrix,
     checker: Checker,
     /// By stage; none where the axes are not known.
@@ -57,7 +57,7 @@ impl<'a> Expander<'a> {
     /// An expander for `stages`; relative paths are relative to `root`.
     pub(crate) fn new(
         stages: &'a [Stage<'a>],
-        vars: &'a Vars,
+        vars: &'a Vars<'a>,
         top: &'a Matrix,
         root: PathBuf,
     ) -> Self {
@@ -402,7 +402,7 @@ impl<'a> Expander<'a> {
         problem: &Problem,
         findings: &mut Findings,
     ) {
-        let (key, value) = place::nearest(&stage.decl.with, &problem.path, stage.decl.span);
+        let (key, value) = place::nearest(stage.decl.with, &problem.path, stage.decl.span);
         let mut span = if problem.on_key { key } else { value };
         let mut origin = None;
         if !problem.on_key
@@ -454,7 +454,7 @@ impl<'a> Expander<'a> {
                     .or_insert_with(|| path.exists());
                 if !exists {
                     let field: Vec<String> = param.field.split('.').map(str::to_owned).collect();
-                    let (_, span) = place::nearest(&stage.decl.with, &field, stage.decl.span);
+                    let (_, span) = place::nearest(stage.decl.with, &field, stage.decl.span);
                     let message = format!("there is no file or folder {}", path.display());
                     findings.push(
                         Diagnostic::error(span, message)
@@ -509,7 +509,7 @@ impl<'a> Expander<'a> {
 
     /// Where each field stands; for a field that is one var, where the var stands.
     fn places(&self, stage: &Stage<'_>) -> std::collections::BTreeMap<String, Place> {
-        let mut places = place::all(&stage.decl.with);
+        let mut places = place::all(stage.decl.with);
         let nowhere = Scope {
             vars: self.vars,
             axes: &[],

@@ -76,7 +76,7 @@ pub fn load(path: &Path, overrides: &[String], registry: &Registry) -> Result<Lo
 
 fn resolve(
     path: &Path,
-    document: Document,
+    document: Document<'_>,
     registry: &Registry,
     findings: &mut Findings,
 ) -> Option<Study> {

@@ -16,8 +16,8 @@ const MAX_CHAIN: usize = 32;
 
 /// `vars:`, compiled.
 #[derive(Debug)]
-pub(crate) struct Vars {
-    tree: Tree,
+pub(crate) struct Vars<'t> {
+    tree: &'t Tree,
     form: Form,
     /// Whether vars use each other in a circle, so that nothing can be evaluated.
     pub(crate) cyclic: bool,
@@ -37,7 +37,7 @@ pub(crate) struct Reads {
 /// One combination.
 pub(crate) struct Scope<'a> {
     /// The vars.
-    pub(crate) vars: &'a Vars,
+    pub(crate) vars: &'a Vars<'a>,
     /// The axes.
     pub(crate) axes: &'a [Rc<Axis>],
     /// The index of each axis' value.
@@ -46,10 +46,10 @@ pub(crate) struct Scope<'a> {
 
 type Evaluated<T> = Result<T, Box<Diagnostic>>;
 
-impl Vars {
+impl<'t> Vars<'t> {
     /// Compiles `vars:`; references in it are mistakes, and so are vars that use themselves.
-    pub(crate) fn new(tree: Tree, findings: &mut Findings) -> Self {
-        let form = Form::compile(&tree, findings);
+    pub(crate) fn new(tree: &'t Tree, findings: &mut Findings) -> Self {
+        let form = Form::compile(tree, findings);
         form.templates(&mut |template| {
             for part in &template.parts {
                 if let Part::Expr(Expr::Ref(reference), span) = part {
@@ -139,7 +139,7 @@ impl Vars {
 
     /// Where the var at `path` stands.
     pub(crate) fn span(&self, path: &str) -> Option<Span> {
-        super::place::find(&self.tree, path.split('.')).map(|tree| tree.span)
+        super::place::find(self.tree, path.split('.')).map(|tree| tree.span)
     }
 
     /// Adds what `template` reads to `reads`, vars followed.

@@ -37,6 +37,18 @@ pub(crate) struct Entry {
     pub(crate) value: Tree,
 }
 
+/// A map with nothing in it, for what is not written.
+pub(crate) static NOTHING: Tree = Tree {
+    data: Data::Map(Vec::new()),
+    span: Span {
+        source: 0,
+        line: 1,
+        column: 1,
+        length: 0,
+    },
+    verbatim: None,
+};
+
 impl Tree {
     /// An empty map at `span`.
     pub(crate) fn empty_map(span: Span) -> Self {

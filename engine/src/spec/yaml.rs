@@ -151,10 +151,37 @@ struct Open {
     anchor: usize,
     /// The key that waits for its value.
     key: Option<(String, Span)>,
-    /// Keys so far; only for maps.
+    /// Keys so far, once there are more than a look at each would find fast.
     keys: HashSet<String>,
     /// Maps that `<<` names, to be merged when the map closes.
     merges: Vec<Tree>,
+}
+
+/// Up to this many keys a map is searched one by one.
+const FEW: usize = 16;
+
+impl Open {
+    fn entries(&self) -> &[Entry] {
+        match &self.data {
+            Data::Map(entries) => entries,
+            _ => &[],
+        }
+    }
+
+    /// Whether the map has the key already.
+    fn has(&mut self, key: &str) -> bool {
+        if self.entries().len() < FEW {
+            return self.entries().iter().any(|entry| entry.key == key);
+        }
+        if self.keys.is_empty() {
+            self.keys = self
+                .entries()
+                .iter()
+                .map(|entry| entry.key.clone())
+                .collect();
+        }
+        !self.keys.insert(key.to_owned())
+    }
 }
 
 #[derive(Default)]
@@ -262,11 +289,11 @@ impl Builder {
                 let Data::Map(defaults) = merged.data else {
                     continue;
                 };
-                entries.extend(
-                    defaults
-                        .into_iter()
-                        .filter(|entry| open.keys.insert(entry.key.clone())),
-                );
+                for entry in defaults {
+                    if !entries.iter().any(|own| own.key == entry.key) {
+                        entries.push(entry);
+                    }
+                }
             }
         }
         let tree = Tree {
@@ -300,14 +327,12 @@ impl Builder {
         let Some(open) = self.stack.last_mut() else {
             return Ok(());
         };
-        if text != "<<" && !open.keys.insert(text.to_owned()) {
-            let first = match &open.data {
-                Data::Map(entries) => entries
-                    .iter()
-                    .find(|entry| entry.key == text)
-                    .map(|entry| entry.key_span),
-                _ => None,
-            };
+        if text != "<<" && open.has(text) {
+            let first = open
+                .entries()
+                .iter()
+                .find(|entry| entry.key == text)
+                .map(|entry| entry.key_span);
             let mut problem =
                 Diagnostic::error(span, format!("the key `{text}` stands here twice"))
                     .help("remove one of the two");
