@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use crate::StoreError;
 use crate::error::Context;
@@ -10,16 +11,8 @@ use crate::error::Context;
 /// From this many files on, one sync of the whole file system is cheaper than one per file.
 const MANY: usize = 64;
 
-/// Flushes a folder's list of names to the disk. A no-op where folders cannot be opened.
-pub(crate) fn sync_dir(path: &Path) -> Result<(), StoreError> {
-    if cfg!(unix) {
-        File::open(path)
-            .and_then(|dir| dir.sync_all())
-            .context("flush", path)
-    } else {
-        Ok(())
-    }
-}
+/// So many files are flushed at the same time.
+const THREADS: usize = 8;
 
 /// Flushes files (and folders) to the disk. All of them lie on one file system.
 pub(crate) fn sync_all(paths: &[PathBuf]) -> Result<(), StoreError> {
@@ -32,14 +25,29 @@ pub(crate) fn sync_all(paths: &[PathBuf]) -> Result<(), StoreError> {
             .map_err(io::Error::from)
             .context("flush", first);
     }
-    paths.iter().try_for_each(|path| {
-        if cfg!(unix) || path.is_file() {
-            File::open(path)
-                .and_then(|file| file.sync_all())
-                .context("flush", path)?;
-        }
-        Ok(())
+    // Flushes that run at the same time share the journal's commits.
+    thread::scope(|scope| {
+        let flush = |paths: &'_ [PathBuf]| paths.iter().try_for_each(|path| sync(path));
+        let chunks = paths.chunks(paths.len().div_ceil(THREADS).max(1));
+        let threads: Vec<_> = chunks
+            .map(|chunk| scope.spawn(move || flush(chunk)))
+            .collect();
+        threads.into_iter().try_for_each(|thread| {
+            thread
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
     })
+}
+
+/// Flushes the bytes of a file, or a folder's list of names. A no-op for folders where these cannot be opened.
+pub(crate) fn sync(path: &Path) -> Result<(), StoreError> {
+    if cfg!(unix) || path.is_file() {
+        File::open(path)
+            .and_then(|file| file.sync_all())
+            .context("flush", path)?;
+    }
+    Ok(())
 }
 
 /// Writes `bytes` to `path` so that a reader sees the old content or the new one, never a part, even after a power cut.
@@ -52,7 +60,7 @@ pub(crate) fn write_atomic(tmp: &Path, path: &Path, bytes: &[u8]) -> Result<(), 
         .context("write", file.path())?;
     file.persist(path)
         .map_err(|error| StoreError::io("write", path, error.error))?;
-    sync_dir(parent(path))
+    sync(parent(path))
 }
 
 /// A temporary file that others may read as the umask allows, for what will be renamed into place.
@@ -68,11 +76,13 @@ pub(crate) fn create_dirs(path: &Path) -> Result<(), StoreError> {
     fs::create_dir_all(path).context("create", path)
 }
 
-/// Creates the sub-folder `path` of a folder that exists, durably, unless it is there already.
-pub(crate) fn create_shard(path: &Path) -> Result<(), StoreError> {
+/// Creates the sub-folder `path` of a folder that exists, unless it is there already.
+///
+/// Returns the folder that has to be flushed, if any.
+pub(crate) fn create_shard(path: &Path) -> Result<Option<PathBuf>, StoreError> {
     match fs::create_dir(path) {
-        Ok(()) => sync_dir(parent(path)),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Ok(()) => Ok(Some(parent(path).to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
         Err(error) => Err(StoreError::io("create", path, error)),
     }
 }

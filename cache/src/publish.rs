@@ -132,14 +132,17 @@ fn store(
         let source = taken.join(&file.path);
         refuse_changed(&source, found)?;
         let spare = scratch.path().join(format!("copy-{index}"));
-        add_blob(layout, file, &source, &spare)?;
+        unsynced.extend(add_blob(layout, file, &source, &spare)?);
         let blob = layout.blob(&file.digest);
         unsynced.extend(link(&blob, &artifact::files_path(&new).join(&file.path))?);
         unsynced.insert(durable::parent(&blob).to_owned());
     }
+    unsynced.extend(durable::create_shard(durable::parent(
+        &layout.artifact(&artifact.digest),
+    ))?);
     durable::sync_all(&unsynced.into_iter().collect::<Vec<_>>())?;
-    place(layout, &new, &artifact.digest)?;
-    scratch.close().context("remove", &tmp)
+    // What is left of the scratch folder is removed when it goes out of scope, else by the next collection.
+    place(layout, &new, &artifact.digest)
 }
 
 /// Writes the manifest and the folders of the new artifact; returns what has to be flushed.
@@ -197,19 +200,19 @@ fn refuse_changed(source: &Path, found: &Found) -> Result<(), StoreError> {
 }
 
 /// Makes `source` the blob of `file`, unless there is one. `spare` is a free name on the same file system.
+///
+/// Returns a folder that has to be flushed, if any.
 fn add_blob(
     layout: &Layout,
     file: &FileEntry,
     source: &Path,
     spare: &Path,
-) -> Result<(), StoreError> {
+) -> Result<Option<PathBuf>, StoreError> {
     let blob = layout.blob(&file.digest);
-    let links = tree::stat(source)?.map_or(1, |stat| stat.links);
+    let own = tree::stat(source)?;
     if let Some(stat) = tree::stat(&blob)? {
-        if tree::stat(source)?.is_some_and(|source| source.same_file(&stat))
-            || is_sound(&blob, &stat, file)?
-        {
-            return Ok(());
+        if own.is_some_and(|own| own.same_file(&stat)) || is_sound(&blob, &stat, file)? {
+            return Ok(None);
         }
         quarantine::move_aside(
             layout,
@@ -218,15 +221,17 @@ fn add_blob(
             "its bytes are not those that were stored",
         )?;
     }
-    durable::create_shard(durable::parent(&blob))?;
-    if links > 1 {
+    let unsynced = durable::create_shard(durable::parent(&blob))?;
+    let shared = own.is_some_and(|own| own.links > 1);
+    if shared {
         // Whoever owns the other name could write to the blob through it.
         fs::copy(source, spare).context("copy", source)?;
-        durable::sync_all(&[spare.to_owned()])?;
+        durable::sync(spare)?;
     }
-    let source = if links > 1 { spare } else { source };
+    let source = if shared { spare } else { source };
     read_only(source)?;
-    fs::rename(source, &blob).context("write", &blob)
+    fs::rename(source, &blob).context("write", &blob)?;
+    Ok(unsynced)
 }
 
 fn is_sound(blob: &Path, stat: &FileStat, file: &FileEntry) -> Result<bool, StoreError> {
@@ -248,7 +253,6 @@ fn link(blob: &Path, path: &Path) -> Result<Option<PathBuf>, StoreError> {
 fn place(layout: &Layout, new: &Path, digest: &Digest) -> Result<(), StoreError> {
     let target = layout.artifact(digest);
     let shard = durable::parent(&target);
-    durable::create_shard(shard)?;
     match fs::rename(new, &target) {
         // Somebody else stored the same artifact meanwhile.
         Err(error)
@@ -260,7 +264,7 @@ fn place(layout: &Layout, new: &Path, digest: &Digest) -> Result<(), StoreError>
             Ok(())
         }
         Err(error) => Err(StoreError::io("write", &target, error)),
-        Ok(()) => durable::sync_dir(shard),
+        Ok(()) => durable::sync(shard),
     }
 }
 

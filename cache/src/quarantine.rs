@@ -63,7 +63,7 @@ pub(crate) fn move_aside(
         &note,
         format!("{}: {reason}\n", path.display()).as_bytes(),
     )?;
-    durable::sync_dir(durable::parent(path))?;
+    durable::sync(durable::parent(path))?;
     Ok(target)
 }
 

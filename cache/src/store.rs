@@ -190,7 +190,9 @@ impl Store {
             }
         }
         let path = self.layout.record(&record.key);
-        durable::create_shard(durable::parent(&path))?;
+        if let Some(folder) = durable::create_shard(durable::parent(&path))? {
+            durable::sync(&folder)?;
+        }
         durable::write_atomic(&self.layout.tmp(), &path, &record.to_bytes()?)
     }
 

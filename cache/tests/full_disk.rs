@@ -1,6 +1,7 @@
-//! A full disk: a clear error, nothing half-written in sight, and all well once there is space.
+//! A full disk: a clear error, nothing half-written in sight, and all well once there is space. A disk that became
+//! read-only: a clear error, and what is there can still be used.
 //!
-//! The test needs a small file system of its own, which Linux lets a user mount in a name space.
+//! The tests need a small file system of its own, which Linux lets a user mount in a name space.
 #![cfg(target_os = "linux")]
 #![allow(clippy::print_stdout)] // A skipped test says why.
 
@@ -13,12 +14,12 @@ use std::process::Command;
 use common::{child, key, names, parents_store, record};
 use dcsft_cache::{Store, StoreError, verify};
 
-#[test]
-fn a_full_disk_costs_nothing_but_time() {
+/// Runs the ignored test `name` with a store on a file system of 1 MiB; says why where none can be mounted.
+fn on_small_disk(name: &str) {
     let folder = tempfile::tempdir().unwrap();
     let small = folder.path().join("small");
     fs::create_dir(&small).unwrap();
-    let inner = child("works_on_a_full_disk", &small.join("cache"));
+    let inner = child(name, &small.join("cache"));
     let script =
         r#"mount -t tmpfs -o size=1m tmpfs "$0" || { echo cannot mount; exit 0; }; exec "$@""#;
     let mut outer = Command::new("unshare");
@@ -38,16 +39,53 @@ fn a_full_disk_costs_nothing_but_time() {
     };
     let text = String::from_utf8_lossy(&output.stdout).into_owned()
         + &String::from_utf8_lossy(&output.stderr);
-    if text.contains("cannot mount")
-        || text.contains("unshare failed")
-        || text.contains("unshare: ")
-    {
+    if text.contains("cannot mount") || text.contains("unshare: ") {
         println!("skipped: a small file system cannot be mounted here: {text}");
         return;
     }
     assert!(
         output.status.success() && text.contains("1 passed"),
         "{text}"
+    );
+}
+
+#[test]
+fn a_full_disk_costs_nothing_but_time() {
+    on_small_disk("works_on_a_full_disk");
+}
+
+#[test]
+fn a_read_only_cache_can_still_be_used() {
+    on_small_disk("works_on_a_read_only_disk");
+}
+
+#[test]
+#[ignore = "another process of the test above"]
+fn works_on_a_read_only_disk() {
+    let Some(store) = parents_store() else { return };
+    let disk = store.root().parent().unwrap().to_owned();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let artifact = store.publish(&output(&disk.join("out"))).unwrap();
+    store
+        .commit(&record(&key("a"), &[("out", &artifact)], 1.0))
+        .unwrap();
+    let mounted = Command::new("mount")
+        .args(["-o", "remount,ro"])
+        .arg(&disk)
+        .status()
+        .unwrap();
+    assert!(mounted.success());
+
+    let store = Store::open(store.root()).unwrap();
+    assert!(store.lookup_verified(&key("a")).unwrap().is_some());
+    let out = output(&elsewhere.path().join("out"));
+    let error = store.publish(&out).unwrap_err();
+    assert!(matches!(error, StoreError::Permission { .. }), "{error}");
+    assert!(error.to_string().contains("--cache-dir"), "{error}");
+    assert_eq!(
+        names(&out),
+        ["large", "small"],
+        "the maker still has its output"
     );
 }
 
