@@ -8,6 +8,7 @@ use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageReader};
 
 use super::error::DataError;
+use super::jpeg;
 use super::sample::Encoding;
 
 /// The encoding of an image file, from its first bytes; none where it is not one that can be decoded.
@@ -35,6 +36,12 @@ pub fn decode(
         Encoding::Jpeg => image::ImageFormat::Jpeg,
         Encoding::Webp => image::ImageFormat::WebP,
     };
+    if encoding == Encoding::Jpeg && !jpeg::is_whole(&bytes) {
+        return Err(DataError::Image(format!(
+            "the JPEG file breaks off at its end, after {} bytes",
+            bytes.len()
+        )));
+    }
     let fail = |error: image::ImageError| DataError::Image(error.to_string());
     let mut decoder = ImageReader::with_format(Cursor::new(bytes), format)
         .into_decoder()

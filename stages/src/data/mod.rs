@@ -14,6 +14,7 @@
 
 mod decode;
 mod error;
+mod jpeg;
 mod pack;
 mod prompt;
 mod rollouts;
