@@ -1,6 +1,6 @@
 //! Speed of the micro VLM on this machine: full and LoRA training steps, and generation.
 //!
-//! `cargo run --release -p dcsft-vlm --example bench_micro [seconds per measurement]`
+//! `cargo run --release -p dcsft-vlm --example bench_micro [SECONDS [full] [lora] [generate]]`
 
 #![expect(clippy::print_stdout, reason = "an example prints its result")]
 
@@ -18,17 +18,31 @@ use dcsft_vlm::train::adamw::{AdamW, AdamWSettings};
 const NAMES: [&str; 8] = ["disk", "box", "tri", "plus", "ex", "ring", "gem", "star"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let seconds: f64 = std::env::args().nth(1).map_or(Ok(3.0), |text| text.parse())?;
+    let mut arguments = std::env::args().skip(1);
+    let seconds: f64 = arguments.next().map_or(Ok(3.0), |text| text.parse())?;
     let limit = Duration::from_secs_f64(seconds);
-    let device = Device::flex();
-    let mut model = MicroVlm::new(MicroConfig::default(), 0, &device)?;
+    let which: Vec<String> = arguments.collect();
+    let wanted = |name: &str| which.is_empty() || which.iter().any(|which| which == name);
+    let mut model = MicroVlm::new(MicroConfig::default(), 0, &Device::flex())?;
 
-    let captions = examples(&model, 64, |index| format!("{} on sky", NAMES[index % NAMES.len()]))?;
-    println!("full training step, batch 64: {:.0} samples/s", training(&mut model, &captions, false, limit)?);
-    model.add_lora(&LoraConfig::default(), 0)?;
-    let names = examples(&model, 16, |index| NAMES[index % NAMES.len()].to_owned())?;
-    println!("LoRA training step, batch 16: {:.0} samples/s", training(&mut model, &names, true, limit)?);
+    if wanted("full") {
+        let captions = examples(&model, 64, |index| format!("{} on sky", NAMES[index % NAMES.len()]))?;
+        println!("full training step, batch 64: {:.0} samples/s", training(&mut model, &captions, false, limit)?);
+    }
+    if wanted("lora") {
+        let mut model = model.clone();
+        model.add_lora(&LoraConfig::default(), 0)?;
+        let names = examples(&model, 16, |index| NAMES[index % NAMES.len()].to_owned())?;
+        println!("LoRA training step, batch 16: {:.0} samples/s", training(&mut model, &names, true, limit)?);
+    }
+    if wanted("generate") {
+        generation(&model, limit)?;
+    }
+    Ok(())
+}
 
+/// Answers per second, sampled.
+fn generation(model: &MicroVlm, limit: Duration) -> Result<(), Box<dyn std::error::Error>> {
     let prompts: Vec<Prompt> = (0..600).map(|index| prompt(index, "object?")).collect();
     let sampling = Sampling { temperature: 0.9, top_p: 1.0, top_k: 0, max_new_tokens: 5, seed: 0 };
     let (mut answers, mut tokens) = (0usize, 0usize);
@@ -39,12 +53,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             tokens += completion.tokens.len();
         }
     }
-    let elapsed = start.elapsed().as_secs_f64();
-    println!(
-        "generation, 600 prompts x 8: {:.0} answers/s of {:.1} tokens",
-        answers as f64 / elapsed,
-        tokens as f64 / answers as f64
-    );
+    let rate = answers as f64 / start.elapsed().as_secs_f64();
+    let length = tokens as f64 / answers as f64;
+    println!("generation, 600 prompts x 8: {rate:.0} answers/s of {length:.1} tokens");
     Ok(())
 }
 

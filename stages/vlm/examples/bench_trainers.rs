@@ -38,7 +38,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         200.0 * 32.0 / begin.elapsed().as_secs_f64()
     );
 
-    let base = model.clone();
+    let base = model.frozen();
     model.add_lora(&LoraConfig::default(), 0)?;
     let mut adapted = model.clone();
     let config = SftConfig {

@@ -8,7 +8,7 @@ use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::{LoraConfig, ModuleGroup};
 use dcsft_vlm::micro::{BlocksConfig, MicroConfig, MicroVlm};
 use dcsft_vlm::model::{
-    Completion, Example, Forward, Prompt, RgbImage, Sampling, VisionLanguageModel,
+    Completion, Example, Forward, Output, Prompt, RgbImage, Sampling, VisionLanguageModel,
 };
 use dcsft_vlm::ops::token_logprobs;
 use dcsft_vlm::rng::StreamKey;
@@ -101,6 +101,36 @@ fn a_samples_logits_do_not_depend_on_its_batch() {
     let alone: Vec<f32> =
         batch.iter().flat_map(|example| logits(&model, std::slice::from_ref(example))).collect();
     assert_eq!(logits(&model, &batch), alone);
+}
+
+#[test]
+fn answers_to_one_prompt_share_its_rows_and_change_nothing() {
+    let model = model(MicroConfig::default());
+    let [first, other] = [prompt("a", "object?"), prompt("b", "object?")];
+    let answers = ["disk", "", "box", "disk on sky"];
+    let mut batch: Vec<Example> = answers.iter().map(|answer| example(&model, first.clone(), answer)).collect();
+    batch.push(example(&model, other, "a"));
+    let targets: Vec<u32> = batch.iter().flat_map(|example| example.answer.to_vec()).collect();
+    let together = model.forward(&batch, &Forward::default()).unwrap();
+    let apart: Vec<_> = batch
+        .iter()
+        .map(|example| model.forward(std::slice::from_ref(example), &Forward::default()).unwrap())
+        .collect();
+    let [logits, pooled] = [0, 1].map(|part| {
+        let pick = |output: &Output| if part == 0 { output.logits.clone() } else { output.pooled.clone() };
+        (values(pick(&together)), apart.iter().flat_map(|output| values(pick(output))).collect::<Vec<f32>>())
+    });
+    assert_eq!(logits.0, logits.1);
+    assert_eq!(pooled.0, pooled.1);
+
+    let apart_logits = Tensor::cat(apart.iter().map(|output| output.logits.clone()).collect(), 0);
+    let together = token_logprobs(together.logits, &targets, 1.0).sum().backward();
+    let apart = token_logprobs(apart_logits, &targets, 1.0).sum().backward();
+    for param in model.params().iter() {
+        let [left, right] = [&together, &apart].map(|grads| values(param.value.grad(grads).unwrap()));
+        let size = right.iter().fold(1f32, |size, value| size.max(value.abs()));
+        assert_close(&left, &right, 1e-5 * size);
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::kernels::{self, Left, add_product, exp_in_place};
+use crate::kernels::{self, Left, add_product};
 use crate::micro::{Block, Linear, MicroVlm, Norm};
 use crate::model::VisionLanguageModel;
 use crate::ops::{NORM_EPSILON, Span};
@@ -261,15 +261,9 @@ impl HostModel {
                 let written = step.position - prefix.rows + 1;
                 let scores = &mut scores[which * row..which * row + prefix.rows + written];
                 let query = &qkv[which * 3 * width + index * head..][..head];
-                for (position, score) in scores[prefix.rows..].iter_mut().enumerate() {
-                    let key = &cache.at(layer, step.slot, position, width)[index * head..][..head];
-                    *score = query.iter().zip(key).fold(0.0, |sum, (&q, &k)| q.mul_add(k, sum));
-                }
-                let largest = scores.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
-                let inverse = 1.0 / exp_in_place(scores, largest, scale);
-                for weight in scores {
-                    *weight *= inverse;
-                }
+                let keys = &cache.of(layer, step.slot, width)[index * head..];
+                kernels::dot_rows(query, keys, 2 * width, &mut scores[prefix.rows..]);
+                kernels::softmax_row(scores, scale);
             }
             let weights = Left { values: &scores, row, inner: 1 };
             let values = &prefix.values[index * prefix.rows * head..];
@@ -277,14 +271,9 @@ impl HostModel {
             add_product(steps.len(), prefix.rows, head, weights, values, head, columns, width);
             for (which, step) in steps.iter().enumerate() {
                 let written = step.position - prefix.rows + 1;
-                let out = &mut columns[which * width..which * width + head];
-                for position in 0..written {
-                    let weight = scores[which * row + prefix.rows + position];
-                    let value = &cache.at(layer, step.slot, position, width)[width + index * head..][..head];
-                    for (out, &value) in out.iter_mut().zip(value) {
-                        *out = weight.mul_add(value, *out);
-                    }
-                }
+                let own = &scores[which * row + prefix.rows..][..written];
+                let values = &cache.of(layer, step.slot, width)[width + index * head..];
+                kernels::add_weighted_rows(own, values, 2 * width, &mut columns[which * width..][..head]);
             }
         }
     }
@@ -305,9 +294,10 @@ impl Cache {
         self.layers[layer][start..start + size].copy_from_slice(key_and_value);
     }
 
-    /// One position's keys and values.
-    fn at(&self, layer: usize, slot: usize, position: usize, width: usize) -> &[f32] {
-        &self.layers[layer][(slot * self.room + position) * 2 * width..][..2 * width]
+    /// The keys and values of one answer, `[room, keys and values of the width]`.
+    fn of(&self, layer: usize, slot: usize, width: usize) -> &[f32] {
+        let size = self.room * 2 * width;
+        &self.layers[layer][slot * size..(slot + 1) * size]
     }
 }
 

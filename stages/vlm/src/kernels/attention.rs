@@ -30,8 +30,11 @@ impl Head {
 
     /// The span's keys or values as `[rows, head width]`.
     fn gather(&self, qkv: &[f32], span: &Span, part: usize) -> Vec<f32> {
-        let rows = span.prefix.clone().chain(span.own.clone());
-        rows.flat_map(|row| &self.at(qkv, row, part)[..self.width]).copied().collect()
+        let mut out = Vec::with_capacity(span.keys() * self.width);
+        for row in span.prefix.clone().chain(span.own.clone()) {
+            out.extend_from_slice(&self.at(qkv, row, part)[..self.width]);
+        }
+        out
     }
 
     /// As [`Head::gather`], transposed: `[head width, rows]`.
@@ -137,16 +140,45 @@ fn scale(head_width: usize) -> f32 {
     1.0 / (head_width as f32).sqrt()
 }
 
+/// The query's products with each of `keys`, rows of `stride` values of which the first are used.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+fma", "x86_64+avx2+fma"))]
+pub(crate) fn dot_rows(query: &[f32], keys: &[f32], stride: usize, out: &mut [f32]) {
+    for (out, key) in out.iter_mut().zip(keys.chunks(stride)) {
+        *out = sum_zip(query, &key[..query.len()], |sum, q, k| q.mul_add(k, sum));
+    }
+}
+
+/// Adds each row of `values` times its weight to `out`; rows of `stride` values of which the first are used.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+fma", "x86_64+avx2+fma"))]
+pub(crate) fn add_weighted_rows(weights: &[f32], values: &[f32], stride: usize, out: &mut [f32]) {
+    for (weight, value) in weights.iter().zip(values.chunks(stride)) {
+        for (out, value) in out.iter_mut().zip(value) {
+            *out = weight.mul_add(*value, *out);
+        }
+    }
+}
+
+/// Scores to attention weights in place; `scale` multiplies the scores first.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+fma", "x86_64+avx2+fma"))]
+pub(crate) fn softmax_row(scores: &mut [f32], scale: f32) {
+    normalise(scores, scale);
+}
+
+#[inline(always)]
+fn normalise(scores: &mut [f32], scale: f32) {
+    let largest = scores.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
+    let inverse = 1.0 / softmax_terms(scores, largest, scale);
+    for weight in scores {
+        *weight *= inverse;
+    }
+}
+
 /// Scores to attention weights, row by row; what a row does not see gets weight zero.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+fma", "x86_64+avx2+fma"))]
 fn softmax(scores: &mut [f32], keys: usize, span: &Span, scale: f32) {
     for (row, scores) in span.queries.clone().zip(scores.chunks_exact_mut(keys)) {
         let (seen, hidden) = scores.split_at_mut(span.visible(row));
-        let largest = seen.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
-        let inverse = 1.0 / softmax_terms(seen, largest, scale);
-        for weight in seen {
-            *weight *= inverse;
-        }
+        normalise(seen, scale);
         hidden.fill(0.0);
     }
 }

@@ -11,7 +11,7 @@ mod matmul;
 mod norm;
 pub(crate) mod parallel;
 
-pub(crate) use attention::{attend, attend_backward};
+pub(crate) use attention::{add_weighted_rows, attend, attend_backward, dot_rows, softmax_row};
 pub(crate) use math::{exp_in_place, gelu, gelu_backward};
 pub(crate) use matmul::{Left, add_product, transpose};
 pub(crate) use norm::{layer_norm, layer_norm_backward};

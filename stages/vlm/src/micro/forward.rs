@@ -16,6 +16,11 @@ use crate::ops::{self, Activation, Adapter, Spans};
 struct Pass<'a> {
     model: &'a MicroVlm,
     options: &'a Forward,
+}
+
+/// The sequences of a stack of blocks, and whose they are.
+struct Sequences<'a> {
+    spans: &'a Spans,
     ids: &'a [Arc<str>],
 }
 
@@ -23,35 +28,42 @@ pub(super) fn forward(model: &MicroVlm, examples: &[Example], options: &Forward)
     if examples.is_empty() {
         return Err(VlmError::Config("a batch needs at least one example".into()));
     }
-    let batch = Batch::new(model, examples)?;
-    let pass = Pass { model, options, ids: &batch.ids };
+    // Answers that share a prompt's rows would share its dropout too.
+    let batch = Batch::new(model, examples, options.dropout.is_none())?;
+    let pass = Pass { model, options };
     let image = pass.encode(&batch);
-    let [_, width] = image.dims();
-    let pooled = image.clone().reshape([examples.len(), model.config.patches(), width]);
-    let pooled = pooled.mean_dim(1).reshape([examples.len(), width]);
-    Ok(Output { logits: pass.decode(image, &batch), pooled })
+    let (images, [_, width]) = (batch.image_ids.len(), image.dims());
+    let pooled = image.clone().reshape([images, model.config.patches(), width]);
+    let mut pooled = pooled.mean_dim(1).reshape([images, width]);
+    let mut logits = pass.decode(image, &batch);
+    if let Some(predictions) = &batch.predictions {
+        pooled = ops::take_rows(pooled, &batch.image_of);
+        logits = ops::take_rows(logits, predictions);
+    }
+    Ok(Output { logits, pooled })
 }
 
 impl Pass<'_> {
-    /// Projected image tokens: `[samples * patches, decoder width]`.
+    /// Projected image tokens: `[images * patches, decoder width]`.
     fn encode(&self, batch: &Batch) -> Tensor<2> {
         let (config, modules) = (&self.model.config, &self.model.modules);
-        let (samples, patches) = (batch.ids.len(), config.patches());
+        let (samples, patches) = (batch.image_ids.len(), config.patches());
         let spans = Spans::full(samples, patches);
+        let images = Sequences { spans: &spans, ids: &batch.image_ids };
         let data = TensorData::new(batch.patches.clone(), [samples * patches, config.patch_values()]);
         let input = Tensor::from_data(data, &self.model.device);
         let places: Vec<u32> = (0..samples).flat_map(|_| 0..patches as u32).collect();
         let positions = self.model.params.get(modules.vision_positions).clone();
-        let mut x = self.linear(input, &modules.patch, &spans, false, Activation::None)
+        let mut x = self.linear(input, &modules.patch, &images, false, Activation::None)
             + ops::take_rows(positions, &places);
         for block in &modules.vision_blocks {
-            x = self.block(x, block, &spans, config.vision.heads);
+            x = self.block(x, block, &images, config.vision.heads);
         }
         let x = self.norm(x, modules.vision_norm);
-        self.linear(x, &modules.projector, &spans, false, Activation::None)
+        self.linear(x, &modules.projector, &images, false, Activation::None)
     }
 
-    /// Logits of the answers' tokens: `[sum of answer lengths, vocab]`.
+    /// Logits of the rows that predict a token of an answer: `[rows, vocab]`.
     fn decode(&self, image: Tensor<2>, batch: &Batch) -> Tensor<2> {
         let (modules, params) = (&self.model.modules, &self.model.params);
         let text = ops::take_rows(params.get(modules.embedding).clone(), &batch.tokens);
@@ -62,23 +74,25 @@ impl Pass<'_> {
         for (index, block) in modules.decoder_blocks.iter().enumerate() {
             // The last block's other rows serve as keys and values only.
             let spans = if index == last { &batch.answer_rows } else { &batch.all_rows };
-            x = self.block(x, block, spans, self.model.config.decoder.heads);
+            x = self.block(x, block, &Sequences { spans, ids: &batch.span_ids }, self.model.config.decoder.heads);
         }
         let x = self.norm(x, modules.decoder_norm);
-        self.linear(x, &modules.head, &batch.answer_rows, true, Activation::None)
+        let answers = Sequences { spans: &batch.answer_rows, ids: &batch.span_ids };
+        self.linear(x, &modules.head, &answers, true, Activation::None)
     }
 
-    /// A pre-norm block; gives the rows that the spans ask for.
-    fn block(&self, x: Tensor<2>, block: &Block, spans: &Spans, heads: usize) -> Tensor<2> {
+    /// A pre-norm block; gives the rows that the sequences ask for.
+    fn block(&self, x: Tensor<2>, block: &Block, sequences: &Sequences, heads: usize) -> Tensor<2> {
+        let spans = sequences.spans;
         let normed = self.norm(x.clone(), block.norm1);
-        let qkv = self.linear(normed, &block.qkv, spans, false, Activation::None);
+        let qkv = self.linear(normed, &block.qkv, sequences, false, Activation::None);
         let asked = spans.outputs();
         let x = if asked == x.dims()[0] { x } else { ops::take_rows(x, &spans.query_rows()) };
         let mixed = ops::attention(qkv, spans, heads);
-        let x = x + self.linear(mixed, &block.out, spans, true, Activation::None);
+        let x = x + self.linear(mixed, &block.out, sequences, true, Activation::None);
         let hidden = self.norm(x.clone(), block.norm2);
-        let hidden = self.linear(hidden, &block.fc1, spans, true, Activation::Gelu);
-        x + self.linear(hidden, &block.fc2, spans, true, Activation::None)
+        let hidden = self.linear(hidden, &block.fc1, sequences, true, Activation::Gelu);
+        x + self.linear(hidden, &block.fc2, sequences, true, Activation::None)
     }
 
     fn norm(&self, x: Tensor<2>, norm: Norm) -> Tensor<2> {
@@ -86,19 +100,19 @@ impl Pass<'_> {
         ops::layer_norm(x, params.get(norm.scale), params.get(norm.shift))
     }
 
-    /// A linear layer with its adapter. `asked`: the rows of `x` are those that the spans ask for, not all.
+    /// A linear layer with its adapter. `asked`: the rows of `x` are those that the sequences ask for, not all.
     fn linear(
         &self,
         x: Tensor<2>,
         layer: &Linear,
-        spans: &Spans,
+        sequences: &Sequences,
         asked: bool,
         activation: Activation,
     ) -> Tensor<2> {
         let params = &self.model.params;
         let adapter = layer.adapter.zip(self.model.lora.as_ref()).map(|((a, b), lora)| {
             let key = self.options.dropout.as_ref().filter(|_| lora.dropout > 0.0);
-            let rows = self.ids.iter().zip(spans.iter()).map(|(id, span)| {
+            let rows = sequences.ids.iter().zip(sequences.spans.iter()).map(|(id, span)| {
                 let rows = if asked { span.queries.len() } else { span.own.len() };
                 (&**id, rows)
             });

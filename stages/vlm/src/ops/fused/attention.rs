@@ -9,10 +9,9 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::Flex;
 use burn::tensor::Tensor;
-use rayon::prelude::*;
 
 use super::{Flat, close, contiguous, new, open, values};
-use crate::kernels;
+use crate::kernels::{self, parallel};
 use crate::ops::{Span, Spans};
 
 #[derive(Debug)]
@@ -56,7 +55,7 @@ pub(in crate::ops) fn attention(qkv: Tensor<2>, spans: &Spans, heads: usize) -> 
         work.push((piece, own));
         rest = after;
     }
-    work.into_par_iter().for_each(|(piece, out)| attend(values(&data), width, heads, piece, out));
+    parallel::for_each(work, |(piece, out)| attend(values(&data), width, heads, piece, out));
     let out = new(out, [spans.outputs(), width]);
     let out = match Attention.prepare::<NoCheckpointing>([qkv.node()]).compute_bound().stateful() {
         OpsKind::Tracked(prepared) => prepared.finish(State { qkv: data, heads, pieces: pieces.into() }, out),
@@ -88,7 +87,7 @@ impl Backward<Flex, 1> for Attention {
             (rest, row, query) = (after, piece.rows.end, query + queries);
         }
         debug_assert_eq!(row, rows);
-        work.into_par_iter().for_each(|(piece, out, grad)| attend_backward(qkv, width, heads, piece, grad, out));
+        parallel::for_each(work, |(piece, out, grad)| attend_backward(qkv, width, heads, piece, grad, out));
         grads.register::<Flex>(node.id, new(out, [total / (3 * width), 3 * width]));
     }
 }
