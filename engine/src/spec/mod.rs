@@ -6,14 +6,16 @@
 //! | [`document`] | the spec's own keys, axes ([`axis`]) |
 //! | [`compile`] | templates ([`template`]), kinds, inputs |
 //! | [`order`] | who comes first; circles |
-//! | [`expand`] | cells ([`relation`]), params ([`params`], [`scope`]), references ([`link`]) |
+//! | [`expand`] | cells ([`cells`], [`relation`]), params ([`fields`], [`params`], [`scope`]), references ([`link`]) |
 //!
 //! Each step goes on past mistakes as far as it can; what hangs on a mistake is not reported again.
 
 mod axis;
+mod cells;
 mod compile;
 mod document;
 mod expand;
+mod fields;
 mod link;
 mod order;
 mod params;
@@ -86,7 +88,7 @@ fn resolve(
         matrix,
         stages: decls,
     } = document;
-    expand::check_top(&matrix, findings);
+    cells::check_rules(&matrix, &matrix.axes, findings);
     let var_names: Vec<String> = vars
         .entries()
         .unwrap_or_default()
