@@ -1,0 +1,499 @@
+//! The stage `difficulty`: intervals on exact counts, the sets made of them, and what it refuses.
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use dcsft_engine::kind::Input;
+use dcsft_stages::data::{Dataset, Generation, RolloutRecord, RolloutWriter, Split};
+use dcsft_stages::difficulty::{Interval, Scores};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use support::{Bench, Run, input};
+
+const N: usize = 4;
+
+/// Answers to the samples of `data`, of which the sample at `row` got `right(row)` of `N` right.
+fn rollouts(bench: &mut Bench, data: &Input, right: impl Fn(usize) -> Option<usize>) -> Input {
+    let dir = bench.folder();
+    let mut writer = RolloutWriter::create(&dir, "train", Split::Id, N).unwrap();
+    for (row, sample) in Dataset::open(&data.dir)
+        .unwrap()
+        .samples()
+        .iter()
+        .enumerate()
+    {
+        let Some(right) = right(row) else { continue };
+        let generations = (0..N)
+            .map(|index| Generation {
+                text: "red".into(),
+                tokens: vec![1, 2],
+                logprobs: vec![-0.5, -(row as f32)],
+                reward: if index < right { 1.0 } else { 0.0 },
+                finished: true,
+            })
+            .collect();
+        writer
+            .push(&RolloutRecord {
+                id: sample.id.clone(),
+                generations,
+            })
+            .unwrap();
+    }
+    writer.finish().unwrap();
+    input("rollouts", &dir)
+}
+
+/// 100 samples of which sample i got i mod 5 of 4 right.
+fn run(with: Value) -> (Bench, Input, Run) {
+    let mut bench = Bench::new();
+    let data = bench.colours("train", 3, 100, |_, name| name.to_owned());
+    let rollouts = rollouts(&mut bench, &data, |row| Some(row % (N + 1)));
+    let run = bench.run(
+        "difficulty",
+        with,
+        &[("data", vec![data.clone()]), ("rollouts", vec![rollouts])],
+    );
+    (bench, data, run)
+}
+
+/// Rows of a set in the data it was cut from.
+fn rows(run: &Run, data: &Input, set: &str) -> Vec<usize> {
+    let data = Dataset::open(&data.dir).unwrap();
+    let subset = Dataset::open(&run.output(set)).unwrap_or_else(|error| panic!("{set}: {error}"));
+    subset
+        .samples()
+        .iter()
+        .map(|sample| data.position(&sample.id).unwrap())
+        .collect()
+}
+
+fn refusal(with: Value) -> String {
+    let kinds = dcsft_stages::registry();
+    let problems = kinds
+        .get("difficulty")
+        .unwrap()
+        .resolve(&with, Path::new("."))
+        .unwrap_err();
+    problems
+        .iter()
+        .map(|problem| format!("{}: {}\n", problem.path.join("."), problem.message))
+        .collect()
+}
+
+#[test]
+fn by_default_easy_is_all_right_hard_all_wrong_and_medium_the_rest() {
+    let (_bench, data, run) = run(json!({"unions": [["easy", "medium"]]}));
+    run.summary();
+    let expected =
+        |keep: &dyn Fn(usize) -> bool| (0..100).filter(|row| keep(row % 5)).collect::<Vec<_>>();
+    assert_eq!(rows(&run, &data, "all"), expected(&|_| true));
+    assert_eq!(rows(&run, &data, "easy"), expected(&|c| c == 4));
+    assert_eq!(rows(&run, &data, "medium"), expected(&|c| c > 0 && c < 4));
+    assert_eq!(rows(&run, &data, "hard"), expected(&|c| c == 0));
+    assert_eq!(rows(&run, &data, "easy+medium"), expected(&|c| c > 0));
+    let summary = run.summary();
+    assert_eq!(summary["histogram"]["4"], json!([20, 20, 20, 20, 20]));
+    assert_eq!(
+        summary["sets"],
+        json!({"all": 100, "easy": 20, "medium": 60, "hard": 20, "easy+medium": 80})
+    );
+    assert_eq!(
+        (&summary["scored"], &summary["unscored"]),
+        (&json!(100), &json!(0))
+    );
+}
+
+#[test]
+fn scores_name_the_counts_and_the_bin_of_each_sample_in_order() {
+    let (_bench, data, run) = run(json!({}));
+    let scores = Scores::open(&run.output("scores")).unwrap();
+    let data = Dataset::open(&data.dir).unwrap();
+    for (row, record) in scores.records.iter().enumerate() {
+        assert_eq!(record.id, data.samples()[row].id);
+        assert_eq!((record.c, record.n), (Some(row as u64 % 5), Some(4)));
+        assert_eq!(
+            record.bin.as_deref(),
+            Some(["hard", "medium", "medium", "medium", "easy"][row % 5])
+        );
+    }
+    assert_eq!(scores.bins()[data.samples()[0].id.as_str()], "hard");
+    assert_eq!(&scores.summary, run.summary());
+}
+
+#[test]
+fn a_subset_is_samples_and_the_very_images_of_its_source() {
+    let (_bench, data, run) = run(json!({}));
+    let source = Dataset::open(&data.dir).unwrap();
+    let easy = Dataset::open(&run.output("easy")).unwrap();
+    for sample in easy.samples() {
+        assert_eq!(Some(sample), source.get(&sample.id));
+        assert_eq!(easy.image(sample).unwrap(), source.image(sample).unwrap());
+    }
+    let bytes = |dir: &Path| std::fs::read(dir.join("images.pack")).unwrap();
+    assert_eq!(bytes(&data.dir), bytes(&run.output("easy")));
+}
+
+#[test]
+fn the_same_rows_are_the_same_bytes_whatever_the_bin_is_called() {
+    let bytes = |with: Value, set: &str| {
+        let (_bench, _, run) = run(with);
+        run.summary();
+        ["dataset.json", "samples.jsonl"]
+            .map(|file| std::fs::read(run.output(set).join(file)).unwrap())
+    };
+    let hard = bytes(json!({}), "hard");
+    assert_eq!(
+        hard,
+        bytes(
+            json!({"bins": {"worst": "[0, 0.125]", "rest": "(0.125, 1]"}}),
+            "worst"
+        )
+    );
+    assert_eq!(
+        hard,
+        bytes(json!({"bins": {"h": "c = 0", "rest": "c > 0"}}), "h")
+    );
+    assert_ne!(hard, bytes(json!({}), "easy"));
+}
+
+#[test]
+fn counts_that_no_bin_or_two_bins_cover_are_named_even_if_no_sample_has_them() {
+    let (_bench, _, gap) = run(json!({"bins": {"low": "[0, 0.25)", "high": "(0.25, 1)"}}));
+    let failure = gap.failure();
+    assert!(
+        failure.contains("no bin covers 1/4, 4/4") && failure.contains("uncovered: drop"),
+        "{failure}"
+    );
+    let (_bench, _, twice) = run(json!({"bins": {"low": "[0, 0.5]", "high": "[1/2, 1]"}}));
+    let failure = twice.failure();
+    assert!(
+        failure.contains("2/4 is in two bins, `low: [0, 0.5]` and `high: [1/2, 1]`"),
+        "{failure}"
+    );
+
+    let mut bench = Bench::new();
+    let data = bench.colours("train", 3, 8, |_, name| name.to_owned());
+    let all_right = rollouts(&mut bench, &data, |_| Some(N));
+    let inputs = [("data", vec![data]), ("rollouts", vec![all_right])];
+    let failure = bench
+        .run("difficulty", json!({"bins": {"easy": "1"}}), &inputs)
+        .failure();
+    assert!(
+        failure.contains("no bin covers 0/4, 1/4, 2/4, 3/4"),
+        "{failure}"
+    );
+}
+
+#[test]
+fn uncovered_samples_can_be_dropped_and_stay_in_all() {
+    let (_bench, data, run) = run(json!({"bins": {"easy": 1, "hard": 0}, "uncovered": "drop"}));
+    assert_eq!(run.summary()["uncovered"], 60);
+    assert_eq!(rows(&run, &data, "all").len(), 100);
+    let scores = Scores::open(&run.output("scores")).unwrap();
+    assert_eq!(scores.records[1].bin, None);
+}
+
+#[test]
+fn controls_have_the_size_of_their_set_and_are_drawn_from_all_samples() {
+    let with = json!({"unions": [["easy", "medium"]], "controls": true, "seed": 7});
+    let (_bench, data, first) = run(with.clone());
+    for set in ["easy", "medium", "hard", "easy+medium"] {
+        let control = rows(&first, &data, &format!("random-{set}"));
+        assert_eq!(control.len(), rows(&first, &data, set).len());
+        assert!(
+            control.is_sorted() && control.iter().collect::<BTreeSet<_>>().len() == control.len()
+        );
+    }
+    let counts: BTreeSet<usize> = rows(&first, &data, "random-medium")
+        .iter()
+        .map(|row| row % 5)
+        .collect();
+    assert_eq!(
+        counts,
+        (0..5).collect(),
+        "a control of 60 of 100 samples has all difficulties"
+    );
+    assert_ne!(
+        rows(&first, &data, "random-easy"),
+        rows(&first, &data, "random-hard")
+    );
+
+    let (_bench, same_data, same) = run(with);
+    assert_eq!(
+        rows(&first, &data, "random-easy"),
+        rows(&same, &same_data, "random-easy")
+    );
+    let (_bench, other_data, other) = run(json!({"controls": true, "seed": 8}));
+    assert_ne!(
+        rows(&first, &data, "random-easy"),
+        rows(&other, &other_data, "random-easy")
+    );
+}
+
+#[test]
+fn a_kept_share_of_a_bin_enters_its_set_and_its_unions() {
+    let bins = json!({"easy": {"interval": "1", "keep": 0.25}, "medium": "(0, 1)", "hard": {"interval": 0, "keep": false}});
+    let (_bench, data, run) = run(json!({"bins": bins, "unions": [["easy", "medium", "hard"]]}));
+    let easy = rows(&run, &data, "easy");
+    assert_eq!(easy.len(), 5);
+    assert!(easy.iter().all(|row| row % 5 == 4));
+    assert!(rows(&run, &data, "hard").is_empty());
+    let union = rows(&run, &data, "easy+medium+hard");
+    assert_eq!(union.len(), 65);
+    assert!(union.is_sorted() && easy.iter().all(|row| union.contains(row)));
+    assert_eq!(run.summary()["bins"][0]["count"], 20);
+}
+
+#[test]
+fn an_empty_bin_is_an_empty_set_with_a_warning() {
+    let mut bench = Bench::new();
+    let data = bench.colours("train", 3, 10, |_, name| name.to_owned());
+    let rollouts = rollouts(&mut bench, &data, |row| Some(1 + row % 2));
+    let run = bench.run(
+        "difficulty",
+        json!({"controls": true}),
+        &[("data", vec![data]), ("rollouts", vec![rollouts])],
+    );
+    let warnings = run.summary()["warnings"].as_array().unwrap();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[0].as_str().unwrap().contains("`easy` is empty"));
+    assert!(Dataset::open(&run.output("easy")).unwrap().is_empty());
+    assert!(
+        Dataset::open(&run.output("random-easy"))
+            .unwrap()
+            .is_empty()
+    );
+}
+
+#[test]
+fn samples_without_rollouts_are_counted_and_left_out() {
+    let mut bench = Bench::new();
+    let data = bench.colours("train", 3, 10, |_, name| name.to_owned());
+    let rollouts = rollouts(&mut bench, &data, |row| (row != 4).then_some(N));
+    let inputs = [("data", vec![data.clone()]), ("rollouts", vec![rollouts])];
+    let run = bench.run("difficulty", json!({}), &inputs);
+    assert_eq!(
+        (&run.summary()["scored"], &run.summary()["unscored"]),
+        (&json!(9), &json!(1))
+    );
+    assert!(!rows(&run, &data, "all").contains(&4));
+    let failure = bench
+        .run("difficulty", json!({"min_valid": 10}), &inputs)
+        .failure();
+    assert!(
+        failure.contains("9 samples of 10 have a score; min_valid asks for 10"),
+        "{failure}"
+    );
+}
+
+#[test]
+fn rollouts_of_another_set_are_refused() {
+    let mut bench = Bench::new();
+    let asked = bench.colours("train", 3, 10, |_, name| name.to_owned());
+    let other = bench.colours("train", 4, 10, |_, name| name.to_owned());
+    let rollouts = rollouts(&mut bench, &asked, |_| Some(N));
+    let run = bench.run(
+        "difficulty",
+        json!({}),
+        &[("data", vec![other]), ("rollouts", vec![rollouts])],
+    );
+    assert!(
+        run.failure()
+            .contains("10 of 10 rollouts are of samples that the set `train` does not have")
+    );
+}
+
+#[test]
+fn quantiles_cut_by_the_answers_surprise_or_by_an_outside_score() {
+    // The rollouts' tokens grow less likely with the row.
+    let with = json!({"quantiles": {"edges": [0.25, 0.5], "names": ["low", "middle", "high"]}});
+    let (mut bench, data, by_surprise) = run(with.clone());
+    assert_eq!(
+        rows(&by_surprise, &data, "low"),
+        (0..25).collect::<Vec<_>>()
+    );
+    assert_eq!(
+        rows(&by_surprise, &data, "middle"),
+        (25..50).collect::<Vec<_>>()
+    );
+    assert_eq!(
+        rows(&by_surprise, &data, "high"),
+        (50..100).collect::<Vec<_>>()
+    );
+
+    let path = bench.folder().join("scores.jsonl");
+    let samples = Dataset::open(&data.dir).unwrap().samples().to_vec();
+    let write = |lines: &[Value]| {
+        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        std::fs::write(&path, text).unwrap();
+    };
+    write(
+        &samples
+            .iter()
+            .enumerate()
+            .map(|(row, s)| json!({"id": s.id, "score": -(row as f64)}))
+            .collect::<Vec<_>>(),
+    );
+    let mut outside = with;
+    outside["scores"] = json!(path);
+    let inputs = [("data", vec![data.clone()])];
+    let by_file = bench.run("difficulty", outside.clone(), &inputs);
+    assert_eq!(rows(&by_file, &data, "low"), (75..100).collect::<Vec<_>>());
+    assert_eq!(rows(&by_file, &data, "high"), (0..50).collect::<Vec<_>>());
+
+    write(&[json!({"id": "nobody", "score": 1})]);
+    let failure = bench.run("difficulty", outside, &inputs).failure();
+    assert!(
+        failure.contains("line 1: the set `train` has no sample nobody"),
+        "{failure}"
+    );
+    let failure = bench.run("difficulty", json!({}), &inputs).failure();
+    assert!(failure.contains("give `rollouts`"), "{failure}");
+}
+
+#[test]
+fn outputs_are_known_from_the_params_alone() {
+    let kinds = dcsft_stages::registry();
+    let with = json!({"bins": {"b": "[0.5, 1]", "a": "[0, 0.5)"}, "unions": [["b", "a"]], "controls": true});
+    let resolved = kinds
+        .get("difficulty")
+        .unwrap()
+        .resolve(&with, Path::new("."))
+        .unwrap();
+    let names: Vec<&str> = resolved
+        .outputs
+        .iter()
+        .map(|output| output.name.as_str())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "scores",
+            "all",
+            "b",
+            "a",
+            "b+a",
+            "random-b",
+            "random-a",
+            "random-b+a"
+        ]
+    );
+    let again = kinds
+        .get("difficulty")
+        .unwrap()
+        .resolve(&resolved.value, Path::new("."))
+        .unwrap();
+    assert_eq!(
+        again.value, resolved.value,
+        "resolved params resolve to themselves"
+    );
+    assert_eq!(again.outputs, resolved.outputs);
+}
+
+#[test]
+fn bins_and_unions_that_cannot_be_are_refused() {
+    assert!(
+        refusal(json!({"bins": {"a": "2"}})).contains("\"2\" is not an interval of pass rates")
+    );
+    assert!(refusal(json!({"bins": {"a": {"interval": "1", "kep": 1}}})).contains("kep"));
+    assert!(refusal(json!({"bins": {"all": "1"}})).contains("\"all\" cannot name a bin"));
+    assert!(refusal(json!({"bins": {"a+b": "1"}})).contains("cannot name a bin"));
+    assert!(refusal(json!({"bins": {}})).contains("there are no bins"));
+    assert!(
+        refusal(json!({"bins": {"a": {"interval": "1", "keep": 2}}}))
+            .starts_with("bins.a.keep: 2 is not a share")
+    );
+    assert!(
+        refusal(json!({"unions": [["easy", "medum"]]}))
+            .contains("no bin \"medum\"; bins are easy, hard, medium")
+    );
+    assert!(refusal(json!({"unions": [["easy"]]})).contains("name two or more different bins"));
+    assert!(
+        refusal(json!({"quantiles": {"edges": [0.5, 0.5], "names": ["a", "b", "c"]}}))
+            .contains("do not rise")
+    );
+    assert!(
+        refusal(json!({"quantiles": {"edges": [0.5], "names": ["a"]}}))
+            .contains("1 names for 1 edges")
+    );
+    assert!(refusal(json!({"scores": "x.jsonl"})).contains("quantiles"));
+}
+
+#[test]
+fn intervals_mean_what_they_say() {
+    let members = |text: &str| {
+        (0..=8)
+            .filter(|c| Interval::parse(text).unwrap().contains(*c, 8))
+            .collect::<Vec<u64>>()
+    };
+    let cases: BTreeMap<&str, Vec<u64>> = BTreeMap::from([
+        ("1", vec![8]),
+        ("0", vec![0]),
+        ("1.0", vec![8]),
+        ("3/8", vec![3]),
+        ("0.375", vec![3]),
+        ("0.3", vec![]),
+        (".5", vec![4]),
+        ("(0, 1)", (1..8).collect()),
+        ("[0,1]", (0..=8).collect()),
+        ("[0.25, 0.75)", vec![2, 3, 4, 5]),
+        ("(1/3, 2/3]", vec![3, 4, 5]),
+        ("c = n", vec![8]),
+        ("c == 3", vec![3]),
+        ("0 < c < n", (1..8).collect()),
+        ("0<c<=n", (1..=8).collect()),
+        ("c >= n - 1", vec![7, 8]),
+        ("c <= 2", vec![0, 1, 2]),
+        ("6 <= c", vec![6, 7, 8]),
+        ("2 > c", vec![0, 1]),
+    ]);
+    for (text, expected) in cases {
+        assert_eq!(members(text), expected, "{text}");
+    }
+    for text in [
+        "",
+        "easy",
+        "(0 1)",
+        "[0, 1",
+        "1.5",
+        "-0.5",
+        "c ! n",
+        "c < m",
+        "0 < c > 1",
+        "1e-1",
+        "2/1",
+        "1/0",
+        "n",
+        ".",
+    ] {
+        assert!(Interval::parse(text).is_err(), "{text}");
+    }
+}
+
+proptest! {
+    /// A bound at a/b splits counts as the integers say, for bounds that floats cannot hold.
+    #[test]
+    fn bounds_split_counts_exactly(a in 0_u64..=60, b in 1_u64..=60, n in 1_u64..=64) {
+        prop_assume!(a <= b);
+        let below = Interval::parse(&format!("[0, {a}/{b})")).unwrap();
+        let from = Interval::parse(&format!("[{a}/{b}, 1]")).unwrap();
+        let at = Interval::parse(&format!("{a}/{b}")).unwrap();
+        for c in 0..=n {
+            prop_assert_eq!(below.contains(c, n), c * b < a * n);
+            prop_assert_eq!(from.contains(c, n), c * b >= a * n);
+            prop_assert_eq!(at.contains(c, n), c * b == a * n);
+        }
+    }
+
+    /// A decimal means the decimal number, not the float next to it.
+    #[test]
+    fn decimals_are_decimal(thousandths in 0_u64..=1000, n in 1_u64..=1000) {
+        let text = format!("{}.{:03}", thousandths / 1000, thousandths % 1000);
+        let interval = Interval::parse(&format!("[0, {text}]")).unwrap();
+        for c in [0, n / 3, n / 2, n] {
+            prop_assert_eq!(interval.contains(c, n), c * 1000 <= thousandths * n);
+        }
+    }
+}
