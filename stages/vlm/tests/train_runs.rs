@@ -320,7 +320,7 @@ fn bytes_do_not_depend_on_threads() {
             let dir = tempfile::tempdir().expect("a folder");
             let sft = sft_run(adapted, &sft_config(4), &[], dir.path());
             let mut model = adapted();
-            let reference = model.clone();
+            let reference = model.frozen();
             let prompts = prompts(&model, 7);
             let mut trainer = GrpoTrainer::new(
                 grpo_config(3),
@@ -499,7 +499,7 @@ fn grpo_raises_the_reward() {
         LossType::Bnpo,
     ] {
         let mut model = model();
-        let reference = model.clone();
+        let reference = model.frozen();
         let prompts = prompts(&model, 8);
         let config = GrpoConfig {
             loss_type,
@@ -535,7 +535,7 @@ fn grpo_raises_the_reward() {
 fn the_kl_term_holds_the_policy_to_the_reference() {
     let run = |beta| {
         let mut model = model();
-        let reference = model.clone();
+        let reference = model.frozen();
         let prompts = prompts(&model, 8);
         let config = GrpoConfig {
             beta,
@@ -599,7 +599,7 @@ fn groups_of_equal_rewards_teach_nothing() {
 #[test]
 fn the_gradient_is_laid_to_the_bin_it_comes_from() {
     let mut model = model();
-    let reference = model.clone();
+    let reference = model.frozen();
     let prompts = prompts(&model, 9);
     let difficulty: Vec<usize> = (0..9).map(|index| index % 3).collect();
     // Bin 0 is always right, bin 2 always wrong, and bin 1 depends on the answer.
@@ -662,7 +662,7 @@ fn several_updates_per_batch_clip_ratios_that_went_far() {
 fn smaller_forward_batches_give_the_same_loss() {
     let run = |forward_batch| {
         let mut model = model();
-        let reference = model.clone();
+        let reference = model.frozen();
         let prompts = prompts(&model, 8);
         let config = GrpoConfig {
             forward_batch,
@@ -703,7 +703,7 @@ fn a_stopped_grpo_run_ends_with_the_same_bytes() {
         let run = |stops: &[usize]| {
             for (part, stop) in stops.iter().copied().map(Some).chain([None]).enumerate() {
                 let mut model = adapted();
-                let reference = model.clone();
+                let reference = model.frozen();
                 let prompts = prompts(&model, 7);
                 let config = GrpoConfig {
                     updates_per_batch,
@@ -789,4 +789,19 @@ fn grpo_names_what_is_missing() {
     );
     assert!(error(free(), &[0, 1], 2).contains("2 difficulty bins are given for 4 prompts"));
     assert!(error(free(), &[0, 1, 2, 0], 2).contains("bin 2"));
+    let reference = model.clone();
+    let trainer = GrpoTrainer::new(
+        grpo_config(1),
+        &mut model,
+        Some(&reference),
+        data(&prompts),
+        &reward_a,
+    );
+    assert!(
+        trainer
+            .err()
+            .expect("refused")
+            .to_string()
+            .contains("must be frozen")
+    );
 }

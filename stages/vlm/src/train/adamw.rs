@@ -317,3 +317,63 @@ fn moved(param: &Param) -> TrainError {
         problem: "the weight was moved to another device between steps".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Tensor};
+
+    use super::{Factors, floats};
+    use crate::params::Param;
+
+    #[test]
+    fn the_tensor_formula_gives_the_slices_result() {
+        let tensor = |values: [f32; 4]| Tensor::<2>::from_floats([values], &Device::flex());
+        let read = |tensor: &Tensor<2>| {
+            floats(tensor.clone().inner(), || "a test".to_owned()).expect("values")
+        };
+        let param = || Param {
+            name: "w".to_owned(),
+            value: tensor([0.5, -1.0, 2.0, 0.0]).autodiff().require_grad(),
+            trainable: true,
+            decay: true,
+        };
+        let factors = Factors {
+            clip: 0.5,
+            keep: 0.999,
+            first: 0.1,
+            second: 0.02,
+            second_keep: 0.98,
+            step: 0.03,
+            root: 0.7,
+            eps: 1e-8,
+        };
+        let gradients = [
+            [1.0, -2.0, 0.25, 0.0],
+            [-3.0, 0.5, 0.0, 1e-3],
+            [0.1, 0.2, -0.3, 0.4],
+        ];
+        let (mut host, mut device) = (param(), param());
+        let (mut first, mut second) = ([0.0; 4], [0.0; 4]);
+        let mut moments = [tensor([0.0; 4]), tensor([0.0; 4])];
+        for gradient in gradients {
+            factors
+                .update_host(&mut host, &gradient, &mut first, &mut second)
+                .expect("an update");
+            factors.update_device(&mut device, tensor(gradient), &mut moments);
+        }
+        let pairs = [
+            (read(&host.value), read(&device.value)),
+            (first.to_vec(), read(&moments[0])),
+            (second.to_vec(), read(&moments[1])),
+        ];
+        for (slices, tensors) in pairs {
+            for (slice, tensor) in slices.iter().zip(&tensors) {
+                assert!(
+                    (slice - tensor).abs() <= 1e-6 * slice.abs().max(1e-3),
+                    "{slice} {tensor}"
+                );
+            }
+        }
+        assert!(device.value.is_require_grad());
+    }
+}

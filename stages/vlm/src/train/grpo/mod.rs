@@ -100,7 +100,8 @@ pub struct GrpoTrainer<'a> {
 
 impl<'a> GrpoTrainer<'a> {
     /// A run that trains the trainable weights of `model`. `reference` is the frozen model that the KL term
-    /// holds the policy to (the model before its adapters, or a copy of it); it is not used where `beta` is 0.
+    /// holds the policy to (a copy of the model at the start, none of its weights trainable); it is not used where
+    /// `beta` is 0.
     ///
     /// # Errors
     /// [`TrainError::Config`] for a setting, or for a missing reference; [`TrainError::Data`] or
@@ -121,6 +122,12 @@ impl<'a> GrpoTrainer<'a> {
                 config.beta,
                 "it needs a reference model; 0 does without",
             ));
+        }
+        // A forward pass over trainable weights records what a backward pass needs, and none ever comes.
+        if reference.is_some_and(|reference| reference.params().iter().any(|param| param.trainable))
+        {
+            let problem = "the reference model's weights are trainable; it must be frozen";
+            return Err(TrainError::Data(problem.to_owned()));
         }
         let header = Header {
             trainer: "grpo".to_owned(),

@@ -3,8 +3,8 @@
 //! A group whose answers are all right or all wrong has zero advantage and teaches nothing: GRPO filters data by
 //! itself. Two measures show from which difficulty bin the gradient comes:
 //!
-//! - `gradient`, the headline: the sum over answers of the L2 norm of d(loss)/d(logits), KL term included. For
-//!   one token it is `|d loss / d log p| * ||onehot - softmax|| / temperature`.
+//! - `gradient`, the headline: the sum over answers of the L2 norm of d(loss)/d(logits), KL term
+//!   included: how hard each answer pulls at the model.
 //! - `advantage`: the sum over tokens of `|d loss / d log p|` of the reward term alone, which is exactly zero
 //!   for groups of equal rewards.
 

@@ -1,8 +1,8 @@
 //! One update of the policy from a step's answers.
 
-use burn::tensor::{Device, Tensor, TensorData, activation};
+use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::model::{Example, Forward, Output, VisionLanguageModel};
+use crate::model::{Example, Forward, VisionLanguageModel};
 use crate::ops::{entropy, token_logprobs};
 use crate::train::adamw::floats;
 use crate::train::error::TrainError;
@@ -18,10 +18,8 @@ struct Chunk {
     logprobs: Vec<f32>,
     ratio: Vec<f32>,
     kl: Option<Vec<f32>>,
-    /// d(loss) / d(log p).
-    slope: Vec<f32>,
-    /// Length of d(log p) / d(logits).
-    reach: Vec<f32>,
+    /// Squared L2 norm of d(loss) / d(logits).
+    pull: Vec<f32>,
     entropy: Vec<f32>,
 }
 
@@ -33,7 +31,8 @@ impl GrpoTrainer<'_> {
         };
         let size = self.chunk_size(rollout);
         for rows in rollout.rows.chunks_mut(size) {
-            let (_, logprobs) = self.logprobs(reference, rows)?;
+            let (logits, targets) = self.logits(reference, rows)?;
+            let logprobs = token_logprobs(logits, &targets, self.config.temperature);
             let logprobs = read(&logprobs, "the reference's log-probabilities")?;
             for (row, logprobs) in by_row(rows, logprobs) {
                 row.reference = logprobs;
@@ -96,30 +95,30 @@ impl GrpoTrainer<'_> {
         }
     }
 
-    /// The model's forward pass over `rows`, with the log-probability of each answer token: `[tokens]`.
-    fn logprobs(
+    /// Logits and targets of the answer tokens of `rows`: `[tokens, vocab]` and `[tokens]`.
+    fn logits(
         &self,
         model: &dyn VisionLanguageModel,
         rows: &[Row],
-    ) -> Result<(Output, Tensor<1>), TrainError> {
+    ) -> Result<(Tensor<2>, Vec<u32>), TrainError> {
         let batch: Vec<Example> = rows.iter().map(|row| row.example.clone()).collect();
-        let targets: Vec<u32> = batch
+        let targets = batch
             .iter()
             .flat_map(|example| example.answer.iter().copied())
             .collect();
-        let output = model.forward(&batch, &Forward::default())?;
-        let logprobs = token_logprobs(output.logits.clone(), &targets, self.config.temperature);
-        Ok((output, logprobs))
+        Ok((model.forward(&batch, &Forward::default())?.logits, targets))
     }
 
     /// Loss and per-token numbers of some of a step's answers; adds their gradient to `sum`.
     ///
-    /// The loss is first differentiated in the log-probabilities alone, which gives each token's slope, and
-    /// these slopes are then sent back through the model.
+    /// The loss is first differentiated in the logits alone, which shows how much each answer pulls, and that
+    /// gradient is then sent back through the model.
     fn chunk(&self, rows: &[Row], sum: &mut GradientSum) -> Result<Chunk, TrainError> {
-        let (output, policy) = self.logprobs(self.model, rows)?;
-        let device = policy.device();
-        let leaf = policy.clone().inner().autodiff().require_grad();
+        let (logits, targets) = self.logits(self.model, rows)?;
+        let (device, temperature) = (logits.device(), self.config.temperature);
+        let leaf = logits.clone().inner().autodiff().require_grad();
+        let logprobs = token_logprobs(leaf.clone(), &targets, temperature);
+
         let spread = |value: f32, row: &Row| vec![value; row.example.answer.len()];
         let advantages = per_token(rows, |row| spread(row.advantage, row), &device);
         let weights = per_token(rows, |row| spread(row.weight, row), &device);
@@ -131,31 +130,31 @@ impl GrpoTrainer<'_> {
         let objective = self.config.objective();
         let token = token_loss(
             &objective,
-            &leaf,
+            &logprobs,
             old.as_ref(),
             reference.as_ref(),
             &advantages,
         );
         let loss = (token.loss * weights).sum();
         let mut gradients = loss.backward();
-        let slope = leaf
+        let pull = leaf
             .grad_remove(&mut gradients)
             .unwrap_or_else(|| leaf.clone().inner().zeros_like());
-        let surrogate = (policy * slope.clone().autodiff()).sum();
-        sum.add(&[self.model.params()], surrogate.backward());
-        let temperature = self.config.temperature;
-        let logits = output.logits.inner();
-        let logprobs = leaf.inner();
+        sum.add(
+            &[self.model.params()],
+            (logits * pull.clone().autodiff()).sum().backward(),
+        );
+
+        let tokens = targets.len();
         Ok(Chunk {
             loss: read(&loss, "the loss")?.into_iter().map(f64::from).sum(),
             ratio: read(&token.ratio, "the ratios")?,
             kl: token.kl.map(|kl| read(&kl, "the KL terms")).transpose()?,
-            slope: read(&slope, "the loss's slopes")?,
-            reach: read(
-                &reach(logits.clone(), &logprobs, temperature),
-                "the logits' gradients",
+            pull: read(
+                &pull.powi_scalar(2).sum_dim(1).reshape([tokens]),
+                "the gradient in the logits",
             )?,
-            entropy: read(&entropy(logits, temperature), "the entropies")?,
+            entropy: read(&entropy(leaf.inner(), temperature), "the entropies")?,
             logprobs: read(&logprobs, "the log-probabilities")?,
         })
     }
@@ -176,8 +175,8 @@ impl GrpoTrainer<'_> {
             let copies = row.copies as f64;
             let mut squares = 0.0;
             for token in first..first + row.example.answer.len() {
-                let (ratio, slope) = (chunk.ratio[token], f64::from(chunk.slope[token]));
-                squares += (slope * f64::from(chunk.reach[token])).powi(2);
+                let ratio = chunk.ratio[token];
+                squares += f64::from(chunk.pull[token]);
                 let reward_slope = row.weight * policy_gradient(&objective, ratio, row.advantage);
                 bin.advantage += f64::from(reward_slope.abs());
                 match Clip::of(&objective, ratio, row.advantage) {
@@ -194,18 +193,6 @@ impl GrpoTrainer<'_> {
             first += row.example.answer.len();
         }
     }
-}
-
-/// Length of d(log p) / d(logits) per token: `||onehot - softmax|| / temperature`, with
-/// `||onehot - q||^2 = 1 - 2 q[target] + sum q^2`.
-fn reach(logits: Tensor<2>, logprobs: &Tensor<1>, temperature: f64) -> Tensor<1> {
-    let rows = logits.dims()[0];
-    let squares = activation::softmax(logits.div_scalar(temperature), 1)
-        .powi_scalar(2)
-        .sum_dim(1)
-        .reshape([rows]);
-    let square = squares - logprobs.clone().exp().mul_scalar(2.0) + 1.0;
-    square.clamp_min(0.0).sqrt().div_scalar(temperature)
 }
 
 /// One number per token of each row: `[tokens]`.
