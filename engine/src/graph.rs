@@ -22,7 +22,11 @@ impl Dag {
         }
         for node in &study.nodes {
             for reference in node.inputs.iter().flat_map(|(_, references)| references) {
-                graph.update_edge(NodeIndex::new(reference.node.0), NodeIndex::new(node.id.0), ());
+                graph.update_edge(
+                    NodeIndex::new(reference.node.0),
+                    NodeIndex::new(node.id.0),
+                    (),
+                );
             }
         }
         Self { graph }
@@ -39,8 +43,11 @@ impl Dag {
     }
 
     fn neighbours(&self, node: NodeId, direction: Direction) -> Vec<NodeId> {
-        let mut found: Vec<NodeId> =
-            self.graph.neighbors_directed(NodeIndex::new(node.0), direction).map(|index| self.graph[index]).collect();
+        let mut found: Vec<NodeId> = self
+            .graph
+            .neighbors_directed(NodeIndex::new(node.0), direction)
+            .map(|index| self.graph[index])
+            .collect();
         found.sort_unstable();
         found
     }
@@ -50,7 +57,11 @@ impl Dag {
         let mut paths = vec![0.0_f64; self.graph.node_count()];
         for index in (0..paths.len()).rev() {
             let node = NodeId(index);
-            let below = self.children(node).iter().map(|child| paths[child.0]).fold(0.0, f64::max);
+            let below = self
+                .children(node)
+                .iter()
+                .map(|child| paths[child.0])
+                .fold(0.0, f64::max);
             paths[index] = cost(node) + below;
         }
         paths
@@ -59,13 +70,21 @@ impl Dag {
 
 /// The study in Graphviz' DOT language. `state` is a word to show at each stage, such as `cached`.
 pub fn dot(study: &Study, state: impl Fn(NodeId) -> Option<String>) -> String {
-    let mut text = String::from("digraph study {\n  rankdir=LR;\n  node [shape=box, style=rounded, fontname=\"sans-serif\"];\n");
+    let mut text = String::from(
+        "digraph study {\n  rankdir=LR;\n  node [shape=box, style=rounded, fontname=\"sans-serif\"];\n",
+    );
     for node in &study.nodes {
-        let label = caption(study, node.id, &state).join("\\n").replace('"', "\\\"");
+        let label = caption(study, node.id, &state)
+            .join("\\n")
+            .replace('"', "\\\"");
         let _ = writeln!(text, "  n{} [label=\"{label}\"];", node.id.0);
     }
     for (from, to, output) in edges(study) {
-        let _ = writeln!(text, "  n{from} -> n{to} [label=\"{}\"];", output.replace('"', "\\\""));
+        let _ = writeln!(
+            text,
+            "  n{from} -> n{to} [label=\"{}\"];",
+            output.replace('"', "\\\"")
+        );
     }
     text.push_str("}\n");
     text
@@ -75,11 +94,17 @@ pub fn dot(study: &Study, state: impl Fn(NodeId) -> Option<String>) -> String {
 pub fn mermaid(study: &Study, state: impl Fn(NodeId) -> Option<String>) -> String {
     let mut text = String::from("flowchart LR\n");
     for node in &study.nodes {
-        let label = caption(study, node.id, &state).join("<br>").replace('"', "#quot;");
+        let label = caption(study, node.id, &state)
+            .join("<br>")
+            .replace('"', "#quot;");
         let _ = writeln!(text, "  n{}[\"{label}\"]", node.id.0);
     }
     for (from, to, output) in edges(study) {
-        let _ = writeln!(text, "  n{from} -- \"{}\" --> n{to}", output.replace('"', "#quot;"));
+        let _ = writeln!(
+            text,
+            "  n{from} -- \"{}\" --> n{to}",
+            output.replace('"', "#quot;")
+        );
     }
     text
 }

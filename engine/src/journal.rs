@@ -48,7 +48,10 @@ pub struct JournalError {
 
 impl JournalError {
     fn at(path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self { path: path.to_owned(), source }
+        move |source| Self {
+            path: path.to_owned(),
+            source,
+        }
     }
 }
 
@@ -81,7 +84,10 @@ impl Journal {
             started_unix: u64::try_from(started.as_second()).unwrap_or(0),
         };
         let path = dir.join("run.json");
-        let text = serde_json::to_vec_pretty(&header).map_err(|error| JournalError { path: path.clone(), source: error.into() })?;
+        let text = serde_json::to_vec_pretty(&header).map_err(|error| JournalError {
+            path: path.clone(),
+            source: error.into(),
+        })?;
         fs::write(&path, text).map_err(JournalError::at(&path))?;
         let path = dir.join("events.jsonl");
         let events = BufWriter::new(File::create(&path).map_err(JournalError::at(&path))?);
@@ -138,31 +144,44 @@ impl RunReading {
     /// # Errors
     /// If the folder holds no readable `run.json`.
     pub fn open(dir: &Path) -> Result<Self, JournalError> {
-        Ok(Self { dir: dir.to_owned(), header: read_header(dir)?, events: read_events(dir) })
+        Ok(Self {
+            dir: dir.to_owned(),
+            header: read_header(dir)?,
+            events: read_events(dir),
+        })
     }
 
     /// The last word on each stage, by title.
     pub fn stages(&self) -> BTreeMap<&str, &RunEvent> {
         let states = self.events.iter().filter(|event| event.is_state());
-        states.filter_map(|event| Some((event.stage()?, event))).collect()
+        states
+            .filter_map(|event| Some((event.stage()?, event)))
+            .collect()
     }
 
     /// Seconds that stages took in this run or, where they were cached, when they ran.
     pub fn seconds(&self) -> BTreeMap<&str, f64> {
         let stages = self.stages().into_iter();
-        stages.filter_map(|(title, event)| Some((title, event.result()?.seconds))).collect()
+        stages
+            .filter_map(|(title, event)| Some((title, event.result()?.seconds)))
+            .collect()
     }
 }
 
 /// Runs below `runs`, latest first; `spec` keeps those of one spec name.
 pub fn runs<'a>(runs: &Path, spec: Option<&'a str>) -> impl Iterator<Item = RunReading> + use<'a> {
-    let mut folders: Vec<PathBuf> =
-        fs::read_dir(runs).map(|entries| entries.flatten().map(|entry| entry.path()).collect()).unwrap_or_default();
+    let mut folders: Vec<PathBuf> = fs::read_dir(runs)
+        .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
+        .unwrap_or_default();
     folders.sort_unstable_by(|a, b| b.cmp(a));
     folders.into_iter().filter_map(move |dir| {
         let header = read_header(&dir).ok()?;
         let wanted = spec.is_none_or(|spec| header.spec == spec);
-        wanted.then(|| RunReading { header, events: read_events(&dir), dir })
+        wanted.then(|| RunReading {
+            header,
+            events: read_events(&dir),
+            dir,
+        })
     })
 }
 
@@ -174,13 +193,18 @@ pub fn latest(runs_dir: &Path, spec: &str) -> Option<RunReading> {
 fn read_header(dir: &Path) -> Result<RunHeader, JournalError> {
     let path = dir.join("run.json");
     let text = fs::read(&path).map_err(JournalError::at(&path))?;
-    serde_json::from_slice(&text).map_err(|error| JournalError { path, source: error.into() })
+    serde_json::from_slice(&text).map_err(|error| JournalError {
+        path,
+        source: error.into(),
+    })
 }
 
 /// The events that can be read. A run without any wrote none before it was killed.
 fn read_events(dir: &Path) -> Vec<RunEvent> {
     let text = fs::read(dir.join("events.jsonl")).unwrap_or_default();
-    text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect()
+    text.split(|byte| *byte == b'\n')
+        .filter_map(|line| serde_json::from_slice(line).ok())
+        .collect()
 }
 
 fn new_folder(runs: &Path, started: jiff::Timestamp) -> Result<(String, PathBuf), JournalError> {
@@ -191,7 +215,9 @@ fn new_folder(runs: &Path, started: jiff::Timestamp) -> Result<(String, PathBuf)
         let dir = runs.join(&run);
         match fs::create_dir(&dir) {
             Ok(()) => return Ok((run, dir)),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => suffix = suffix.wrapping_add(1),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                suffix = suffix.wrapping_add(1)
+            }
             Err(source) => return Err(JournalError { path: dir, source }),
         }
     }
@@ -199,11 +225,22 @@ fn new_folder(runs: &Path, started: jiff::Timestamp) -> Result<(String, PathBuf)
 
 /// A stage's title as a file name: short enough for every file system, without separators.
 fn file_name(title: &str) -> String {
-    let safe: String =
-        title.chars().map(|c| if c.is_alphanumeric() || "-_.+=,[]".contains(c) { c } else { '_' }).collect();
+    let safe: String = title
+        .chars()
+        .map(|c| {
+            if c.is_alphanumeric() || "-_.+=,[]".contains(c) {
+                c
+            } else {
+                '_'
+            }
+        })
+        .collect();
     if safe == title && safe.len() <= 120 {
         return format!("{safe}.log");
     }
     let short: String = safe.chars().take(60).collect();
-    format!("{short}-{}.log", dcsft_cache::Digest::of_bytes(title.as_bytes()).short())
+    format!(
+        "{short}-{}.log",
+        dcsft_cache::Digest::of_bytes(title.as_bytes()).short()
+    )
 }

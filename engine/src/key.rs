@@ -76,7 +76,10 @@ impl Numerics {
             None | Some("" | "cpu") => "flex",
             Some(other) => other,
         };
-        Self { backend: backend.to_owned(), dtype: "f32".to_owned() }
+        Self {
+            backend: backend.to_owned(),
+            dtype: "f32".to_owned(),
+        }
     }
 }
 
@@ -145,7 +148,11 @@ pub struct FileDigests<'a> {
 impl<'a> FileDigests<'a> {
     /// `paranoid` reads every file again instead of trusting the stat cache.
     pub fn new(store: &'a Store, paranoid: bool) -> Self {
-        Self { store, paranoid, known: HashMap::new() }
+        Self {
+            store,
+            paranoid,
+            known: HashMap::new(),
+        }
     }
 
     /// The identity of every file field of `node`.
@@ -155,18 +162,34 @@ impl<'a> FileDigests<'a> {
     pub fn of(&mut self, node: &Node) -> Result<BTreeMap<String, FilesIdentity>, KeyError> {
         let mut fields: BTreeMap<&str, Vec<(&str, Option<Digest>)>> = BTreeMap::new();
         for param in &node.files {
-            fields.entry(&param.field).or_default().extend(self.field(node, param)?);
+            fields
+                .entry(&param.field)
+                .or_default()
+                .extend(self.field(node, param)?);
         }
         let identify = |(field, mut files): (&str, Vec<_>)| {
             files.sort();
-            let digest = canonical::digest(FILES_DOMAIN, &files)
-                .map_err(|source| KeyError::Canonical { title: node.title(), source })?;
-            Ok((field.to_owned(), FilesIdentity { count: files.len(), digest }))
+            let digest =
+                canonical::digest(FILES_DOMAIN, &files).map_err(|source| KeyError::Canonical {
+                    title: node.title(),
+                    source,
+                })?;
+            Ok((
+                field.to_owned(),
+                FilesIdentity {
+                    count: files.len(),
+                    digest,
+                },
+            ))
         };
         fields.into_iter().map(identify).collect()
     }
 
-    fn field<'n>(&mut self, node: &Node, param: &'n FileParam) -> Result<Vec<(&'n str, Option<Digest>)>, KeyError> {
+    fn field<'n>(
+        &mut self,
+        node: &Node,
+        param: &'n FileParam,
+    ) -> Result<Vec<(&'n str, Option<Digest>)>, KeyError> {
         let mut files = Vec::with_capacity(param.files.len());
         for (name, path) in &param.files {
             let digest = self.file(path).map_err(|source| KeyError::File {

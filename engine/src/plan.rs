@@ -30,7 +30,11 @@ pub struct PlanOptions {
 
 impl Default for PlanOptions {
     fn default() -> Self {
-        Self { device: "cpu".to_owned(), paranoid: false, force: BTreeSet::new() }
+        Self {
+            device: "cpu".to_owned(),
+            paranoid: false,
+            force: BTreeSet::new(),
+        }
     }
 }
 
@@ -157,7 +161,12 @@ impl Plan {
     ///
     /// # Errors
     /// [`PlanError`].
-    pub fn new(study: &Study, registry: &Registry, store: &Store, options: PlanOptions) -> Result<Self, PlanError> {
+    pub fn new(
+        study: &Study,
+        registry: &Registry,
+        store: &Store,
+        options: PlanOptions,
+    ) -> Result<Self, PlanError> {
         check_forced(study, &options)?;
         let mut planner = Planner {
             study,
@@ -175,7 +184,12 @@ impl Plan {
         }
         let nodes = planner.nodes;
         let summary = summarise(study, &nodes);
-        Ok(Self { nodes, dag: Dag::new(study), options, summary })
+        Ok(Self {
+            nodes,
+            dag: Dag::new(study),
+            options,
+            summary,
+        })
     }
 
     /// The plan of one stage.
@@ -185,13 +199,17 @@ impl Plan {
 
     /// Whether there is nothing to do.
     pub fn is_complete(&self) -> bool {
-        self.nodes.iter().all(|node| matches!(node.state, NodeState::Cached { .. }))
+        self.nodes
+            .iter()
+            .all(|node| matches!(node.state, NodeState::Cached { .. }))
     }
 }
 
 /// Whether a record has every output that the study expects of the stage.
 pub(crate) fn fits(record: &Record, node: &Node) -> bool {
-    node.outputs.iter().all(|output| record.outputs.contains_key(&output.name))
+    node.outputs
+        .iter()
+        .all(|output| record.outputs.contains_key(&output.name))
 }
 
 struct Planner<'a> {
@@ -213,12 +231,23 @@ impl Planner<'_> {
         let kind = self
             .registry
             .get(&node.kind)
-            .ok_or_else(|| KeyError::UnknownKind { title: node.title(), kind: node.kind.clone() })?;
+            .ok_or_else(|| KeyError::UnknownKind {
+                title: node.title(),
+                kind: node.kind.clone(),
+            })?;
         let files = self.files.of(node)?;
-        let canonical = |source| KeyError::Canonical { title: node.title(), source };
-        let preimage = key::preimage(self.study, node, kind, &self.options.device, &files, |reference| {
-            self.digest_of(reference)
-        });
+        let canonical = |source| KeyError::Canonical {
+            title: node.title(),
+            source,
+        };
+        let preimage = key::preimage(
+            self.study,
+            node,
+            kind,
+            &self.options.device,
+            &files,
+            |reference| self.digest_of(reference),
+        );
         let (state, prospect) = match preimage {
             Some(preimage) => {
                 let key = preimage.digest().map_err(canonical)?;
@@ -226,16 +255,30 @@ impl Planner<'_> {
             }
             None => {
                 let prospect = self.prospect(node, &files).map_err(canonical)?;
-                (NodeState::Waits { on: self.missing_parents(node) }, prospect)
+                (
+                    NodeState::Waits {
+                        on: self.missing_parents(node),
+                    },
+                    prospect,
+                )
             }
         };
         let first = *self.prospects.entry(prospect).or_insert(node.id);
         self.prospect_of.push(prospect);
-        self.nodes.push(PlannedNode { state, shares: (first != node.id).then_some(first), files });
+        self.nodes.push(PlannedNode {
+            state,
+            shares: (first != node.id).then_some(first),
+            files,
+        });
         Ok(())
     }
 
-    fn known(&mut self, node: &Node, key: Digest, preimage: KeyPreimage) -> Result<NodeState, StoreError> {
+    fn known(
+        &mut self,
+        node: &Node,
+        key: Digest,
+        preimage: KeyPreimage,
+    ) -> Result<NodeState, StoreError> {
         let record = match self.records.get(&key) {
             Some(known) => known.clone(),
             None => {
@@ -252,12 +295,21 @@ impl Planner<'_> {
         let forced = is_forced(node, self.options);
         Ok(match record.filter(|record| fits(record, node)) {
             Some(record) if !forced => NodeState::Cached { key, record },
-            record => NodeState::ToRun { key, preimage: Box::new(preimage), forced: record.is_some() },
+            record => NodeState::ToRun {
+                key,
+                preimage: Box::new(preimage),
+                forced: record.is_some(),
+            },
         })
     }
 
     fn digest_of(&self, reference: &Reference) -> Option<Digest> {
-        self.nodes[reference.node.0].state.record()?.outputs.get(&reference.output).map(|output| output.digest)
+        self.nodes[reference.node.0]
+            .state
+            .record()?
+            .outputs
+            .get(&reference.output)
+            .map(|output| output.digest)
     }
 
     fn missing_parents(&self, node: &Node) -> Vec<NodeId> {
@@ -276,7 +328,10 @@ impl Planner<'_> {
         node: &Node,
         files: &BTreeMap<String, FilesIdentity>,
     ) -> Result<Digest, canonical::CanonicalError> {
-        let labelled = self.registry.get(&node.kind).is_some_and(|kind| kind.labelled());
+        let labelled = self
+            .registry
+            .get(&node.kind)
+            .is_some_and(|kind| kind.labelled());
         let inputs: BTreeMap<&str, Vec<_>> = node
             .inputs
             .iter()
@@ -293,22 +348,34 @@ impl Planner<'_> {
 }
 
 pub(crate) fn is_forced(node: &Node, options: &PlanOptions) -> bool {
-    !options.force.is_empty() && (options.force.contains(&node.stage) || options.force.contains(&node.title()))
+    !options.force.is_empty()
+        && (options.force.contains(&node.stage) || options.force.contains(&node.title()))
 }
 
 fn check_forced(study: &Study, options: &PlanOptions) -> Result<(), PlanError> {
     for name in &options.force {
-        if !study.nodes.iter().any(|node| node.stage == *name || node.title() == *name) {
+        if !study
+            .nodes
+            .iter()
+            .any(|node| node.stage == *name || node.title() == *name)
+        {
             let stages: BTreeSet<&String> = study.nodes.iter().map(|node| &node.stage).collect();
             let stages = stages.into_iter().cloned().collect();
-            return Err(PlanError::UnknownForced { name: name.clone(), stages });
+            return Err(PlanError::UnknownForced {
+                name: name.clone(),
+                stages,
+            });
         }
     }
     Ok(())
 }
 
 fn summarise(study: &Study, nodes: &[PlannedNode]) -> PlanSummary {
-    let mut summary = PlanSummary { cells: study.cells, stages: nodes.len(), ..PlanSummary::default() };
+    let mut summary = PlanSummary {
+        cells: study.cells,
+        stages: nodes.len(),
+        ..PlanSummary::default()
+    };
     for node in nodes {
         if node.shares.is_some() {
             summary.shared += 1;

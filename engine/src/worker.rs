@@ -31,7 +31,12 @@ const ORPHAN_GRACE: Duration = Duration::from_secs(5);
 ///
 /// `interrupted` is set by the binary's signal handler. With `watch_stdin`, the end of stdin means that the run
 /// that started this worker has died, and the worker ends too.
-pub fn main(job: &Path, registry: &Registry, interrupted: &Arc<AtomicBool>, watch_stdin: bool) -> u8 {
+pub fn main(
+    job: &Path,
+    registry: &Registry,
+    interrupted: &Arc<AtomicBool>,
+    watch_stdin: bool,
+) -> u8 {
     if watch_stdin {
         let interrupted = Arc::clone(interrupted);
         std::thread::spawn(move || end_with_parent(&interrupted));
@@ -45,7 +50,10 @@ pub fn main(job: &Path, registry: &Registry, interrupted: &Arc<AtomicBool>, watc
     };
     match run(job, kind, interrupted) {
         Ok(summary) => {
-            emit(&Event::Done { summary, peak_rss_bytes: peak_rss_bytes() });
+            emit(&Event::Done {
+                summary,
+                peak_rss_bytes: peak_rss_bytes(),
+            });
             EXIT_DONE
         }
         Err(StageError::Interrupted) => {
@@ -53,7 +61,9 @@ pub fn main(job: &Path, registry: &Registry, interrupted: &Arc<AtomicBool>, watc
             EXIT_INTERRUPTED
         }
         Err(error) => {
-            emit(&Event::Failed { message: error.to_string() });
+            emit(&Event::Failed {
+                message: error.to_string(),
+            });
             EXIT_FAILED
         }
     }
@@ -61,8 +71,11 @@ pub fn main(job: &Path, registry: &Registry, interrupted: &Arc<AtomicBool>, watc
 
 fn read<'a>(path: &Path, registry: &'a Registry) -> Result<(Job, &'a dyn Kind), String> {
     let text = fs::read(path).map_err(|error| format!("the job {}: {error}", path.display()))?;
-    let job: Job = serde_json::from_slice(&text).map_err(|error| format!("the job {}: {error}", path.display()))?;
-    let kind = registry.get(&job.kind).ok_or_else(|| format!("this binary has no stage kind `{}`", job.kind))?;
+    let job: Job = serde_json::from_slice(&text)
+        .map_err(|error| format!("the job {}: {error}", path.display()))?;
+    let kind = registry
+        .get(&job.kind)
+        .ok_or_else(|| format!("this binary has no stage kind `{}`", job.kind))?;
     if kind.version() != job.version {
         return Err(format!(
             "the job was planned for version {} of `{}`, and this binary has version {}: run again",
@@ -75,17 +88,35 @@ fn read<'a>(path: &Path, registry: &'a Registry) -> Result<(Job, &'a dyn Kind), 
 }
 
 fn run(job: Job, kind: &dyn Kind, interrupted: &Arc<AtomicBool>) -> Result<Value, StageError> {
-    let Job { params, inputs, outputs, state, device, threads, .. } = job;
+    let Job {
+        params,
+        inputs,
+        outputs,
+        state,
+        device,
+        threads,
+        ..
+    } = job;
     let _turn = own_workspace(&state)?;
     // What an earlier attempt wrote is not this attempt's output.
     match fs::remove_dir_all(&outputs) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(StageError::io(&outputs)(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(StageError::io(&outputs)(error));
+        }
         _ => {}
     }
     fs::create_dir_all(&outputs).map_err(StageError::io(&outputs))?;
     let interrupted = Arc::clone(interrupted);
     let emit = Box::new(|event| emit(&event));
-    let mut ctx = StageContext::new(ContextParts { inputs, outputs, state, device, threads, interrupted, emit });
+    let mut ctx = StageContext::new(ContextParts {
+        inputs,
+        outputs,
+        state,
+        device,
+        threads,
+        interrupted,
+        emit,
+    });
     catch(|| kind.run(&params, &mut ctx))?;
     Ok(ctx.into_summary())
 }
@@ -111,14 +142,22 @@ fn catch(work: impl FnOnce() -> Result<(), StageError>) -> Result<(), StageError
         printed(info);
     }));
     panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let place = place.lock().ok().and_then(|place| place.clone()).unwrap_or_default();
-        Err(StageError::failed(format!("the stage panicked at {place}: {}", message_of(panic.as_ref()))))
+        let place = place
+            .lock()
+            .ok()
+            .and_then(|place| place.clone())
+            .unwrap_or_default();
+        Err(StageError::failed(format!(
+            "the stage panicked at {place}: {}",
+            message_of(panic.as_ref())
+        )))
     })
 }
 
 fn message_of(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
+    text.or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message")
 }
 
 /// Writes an event to stdout. A run that is gone cannot be told; the worker is then ending anyway.
@@ -152,7 +191,8 @@ fn end_group() {
 fn peak_rss_bytes() -> Option<u64> {
     #[cfg(unix)]
     {
-        let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF).ok()?;
+        let usage =
+            nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF).ok()?;
         let unit = if cfg!(target_os = "macos") { 1 } else { 1024 };
         u64::try_from(usage.max_rss()).ok().map(|size| size * unit)
     }

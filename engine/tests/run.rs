@@ -2,12 +2,18 @@
 
 #[path = "run/basics.rs"]
 mod basics;
+#[path = "run/explain.rs"]
+mod explain;
 #[path = "run/failures.rs"]
 mod failures;
+#[path = "run/keys.rs"]
+mod keys;
 #[path = "run/kinds.rs"]
 mod kinds;
 #[path = "run/recovery.rs"]
 mod recovery;
+#[path = "run/results.rs"]
+mod results;
 #[path = "run/support.rs"]
 mod support;
 

@@ -87,7 +87,13 @@ pub fn aggregate(rows: &[ResultRow], over: &str) -> Vec<Aggregate> {
     let aggregates = groups.into_iter().map(|(group, values)| {
         let numbers: Vec<f64> = values.iter().map(|(_, value)| *value).collect();
         let (mean, standard_error) = mean_and_error(&numbers);
-        Aggregate { group, repeats: values.len(), mean, standard_error, values }
+        Aggregate {
+            group,
+            repeats: values.len(),
+            mean,
+            standard_error,
+            values,
+        }
     });
     aggregates.collect()
 }
@@ -96,12 +102,20 @@ pub fn aggregate(rows: &[ResultRow], over: &str) -> Vec<Aggregate> {
 ///
 /// Steps agree if they are equal; a baseline that was evaluated only once it was finished stands against every step.
 pub fn paired(aggregates: &[Aggregate], baseline: &str) -> Vec<Paired> {
-    let baselines: Vec<&Aggregate> = aggregates.iter().filter(|one| one.group.arm == baseline).collect();
+    let baselines: Vec<&Aggregate> = aggregates
+        .iter()
+        .filter(|one| one.group.arm == baseline)
+        .collect();
     let final_only = baselines.iter().all(|one| one.group.step.is_none());
     let mut pairs = Vec::new();
     for arm in aggregates.iter().filter(|one| one.group.arm != baseline) {
         let fits = |base: &&&Aggregate| comparable(&arm.group, &base.group, final_only);
-        pairs.extend(baselines.iter().filter(fits).filter_map(|base| pair(arm, base)));
+        pairs.extend(
+            baselines
+                .iter()
+                .filter(fits)
+                .filter_map(|base| pair(arm, base)),
+        );
     }
     pairs
 }
@@ -119,7 +133,10 @@ pub fn mean_and_error(values: &[f64]) -> (f64, Option<f64>) {
 }
 
 fn comparable(arm: &Group, base: &Group, final_only: bool) -> bool {
-    let axes = arm.axes.iter().all(|(axis, value)| base.axes.get(axis).is_none_or(|other| other == value));
+    let axes = arm
+        .axes
+        .iter()
+        .all(|(axis, value)| base.axes.get(axis).is_none_or(|other| other == value));
     let steps = arm.step == base.step || final_only;
     axes && steps && arm.set == base.set && arm.split == base.split && arm.metric == base.metric
 }
@@ -130,7 +147,10 @@ fn pair(arm: &Aggregate, base: &Aggregate) -> Option<Paired> {
         .iter()
         .filter_map(|(repeat, value)| {
             // A baseline that the axis does not touch is the same one in every repeat.
-            let (_, other) = base.values.iter().find(|(other, _)| other == repeat || other.is_null())?;
+            let (_, other) = base
+                .values
+                .iter()
+                .find(|(other, _)| other == repeat || other.is_null())?;
             Some(value - other)
         })
         .collect();
@@ -144,8 +164,14 @@ fn pair(arm: &Aggregate, base: &Aggregate) -> Option<Paired> {
         pairs: differences.len(),
         mean_difference,
         standard_error,
-        wins: differences.iter().filter(|difference| **difference > 0.0).count(),
-        ties: differences.iter().filter(|difference| **difference == 0.0).count(),
+        wins: differences
+            .iter()
+            .filter(|difference| **difference > 0.0)
+            .count(),
+        ties: differences
+            .iter()
+            .filter(|difference| **difference == 0.0)
+            .count(),
     })
 }
 

@@ -25,14 +25,20 @@ pub struct Matched {
 
 /// The best OOD among `points` that reach `id` or more; none reaches it: `None`.
 pub fn frontier(points: &[Point], id: f64) -> Option<f64> {
-    points.iter().filter(|point| point.id >= id).map(|point| point.ood).reduce(f64::max)
+    points
+        .iter()
+        .filter(|point| point.id >= id)
+        .map(|point| point.ood)
+        .reduce(f64::max)
 }
 
 /// Compares `a` with `b` over the range of ID from the higher of their lowest settings to the lower of their
 /// highest. Exact, since frontiers are step functions. `None` where an arm has no settings or the ranges do not
 /// meet; a range of one point compares there.
 pub fn matched(a: &[Point], b: &[Point]) -> Option<Matched> {
-    let bound = |points: &[Point], pick: fn(f64, f64) -> f64| points.iter().map(|point| point.id).reduce(pick);
+    let bound = |points: &[Point], pick: fn(f64, f64) -> f64| {
+        points.iter().map(|point| point.id).reduce(pick)
+    };
     let low = f64::max(bound(a, f64::min)?, bound(b, f64::min)?);
     let high = f64::min(bound(a, f64::max)?, bound(b, f64::max)?);
     let gap = |id: f64| Some(frontier(a, id)? - frontier(b, id)?);
@@ -40,15 +46,26 @@ pub fn matched(a: &[Point], b: &[Point]) -> Option<Matched> {
         return None;
     }
     // Frontiers change only at settings' IDs, and are constant from one (exclusive) to the next (inclusive).
-    let mut steps: Vec<f64> =
-        a.iter().chain(b).map(|point| point.id).filter(|id| (low..=high).contains(id)).collect();
+    let mut steps: Vec<f64> = a
+        .iter()
+        .chain(b)
+        .map(|point| point.id)
+        .filter(|id| (low..=high).contains(id))
+        .collect();
     steps.sort_by(f64::total_cmp);
     let mut sum = 0.0;
     for pair in steps.windows(2) {
         sum += (pair[1] - pair[0]) * gap(pair[1])?;
     }
-    let difference = if high > low { sum / (high - low) } else { gap(low)? };
-    Some(Matched { difference, range: [low, high] })
+    let difference = if high > low {
+        sum / (high - low)
+    } else {
+        gap(low)?
+    };
+    Some(Matched {
+        difference,
+        range: [low, high],
+    })
 }
 
 #[cfg(test)]
@@ -92,7 +109,10 @@ mod tests {
 
     #[test]
     fn arms_that_share_no_range_are_not_compared() {
-        assert_eq!(matched(&points(&[(60.0, 50.0)]), &points(&[(80.0, 50.0)])), None);
+        assert_eq!(
+            matched(&points(&[(60.0, 50.0)]), &points(&[(80.0, 50.0)])),
+            None
+        );
         assert_eq!(matched(&[], &points(&[(80.0, 50.0)])), None);
     }
 }

@@ -1,6 +1,7 @@
 //! Results: one row for each metric of each finished evaluation.
 
 pub mod aggregate;
+pub mod matched;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -60,10 +61,14 @@ pub fn rows(study: &Study, records: &[Option<Arc<Record>>]) -> Vec<ResultRow> {
     let mut rows = Vec::new();
     for (node, record) in study.nodes.iter().zip(records) {
         let Some(record) = record else { continue };
-        let Some(Value::Array(results)) = record.summary.get("results") else { continue };
+        let Some(Value::Array(results)) = record.summary.get("results") else {
+            continue;
+        };
         let step = step_of(study, node);
         for result in results {
-            let Ok(result) = SummaryResult::deserialize(result) else { continue };
+            let Ok(result) = SummaryResult::deserialize(result) else {
+                continue;
+            };
             rows.push(ResultRow {
                 arm: node.arm.clone(),
                 axes: node.axes.clone(),
@@ -89,7 +94,9 @@ fn step_of(study: &Study, node: &Node) -> Option<u64> {
     let references = node.inputs.iter().flat_map(|(_, references)| references);
     let mut models = references.filter(|reference| {
         let outputs = &study.nodes[reference.node.0].outputs;
-        outputs.iter().any(|output| output.name == reference.output && output.artifact == ArtifactType::Model)
+        outputs
+            .iter()
+            .any(|output| output.name == reference.output && output.artifact == ArtifactType::Model)
     });
     step_in(&models.next()?.output)
 }

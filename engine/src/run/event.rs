@@ -23,8 +23,16 @@ pub struct StageResult {
 impl StageResult {
     /// The result that a record holds.
     pub fn of(record: &Record) -> Self {
-        let outputs = record.outputs.iter().map(|(name, output)| (name.clone(), output.digest)).collect();
-        Self { key: record.key, seconds: record.seconds(), outputs }
+        let outputs = record
+            .outputs
+            .iter()
+            .map(|(name, output)| (name.clone(), output.digest))
+            .collect();
+        Self {
+            key: record.key,
+            seconds: record.seconds(),
+            outputs,
+        }
     }
 }
 

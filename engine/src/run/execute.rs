@@ -40,7 +40,11 @@ pub(super) struct Assignment<'a> {
 /// What the thread says while it works.
 pub(super) enum Word {
     Said(Event),
-    Retries { attempts: u32, message: String, delay: Duration },
+    Retries {
+        attempts: u32,
+        message: String,
+        delay: Duration,
+    },
 }
 
 /// How an execution ended.
@@ -74,7 +78,14 @@ pub(super) fn execute(
     let mut attempts = 0;
     loop {
         attempts += 1;
-        let message = match attempt(&assignment, attempts, store, executor, interrupted, &mut tell) {
+        let message = match attempt(
+            &assignment,
+            attempts,
+            store,
+            executor,
+            interrupted,
+            &mut tell,
+        ) {
             Ok(record) => return Outcome::Done(Arc::new(record)),
             Err(Trouble::Interrupted) => return Outcome::Interrupted,
             Err(Trouble::Failed(message)) => message,
@@ -83,7 +94,11 @@ pub(super) fn execute(
             return Outcome::Failed(failure(&assignment, message, attempts));
         }
         let delay = assignment.backoff * 2_u32.saturating_pow(attempts - 1);
-        tell(Word::Retries { attempts, message, delay });
+        tell(Word::Retries {
+            attempts,
+            message,
+            delay,
+        });
         if !sleep(delay, interrupted) {
             return Outcome::Interrupted;
         }
@@ -104,7 +119,10 @@ fn attempt(
     let outputs = workspace.join("outputs");
     let job = write_job(assignment, &workspace)
         .map_err(|error| Trouble::Failed(format!("cannot write the job: {error}")))?;
-    let _ = log_line(&assignment.log, &format!("# {} attempt {attempts} key {key}", node.title()));
+    let _ = log_line(
+        &assignment.log,
+        &format!("# {} attempt {attempts} key {key}", node.title()),
+    );
 
     let started = Instant::now();
     let started_unix = unix_seconds();
@@ -112,13 +130,20 @@ fn attempt(
         job: &job,
         log: &assignment.log,
         threads: assignment.threads,
-        timeout: node.execution.timeout.filter(|seconds| *seconds > 0.0).map(Duration::from_secs_f64),
+        timeout: node
+            .execution
+            .timeout
+            .filter(|seconds| *seconds > 0.0)
+            .map(Duration::from_secs_f64),
         interrupted,
     };
     let end = executor.execute(&task, &mut |event| tell(Word::Said(event)));
     let spent = spent_before(&workspace) + started.elapsed().as_secs_f64();
     let (summary, peak_rss_bytes) = match end {
-        Ok(End::Done { summary, peak_rss_bytes }) => (summary, peak_rss_bytes),
+        Ok(End::Done {
+            summary,
+            peak_rss_bytes,
+        }) => (summary, peak_rss_bytes),
         Ok(End::Failed(message)) => return Err(Trouble::Failed(message)),
         Ok(End::Interrupted) => {
             // Only a figure for people: the next run adds it to its own.
@@ -170,8 +195,15 @@ fn write_job(assignment: &Assignment<'_>, workspace: &Path) -> io::Result<PathBu
 fn params_with_paths(assignment: &Assignment<'_>) -> Value {
     let mut params = assignment.node.params.clone();
     for file in &assignment.node.files {
-        if let Some(Value::String(path)) = params.pointer_mut(&format!("/{}", file.field.replace('.', "/"))) {
-            *path = assignment.study.root.join(&*path).to_string_lossy().into_owned();
+        if let Some(Value::String(path)) =
+            params.pointer_mut(&format!("/{}", file.field.replace('.', "/")))
+        {
+            *path = assignment
+                .study
+                .root
+                .join(&*path)
+                .to_string_lossy()
+                .into_owned();
         }
     }
     params
@@ -179,19 +211,34 @@ fn params_with_paths(assignment: &Assignment<'_>) -> Value {
 
 /// Refuses a result whose files changed while the stage read them: the key would promise what is not so.
 fn check_files(assignment: &Assignment<'_>, store: &Store) -> Result<(), Trouble> {
-    let now = FileDigests::new(store, false).of(assignment.node).map_err(|error| Trouble::Failed(error.to_string()))?;
-    match assignment.files.iter().find(|(field, identity)| now.get(*field) != Some(identity)) {
+    let now = FileDigests::new(store, false)
+        .of(assignment.node)
+        .map_err(|error| Trouble::Failed(error.to_string()))?;
+    match assignment
+        .files
+        .iter()
+        .find(|(field, identity)| now.get(*field) != Some(identity))
+    {
         None => Ok(()),
-        Some((field, _)) => Err(Trouble::Failed(format!("the files of `{field}` changed while the stage ran: run again"))),
+        Some((field, _)) => Err(Trouble::Failed(format!(
+            "the files of `{field}` changed while the stage ran: run again"
+        ))),
     }
 }
 
-fn publish(node: &Node, store: &Store, outputs: &Path) -> Result<BTreeMap<String, OutputRef>, Trouble> {
+fn publish(
+    node: &Node,
+    store: &Store,
+    outputs: &Path,
+) -> Result<BTreeMap<String, OutputRef>, Trouble> {
     let mut published = BTreeMap::new();
     for output in &node.outputs {
         let dir = outputs.join(&output.name);
         if !dir.is_dir() {
-            let message = format!("the stage ended without writing its output `{}`", output.name);
+            let message = format!(
+                "the stage ended without writing its output `{}`",
+                output.name
+            );
             return Err(Trouble::Failed(message));
         }
         published.insert(output.name.clone(), OutputRef::from(&store.publish(&dir)?));
@@ -213,11 +260,17 @@ fn tail(log: &Path) -> Vec<String> {
     let text = fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(TAIL_LINES)..].iter().map(|line| (*line).to_owned()).collect()
+    lines[lines.len().saturating_sub(TAIL_LINES)..]
+        .iter()
+        .map(|line| (*line).to_owned())
+        .collect()
 }
 
 fn log_line(log: &Path, line: &str) -> io::Result<()> {
-    writeln!(OpenOptions::new().create(true).append(true).open(log)?, "{line}")
+    writeln!(
+        OpenOptions::new().create(true).append(true).open(log)?,
+        "{line}"
+    )
 }
 
 fn spent_path(workspace: &Path) -> PathBuf {
@@ -226,11 +279,16 @@ fn spent_path(workspace: &Path) -> PathBuf {
 
 /// Seconds that interrupted attempts spent, whose state this one carries on from.
 fn spent_before(workspace: &Path) -> f64 {
-    fs::read_to_string(spent_path(workspace)).ok().and_then(|text| text.parse().ok()).unwrap_or(0.0)
+    fs::read_to_string(spent_path(workspace))
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0.0)
 }
 
 fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |age| age.as_secs())
 }
 
 /// Sleeps; false if interrupted.

@@ -81,10 +81,17 @@ pub struct LocalExecutor {
 
 impl Executor for LocalExecutor {
     fn execute(&self, task: &Task<'_>, emit: &mut dyn FnMut(Event)) -> io::Result<End> {
-        let mut log = OpenOptions::new().create(true).append(true).open(task.log)?;
+        let mut log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(task.log)?;
         let mut worker = self.spawn(task, &log)?;
         let lines = read_lines(worker.child.stdout.take());
-        let mut ear = Ear { log: &mut log, emit, last: None };
+        let mut ear = Ear {
+            log: &mut log,
+            emit,
+            last: None,
+        };
         let mut watch = Watch::new(task, self.grace);
         let status = loop {
             let heard = lines.recv_timeout(TICK);
@@ -129,7 +136,13 @@ impl LocalExecutor {
             .stderr(Stdio::from(log.try_clone()?));
         process::own_group(&mut command);
         let child = command.spawn().map_err(|error| {
-            io::Error::new(error.kind(), format!("cannot start the worker {}: {error}", self.worker.program.display()))
+            io::Error::new(
+                error.kind(),
+                format!(
+                    "cannot start the worker {}: {error}",
+                    self.worker.program.display()
+                ),
+            )
         })?;
         Ok(Worker { child })
     }
@@ -247,22 +260,35 @@ impl<'a> Watch<'a> {
         if self.interrupted.load(Ordering::Relaxed) {
             return Some(Why::Interrupted);
         }
-        let late = self.timeout.is_some_and(|timeout| self.started.elapsed() >= timeout);
+        let late = self
+            .timeout
+            .is_some_and(|timeout| self.started.elapsed() >= timeout);
         late.then_some(Why::TimedOut)
     }
 
     fn judge(&self, last: Option<Event>, status: ExitStatus) -> End {
         let why = self.stopping.map(|(_, why)| why);
         match last {
-            Some(Event::Done { summary, peak_rss_bytes }) if status.success() => End::Done { summary, peak_rss_bytes },
+            Some(Event::Done {
+                summary,
+                peak_rss_bytes,
+            }) if status.success() => End::Done {
+                summary,
+                peak_rss_bytes,
+            },
             _ if why == Some(Why::TimedOut) => {
                 let seconds = self.timeout.unwrap_or_default().as_secs_f64();
                 End::Failed(format!("it was stopped after its timeout of {seconds} s"))
             }
             _ if why == Some(Why::Interrupted) => End::Interrupted,
             Some(Event::Failed { message }) => End::Failed(message),
-            Some(Event::Interrupted) => End::Failed("its worker was stopped from outside".to_owned()),
-            _ => End::Failed(format!("its worker ended without a result ({})", describe(status))),
+            Some(Event::Interrupted) => {
+                End::Failed("its worker was stopped from outside".to_owned())
+            }
+            _ => End::Failed(format!(
+                "its worker ended without a result ({})",
+                describe(status)
+            )),
         }
     }
 }
@@ -270,7 +296,11 @@ impl<'a> Watch<'a> {
 fn describe(status: ExitStatus) -> String {
     #[cfg(unix)]
     if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
-        let hint = if signal == 9 { ": it may have run out of memory" } else { "" };
+        let hint = if signal == 9 {
+            ": it may have run out of memory"
+        } else {
+            ""
+        };
         return format!("killed by signal {signal}{hint}");
     }
     status.to_string()

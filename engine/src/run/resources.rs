@@ -17,11 +17,22 @@ impl Resources {
     pub(super) fn new(options: &RunOptions, planned_device: &str) -> Self {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let threads = options.threads.unwrap_or_else(cores).max(1);
-        let mut free: Vec<String> = options.devices.iter().rev().filter(|device| *device != "cpu").cloned().collect();
+        let mut free: Vec<String> = options
+            .devices
+            .iter()
+            .rev()
+            .filter(|device| *device != "cpu")
+            .cloned()
+            .collect();
         if free.is_empty() && planned_device != "cpu" {
             free.push(planned_device.to_owned());
         }
-        Self { jobs: options.jobs.unwrap_or(threads).max(1), threads, accelerated: !free.is_empty(), free }
+        Self {
+            jobs: options.jobs.unwrap_or(threads).max(1),
+            threads,
+            accelerated: !free.is_empty(),
+            free,
+        }
     }
 
     /// A device for a stage, or none while all are taken. Kinds that are not numeric need no accelerator.

@@ -9,7 +9,10 @@ use crate::support::{Bench, titles};
 
 fn failure(how: &str) -> (Bench, Failure) {
     let bench = Bench::new();
-    let study = bench.study().stage("bad", "broken", json!({"how": how}), &[]).build();
+    let study = bench
+        .study()
+        .stage("bad", "broken", json!({"how": how}), &[])
+        .build();
     let outcome = bench.run(&study);
     assert_eq!(outcome.failed.len(), 1);
     assert_eq!((outcome.executed, outcome.is_complete()), (0, false));
@@ -21,31 +24,51 @@ fn failure(how: &str) -> (Bench, Failure) {
 fn a_failure_names_its_reason_its_place_and_its_log() {
     let (bench, failure) = failure("fail");
     assert_eq!(failure.message, "as it was told");
-    assert_eq!(failure.place, format!("{}:1:3", bench.dir.path().join("test.yaml").display()));
+    assert_eq!(
+        failure.place,
+        format!("{}:1:3", bench.dir.path().join("test.yaml").display())
+    );
     let log = fs::read_to_string(&failure.log).unwrap();
     assert!(log.contains("about to fail\nas it was told\n"), "{log}");
-    assert_eq!(failure.tail[failure.tail.len() - 2..], ["about to fail", "as it was told"]);
+    assert_eq!(
+        failure.tail[failure.tail.len() - 2..],
+        ["about to fail", "as it was told"]
+    );
     assert!(failure.log.ends_with("logs/bad.log"));
 }
 
 #[test]
 fn a_panic_is_a_failure_with_message_and_place() {
     let (_bench, failure) = failure("panic");
-    assert!(failure.message.starts_with("the stage panicked at "), "{}", failure.message);
+    assert!(
+        failure.message.starts_with("the stage panicked at "),
+        "{}",
+        failure.message
+    );
     assert!(failure.message.contains("kinds.rs:"), "{}", failure.message);
-    assert!(failure.message.ends_with(": index out of luck"), "{}", failure.message);
+    assert!(
+        failure.message.ends_with(": index out of luck"),
+        "{}",
+        failure.message
+    );
 }
 
 #[test]
 fn a_worker_that_dies_without_a_word_is_a_failure() {
     let (_bench, failure) = failure("exit");
-    assert_eq!(failure.message, "its worker ended without a result (exit status: 7)");
+    assert_eq!(
+        failure.message,
+        "its worker ended without a result (exit status: 7)"
+    );
 }
 
 #[test]
 fn a_missing_output_is_a_failure() {
     let (_bench, failure) = failure("no_output");
-    assert_eq!(failure.message, "the stage ended without writing its output `out`");
+    assert_eq!(
+        failure.message,
+        "the stage ended without writing its output `out`"
+    );
 }
 
 #[test]
@@ -55,19 +78,42 @@ fn a_failure_ends_the_run_unless_it_is_told_to_keep_going() {
         .study()
         .stage("bad", "broken", json!({"how": "fail"}), &[])
         .stage("below", "concat", json!({"tag": "below"}), &["bad"])
-        .stage("far_below", "concat", json!({"tag": "far_below"}), &["below"])
+        .stage(
+            "far_below",
+            "concat",
+            json!({"tag": "far_below"}),
+            &["below"],
+        )
         .stage("apart", "concat", json!({"tag": "apart"}), &[])
         .build();
-    let (outcome, events) = bench.run_with(&study, &RunOptions { jobs: Some(1), ..RunOptions::default() });
-    assert_eq!((outcome.executed, outcome.failed.len(), outcome.skipped), (0, 1, 3));
+    let (outcome, events) = bench.run_with(
+        &study,
+        &RunOptions {
+            jobs: Some(1),
+            ..RunOptions::default()
+        },
+    );
+    assert_eq!(
+        (outcome.executed, outcome.failed.len(), outcome.skipped),
+        (0, 1, 3)
+    );
     assert_eq!(bench.runs_of("apart"), 0);
-    let mut skipped = titles(&events, |event| matches!(event, RunEvent::StageSkipped { .. }));
+    let mut skipped = titles(&events, |event| {
+        matches!(event, RunEvent::StageSkipped { .. })
+    });
     skipped.sort_unstable();
     assert_eq!(skipped, ["below", "far_below"]);
 
-    let options = RunOptions { jobs: Some(1), keep_going: true, ..RunOptions::default() };
+    let options = RunOptions {
+        jobs: Some(1),
+        keep_going: true,
+        ..RunOptions::default()
+    };
     let (outcome, _) = bench.run_with(&study, &options);
-    assert_eq!((outcome.executed, outcome.failed.len(), outcome.skipped), (1, 1, 2));
+    assert_eq!(
+        (outcome.executed, outcome.failed.len(), outcome.skipped),
+        (1, 1, 2)
+    );
     assert_eq!((bench.runs_of("apart"), bench.runs_of("below")), (1, 0));
 }
 
@@ -79,7 +125,15 @@ fn stages_that_share_a_failed_key_fail_once() {
         .stage("bad", "broken", json!({"how": "fail"}), &[])
         .stage("same", "broken", json!({"how": "fail"}), &[])
         .build();
-    let outcome = bench.run_with(&study, &RunOptions { keep_going: true, ..RunOptions::default() }).0;
+    let outcome = bench
+        .run_with(
+            &study,
+            &RunOptions {
+                keep_going: true,
+                ..RunOptions::default()
+            },
+        )
+        .0;
     assert_eq!((outcome.failed.len(), outcome.skipped), (1, 1));
 }
 
@@ -90,15 +144,32 @@ fn flaky(failures: u32) -> Value {
 #[test]
 fn retries_run_a_stage_again_with_empty_outputs() {
     let bench = Bench::new();
-    let study =
-        bench.study().stage("flaky", "flaky", flaky(2), &[]).with_execution(|execution| execution.retries = 2).build();
-    let options = RunOptions { backoff: std::time::Duration::from_millis(1), ..RunOptions::default() };
+    let study = bench
+        .study()
+        .stage("flaky", "flaky", flaky(2), &[])
+        .with_execution(|execution| execution.retries = 2)
+        .build();
+    let options = RunOptions {
+        backoff: std::time::Duration::from_millis(1),
+        ..RunOptions::default()
+    };
     let (outcome, events) = bench.run_with(&study, &options);
     assert!(outcome.failed.is_empty(), "{:?}", outcome.failed);
-    assert_eq!(titles(&events, |event| matches!(event, RunEvent::StageRetries { .. })), ["flaky", "flaky"]);
+    assert_eq!(
+        titles(&events, |event| matches!(
+            event,
+            RunEvent::StageRetries { .. }
+        )),
+        ["flaky", "flaky"]
+    );
     let record = outcome.records[0].as_ref().unwrap();
     assert_eq!(record.execution["attempts"], 3);
-    let files = bench.store.artifact(&record.outputs["out"].digest).unwrap().unwrap().files;
+    let files = bench
+        .store
+        .artifact(&record.outputs["out"].digest)
+        .unwrap()
+        .unwrap()
+        .files;
     let names: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
     assert_eq!(names, ["try-3", "value.txt"]);
 }
@@ -106,11 +177,20 @@ fn retries_run_a_stage_again_with_empty_outputs() {
 #[test]
 fn retries_run_out() {
     let bench = Bench::new();
-    let study =
-        bench.study().stage("flaky", "flaky", flaky(9), &[]).with_execution(|execution| execution.retries = 1).build();
-    let options = RunOptions { backoff: std::time::Duration::from_millis(1), ..RunOptions::default() };
+    let study = bench
+        .study()
+        .stage("flaky", "flaky", flaky(9), &[])
+        .with_execution(|execution| execution.retries = 1)
+        .build();
+    let options = RunOptions {
+        backoff: std::time::Duration::from_millis(1),
+        ..RunOptions::default()
+    };
     let outcome = bench.run_with(&study, &options).0;
-    assert_eq!((outcome.failed[0].1.attempts, bench.runs_of("flaky")), (2, 2));
+    assert_eq!(
+        (outcome.failed[0].1.attempts, bench.runs_of("flaky")),
+        (2, 2)
+    );
 }
 
 #[test]
@@ -126,10 +206,16 @@ fn a_failure_is_not_cached() {
 fn a_timeout_stops_a_stage_that_does_not_listen() {
     let bench = Bench::new();
     let params = json!({"tag": "slow", "steps": 1_000_000, "pause_ms": 5, "deaf": true});
-    let study =
-        bench.study().stage("slow", "steps", params, &[]).with_execution(|execution| execution.timeout = Some(0.3)).build();
+    let study = bench
+        .study()
+        .stage("slow", "steps", params, &[])
+        .with_execution(|execution| execution.timeout = Some(0.3))
+        .build();
     let outcome = bench.run(&study);
-    assert_eq!(outcome.failed[0].1.message, "it was stopped after its timeout of 0.3 s");
+    assert_eq!(
+        outcome.failed[0].1.message,
+        "it was stopped after its timeout of 0.3 s"
+    );
 }
 
 #[test]
@@ -137,8 +223,12 @@ fn a_job_of_another_version_is_refused() {
     let bench = Bench::new();
     let study = bench.study().stage("a", "concat", json!({}), &[]).build();
     let newer = dcsft_engine::kind::Registry::default().with::<crate::kinds::NewerConcat>();
-    let plan = dcsft_engine::plan::Plan::new(&study, &newer, &bench.store, Default::default()).unwrap();
+    let plan =
+        dcsft_engine::plan::Plan::new(&study, &newer, &bench.store, Default::default()).unwrap();
     let (outcome, _) = bench.run_plan(&study, &plan, &RunOptions::default());
     let message = &outcome.failed[0].1.message;
-    assert_eq!(message, "the job was planned for version 2 of `concat`, and this binary has version 1: run again");
+    assert_eq!(
+        message,
+        "the job was planned for version 2 of `concat`, and this binary has version 1: run again"
+    );
 }

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use dcsft_engine::context::StageContext;
 use dcsft_engine::kind::{
-    ArtifactType, Cardinality, FileParam, InputDecl, OutputDecl, ParamProblem, Registry, Stage, StageError,
+    ArtifactType, Cardinality, FileParam, InputDecl, OutputDecl, ParamProblem, Registry, Stage,
+    StageError,
 };
 use dcsft_engine::protocol::Progress;
 use schemars::JsonSchema;
@@ -41,16 +42,25 @@ pub(crate) fn registry() -> Registry {
 }
 
 fn trace(tag: &str) -> usize {
-    let Some(dir) = std::env::var_os(TRACE) else { return 0 };
+    let Some(dir) = std::env::var_os(TRACE) else {
+        return 0;
+    };
     let path = Path::new(&dir).join(tag);
-    let mut file = OpenOptions::new().create(true).append(true).open(&path).unwrap();
+    let mut file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&path)
+        .unwrap();
     file.write_all(b"ran\n").unwrap();
     fs::read_to_string(path).unwrap().lines().count()
 }
 
 fn read_parts(ctx: &StageContext) -> Result<Vec<String>, StageError> {
     let read = |dir: &Path| fs::read_to_string(dir.join("value.txt")).map_err(StageError::io(dir));
-    ctx.inputs("parts").iter().map(|input| read(&input.dir)).collect()
+    ctx.inputs("parts")
+        .iter()
+        .map(|input| read(&input.dir))
+        .collect()
 }
 
 fn write(ctx: &StageContext, text: &str) -> Result<(), StageError> {
@@ -75,7 +85,11 @@ pub(crate) struct ConcatParams {
 
 impl Default for ConcatParams {
     fn default() -> Self {
-        Self { tag: "concat".into(), text: String::new(), keep: 1000 }
+        Self {
+            tag: "concat".into(),
+            text: String::new(),
+            keep: 1000,
+        }
     }
 }
 
@@ -131,7 +145,10 @@ impl Stage for Steps {
     fn run(params: StepsParams, ctx: &mut StageContext) -> Result<(), StageError> {
         trace(&params.tag);
         let path = ctx.state().join("done.txt");
-        let mut done: u64 = fs::read_to_string(&path).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+        let mut done: u64 = fs::read_to_string(&path)
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(0);
         ctx.log(format!("from step {done}"));
         while done < params.steps {
             if ctx.interrupted() && !params.deaf {
@@ -140,8 +157,15 @@ impl Stage for Steps {
             std::thread::sleep(Duration::from_millis(params.pause_ms));
             done += 1;
             let fresh = path.with_extension("new");
-            fs::write(&fresh, done.to_string()).and_then(|()| fs::rename(&fresh, &path)).map_err(StageError::io(&path))?;
-            ctx.progress(Progress { done, total: params.steps, unit: "step".into(), ..Progress::default() });
+            fs::write(&fresh, done.to_string())
+                .and_then(|()| fs::rename(&fresh, &path))
+                .map_err(StageError::io(&path))?;
+            ctx.progress(Progress {
+                done,
+                total: params.steps,
+                unit: "step".into(),
+                ..Progress::default()
+            });
         }
         let inputs = read_parts(ctx)?.concat();
         write(ctx, &format!("{inputs}{} counted to {done};", params.tag))
@@ -209,8 +233,16 @@ impl Stage for Flaky {
 
     fn run(params: FlakyParams, ctx: &mut StageContext) -> Result<(), StageError> {
         // What a failed try has written must not be in the result.
-        fs::write(ctx.output("out")?.join(format!("try-{}", trace(&params.tag))), "").unwrap();
-        if fs::read_to_string(PathBuf::from(std::env::var_os(TRACE).unwrap()).join(&params.tag)).unwrap().lines().count()
+        fs::write(
+            ctx.output("out")?
+                .join(format!("try-{}", trace(&params.tag))),
+            "",
+        )
+        .unwrap();
+        if fs::read_to_string(PathBuf::from(std::env::var_os(TRACE).unwrap()).join(&params.tag))
+            .unwrap()
+            .lines()
+            .count()
             <= params.failures
         {
             return Err(StageError::failed("not yet"));
@@ -282,7 +314,11 @@ impl Stage for Labels {
 
     fn run(_: Nothing, ctx: &mut StageContext) -> Result<(), StageError> {
         trace("labels");
-        let labels: Vec<_> = ctx.inputs("parts").iter().map(|input| &input.label).collect();
+        let labels: Vec<_> = ctx
+            .inputs("parts")
+            .iter()
+            .map(|input| &input.label)
+            .collect();
         let text = serde_json::to_string(&labels).unwrap();
         write(ctx, &text)
     }
@@ -320,14 +356,19 @@ impl Stage for ReadFile {
 
     fn files(params: &ReadFileParams, root: &Path) -> Result<Vec<FileParam>, ParamProblem> {
         let files = vec![(String::new(), root.join(&params.path))];
-        Ok(vec![FileParam { field: "path".into(), files, required: params.required }])
+        Ok(vec![FileParam {
+            field: "path".into(),
+            files,
+            required: params.required,
+        }])
     }
 
     fn run(params: ReadFileParams, ctx: &mut StageContext) -> Result<(), StageError> {
         trace("read_file");
         let text = fs::read_to_string(&params.path).unwrap_or_else(|_| "absent".into());
         if params.scribble {
-            fs::write(&params.path, format!("{text} and more")).map_err(StageError::io(&params.path))?;
+            fs::write(&params.path, format!("{text} and more"))
+                .map_err(StageError::io(&params.path))?;
         }
         write(ctx, &text)
     }
@@ -356,7 +397,11 @@ impl Stage for Score {
 
     fn run(params: ScoreParams, ctx: &mut StageContext) -> Result<(), StageError> {
         let value = params.value;
-        fs::write(ctx.output("evaluation")?.join("value.txt"), value.to_string()).unwrap();
+        fs::write(
+            ctx.output("evaluation")?.join("value.txt"),
+            value.to_string(),
+        )
+        .unwrap();
         ctx.summarise(json!({"results": [
             {"set": "id", "split": "id", "metric": "accuracy", "value": value, "n": 10, "ci": [value - 0.1, value + 0.1]}
         ]}));

@@ -28,8 +28,20 @@ pub(crate) fn be_runner() -> ! {
     let (study, registry) = (diamond(dir), kinds::registry());
     let plan = Plan::new(&study, &registry, &store, PlanOptions::default()).unwrap();
     let executor = support::executor(&dir.join("trace"));
-    let options = RunOptions { jobs: Some(2), ..RunOptions::default() };
-    let outcome = run::run(&study, &registry, &plan, &store, &options, &executor, &mut |_: &RunEvent| {}).unwrap();
+    let options = RunOptions {
+        jobs: Some(2),
+        ..RunOptions::default()
+    };
+    let outcome = run::run(
+        &study,
+        &registry,
+        &plan,
+        &store,
+        &options,
+        &executor,
+        &mut |_: &RunEvent| {},
+    )
+    .unwrap();
     assert!(outcome.is_complete(), "{:?}", outcome.failed);
     std::process::exit(0);
 }
@@ -57,17 +69,32 @@ fn diamond(root: &Path) -> Study {
 }
 
 fn digests(outcome: &RunOutcome) -> Vec<Digest> {
-    outcome.records.iter().map(|record| record.as_ref().unwrap().outputs["out"].digest).collect()
+    outcome
+        .records
+        .iter()
+        .map(|record| record.as_ref().unwrap().outputs["out"].digest)
+        .collect()
 }
 
 fn slow(bench: &Bench, deaf: bool) -> Study {
-    bench.study().stage("slow", "steps", json!({"tag": "slow", "steps": 40, "pause_ms": 10, "deaf": deaf}), &[]).build()
+    bench
+        .study()
+        .stage(
+            "slow",
+            "steps",
+            json!({"tag": "slow", "steps": 40, "pause_ms": 10, "deaf": deaf}),
+            &[],
+        )
+        .build()
 }
 
 /// Runs, and interrupts once the stage has made five steps.
 fn interrupted_run(bench: &Bench, study: &Study) -> (RunOutcome, Vec<RunEvent>) {
     let interrupted = Arc::new(AtomicBool::new(false));
-    let options = RunOptions { interrupted: Arc::clone(&interrupted), ..RunOptions::default() };
+    let options = RunOptions {
+        interrupted: Arc::clone(&interrupted),
+        ..RunOptions::default()
+    };
     let plan = bench.plan(study);
     let mut events = Vec::new();
     let mut reporter = |event: &RunEvent| {
@@ -76,8 +103,16 @@ fn interrupted_run(bench: &Bench, study: &Study) -> (RunOutcome, Vec<RunEvent>) 
         }
         events.push(event.clone());
     };
-    let outcome =
-        run::run(study, &bench.registry, &plan, &bench.store, &options, &bench.executor(), &mut reporter).unwrap();
+    let outcome = run::run(
+        study,
+        &bench.registry,
+        &plan,
+        &bench.store,
+        &options,
+        &bench.executor(),
+        &mut reporter,
+    )
+    .unwrap();
     (outcome, events)
 }
 
@@ -96,7 +131,13 @@ fn an_interrupted_run_ends_cleanly_and_the_next_one_resumes() {
     let (outcome, events) = interrupted_run(&bench, &study);
     assert!(outcome.interrupted && !outcome.is_complete());
     assert!(outcome.failed.is_empty(), "{:?}", outcome.failed);
-    assert_eq!(titles(&events, |event| matches!(event, RunEvent::StageInterrupted { .. })), ["slow"]);
+    assert_eq!(
+        titles(&events, |event| matches!(
+            event,
+            RunEvent::StageInterrupted { .. }
+        )),
+        ["slow"]
+    );
 
     let (outcome, events) = bench.run_with(&study, &RunOptions::default());
     assert!(first_step(&events) >= 5);
@@ -110,7 +151,12 @@ fn a_stage_that_does_not_listen_is_killed_and_still_resumes() {
     let bench = Bench::new();
     let study = bench
         .study()
-        .stage("slow", "steps", json!({"tag": "slow", "steps": 400, "pause_ms": 5, "deaf": true}), &[])
+        .stage(
+            "slow",
+            "steps",
+            json!({"tag": "slow", "steps": 400, "pause_ms": 5, "deaf": true}),
+            &[],
+        )
         .build();
     let (outcome, _) = interrupted_run(&bench, &study);
     assert!(outcome.interrupted && outcome.failed.is_empty());
@@ -123,7 +169,10 @@ fn a_stage_that_does_not_listen_is_killed_and_still_resumes() {
 fn nothing_starts_after_an_interrupt() {
     let bench = Bench::new();
     let study = diamond(bench.dir.path());
-    let options = RunOptions { interrupted: Arc::new(AtomicBool::new(true)), ..RunOptions::default() };
+    let options = RunOptions {
+        interrupted: Arc::new(AtomicBool::new(true)),
+        ..RunOptions::default()
+    };
     let (outcome, _) = bench.run_with(&study, &options);
     assert!(outcome.interrupted);
     assert_eq!(outcome.executed, 0);
@@ -133,7 +182,11 @@ fn nothing_starts_after_an_interrupt() {
 #[test]
 fn two_runs_at_once_compute_everything_once() {
     let bench = Bench::new();
-    let runners = [start_runner(&bench), start_runner(&bench), start_runner(&bench)];
+    let runners = [
+        start_runner(&bench),
+        start_runner(&bench),
+        start_runner(&bench),
+    ];
     for mut runner in runners {
         assert!(runner.wait().unwrap().success());
     }
@@ -148,7 +201,10 @@ fn ten_kills_at_random_moments_change_no_byte() {
     let expected = digests(&undisturbed.run(&diamond(undisturbed.dir.path())));
 
     let bench = Bench::new();
-    let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().subsec_nanos();
+    let seed = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .subsec_nanos();
     for kill in 0..10_u32 {
         let mut runner = start_runner(&bench);
         let pause = 5 + (seed.wrapping_mul(2_654_435_761).wrapping_add(kill * 7919)) % 120;
@@ -174,7 +230,8 @@ fn a_worker_ends_when_its_run_is_killed() {
     // The worker holds this lock for as long as it lives.
     let lock = File::open(bench.store.workspace(&key).unwrap().join("worker.lock")).unwrap();
     lock.lock().unwrap();
-    let done = fs::read_to_string(bench.store.workspace(&key).unwrap().join("state/done.txt")).unwrap_or_default();
+    let done = fs::read_to_string(bench.store.workspace(&key).unwrap().join("state/done.txt"))
+        .unwrap_or_default();
     assert_ne!(done, "20");
 }
 
@@ -189,12 +246,21 @@ fn a_damaged_input_is_computed_again() {
             .build()
     };
     let first = bench.run(&study("two"));
-    let file = bench.store.artifact_files(&support::digest(&study("two"), &first, "a")).join("value.txt");
+    let file = bench
+        .store
+        .artifact_files(&support::digest(&study("two"), &first, "a"))
+        .join("value.txt");
     damage(&file);
 
     let changed = study("three");
     let (outcome, events) = bench.run_with(&changed, &RunOptions::default());
-    assert_eq!(titles(&events, |event| matches!(event, RunEvent::StageReopened { .. })), ["a"]);
+    assert_eq!(
+        titles(&events, |event| matches!(
+            event,
+            RunEvent::StageReopened { .. }
+        )),
+        ["a"]
+    );
     assert_eq!((outcome.executed, outcome.cached), (2, 0));
     assert_eq!(bench.text(&changed, &outcome, "b"), "one,three");
     assert_eq!(bench.runs_of("a"), 2);
@@ -203,11 +269,22 @@ fn a_damaged_input_is_computed_again() {
 #[test]
 fn a_paranoid_plan_finds_damage_that_a_plain_one_trusts() {
     let bench = Bench::new();
-    let study = bench.study().stage("a", "concat", json!({"text": "one"}), &[]).build();
+    let study = bench
+        .study()
+        .stage("a", "concat", json!({"text": "one"}), &[])
+        .build();
     let first = bench.run(&study);
-    damage(&bench.store.artifact_files(&support::digest(&study, &first, "a")).join("value.txt"));
+    damage(
+        &bench
+            .store
+            .artifact_files(&support::digest(&study, &first, "a"))
+            .join("value.txt"),
+    );
     assert!(bench.plan(&study).is_complete());
-    let options = PlanOptions { paranoid: true, ..PlanOptions::default() };
+    let options = PlanOptions {
+        paranoid: true,
+        ..PlanOptions::default()
+    };
     let plan = Plan::new(&study, &bench.registry, &bench.store, options).unwrap();
     let (outcome, _) = bench.run_plan(&study, &plan, &RunOptions::default());
     assert_eq!(outcome.executed, 1);
@@ -217,12 +294,20 @@ fn a_paranoid_plan_finds_damage_that_a_plain_one_trusts() {
 #[test]
 fn a_removed_artifact_is_computed_again() {
     let bench = Bench::new();
-    let study = bench.study().stage("a", "concat", json!({"text": "one"}), &[]).build();
+    let study = bench
+        .study()
+        .stage("a", "concat", json!({"text": "one"}), &[])
+        .build();
     let first = bench.run(&study);
-    let files = bench.store.artifact_files(&support::digest(&study, &first, "a"));
+    let files = bench
+        .store
+        .artifact_files(&support::digest(&study, &first, "a"));
     fs::remove_dir_all(files.parent().unwrap()).unwrap();
     let outcome = bench.run(&study);
-    assert_eq!((outcome.executed, bench.text(&study, &outcome, "a").as_str()), (1, "one"));
+    assert_eq!(
+        (outcome.executed, bench.text(&study, &outcome, "a").as_str()),
+        (1, "one")
+    );
 }
 
 /// Changes a byte and keeps the size.
@@ -230,7 +315,10 @@ fn damage(path: &Path) {
     let mut bytes = fs::read(path).unwrap();
     bytes[0] ^= 1;
     let mut permissions = fs::metadata(path).unwrap().permissions();
-    #[expect(clippy::permissions_set_readonly_false, reason = "a file of a temporary folder")]
+    #[expect(
+        clippy::permissions_set_readonly_false,
+        reason = "a file of a temporary folder"
+    )]
     permissions.set_readonly(false);
     fs::set_permissions(path, permissions).unwrap();
     File::create(path).unwrap().write_all(&bytes).unwrap();

@@ -21,8 +21,17 @@ use crate::kinds;
 ///
 /// `--quiet` keeps the test harness from printing before the entry does.
 pub(crate) fn this_binary(entry: &str) -> (PathBuf, Vec<String>) {
-    let args = ["--exact", "--nocapture", "--quiet", "--test-threads=1", entry];
-    (std::env::current_exe().unwrap(), args.map(str::to_owned).to_vec())
+    let args = [
+        "--exact",
+        "--nocapture",
+        "--quiet",
+        "--test-threads=1",
+        entry,
+    ];
+    (
+        std::env::current_exe().unwrap(),
+        args.map(str::to_owned).to_vec(),
+    )
 }
 
 /// What a test that is the entry of another process does first: its last argument, if `marker` says it is one.
@@ -55,7 +64,11 @@ impl Bench {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("trace")).unwrap();
         let store = Store::open(&dir.path().join("cache")).unwrap();
-        Self { dir, store, registry: kinds::registry() }
+        Self {
+            dir,
+            store,
+            registry: kinds::registry(),
+        }
     }
 
     pub(crate) fn trace_dir(&self) -> PathBuf {
@@ -84,15 +97,32 @@ impl Bench {
         self.run_with(study, &RunOptions::default()).0
     }
 
-    pub(crate) fn run_with(&self, study: &Study, options: &RunOptions) -> (RunOutcome, Vec<RunEvent>) {
+    pub(crate) fn run_with(
+        &self,
+        study: &Study,
+        options: &RunOptions,
+    ) -> (RunOutcome, Vec<RunEvent>) {
         self.run_plan(study, &self.plan(study), options)
     }
 
-    pub(crate) fn run_plan(&self, study: &Study, plan: &Plan, options: &RunOptions) -> (RunOutcome, Vec<RunEvent>) {
+    pub(crate) fn run_plan(
+        &self,
+        study: &Study,
+        plan: &Plan,
+        options: &RunOptions,
+    ) -> (RunOutcome, Vec<RunEvent>) {
         let mut events = Vec::new();
         let mut keep = |event: &RunEvent| events.push(event.clone());
-        let outcome =
-            run::run(study, &self.registry, plan, &self.store, options, &self.executor(), &mut keep).unwrap();
+        let outcome = run::run(
+            study,
+            &self.registry,
+            plan,
+            &self.store,
+            options,
+            &self.executor(),
+            &mut keep,
+        )
+        .unwrap();
         (outcome, events)
     }
 
@@ -104,25 +134,41 @@ impl Bench {
 }
 
 /// The stages of the events that are `wanted`, in order.
-pub(crate) fn titles<'e>(events: &'e [RunEvent], wanted: impl Fn(&RunEvent) -> bool) -> Vec<&'e str> {
-    events.iter().filter(|event| wanted(event)).filter_map(RunEvent::stage).collect()
+pub(crate) fn titles(events: &[RunEvent], wanted: impl Fn(&RunEvent) -> bool) -> Vec<&str> {
+    events
+        .iter()
+        .filter(|event| wanted(event))
+        .filter_map(RunEvent::stage)
+        .collect()
 }
 
 pub(crate) fn executor(trace: &Path) -> LocalExecutor {
     let (program, args) = this_binary("worker_entry");
-    let env = vec![(WORKER.into(), "1".into()), (kinds::TRACE.into(), trace.to_str().unwrap().into())];
-    LocalExecutor { worker: WorkerCommand { program, args, env }, grace: Duration::from_millis(500) }
+    let env = vec![
+        (WORKER.into(), "1".into()),
+        (kinds::TRACE.into(), trace.to_str().unwrap().into()),
+    ];
+    LocalExecutor {
+        worker: WorkerCommand { program, args, env },
+        grace: Duration::from_millis(500),
+    }
 }
 
 /// The digest of a stage's default output.
 pub(crate) fn digest(study: &Study, outcome: &RunOutcome, title: &str) -> Digest {
     let node = node(study, title);
-    let record = outcome.records[node.id.0].as_ref().unwrap_or_else(|| panic!("{title} has no result"));
+    let record = outcome.records[node.id.0]
+        .as_ref()
+        .unwrap_or_else(|| panic!("{title} has no result"));
     record.outputs[&node.outputs[0].name].digest
 }
 
 pub(crate) fn node<'a>(study: &'a Study, title: &str) -> &'a Node {
-    study.nodes.iter().find(|node| node.title() == title).unwrap_or_else(|| panic!("no stage {title}"))
+    study
+        .nodes
+        .iter()
+        .find(|node| node.title() == title)
+        .unwrap_or_else(|| panic!("no stage {title}"))
 }
 
 /// Builds a study stage by stage, parents first.
@@ -142,7 +188,10 @@ impl Builder {
             nodes: Vec::new(),
             cells: 0,
         };
-        Self { registry: kinds::registry(), study }
+        Self {
+            registry: kinds::registry(),
+            study,
+        }
     }
 
     /// A stage called `name` that reads the default outputs of the stages `parts`.
@@ -151,11 +200,26 @@ impl Builder {
     }
 
     /// As [`Builder::stage`], with axes.
-    pub(crate) fn cell(mut self, name: &str, kind: &str, axes: &[(&str, Value)], params: Value, parts: &[&str]) -> Self {
-        let resolved = self.registry.get(kind).unwrap().resolve(&params, &self.study.root).unwrap();
+    pub(crate) fn cell(
+        mut self,
+        name: &str,
+        kind: &str,
+        axes: &[(&str, Value)],
+        params: Value,
+        parts: &[&str],
+    ) -> Self {
+        let resolved = self
+            .registry
+            .get(kind)
+            .unwrap()
+            .resolve(&params, &self.study.root)
+            .unwrap();
         let reference = |title: &&str| {
             let parent = node(&self.study, title);
-            Reference { node: parent.id, output: parent.outputs[0].name.clone() }
+            Reference {
+                node: parent.id,
+                output: parent.outputs[0].name.clone(),
+            }
         };
         let inputs = vec![("parts".to_owned(), parts.iter().map(reference).collect())];
         let id = NodeId(self.study.nodes.len());
@@ -164,15 +228,30 @@ impl Builder {
             id,
             stage: name.into(),
             kind: kind.into(),
-            axes: axes.iter().map(|(axis, value)| ((*axis).to_owned(), value.clone())).collect(),
+            axes: axes
+                .iter()
+                .map(|(axis, value)| ((*axis).to_owned(), value.clone()))
+                .collect(),
             arm: name.into(),
             params: resolved.value,
             inputs,
             outputs: resolved.outputs,
             files: resolved.files,
             execution: Execution::default(),
-            place: Place { source: 0, line, column: 3 },
-            places: BTreeMap::from([("text".to_owned(), Place { source: 0, line, column: 20 })]).into(),
+            place: Place {
+                source: 0,
+                line,
+                column: 3,
+            },
+            places: BTreeMap::from([(
+                "text".to_owned(),
+                Place {
+                    source: 0,
+                    line,
+                    column: 20,
+                },
+            )])
+            .into(),
         });
         self.study.cells += 1;
         self

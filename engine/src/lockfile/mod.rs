@@ -1,0 +1,196 @@
+//! Lock files: what a study came to, as stable text, to compare a later run with.
+//!
+//! The first line says what it is; then comes one JSON object per stage, sorted by title, so that `diff` shows
+//! which stages differ. A lock holds keys, output digests and metrics: no time, no path, no host.
+
+mod check;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use dcsft_cache::{Digest, Record};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub use check::{Difference, Divergence};
+
+use crate::study::Study;
+
+/// Version of the text.
+pub const FORMAT: u32 = 1;
+
+/// A lock file's content.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lock {
+    /// `name:` of the spec.
+    pub spec: String,
+    /// Stages by title.
+    pub stages: BTreeMap<String, LockedStage>,
+}
+
+/// What one stage came to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LockedStage {
+    /// Its key.
+    pub key: Digest,
+    /// Content digests of its outputs.
+    pub outputs: BTreeMap<String, Digest>,
+    /// The numbers, words and flags of its summary, by dotted path; results as `set/metric`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metrics: BTreeMap<String, Value>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Head {
+    dcsft_lock: u32,
+    spec: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Line {
+    stage: String,
+    #[serde(flatten)]
+    locked: LockedStage,
+}
+
+/// A text that is not a lock file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LockError {
+    /// A line cannot be read.
+    #[error("line {line} of the lock file: {message}; write it anew with `dcsft lock`")]
+    Line {
+        /// 1-based.
+        line: usize,
+        /// What is wrong.
+        message: String,
+    },
+    /// Some stages have no result, so there is nothing to lock.
+    #[error("these stages have no result yet: {}; run the spec first", .0.join(", "))]
+    Incomplete(Vec<String>),
+}
+
+impl Lock {
+    /// What a finished run came to.
+    ///
+    /// # Errors
+    /// [`LockError::Incomplete`] if a stage has no result.
+    pub fn of(study: &Study, records: &[Option<Arc<Record>>]) -> Result<Self, LockError> {
+        let mut stages = BTreeMap::new();
+        let mut missing = Vec::new();
+        for (node, record) in study.nodes.iter().zip(records) {
+            match record {
+                Some(record) => drop(stages.insert(node.title(), LockedStage::of(record))),
+                None => missing.push(node.title()),
+            }
+        }
+        if missing.is_empty() {
+            Ok(Self {
+                spec: study.name.clone(),
+                stages,
+            })
+        } else {
+            Err(LockError::Incomplete(missing))
+        }
+    }
+
+    /// The text of the lock file.
+    pub fn to_text(&self) -> String {
+        let head = serde_json::json!(Head {
+            dcsft_lock: FORMAT,
+            spec: self.spec.clone()
+        });
+        let mut text = format!("{head}\n");
+        for (stage, locked) in &self.stages {
+            let line = serde_json::json!(Line {
+                stage: stage.clone(),
+                locked: locked.clone()
+            });
+            text.push_str(&format!("{line}\n"));
+        }
+        text
+    }
+
+    /// Reads the text of a lock file.
+    ///
+    /// # Errors
+    /// [`LockError::Line`].
+    pub fn parse(text: &str) -> Result<Self, LockError> {
+        let bad = |line: usize, message: String| LockError::Line {
+            line: line + 1,
+            message,
+        };
+        let mut lines = text
+            .lines()
+            .enumerate()
+            .filter(|(_, line)| !line.trim().is_empty());
+        let (_, head) = lines
+            .next()
+            .ok_or_else(|| bad(0, "it is empty".to_owned()))?;
+        let head: Head =
+            serde_json::from_str(head).map_err(|_| bad(0, "this is not a lock file".to_owned()))?;
+        if head.dcsft_lock != FORMAT {
+            return Err(bad(
+                0,
+                format!(
+                    "it has format {}, and this version reads format {FORMAT}",
+                    head.dcsft_lock
+                ),
+            ));
+        }
+        let mut stages = BTreeMap::new();
+        for (number, line) in lines {
+            let Line { stage, locked } =
+                serde_json::from_str(line).map_err(|error| bad(number, error.to_string()))?;
+            if stages.insert(stage.clone(), locked).is_some() {
+                return Err(bad(number, format!("`{stage}` is there twice")));
+            }
+        }
+        Ok(Self {
+            spec: head.spec,
+            stages,
+        })
+    }
+}
+
+impl LockedStage {
+    fn of(record: &Record) -> Self {
+        let outputs = record
+            .outputs
+            .iter()
+            .map(|(name, output)| (name.clone(), output.digest))
+            .collect();
+        let mut metrics = BTreeMap::new();
+        flatten("", &record.summary, &mut metrics);
+        Self {
+            key: record.key,
+            outputs,
+            metrics,
+        }
+    }
+}
+
+/// The scalars of a summary by dotted path. Lists are left out, but for `results`.
+fn flatten(path: &str, value: &Value, metrics: &mut BTreeMap<String, Value>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let path = if path.is_empty() {
+                    name.clone()
+                } else {
+                    format!("{path}.{name}")
+                };
+                flatten(&path, value, metrics);
+            }
+        }
+        Value::Array(items) if path == "results" => {
+            for item in items {
+                let text = |name| item.get(name).and_then(Value::as_str).unwrap_or("?");
+                let name = format!("{}/{}", text("set"), text("metric"));
+                metrics.insert(name, item.get("value").cloned().unwrap_or(Value::Null));
+            }
+        }
+        Value::Array(_) | Value::Null => {}
+        scalar => drop(metrics.insert(path.to_owned(), scalar.clone())),
+    }
+}
