@@ -40,7 +40,7 @@ fn examples(model: &MicroVlm) -> Vec<Example> {
 }
 
 fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.inner().into_data().to_vec().unwrap()
+    tensor.inner().into_data().try_to_vec().unwrap()
 }
 
 fn logits(model: &MicroVlm, batch: &[Example]) -> Vec<f32> {

@@ -6,7 +6,7 @@ use dcsft_vlm::ops::{self, Activation, Adapter, Dropout, Span, Spans, composed};
 use dcsft_vlm::rng::StreamKey;
 
 fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.inner().into_data().to_vec().unwrap()
+    tensor.inner().into_data().try_to_vec().unwrap()
 }
 
 fn random(name: &str, shape: [usize; 2]) -> Tensor<2> {

@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 
+use super::{Decoder, Step};
 use crate::kernels::{self, Left, add_product};
 use crate::micro::{Block, Linear, MicroVlm, Norm};
 use crate::model::VisionLanguageModel;
-use crate::ops::{NORM_EPSILON, Span};
+use crate::ops::{NORM_EPSILON, Span, Spans};
 use crate::params::ParamId;
 use crate::weights::Matrix;
 
@@ -13,7 +14,6 @@ use crate::weights::Matrix;
 pub(super) struct HostModel {
     patches: usize,
     positions_count: usize,
-    vocab: usize,
     patch: HostLinear,
     vision_positions: Vec<f32>,
     vision_blocks: Vec<HostBlock>,
@@ -51,7 +51,7 @@ struct HostBlock {
 }
 
 /// Keys and values of the prompts of a group, images included.
-pub(super) struct PrefixCache {
+struct PrefixCache {
     /// `[layer][prompt]`.
     layers: Vec<Vec<PrefixLayer>>,
 }
@@ -66,43 +66,47 @@ struct PrefixLayer {
 }
 
 /// Keys and values of the answers of a group, as far as they are written.
-pub(super) struct Cache {
+struct Cache {
     /// Positions there is room for in each answer.
     room: usize,
     /// `[layer]`, each `[slots, room, keys and values of the width]`.
     layers: Vec<Vec<f32>>,
 }
 
-/// What encoding images and prompts gives.
-pub(super) struct Prefix {
-    pub(super) cache: PrefixCache,
-    /// Logits of each prompt's first answer token: `[prompts, vocab]`.
-    pub(super) logits: Vec<f32>,
-    /// Positions that each prompt takes, its image included.
-    pub(super) lengths: Vec<usize>,
+/// Decodes one group of prompts.
+pub(super) struct HostDecoder<'a> {
+    model: &'a HostModel,
+    prefix: PrefixCache,
+    cache: Cache,
 }
 
-/// One answer's next step.
-pub(super) struct Step {
-    /// Prompt in the group.
-    pub(super) prompt: usize,
-    /// The answer's place in the cache.
-    pub(super) slot: usize,
-    /// The token that was written last.
-    pub(super) token: u32,
-    /// That token's position in the sequence, image tokens included.
-    pub(super) position: usize,
+impl<'a> HostDecoder<'a> {
+    pub(super) fn new(model: &'a HostModel) -> Self {
+        Self { model, prefix: PrefixCache { layers: Vec::new() }, cache: Cache { room: 0, layers: Vec::new() } }
+    }
+}
+
+impl Decoder for HostDecoder<'_> {
+    fn start(&mut self, patches: Vec<f32>, prompts: &[Vec<u32>], slots: usize) -> Vec<f32> {
+        self.cache = Cache::new(self.model, slots);
+        let (prefix, logits) = self.model.prefill(&patches, prompts);
+        self.prefix = prefix;
+        logits
+    }
+
+    fn step(&mut self, steps: &[Step]) -> Vec<f32> {
+        self.model.step(&self.prefix, &mut self.cache, steps)
+    }
 }
 
 impl HostModel {
-    pub(super) fn new(model: &MicroVlm) -> Self {
-        let merged = model.frozen();
+    /// Copies a model whose adapters are merged.
+    pub(super) fn new(merged: &MicroVlm) -> Self {
         let (config, modules) = (merged.config(), merged.modules());
-        let reader = Reader(&merged);
+        let reader = Reader(merged);
         Self {
             patches: config.patches(),
             positions_count: config.positions(),
-            vocab: merged.tokenizer().vocab_size(),
             patch: reader.linear(&modules.patch),
             vision_positions: reader.values(modules.vision_positions),
             vision_blocks: modules.vision_blocks.iter().map(|block| reader.block(block)).collect(),
@@ -119,27 +123,11 @@ impl HostModel {
         }
     }
 
-    /// Rows of the output head.
-    pub(super) fn vocab(&self) -> usize {
-        self.vocab
-    }
-
-    /// Positions that a sequence can have.
-    pub(super) fn positions(&self) -> usize {
-        self.positions_count
-    }
-
-    /// One row of logits.
-    pub(super) fn logits_row<'a>(&self, logits: &'a [f32], row: usize) -> &'a [f32] {
-        &logits[row * self.vocab..(row + 1) * self.vocab]
-    }
-
-    /// Encodes images and prompts; `patches` holds one image per prompt.
-    pub(super) fn prefill(&self, patches: &[f32], prompts: &[Vec<u32>]) -> Prefix {
+    /// Keys and values of the prompts, and the logits of their first answer tokens.
+    fn prefill(&self, patches: &[f32], prompts: &[Vec<u32>]) -> (PrefixCache, Vec<f32>) {
         let image = self.encode(patches, prompts.len());
         let width = self.width;
-        let lengths: Vec<usize> = prompts.iter().map(|tokens| self.patches + tokens.len()).collect();
-        let mut x = Vec::with_capacity(lengths.iter().sum::<usize>() * width);
+        let mut x = Vec::new();
         let mut rows = Vec::with_capacity(prompts.len());
         for (image, tokens) in image.chunks_exact(self.patches * width).zip(prompts) {
             let start = x.len() / width;
@@ -169,7 +157,7 @@ impl HostModel {
             let mixed = attend_all(&qkv, width, self.heads, &spans);
             block.finish(&mut x, &mixed);
         }
-        Prefix { cache, logits: self.head.apply(&self.norm.apply(&x)), lengths }
+        (cache, self.head.apply(&self.norm.apply(&x)))
     }
 
     /// Projected image tokens: `[prompts * patches, width]`.
@@ -179,7 +167,7 @@ impl HostModel {
         for image in x.chunks_exact_mut(self.patches * width) {
             add(image, &self.vision_positions);
         }
-        let spans: Vec<Span> = crate::ops::Spans::full(count, self.patches).iter().cloned().collect();
+        let spans: Vec<Span> = Spans::full(count, self.patches).iter().cloned().collect();
         for block in &self.vision_blocks {
             let qkv = block.qkv.apply(&block.norm1.apply(&x));
             let mixed = attend_all(&qkv, width, self.vision_heads, &spans);
@@ -202,9 +190,8 @@ impl HostModel {
         PrefixLayer { rows: rows.len(), keys, values }
     }
 
-    /// Feeds the last written tokens in and gives the logits of the next: `[steps, vocab]`. Steps of one prompt
-    /// follow each other.
-    pub(super) fn step(&self, prefix: &PrefixCache, cache: &mut Cache, steps: &[Step]) -> Vec<f32> {
+    /// As [`Decoder::step`].
+    fn step(&self, prefix: &PrefixCache, cache: &mut Cache, steps: &[Step]) -> Vec<f32> {
         let width = self.width;
         let mut x = Vec::with_capacity(steps.len() * width);
         for step in steps {
@@ -281,7 +268,7 @@ impl HostModel {
 
 impl Cache {
     /// Room for `slots` answers.
-    pub(super) fn new(model: &HostModel, slots: usize) -> Self {
+    fn new(model: &HostModel, slots: usize) -> Self {
         let room = model.positions_count - model.patches;
         let size = slots * room * 2 * model.width;
         Self { room, layers: model.blocks.iter().map(|_| vec![0.0; size]).collect() }

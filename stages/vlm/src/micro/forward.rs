@@ -13,15 +13,15 @@ use crate::model::{Example, Forward, Output};
 use crate::ops::{self, Activation, Adapter, Spans};
 
 /// One forward pass over a batch.
-struct Pass<'a> {
-    model: &'a MicroVlm,
-    options: &'a Forward,
+pub(crate) struct Pass<'a> {
+    pub(crate) model: &'a MicroVlm,
+    pub(crate) options: &'a Forward,
 }
 
 /// The sequences of a stack of blocks, and whose they are.
-struct Sequences<'a> {
-    spans: &'a Spans,
-    ids: &'a [Arc<str>],
+pub(crate) struct Sequences<'a> {
+    pub(crate) spans: &'a Spans,
+    pub(crate) ids: &'a [Arc<str>],
 }
 
 pub(super) fn forward(model: &MicroVlm, examples: &[Example], options: &Forward) -> Result<Output, VlmError> {
@@ -31,7 +31,7 @@ pub(super) fn forward(model: &MicroVlm, examples: &[Example], options: &Forward)
     // Answers that share a prompt's rows would share its dropout too.
     let batch = Batch::new(model, examples, options.dropout.is_none())?;
     let pass = Pass { model, options };
-    let image = pass.encode(&batch);
+    let image = pass.encode(batch.patches.clone(), &batch.image_ids);
     let (images, [_, width]) = (batch.image_ids.len(), image.dims());
     let pooled = image.clone().reshape([images, model.config.patches(), width]);
     let mut pooled = pooled.mean_dim(1).reshape([images, width]);
@@ -45,14 +45,14 @@ pub(super) fn forward(model: &MicroVlm, examples: &[Example], options: &Forward)
 
 impl Pass<'_> {
     /// Projected image tokens: `[images * patches, decoder width]`.
-    fn encode(&self, batch: &Batch) -> Tensor<2> {
+    pub(crate) fn encode(&self, patches: Vec<f32>, ids: &[Arc<str>]) -> Tensor<2> {
         let (config, modules) = (&self.model.config, &self.model.modules);
-        let (samples, patches) = (batch.image_ids.len(), config.patches());
-        let spans = Spans::full(samples, patches);
-        let images = Sequences { spans: &spans, ids: &batch.image_ids };
-        let data = TensorData::new(batch.patches.clone(), [samples * patches, config.patch_values()]);
+        let per_image = config.patches();
+        let spans = Spans::full(ids.len(), per_image);
+        let images = Sequences { spans: &spans, ids };
+        let data = TensorData::new(patches, [ids.len() * per_image, config.patch_values()]);
         let input = Tensor::from_data(data, &self.model.device);
-        let places: Vec<u32> = (0..samples).flat_map(|_| 0..patches as u32).collect();
+        let places: Vec<u32> = (0..ids.len()).flat_map(|_| 0..per_image as u32).collect();
         let positions = self.model.params.get(modules.vision_positions).clone();
         let mut x = self.linear(input, &modules.patch, &images, false, Activation::None)
             + ops::take_rows(positions, &places);
@@ -65,30 +65,56 @@ impl Pass<'_> {
 
     /// Logits of the rows that predict a token of an answer: `[rows, vocab]`.
     fn decode(&self, image: Tensor<2>, batch: &Batch) -> Tensor<2> {
-        let (modules, params) = (&self.model.modules, &self.model.params);
-        let text = ops::take_rows(params.get(modules.embedding).clone(), &batch.tokens);
-        let positions = ops::take_rows(params.get(modules.positions).clone(), &batch.positions);
-        let rows = if batch.tokens.is_empty() { image } else { Tensor::cat(vec![image, text], 0) };
-        let mut x = ops::take_rows(rows, &batch.sources) + positions;
+        let modules = &self.model.modules;
+        let mut x = self.embed(Some(image), &batch.tokens, &batch.sources, &batch.positions);
         let last = modules.decoder_blocks.len() - 1;
         for (index, block) in modules.decoder_blocks.iter().enumerate() {
             // The last block's other rows serve as keys and values only.
             let spans = if index == last { &batch.answer_rows } else { &batch.all_rows };
             x = self.block(x, block, &Sequences { spans, ids: &batch.span_ids }, self.model.config.decoder.heads);
         }
-        let x = self.norm(x, modules.decoder_norm);
-        let answers = Sequences { spans: &batch.answer_rows, ids: &batch.span_ids };
-        self.linear(x, &modules.head, &answers, true, Activation::None)
+        self.head(x, &Sequences { spans: &batch.answer_rows, ids: &batch.span_ids })
+    }
+
+    /// The decoder's input: rows of the image tokens followed by the text's, in the order of `sources`, with
+    /// their positions added.
+    pub(crate) fn embed(
+        &self,
+        image: Option<Tensor<2>>,
+        tokens: &[u32],
+        sources: &[u32],
+        positions: &[u32],
+    ) -> Tensor<2> {
+        let (modules, params) = (&self.model.modules, &self.model.params);
+        let mut rows: Vec<Tensor<2>> = image.into_iter().collect();
+        if !tokens.is_empty() {
+            rows.push(ops::take_rows(params.get(modules.embedding).clone(), tokens));
+        }
+        let positions = ops::take_rows(params.get(modules.positions).clone(), positions);
+        ops::take_rows(Tensor::cat(rows, 0), sources) + positions
+    }
+
+    /// Logits of the rows that the sequences ask for.
+    pub(crate) fn head(&self, x: Tensor<2>, sequences: &Sequences) -> Tensor<2> {
+        let x = self.norm(x, self.model.modules.decoder_norm);
+        self.linear(x, &self.model.modules.head, sequences, true, Activation::None)
     }
 
     /// A pre-norm block; gives the rows that the sequences ask for.
     fn block(&self, x: Tensor<2>, block: &Block, sequences: &Sequences, heads: usize) -> Tensor<2> {
+        let qkv = self.qkv(x.clone(), block, sequences);
         let spans = sequences.spans;
-        let normed = self.norm(x.clone(), block.norm1);
-        let qkv = self.linear(normed, &block.qkv, sequences, false, Activation::None);
-        let asked = spans.outputs();
-        let x = if asked == x.dims()[0] { x } else { ops::take_rows(x, &spans.query_rows()) };
-        let mixed = ops::attention(qkv, spans, heads);
+        let x = if spans.outputs() == x.dims()[0] { x } else { ops::take_rows(x, &spans.query_rows()) };
+        self.finish(x, ops::attention(qkv, spans, heads), block, sequences)
+    }
+
+    /// The block's queries, keys and values: `[rows, 3 * width]`.
+    pub(crate) fn qkv(&self, x: Tensor<2>, block: &Block, sequences: &Sequences) -> Tensor<2> {
+        self.linear(self.norm(x, block.norm1), &block.qkv, sequences, false, Activation::None)
+    }
+
+    /// What follows attention, on the rows that the sequences ask for.
+    pub(crate) fn finish(&self, x: Tensor<2>, mixed: Tensor<2>, block: &Block, sequences: &Sequences) -> Tensor<2> {
         let x = x + self.linear(mixed, &block.out, sequences, true, Activation::None);
         let hidden = self.norm(x.clone(), block.norm2);
         let hidden = self.linear(hidden, &block.fc1, sequences, true, Activation::Gelu);

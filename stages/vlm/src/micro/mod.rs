@@ -17,6 +17,7 @@ use std::path::Path;
 use burn::tensor::{Device, Tensor, TensorData};
 
 pub use config::{BlocksConfig, MicroConfig};
+pub(crate) use forward::{Pass, Sequences};
 pub(crate) use modules::{Block, Linear, Modules, Norm};
 
 use crate::error::VlmError;
@@ -73,6 +74,10 @@ impl MicroVlm {
     /// The adapters it carries.
     pub fn lora(&self) -> Option<&LoraConfig> {
         self.lora.as_ref()
+    }
+
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
     }
 
     pub(crate) fn modules(&self) -> &Modules {
