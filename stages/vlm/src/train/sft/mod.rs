@@ -4,10 +4,9 @@
 //! into several forward passes), plus the weighted cross-entropy of the auxiliary classifier, if there is one.
 
 mod config;
+mod record;
 
 use std::path::Path;
-
-use serde::{Deserialize, Serialize};
 
 use burn::tensor::Tensor;
 
@@ -26,41 +25,7 @@ use crate::train::schedule::LearningRate;
 use crate::train::state::{self, Header, StateView};
 
 pub use config::{AuxiliaryConfig, SftConfig};
-
-/// What one update did: one line of the loss log.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SftRecord {
-    /// The update, counted from 1.
-    pub step: usize,
-    /// Passes over the data so far.
-    pub epoch: f64,
-    /// Its learning rate.
-    pub learning_rate: f64,
-    /// Mean of -log p over the answer tokens, before the update.
-    pub loss: f64,
-    /// Mean cross-entropy of the auxiliary classifier.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub auxiliary_loss: Option<f64>,
-    /// Norm of the gradient before clipping.
-    pub grad_norm: f64,
-    /// Samples seen.
-    pub samples: usize,
-    /// Answer tokens seen.
-    pub tokens: usize,
-}
-
-/// How a run ended.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct SftSummary {
-    /// Updates made.
-    pub steps: usize,
-    /// Updates that the run has.
-    pub total: usize,
-    /// The run came to its end; otherwise the observer stopped it.
-    pub finished: bool,
-    /// Mean loss of the last tenth of the updates, but of at least one.
-    pub loss: f64,
-}
+pub use record::{SftRecord, SftSummary};
 
 /// A supervised fine-tuning run.
 pub struct SftTrainer<'a> {
@@ -180,7 +145,7 @@ impl<'a> SftTrainer<'a> {
                 break;
             }
         }
-        Ok(self.summary())
+        Ok(SftSummary::of(&self.log, total))
     }
 
     /// Writes all that a stopped run needs to go on into `dir`.
@@ -322,18 +287,6 @@ impl<'a> SftTrainer<'a> {
             example.prompt.image = self.config.augment.apply(&example.prompt.image, &key);
         }
         example
-    }
-
-    fn summary(&self) -> SftSummary {
-        let (steps, total) = (self.steps_done(), self.total_steps());
-        let tail = &self.log[steps - steps.div_ceil(10)..];
-        let loss = tail.iter().map(|record| record.loss).sum::<f64>() / tail.len().max(1) as f64;
-        SftSummary {
-            steps,
-            total,
-            finished: steps == total,
-            loss,
-        }
     }
 }
 
