@@ -196,7 +196,7 @@ fn every_layout_gives_the_same_sample() {
     ];
     let mut ids = Vec::new();
     for (layout, record) in layouts {
-        let import = folder.import(text(&[record.clone()]), json!({}));
+        let import = folder.import(text(std::slice::from_ref(&record)), json!({}));
         assert_eq!(import.run.summary()["layout"], layout, "{record}");
         let given = folder.import(text(&[record]), json!({"layout": layout}));
         assert_eq!(import.data().samples(), given.data().samples());
@@ -534,7 +534,7 @@ fn other_fields_are_kept_and_do_not_change_the_id() {
     let folder = Folder::new();
     let mut record = problem("cat", "a.png");
     let plain = folder
-        .import(text(&[record.clone()]), json!({}))
+        .import(text(std::slice::from_ref(&record)), json!({}))
         .data()
         .samples()[0]
         .clone();
