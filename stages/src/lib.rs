@@ -10,6 +10,7 @@ pub mod grpo;
 mod misfit;
 pub mod model;
 mod progress;
+pub mod report;
 pub mod reward;
 pub mod rollout;
 pub mod sft;
@@ -26,6 +27,7 @@ pub fn registry() -> Registry {
         .with::<eval::Eval>()
         .with::<grpo::Grpo>()
         .with::<model::Model>()
+        .with::<report::Report>()
         .with::<rollout::Rollout>()
         .with::<sft::Sft>()
         .with::<shapes::Shapes>()
