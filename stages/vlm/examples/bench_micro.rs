@@ -18,6 +18,10 @@ use dcsft_vlm::train::adamw::{AdamW, AdamWSettings};
 const NAMES: [&str; 8] = ["disk", "box", "tri", "plus", "ex", "ring", "gem", "star"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // This thread works in the pool itself: entering the pool from outside costs as much as a small operation.
+    rayon::ThreadPoolBuilder::new()
+        .use_current_thread()
+        .build_global()?;
     let mut arguments = std::env::args().skip(1);
     let seconds: f64 = arguments.next().map_or(Ok(3.0), |text| text.parse())?;
     let limit = Duration::from_secs_f64(seconds);
@@ -26,14 +30,22 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut model = MicroVlm::new(MicroConfig::default(), 0, &Device::flex())?;
 
     if wanted("full") {
-        let captions = examples(&model, 64, |index| format!("{} on sky", NAMES[index % NAMES.len()]))?;
-        println!("full training step, batch 64: {:.0} samples/s", training(&mut model, &captions, false, limit)?);
+        let captions = examples(&model, 64, |index| {
+            format!("{} on sky", NAMES[index % NAMES.len()])
+        })?;
+        println!(
+            "full training step, batch 64: {:.0} samples/s",
+            training(&mut model, &captions, false, limit)?
+        );
     }
     if wanted("lora") {
         let mut model = model.clone();
         model.add_lora(&LoraConfig::default(), 0)?;
         let names = examples(&model, 16, |index| NAMES[index % NAMES.len()].to_owned())?;
-        println!("LoRA training step, batch 16: {:.0} samples/s", training(&mut model, &names, true, limit)?);
+        println!(
+            "LoRA training step, batch 16: {:.0} samples/s",
+            training(&mut model, &names, true, limit)?
+        );
     }
     if wanted("generate") {
         generation(&model, limit)?;
@@ -44,7 +56,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// Answers per second, sampled.
 fn generation(model: &MicroVlm, limit: Duration) -> Result<(), Box<dyn std::error::Error>> {
     let prompts: Vec<Prompt> = (0..600).map(|index| prompt(index, "object?")).collect();
-    let sampling = Sampling { temperature: 0.9, top_p: 1.0, top_k: 0, max_new_tokens: 5, seed: 0 };
+    let sampling = Sampling {
+        temperature: 0.9,
+        top_p: 1.0,
+        top_k: 0,
+        max_new_tokens: 5,
+        seed: 0,
+    };
     let (mut answers, mut tokens) = (0usize, 0usize);
     let start = Instant::now();
     while start.elapsed() < limit {
@@ -66,19 +84,33 @@ fn training(
     dropout: bool,
     limit: Duration,
 ) -> Result<f64, Box<dyn std::error::Error>> {
-    let settings = AdamWSettings { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.1, max_grad_norm: 1.0 };
+    let settings = AdamWSettings {
+        betas: [0.9, 0.999],
+        eps: 1e-8,
+        weight_decay: 0.1,
+        max_grad_norm: 1.0,
+    };
     let mut optimizer = AdamW::new(settings);
-    let targets: Vec<u32> = batch.iter().flat_map(|example| example.answer.iter().copied()).collect();
+    let targets: Vec<u32> = batch
+        .iter()
+        .flat_map(|example| example.answer.iter().copied())
+        .collect();
     let start = Instant::now();
     let mut steps = 0u64;
     while start.elapsed() < limit {
         let key = StreamKey::new("dropout", 0).number(steps);
-        let output = model.forward(batch, &Forward { dropout: dropout.then_some(key) })?;
+        let output = model.forward(
+            batch,
+            &Forward {
+                dropout: dropout.then_some(key),
+            },
+        )?;
         let loss = token_logprobs(output.logits, &targets, 1.0).mean().neg();
         let mut gradients = loss.backward();
         let trainable = model.params().iter().filter(|param| param.trainable);
-        let gradients: Vec<Option<Tensor<2>>> =
-            trainable.map(|param| param.value.grad_remove(&mut gradients)).collect();
+        let gradients: Vec<Option<Tensor<2>>> = trainable
+            .map(|param| param.value.grad_remove(&mut gradients))
+            .collect();
         optimizer.step(&mut [model.params_mut()], gradients, 1e-3)?;
         steps += 1;
     }
@@ -94,7 +126,10 @@ fn examples(
     for index in 0..count {
         let mut tokens = model.tokenizer().encode(&answer(index))?;
         tokens.push(model.tokenizer().eos());
-        examples.push(Example { prompt: prompt(index, "object?"), answer: tokens.into() });
+        examples.push(Example {
+            prompt: prompt(index, "object?"),
+            answer: tokens.into(),
+        });
     }
     Ok(examples)
 }
@@ -104,7 +139,11 @@ fn prompt(index: usize, text: &str) -> Prompt {
     let pixels: Arc<[u8]> = (0..16 * 16 * 3).map(|_| stream.below(256) as u8).collect();
     Prompt {
         id: format!("sample {index}").into(),
-        image: RgbImage { width: 16, height: 16, pixels },
+        image: RgbImage {
+            width: 16,
+            height: 16,
+            pixels,
+        },
         text: text.into(),
     }
 }

@@ -32,7 +32,9 @@ pub enum DeviceError {
         device: DeviceSpec,
     },
     /// There is no GPU driver.
-    #[error("{device} needs the NVIDIA driver, and its library libcuda.so.1 cannot be loaded: {reason}")]
+    #[error(
+        "{device} needs the NVIDIA driver, and its library libcuda.so.1 cannot be loaded: {reason}"
+    )]
     NoDriver {
         /// What was asked for.
         device: DeviceSpec,
@@ -85,8 +87,12 @@ fn gpu_count() -> Result<usize, String> {
     // signatures in every version of the driver's interface (cuda.h: cuInit, cuDeviceGetCount).
     unsafe {
         let driver = libloading::Library::new("libcuda.so.1").map_err(|error| error.to_string())?;
-        let init = driver.get::<Init>(b"cuInit\0").map_err(|error| error.to_string())?;
-        let get_count = driver.get::<Count>(b"cuDeviceGetCount\0").map_err(|error| error.to_string())?;
+        let init = driver
+            .get::<Init>(b"cuInit\0")
+            .map_err(|error| error.to_string())?;
+        let get_count = driver
+            .get::<Count>(b"cuDeviceGetCount\0")
+            .map_err(|error| error.to_string())?;
         let mut count = 0;
         for status in [init(0), get_count(&mut count)] {
             if status != 0 {
@@ -109,7 +115,9 @@ impl FromStr for DeviceSpec {
             Some(("cuda", index)) => index.parse().ok(),
             _ => None,
         };
-        index.map(Self::Cuda).ok_or_else(|| DeviceError::Unknown { name: name.to_owned() })
+        index.map(Self::Cuda).ok_or_else(|| DeviceError::Unknown {
+            name: name.to_owned(),
+        })
     }
 }
 
@@ -148,6 +156,9 @@ mod tests {
     #[test]
     fn a_gpu_without_gpu_support_is_one_sentence() {
         let error = DeviceSpec::Cuda(0).open().unwrap_err().to_string();
-        assert!(error.starts_with("cuda:0 needs a build with GPU support"), "{error}");
+        assert!(
+            error.starts_with("cuda:0 needs a build with GPU support"),
+            "{error}"
+        );
     }
 }

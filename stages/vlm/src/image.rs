@@ -34,9 +34,12 @@ pub fn patches(image: &RgbImage, side: usize, patch: usize) -> Result<Vec<f32>, 
     let pixels: &[u8] = if image.width as usize == side && image.height as usize == side {
         &image.pixels
     } else {
-        let view = ImageBuffer::<Rgb<u8>, &[u8]>::from_raw(image.width, image.height, &image.pixels);
-        let view = view.ok_or_else(|| VlmError::Config("an image larger than its pixels".into()))?;
-        resized = imageops::resize(&view, side as u32, side as u32, FilterType::Triangle).into_raw();
+        let view =
+            ImageBuffer::<Rgb<u8>, &[u8]>::from_raw(image.width, image.height, &image.pixels);
+        let view =
+            view.ok_or_else(|| VlmError::Config("an image larger than its pixels".into()))?;
+        resized =
+            imageops::resize(&view, side as u32, side as u32, FilterType::Triangle).into_raw();
         &resized
     };
     let per_side = side / patch;
@@ -45,7 +48,11 @@ pub fn patches(image: &RgbImage, side: usize, patch: usize) -> Result<Vec<f32>, 
         for patch_column in 0..per_side {
             for y in 0..patch {
                 let start = ((patch_row * patch + y) * side + patch_column * patch) * 3;
-                values.extend(pixels[start..start + 3 * patch].iter().map(|&byte| scaled(byte)));
+                values.extend(
+                    pixels[start..start + 3 * patch]
+                        .iter()
+                        .map(|&byte| scaled(byte)),
+                );
             }
         }
     }
@@ -64,7 +71,11 @@ mod tests {
     fn image(width: u32, height: u32, pixel: impl Fn(u32, u32) -> [u8; 3]) -> RgbImage {
         let pixels = (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));
         let pixels = pixels.flat_map(|(x, y)| pixel(x, y)).collect();
-        RgbImage { width, height, pixels }
+        RgbImage {
+            width,
+            height,
+            pixels,
+        }
     }
 
     #[test]
@@ -80,15 +91,26 @@ mod tests {
 
     #[test]
     fn a_larger_image_is_averaged_down() {
-        let checkers = image(64, 32, |x, y| if (x + y) % 2 == 0 { [255; 3] } else { [0; 3] });
+        let checkers = image(
+            64,
+            32,
+            |x, y| if (x + y) % 2 == 0 { [255; 3] } else { [0; 3] },
+        );
         let values = patches(&checkers, 4, 4).unwrap();
         assert!(values.iter().all(|value| value.abs() < 0.02), "{values:?}");
     }
 
     #[test]
     fn too_few_pixels_are_refused() {
-        let image = RgbImage { width: 3, height: 2, pixels: vec![0; 17].into() };
+        let image = RgbImage {
+            width: 3,
+            height: 2,
+            pixels: vec![0; 17].into(),
+        };
         let error = patches(&image, 4, 4).unwrap_err().to_string();
-        assert!(error.contains("18 bytes") && error.contains("17 bytes"), "{error}");
+        assert!(
+            error.contains("18 bytes") && error.contains("17 bytes"),
+            "{error}"
+        );
     }
 }

@@ -10,7 +10,9 @@ use crate::ops::Dropout;
 use crate::rng::StreamKey;
 
 /// A group of a model's linear layers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum ModuleGroup {
     /// The image encoder, its patch embedding included.
@@ -43,7 +45,12 @@ impl Default for LoraConfig {
             rank: 8,
             alpha: 16.0,
             dropout: 0.05,
-            targets: [ModuleGroup::Vision, ModuleGroup::Projector, ModuleGroup::Decoder].into(),
+            targets: [
+                ModuleGroup::Vision,
+                ModuleGroup::Projector,
+                ModuleGroup::Decoder,
+            ]
+            .into(),
         }
     }
 }
@@ -63,7 +70,10 @@ impl LoraConfig {
             return Err(VlmError::Config("lora.rank must be at least 1".into()));
         }
         if !self.alpha.is_finite() {
-            return Err(VlmError::Config(format!("lora.alpha must be a finite number, not {}", self.alpha)));
+            return Err(VlmError::Config(format!(
+                "lora.alpha must be a finite number, not {}",
+                self.alpha
+            )));
         }
         if !(0.0..1.0).contains(&self.dropout) {
             return Err(VlmError::Config(format!(
@@ -111,7 +121,10 @@ pub(crate) fn draw_dropout<'a>(
         }
         start = end;
     }
-    Dropout { probability, dropped: dropped.into() }
+    Dropout {
+        probability,
+        dropped: dropped.into(),
+    }
 }
 
 #[cfg(test)]
@@ -128,7 +141,9 @@ mod tests {
         let rate = dropout.dropped.len() as f64 / f64::from(total);
         assert!((rate - 0.05).abs() < 0.003, "{rate}");
         assert!(dropout.dropped.windows(2).all(|pair| pair[0] < pair[1]));
-        let first_of_sample = (0..100u32).filter(|s| dropout.dropped.contains(&(s * 20 * 48))).count();
+        let first_of_sample = (0..100u32)
+            .filter(|s| dropout.dropped.contains(&(s * 20 * 48)))
+            .count();
         assert!((1..14).contains(&first_of_sample), "{first_of_sample}");
     }
 
@@ -137,15 +152,38 @@ mod tests {
         let key = StreamKey::new("test", 0);
         let alone = draw_dropout(&key, "layer", 0.2, [("b", 7)].into_iter(), 10);
         let second = draw_dropout(&key, "layer", 0.2, [("a", 3), ("b", 7)].into_iter(), 10);
-        let moved: Vec<u32> = second.dropped.iter().filter(|&&i| i >= 30).map(|i| i - 30).collect();
+        let moved: Vec<u32> = second
+            .dropped
+            .iter()
+            .filter(|&&i| i >= 30)
+            .map(|i| i - 30)
+            .collect();
         assert_eq!(alone.dropped.to_vec(), moved);
     }
 
     #[test]
     fn impossible_settings_are_named() {
         let error = |config: LoraConfig| config.validate().unwrap_err().to_string();
-        assert!(error(LoraConfig { rank: 0, ..Default::default() }).contains("lora.rank"));
-        assert!(error(LoraConfig { dropout: 1.0, ..Default::default() }).contains("lora.dropout"));
-        assert!(error(LoraConfig { targets: [].into(), ..Default::default() }).contains("lora.targets"));
+        assert!(
+            error(LoraConfig {
+                rank: 0,
+                ..Default::default()
+            })
+            .contains("lora.rank")
+        );
+        assert!(
+            error(LoraConfig {
+                dropout: 1.0,
+                ..Default::default()
+            })
+            .contains("lora.dropout")
+        );
+        assert!(
+            error(LoraConfig {
+                targets: [].into(),
+                ..Default::default()
+            })
+            .contains("lora.targets")
+        );
     }
 }

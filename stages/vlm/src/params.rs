@@ -30,7 +30,11 @@ impl Param {
     pub fn set_trainable(&mut self, trainable: bool) {
         self.trainable = trainable;
         let value = self.value.clone().inner();
-        self.value = if trainable { value.autodiff().require_grad() } else { value.autodiff() };
+        self.value = if trainable {
+            value.autodiff().require_grad()
+        } else {
+            value.autodiff()
+        };
     }
 }
 
@@ -58,7 +62,9 @@ impl ParamSet {
 
     /// How many numbers all weights hold.
     pub fn count(&self) -> usize {
-        self.iter().map(|param| param.value.dims().iter().product::<usize>()).sum()
+        self.iter()
+            .map(|param| param.value.dims().iter().product::<usize>())
+            .sum()
     }
 
     /// All weights, in order.

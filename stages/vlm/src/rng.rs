@@ -17,14 +17,18 @@ pub struct StreamKey(blake3::Hasher);
 impl StreamKey {
     /// A key for `purpose` (a short constant such as `"rollout"`) under the user's `seed`.
     pub fn new(purpose: &str, seed: u64) -> Self {
-        Self(blake3::Hasher::new_derive_key("dcsft 2026 random stream v1"))
-            .text(purpose)
-            .number(seed)
+        Self(blake3::Hasher::new_derive_key(
+            "dcsft 2026 random stream v1",
+        ))
+        .text(purpose)
+        .number(seed)
     }
 
     /// Adds a text coordinate, framed by its length.
     pub fn text(mut self, value: &str) -> Self {
-        self.0.update(b"t").update(&(value.len() as u64).to_le_bytes());
+        self.0
+            .update(b"t")
+            .update(&(value.len() as u64).to_le_bytes());
         self.0.update(value.as_bytes());
         self
     }
@@ -112,7 +116,10 @@ mod tests {
         let key = StreamKey::new("test", 1).text("a");
         assert_eq!(draw(key.clone()), draw(key.clone()));
         assert_ne!(draw(key.clone()), draw(key.clone().number(0)));
-        assert_ne!(draw(StreamKey::new("ab", 1)), draw(StreamKey::new("a", 1).text("b")));
+        assert_ne!(
+            draw(StreamKey::new("ab", 1)),
+            draw(StreamKey::new("a", 1).text("b"))
+        );
     }
 
     #[test]

@@ -54,8 +54,13 @@ impl WordCharTokenizer {
         by_length.sort_by(|(a, _), (b, _)| b.len().cmp(&a.len()).then(a.cmp(b)));
         let mut by_character = BTreeMap::new();
         for (index, character) in characters.chars().enumerate() {
-            if by_character.insert(character, (2 + words.len() + index) as u32).is_some() {
-                return Err(VlmError::Config(format!("characters: {character:?} is listed twice")));
+            if by_character
+                .insert(character, (2 + words.len() + index) as u32)
+                .is_some()
+            {
+                return Err(VlmError::Config(format!(
+                    "characters: {character:?} is listed twice"
+                )));
             }
         }
         Ok(Self {
@@ -69,7 +74,8 @@ impl WordCharTokenizer {
     /// The longest word that stands alone at the start of `rest`.
     fn word_at(&self, rest: &str) -> Option<&(String, u32)> {
         self.by_length.iter().find(|(word, _)| {
-            rest.strip_prefix(word.as_str()).is_some_and(|after| after.is_empty() || after.starts_with(' '))
+            rest.strip_prefix(word.as_str())
+                .is_some_and(|after| after.is_empty() || after.starts_with(' '))
         })
     }
 
@@ -77,7 +83,10 @@ impl WordCharTokenizer {
         let index = (token as usize).checked_sub(2)?;
         match self.words.get(index) {
             Some(word) => Some(Piece::Word(word)),
-            None => self.characters.get(index - self.words.len()).map(|&c| Piece::Character(c)),
+            None => self
+                .characters
+                .get(index - self.words.len())
+                .map(|&c| Piece::Character(c)),
         }
     }
 }
@@ -108,7 +117,10 @@ impl Tokenizer for WordCharTokenizer {
             }
             let Some(&token) = self.by_character.get(&character) else {
                 let unknown = character.to_string();
-                return Err(VlmError::Vocabulary { text: text.to_owned(), unknown });
+                return Err(VlmError::Vocabulary {
+                    text: text.to_owned(),
+                    unknown,
+                });
             };
             tokens.push(token);
             rest = after;
@@ -157,7 +169,9 @@ impl TryFrom<Vocabulary> for WordCharTokenizer {
 
     fn try_from(vocabulary: Vocabulary) -> Result<Self, VlmError> {
         if vocabulary.special != [PAD, EOS] {
-            return Err(VlmError::Config(format!("special tokens must be {PAD:?} and {EOS:?}, in this order")));
+            return Err(VlmError::Config(format!(
+                "special tokens must be {PAD:?} and {EOS:?}, in this order"
+            )));
         }
         Self::new(&vocabulary.words, &vocabulary.characters)
     }
@@ -181,8 +195,16 @@ mod tests {
         let ids = tokenizer.encode("tri on sky").unwrap();
         assert_eq!(ids.len(), 3 + 1 + 3);
         assert_eq!(tokenizer.decode(&ids), "tri on sky");
-        assert_eq!(tokenizer.encode("moon").unwrap().len(), 4, "a word inside another is spelled");
-        assert_eq!(tokenizer.decode(&[4, 5, 1]), "ab", "the end token has no text");
+        assert_eq!(
+            tokenizer.encode("moon").unwrap().len(),
+            4,
+            "a word inside another is spelled"
+        );
+        assert_eq!(
+            tokenizer.decode(&[4, 5, 1]),
+            "ab",
+            "the end token has no text"
+        );
     }
 
     #[test]
@@ -192,7 +214,10 @@ mod tests {
         assert_eq!(ids.len(), 1 + 7);
         assert_eq!(with.decode(&ids), "Name it. red car");
         let error = tokenizer(&[], "abcder").encode("red car").unwrap_err();
-        assert!(matches!(error, VlmError::Vocabulary { ref unknown, .. } if unknown == " "), "{error}");
+        assert!(
+            matches!(error, VlmError::Vocabulary { ref unknown, .. } if unknown == " "),
+            "{error}"
+        );
     }
 
     #[test]
@@ -205,7 +230,10 @@ mod tests {
     #[test]
     fn an_unknown_character_is_named() {
         let error = tokenizer(&[], "abc").encode("abX").unwrap_err();
-        assert_eq!(error.to_string(), "the model's vocabulary cannot write \"abX\": no token for \"X\"");
+        assert_eq!(
+            error.to_string(),
+            "the model's vocabulary cannot write \"abX\": no token for \"X\""
+        );
     }
 
     #[test]
@@ -219,6 +247,9 @@ mod tests {
     fn the_file_form_comes_back_equal() {
         let tokenizer = tokenizer(&["on"], "xyz");
         let text = serde_json::to_string(&tokenizer).unwrap();
-        assert_eq!(serde_json::from_str::<WordCharTokenizer>(&text).unwrap(), tokenizer);
+        assert_eq!(
+            serde_json::from_str::<WordCharTokenizer>(&text).unwrap(),
+            tokenizer
+        );
     }
 }

@@ -23,14 +23,21 @@ impl Matrix {
     pub fn from_tensor(tensor: &Tensor<2>) -> Self {
         let data = tensor.clone().inner().into_data().convert::<f32>();
         let values = data.iter::<f32>().collect();
-        Self { shape: tensor.dims(), values }
+        Self {
+            shape: tensor.dims(),
+            values,
+        }
     }
 
     /// Rows as columns.
     pub fn transposed(&self) -> Self {
         let [rows, columns] = self.shape;
-        let values = (0..columns).flat_map(|c| (0..rows).map(move |r| self.values[r * columns + c]));
-        Self { shape: [columns, rows], values: values.collect() }
+        let values =
+            (0..columns).flat_map(|c| (0..rows).map(move |r| self.values[r * columns + c]));
+        Self {
+            shape: [columns, rows],
+            values: values.collect(),
+        }
     }
 }
 
@@ -62,7 +69,14 @@ pub fn write(path: &Path, tensors: &BTreeMap<String, (Matrix, Layout)>) -> Resul
                     (transposed.shape.to_vec(), &transposed.values)
                 }
             };
-            (name, shape, values.iter().flat_map(|value| value.to_le_bytes()).collect())
+            (
+                name,
+                shape,
+                values
+                    .iter()
+                    .flat_map(|value| value.to_le_bytes())
+                    .collect(),
+            )
         })
         .collect();
     let problem = |error: safetensors::SafeTensorError| VlmError::Weights {
@@ -71,7 +85,10 @@ pub fn write(path: &Path, tensors: &BTreeMap<String, (Matrix, Layout)>) -> Resul
     };
     let mut views = Vec::with_capacity(stored.len());
     for (name, shape, bytes) in &stored {
-        views.push((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(problem)?));
+        views.push((
+            name.as_str(),
+            TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(problem)?,
+        ));
     }
     let bytes = safetensors::serialize(views, None).map_err(problem)?;
     write_file(path, &bytes)
@@ -90,14 +107,25 @@ impl<'a> Weights<'a> {
     /// [`VlmError::Io`] or [`VlmError::Weights`] with the path.
     pub fn read(path: &'a Path) -> Result<Self, VlmError> {
         let bytes = read_file(path)?;
-        let problem = |problem: String| VlmError::Weights { path: path.to_owned(), problem };
+        let problem = |problem: String| VlmError::Weights {
+            path: path.to_owned(),
+            problem,
+        };
         let file = SafeTensors::deserialize(&bytes).map_err(|error| problem(error.to_string()))?;
         let mut tensors = BTreeMap::new();
         for (name, view) in file.iter() {
             if view.dtype() != Dtype::F32 {
-                return Err(problem(format!("tensor {name} is {:?}, and must be F32", view.dtype())));
+                return Err(problem(format!(
+                    "tensor {name} is {:?}, and must be F32",
+                    view.dtype()
+                )));
             }
-            let floats = view.data().as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes));
+            let floats = view
+                .data()
+                .as_chunks()
+                .0
+                .iter()
+                .map(|&bytes| f32::from_le_bytes(bytes));
             tensors.insert(name.to_owned(), (view.shape().to_vec(), floats.collect()));
         }
         Ok(Self { path, tensors })
@@ -107,7 +135,12 @@ impl<'a> Weights<'a> {
     ///
     /// # Errors
     /// [`VlmError::Weights`] if it is missing or has another shape.
-    pub fn take(&mut self, name: &str, shape: [usize; 2], layout: Layout) -> Result<Matrix, VlmError> {
+    pub fn take(
+        &mut self,
+        name: &str,
+        shape: [usize; 2],
+        layout: Layout,
+    ) -> Result<Matrix, VlmError> {
         let Some((found, values)) = self.tensors.remove(name) else {
             return Err(self.problem(format!("tensor {name} is missing")));
         };
@@ -122,7 +155,11 @@ impl<'a> Weights<'a> {
             )));
         }
         Ok(match layout {
-            Layout::Linear => Matrix { shape: [shape[1], shape[0]], values }.transposed(),
+            Layout::Linear => Matrix {
+                shape: [shape[1], shape[0]],
+                values,
+            }
+            .transposed(),
             Layout::Plain | Layout::Vector => Matrix { shape, values },
         })
     }
@@ -134,21 +171,32 @@ impl<'a> Weights<'a> {
     pub fn finish(self) -> Result<(), VlmError> {
         match self.tensors.keys().next() {
             None => Ok(()),
-            Some(name) => Err(self.problem(format!("tensor {name} belongs to no layer of the model"))),
+            Some(name) => {
+                Err(self.problem(format!("tensor {name} belongs to no layer of the model")))
+            }
         }
     }
 
     fn problem(&self, problem: String) -> VlmError {
-        VlmError::Weights { path: self.path.to_owned(), problem }
+        VlmError::Weights {
+            path: self.path.to_owned(),
+            problem,
+        }
     }
 }
 
 /// Reads a file, naming it in the error.
 pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, VlmError> {
-    fs::read(path).map_err(|source| VlmError::Io { path: path.to_owned(), source })
+    fs::read(path).map_err(|source| VlmError::Io {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// Writes a file, naming it in the error.
 pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), VlmError> {
-    fs::write(path, bytes).map_err(|source| VlmError::Io { path: path.to_owned(), source })
+    fs::write(path, bytes).map_err(|source| VlmError::Io {
+        path: path.to_owned(),
+        source,
+    })
 }

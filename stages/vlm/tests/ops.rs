@@ -11,25 +11,41 @@ fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 
 fn random(name: &str, shape: [usize; 2]) -> Tensor<2> {
     let mut stream = StreamKey::new("ops test", 0).text(name).stream();
-    let values: Vec<f32> = (0..shape[0] * shape[1]).map(|_| stream.normal() as f32).collect();
+    let values: Vec<f32> = (0..shape[0] * shape[1])
+        .map(|_| stream.normal() as f32)
+        .collect();
     Tensor::from_data(TensorData::new(values, shape), &Device::flex().autodiff())
 }
 
 /// The output of `f` and the gradient of a random weighting of it in each input.
-fn run<const D: usize>(inputs: &[Tensor<2>], f: impl Fn(&[Tensor<2>]) -> Tensor<D>) -> Vec<Vec<f32>> {
-    let leaves: Vec<Tensor<2>> = inputs.iter().map(|input| input.clone().inner().autodiff().require_grad()).collect();
+fn run<const D: usize>(
+    inputs: &[Tensor<2>],
+    f: impl Fn(&[Tensor<2>]) -> Tensor<D>,
+) -> Vec<Vec<f32>> {
+    let leaves: Vec<Tensor<2>> = inputs
+        .iter()
+        .map(|input| input.clone().inner().autodiff().require_grad())
+        .collect();
     let out = f(&leaves);
     let weights = random("weights", [1, out.shape().num_elements()]).reshape(out.shape());
     let grads = (out.clone() * weights).sum().backward();
     let mut all = vec![values(out)];
-    all.extend(leaves.iter().map(|leaf| values(leaf.grad(&grads).expect("a gradient for every input"))));
+    all.extend(
+        leaves
+            .iter()
+            .map(|leaf| values(leaf.grad(&grads).expect("a gradient for every input"))),
+    );
     all
 }
 
 fn assert_close(left: &[Vec<f32>], right: &[Vec<f32>], tolerance: f32) {
     assert_eq!(left.len(), right.len());
     for (which, (left, right)) in left.iter().zip(right).enumerate() {
-        assert_eq!(left.len(), right.len(), "length of output or gradient {which}");
+        assert_eq!(
+            left.len(),
+            right.len(),
+            "length of output or gradient {which}"
+        );
         let size = right.iter().fold(1f32, |size, value| size.max(value.abs()));
         for (index, (left, right)) in left.iter().zip(right).enumerate() {
             assert!(
@@ -53,7 +69,10 @@ fn compare<const D: usize>(
     let weighted = |inputs: &[Tensor<2>]| {
         let out = fused(inputs);
         let weights = random("weights", [1, out.shape().num_elements()]);
-        let products = values(out).into_iter().zip(values(weights)).map(|(a, b)| f64::from(a) * f64::from(b));
+        let products = values(out)
+            .into_iter()
+            .zip(values(weights))
+            .map(|(a, b)| f64::from(a) * f64::from(b));
         products.sum::<f64>()
     };
     const STEP: f32 = 1e-2;
@@ -69,7 +88,11 @@ fn compare<const D: usize>(
             };
             let slope = (moved(STEP) - moved(-STEP)) / f64::from(2.0 * STEP);
             let error = (slope - f64::from(gradient[index])).abs();
-            assert!(error < 2e-2 * slope.abs().max(1.0), "gradient {which}[{index}]: {} for {slope}", gradient[index]);
+            assert!(
+                error < 2e-2 * slope.abs().max(1.0),
+                "gradient {which}[{index}]: {} for {slope}",
+                gradient[index]
+            );
         }
     }
 }
@@ -77,7 +100,11 @@ fn compare<const D: usize>(
 #[test]
 fn linear_layers_have_the_values_and_gradients_of_their_definition() {
     for rows in [1, 37, 300] {
-        let inputs = [random("x", [rows, 13]), random("w", [13, 20]), random("b", [1, 20])];
+        let inputs = [
+            random("x", [rows, 13]),
+            random("w", [13, 20]),
+            random("b", [1, 20]),
+        ];
         for activation in [Activation::None, Activation::Gelu] {
             compare(
                 &inputs,
@@ -98,7 +125,10 @@ fn adapters_have_the_values_and_gradients_of_their_definition() {
             random("lora a", [13, 3]),
             random("lora b", [3, 20]),
         ];
-        let dropout = dropped.map(|dropped| Dropout { probability: 0.1, dropped: dropped.into() });
+        let dropout = dropped.map(|dropped| Dropout {
+            probability: 0.1,
+            dropped: dropped.into(),
+        });
         let adapter = |i: &[Tensor<2>]| Adapter {
             a: i[3].clone(),
             b: i[4].clone(),
@@ -107,8 +137,24 @@ fn adapters_have_the_values_and_gradients_of_their_definition() {
         };
         compare(
             &inputs,
-            |i| ops::linear(i[0].clone(), &i[1], &i[2], Some(&adapter(i)), Activation::Gelu),
-            |i| composed::linear(i[0].clone(), &i[1], &i[2], Some(&adapter(i)), Activation::Gelu),
+            |i| {
+                ops::linear(
+                    i[0].clone(),
+                    &i[1],
+                    &i[2],
+                    Some(&adapter(i)),
+                    Activation::Gelu,
+                )
+            },
+            |i| {
+                composed::linear(
+                    i[0].clone(),
+                    &i[1],
+                    &i[2],
+                    Some(&adapter(i)),
+                    Activation::Gelu,
+                )
+            },
         );
     }
 }
@@ -116,7 +162,11 @@ fn adapters_have_the_values_and_gradients_of_their_definition() {
 #[test]
 fn layer_norm_has_the_values_and_gradients_of_its_definition() {
     for width in [5, 16, 48] {
-        let inputs = [random("x", [150, width]), random("scale", [1, width]), random("shift", [1, width])];
+        let inputs = [
+            random("x", [150, width]),
+            random("scale", [1, width]),
+            random("shift", [1, width]),
+        ];
         compare(
             &inputs,
             |i| ops::layer_norm(i[0].clone(), &i[1], &i[2]),
@@ -127,12 +177,13 @@ fn layer_norm_has_the_values_and_gradients_of_its_definition() {
 
 /// Sequences of different lengths, some queries left out, and two that share a prefix.
 fn ragged() -> Spans {
-    let span = |prefix: std::ops::Range<usize>, own: std::ops::Range<usize>, queries, causal| Span {
-        prefix,
-        own,
-        queries,
-        causal,
-    };
+    let span =
+        |prefix: std::ops::Range<usize>, own: std::ops::Range<usize>, queries, causal| Span {
+            prefix,
+            own,
+            queries,
+            causal,
+        };
     Spans::new(vec![
         span(0..0, 0..7, 0..7, true),
         span(0..0, 7..12, 10..12, true),
@@ -159,15 +210,32 @@ fn attention_has_the_values_and_gradients_of_its_definition() {
 fn a_shared_prefix_gives_what_whole_sequences_give() {
     let rows = |from: std::ops::Range<u32>| from.collect::<Vec<u32>>();
     let whole: Vec<u32> = [rows(0..6), rows(0..4), rows(6..7)].concat();
-    let span = |own: std::ops::Range<usize>, queries| Span { prefix: 0..0, own, queries, causal: true };
+    let span = |own: std::ops::Range<usize>, queries| Span {
+        prefix: 0..0,
+        own,
+        queries,
+        causal: true,
+    };
     let apart = Spans::new(vec![span(0..6, 4..6), span(6..11, 10..11)]);
     let shared = Spans::new(vec![
-        Span { prefix: 0..4, own: 4..6, queries: 4..6, causal: true },
-        Span { prefix: 0..4, own: 6..7, queries: 6..7, causal: true },
+        Span {
+            prefix: 0..4,
+            own: 4..6,
+            queries: 4..6,
+            causal: true,
+        },
+        Span {
+            prefix: 0..4,
+            own: 6..7,
+            queries: 6..7,
+            causal: true,
+        },
     ]);
     let inputs = [random("qkv", [7, 3 * 12])];
     let left = run(&inputs, |i| ops::attention(i[0].clone(), &shared, 2));
-    let right = run(&inputs, |i| ops::attention(ops::take_rows(i[0].clone(), &whole), &apart, 2));
+    let right = run(&inputs, |i| {
+        ops::attention(ops::take_rows(i[0].clone(), &whole), &apart, 2)
+    });
     assert_close(&left, &right, 1e-5);
 }
 
@@ -186,15 +254,21 @@ fn logprobs_and_entropy_follow_the_tempered_softmax() {
     let targets = [0u32, 31, 5, 5, 17];
     let logits = random("logits", [5, 32]) * 3.0;
     compare(
-        &[logits.clone()],
+        std::slice::from_ref(&logits),
         |i| ops::token_logprobs(i[0].clone(), &targets, 0.7),
         |i| composed::token_logprobs(i[0].clone(), &targets, 0.7),
     );
     let entropies = values(ops::entropy(logits.clone(), 0.7));
     for (row, (logits, &target)) in values(logits.clone()).chunks(32).zip(&targets).enumerate() {
-        let weights: Vec<f64> = logits.iter().map(|&logit| (f64::from(logit) / 0.7).exp()).collect();
+        let weights: Vec<f64> = logits
+            .iter()
+            .map(|&logit| (f64::from(logit) / 0.7).exp())
+            .collect();
         let total: f64 = weights.iter().sum();
-        let entropy: f64 = weights.iter().map(|weight| -weight / total * (weight / total).ln()).sum();
+        let entropy: f64 = weights
+            .iter()
+            .map(|weight| -weight / total * (weight / total).ln())
+            .sum();
         assert!((f64::from(entropies[row]) - entropy).abs() < 1e-5);
         let logprob = values(ops::token_logprobs(one_row(logits), &[target], 0.7))[0];
         assert!((f64::from(logprob) - (weights[target as usize] / total).ln()).abs() < 1e-5);
@@ -202,7 +276,10 @@ fn logprobs_and_entropy_follow_the_tempered_softmax() {
 }
 
 fn one_row(values: &[f32]) -> Tensor<2> {
-    Tensor::from_data(TensorData::new(values.to_vec(), [1, values.len()]), &Device::flex())
+    Tensor::from_data(
+        TensorData::new(values.to_vec(), [1, values.len()]),
+        &Device::flex(),
+    )
 }
 
 #[test]
@@ -210,7 +287,9 @@ fn weights_without_gradients_get_none() {
     let frozen = random("w", [6, 6]);
     let x = random("x", [4, 6]).require_grad();
     let bias = random("b", [1, 6]);
-    let grads = ops::linear(x.clone(), &frozen, &bias, None, Activation::None).sum().backward();
+    let grads = ops::linear(x.clone(), &frozen, &bias, None, Activation::None)
+        .sum()
+        .backward();
     assert!(x.grad(&grads).is_some());
     assert!(frozen.grad(&grads).is_none() && bias.grad(&grads).is_none());
 }
@@ -218,7 +297,13 @@ fn weights_without_gradients_get_none() {
 #[test]
 fn tensors_without_autodiff_stay_without() {
     let plain = |name, shape| random(name, shape).inner();
-    let out = ops::linear(plain("x", [4, 6]), &plain("w", [6, 6]), &plain("b", [1, 6]), None, Activation::Gelu);
+    let out = ops::linear(
+        plain("x", [4, 6]),
+        &plain("w", [6, 6]),
+        &plain("b", [1, 6]),
+        None,
+        Activation::Gelu,
+    );
     assert!(!out.is_autodiff());
     assert!(!ops::layer_norm(out, &plain("s", [1, 6]), &plain("t", [1, 6])).is_autodiff());
 }
@@ -238,13 +323,25 @@ fn the_number_of_threads_changes_no_bit() {
     let all = || {
         run(&inputs, |i| {
             let normed = ops::layer_norm(i[0].clone(), &i[5], &i[6]);
-            let adapter = Adapter { a: i[3].clone(), b: i[4].clone(), scale: 2.0, dropout: None };
+            let adapter = Adapter {
+                a: i[3].clone(),
+                b: i[4].clone(),
+                scale: 2.0,
+                dropout: None,
+            };
             let qkv = ops::linear(normed, &i[1], &i[2], Some(&adapter), Activation::Gelu);
             ops::attention(qkv, &spans, 4)
         })
     };
-    let threads = |count| rayon::ThreadPoolBuilder::new().num_threads(count).build().unwrap().install(all);
-    let bits = |all: Vec<Vec<f32>>| -> Vec<u32> { all.into_iter().flatten().map(f32::to_bits).collect() };
+    let threads = |count| {
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(count)
+            .build()
+            .unwrap()
+            .install(all)
+    };
+    let bits =
+        |all: Vec<Vec<f32>>| -> Vec<u32> { all.into_iter().flatten().map(f32::to_bits).collect() };
     let one = bits(threads(1));
     assert_eq!(one, bits(threads(2)));
     assert_eq!(one, bits(threads(3)));

@@ -56,10 +56,16 @@ impl Sampling {
     pub fn validate(&self) -> Result<(), VlmError> {
         let error = |text: String| Err(VlmError::Config(text));
         if !(self.temperature >= 0.0 && self.temperature.is_finite()) {
-            return error(format!("temperature must be 0 (greedy) or positive, not {}", self.temperature));
+            return error(format!(
+                "temperature must be 0 (greedy) or positive, not {}",
+                self.temperature
+            ));
         }
         if !(self.top_p > 0.0 && self.top_p <= 1.0) {
-            return error(format!("top_p must be above 0 and at most 1, not {}", self.top_p));
+            return error(format!(
+                "top_p must be above 0 and at most 1, not {}",
+                self.top_p
+            ));
         }
         if self.max_new_tokens == 0 {
             return error("max_new_tokens must be at least 1".into());
@@ -88,12 +94,26 @@ pub(crate) fn generate(
     let answers: Result<Vec<_>, _> = if merged.device() == &Device::flex() {
         let host = HostModel::new(&merged);
         let answer = |(prompts, tokens)| {
-            group(&merged, &mut HostDecoder::new(&host), prompts, tokens, generations.clone(), sampling)
+            group(
+                &merged,
+                &mut HostDecoder::new(&host),
+                prompts,
+                tokens,
+                generations.clone(),
+                sampling,
+            )
         };
         groups.into_par_iter().map(answer).collect()
     } else {
         let answer = |(prompts, tokens)| {
-            group(&merged, &mut TensorDecoder::new(&merged), prompts, tokens, generations.clone(), sampling)
+            group(
+                &merged,
+                &mut TensorDecoder::new(&merged),
+                prompts,
+                tokens,
+                generations.clone(),
+                sampling,
+            )
         };
         groups.into_iter().map(answer).collect()
     };
@@ -101,7 +121,11 @@ pub(crate) fn generate(
 }
 
 /// The prompts' tokens, once it is sure that everything fits.
-fn prompt_tokens(model: &MicroVlm, prompts: &[Prompt], sampling: &Sampling) -> Result<Vec<Vec<u32>>, VlmError> {
+fn prompt_tokens(
+    model: &MicroVlm,
+    prompts: &[Prompt],
+    sampling: &Sampling,
+) -> Result<Vec<Vec<u32>>, VlmError> {
     sampling.validate()?;
     let eos = model.tokenizer().eos();
     let mut tokens = Vec::with_capacity(prompts.len());
@@ -127,21 +151,34 @@ fn group(
     }
     let per_prompt = generations.len();
     let (eos, vocab) = (model.tokenizer().eos(), model.tokenizer().vocab_size());
-    let lengths: Vec<usize> = tokens.iter().map(|tokens| model.config().patches() + tokens.len()).collect();
-    let empty = Completion { tokens: Vec::new(), logprobs: Vec::new(), finished: false };
+    let lengths: Vec<usize> = tokens
+        .iter()
+        .map(|tokens| model.config().patches() + tokens.len())
+        .collect();
+    let empty = Completion {
+        tokens: Vec::new(),
+        logprobs: Vec::new(),
+        finished: false,
+    };
     let mut answers = vec![empty; prompts.len() * per_prompt];
     let mut rows = Vec::with_capacity(answers.len());
     for (prompt, Prompt { id, .. }) in prompts.iter().enumerate() {
         let key = StreamKey::new("rollout", sampling.seed).text(id);
         for (index, generation) in generations.clone().enumerate() {
             let key = key.clone().number(u64::from(generation));
-            rows.push(Row { prompt, slot: prompt * per_prompt + index, key });
+            rows.push(Row {
+                prompt,
+                slot: prompt * per_prompt + index,
+                key,
+            });
         }
     }
     // All generations of a prompt draw their first token from the same logits.
     let first = decoder.start(patches, tokens, answers.len());
-    let mut logits: Vec<f32> =
-        first.chunks_exact(vocab).flat_map(|row| row.repeat(per_prompt)).collect();
+    let mut logits: Vec<f32> = first
+        .chunks_exact(vocab)
+        .flat_map(|row| row.repeat(per_prompt))
+        .collect();
     let mut sampler = Sampler::new(sampling);
     while !rows.is_empty() {
         let mut writing = Vec::with_capacity(rows.len());
@@ -156,7 +193,12 @@ fn group(
             let position = lengths[row.prompt] + index;
             let room = index + 1 < sampling.max_new_tokens && position < model.config().positions();
             if !answer.finished && room {
-                steps.push(Step { prompt: row.prompt, slot: row.slot, token, position });
+                steps.push(Step {
+                    prompt: row.prompt,
+                    slot: row.slot,
+                    token,
+                    position,
+                });
                 writing.push(row);
             }
         }
@@ -166,7 +208,10 @@ fn group(
         }
     }
     let mut answers = answers.into_iter();
-    Ok(prompts.iter().map(|_| answers.by_ref().take(per_prompt).collect()).collect())
+    Ok(prompts
+        .iter()
+        .map(|_| answers.by_ref().take(per_prompt).collect())
+        .collect())
 }
 
 #[cfg(test)]
@@ -190,18 +235,35 @@ mod tests {
             .map(|index| {
                 let mut stream = StreamKey::new("image", index).stream();
                 let pixels: Arc<[u8]> = (0..16 * 16 * 3).map(|_| stream.below(256) as u8).collect();
-                let image = RgbImage { width: 16, height: 16, pixels };
-                Prompt { id: index.to_string().into(), image, text: texts[index as usize % 3].into() }
+                let image = RgbImage {
+                    width: 16,
+                    height: 16,
+                    pixels,
+                };
+                Prompt {
+                    id: index.to_string().into(),
+                    image,
+                    text: texts[index as usize % 3].into(),
+                }
             })
             .collect();
-        let sampling = Sampling { temperature: 0.8, top_p: 0.95, top_k: 0, max_new_tokens: 20, seed: 1 };
+        let sampling = Sampling {
+            temperature: 0.8,
+            top_p: 0.95,
+            top_k: 0,
+            max_new_tokens: 20,
+            seed: 1,
+        };
         let host = generate(&model, &prompts, 1..5, &sampling).unwrap();
         let merged = model.frozen();
         let tokens = prompt_tokens(&merged, &prompts, &sampling).unwrap();
         let mut decoder = TensorDecoder::new(&merged);
         let tensors = group(&merged, &mut decoder, &prompts, &tokens, 1..5, &sampling).unwrap();
         for (host, tensors) in host.iter().flatten().zip(tensors.iter().flatten()) {
-            assert_eq!((&host.tokens, host.finished), (&tensors.tokens, tensors.finished));
+            assert_eq!(
+                (&host.tokens, host.finished),
+                (&tensors.tokens, tensors.finished)
+            );
             for (left, right) in host.logprobs.iter().zip(&tensors.logprobs) {
                 assert!((left - right).abs() < 1e-4, "{left} and {right}");
             }

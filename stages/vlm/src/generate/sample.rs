@@ -12,15 +12,27 @@ pub(super) struct Sampler<'a> {
 
 impl<'a> Sampler<'a> {
     pub(super) fn new(sampling: &'a Sampling) -> Self {
-        Self { sampling, order: Vec::new() }
+        Self {
+            sampling,
+            order: Vec::new(),
+        }
     }
 
     /// The token of one row, and its log-probability before top-k and top-p. Overwrites the logits.
     ///
     /// `key` names the row's draws; `position` is the index of the token in its answer.
-    pub(super) fn draw(&mut self, logits: &mut [f32], key: &StreamKey, position: usize) -> (u32, f32) {
+    pub(super) fn draw(
+        &mut self,
+        logits: &mut [f32],
+        key: &StreamKey,
+        position: usize,
+    ) -> (u32, f32) {
         let greedy = self.sampling.temperature == 0.0;
-        let inverse = if greedy { 1.0 } else { (1.0 / self.sampling.temperature) as f32 };
+        let inverse = if greedy {
+            1.0
+        } else {
+            (1.0 / self.sampling.temperature) as f32
+        };
         let largest = argmax(logits);
         let chosen = |logit: f32, largest: f32, total: f32| {
             ((logit - largest) * inverse) - libm::log(f64::from(total)) as f32
@@ -59,17 +71,29 @@ impl<'a> Sampler<'a> {
         self.order.clear();
         self.order.extend(0..weights.len() as u32);
         // Likely tokens first, the lower id first among equals.
-        self.order.sort_by(|&a, &b| weights[b as usize].total_cmp(&weights[a as usize]).then(a.cmp(&b)));
+        self.order.sort_by(|&a, &b| {
+            weights[b as usize]
+                .total_cmp(&weights[a as usize])
+                .then(a.cmp(&b))
+        });
         if by_k {
             let smallest = weights[self.order[top_k - 1] as usize];
             // Tokens as likely as the k-th stay.
-            let kept = self.order.iter().take_while(|&&token| weights[token as usize] >= smallest).count();
+            let kept = self
+                .order
+                .iter()
+                .take_while(|&&token| weights[token as usize] >= smallest)
+                .count();
             for token in self.order.drain(kept..) {
                 weights[token as usize] = 0.0;
             }
         }
         if top_p < 1.0 {
-            let total: f64 = self.order.iter().map(|&token| f64::from(weights[token as usize])).sum();
+            let total: f64 = self
+                .order
+                .iter()
+                .map(|&token| f64::from(weights[token as usize]))
+                .sum();
             let mut sum = 0.0;
             for &token in &self.order {
                 // A token stays while those before it fall short of top_p.

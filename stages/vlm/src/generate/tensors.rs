@@ -29,11 +29,21 @@ pub(super) struct TensorDecoder<'a> {
 impl<'a> TensorDecoder<'a> {
     pub(super) fn new(model: &'a MicroVlm) -> Self {
         let (cache, prompts, answers) = (Vec::new(), Vec::new(), BTreeMap::new());
-        Self { model, options: Forward::default(), cache, prompts, answers, rows: 0 }
+        Self {
+            model,
+            options: Forward::default(),
+            cache,
+            prompts,
+            answers,
+            rows: 0,
+        }
     }
 
     fn pass(&self) -> Pass<'_> {
-        Pass { model: self.model, options: &self.options }
+        Pass {
+            model: self.model,
+            options: &self.options,
+        }
     }
 
     /// The rows that a step attends to, prompts first, and its spans over them; one row is asked for per step.
@@ -75,30 +85,61 @@ impl Decoder for TensorDecoder<'_> {
         self.rows = sources.len();
         let spans = |last: bool| {
             let span = |own: &Range<usize>| {
-                let queries = if last { own.end - 1..own.end } else { own.clone() };
-                Span { prefix: 0..0, own: own.clone(), queries, causal: true }
+                let queries = if last {
+                    own.end - 1..own.end
+                } else {
+                    own.clone()
+                };
+                Span {
+                    prefix: 0..0,
+                    own: own.clone(),
+                    queries,
+                    causal: true,
+                }
             };
             Spans::new(self.prompts.iter().map(span).collect())
         };
         let pass = self.pass();
-        let mut x = pass.embed(Some(pass.encode(patches, &ids)), &tokens, &sources, &positions);
+        let mut x = pass.embed(
+            Some(pass.encode(patches, &ids)),
+            &tokens,
+            &sources,
+            &positions,
+        );
         let mut cache = Vec::with_capacity(modules.decoder_blocks.len());
         for (index, block) in modules.decoder_blocks.iter().enumerate() {
             let spans = spans(index + 1 == modules.decoder_blocks.len());
-            let sequences = Sequences { spans: &spans, ids: &ids };
+            let sequences = Sequences {
+                spans: &spans,
+                ids: &ids,
+            };
             let qkv = pass.qkv(x.clone(), block, &sequences);
             let mixed = ops::attention(qkv.clone(), &spans, config.decoder.heads);
-            x = pass.finish(ops::take_rows(x, &spans.query_rows()), mixed, block, &sequences);
+            x = pass.finish(
+                ops::take_rows(x, &spans.query_rows()),
+                mixed,
+                block,
+                &sequences,
+            );
             cache.push(qkv);
         }
-        let logits = pass.head(x, &Sequences { spans: &spans(true), ids: &ids });
+        let logits = pass.head(
+            x,
+            &Sequences {
+                spans: &spans(true),
+                ids: &ids,
+            },
+        );
         self.cache = cache;
         Matrix::from_tensor(&logits).values
     }
 
     fn step(&mut self, steps: &[Step]) -> Vec<f32> {
         for step in steps {
-            self.answers.entry(step.slot).or_default().push(self.rows as u32);
+            self.answers
+                .entry(step.slot)
+                .or_default()
+                .push(self.rows as u32);
             self.rows += 1;
         }
         let (rows, spans) = self.gather(steps);
@@ -106,7 +147,10 @@ impl Decoder for TensorDecoder<'_> {
         let sources: Vec<u32> = (0..steps.len() as u32).collect();
         let positions: Vec<u32> = steps.iter().map(|step| step.position as u32).collect();
         let pass = self.pass();
-        let sequences = Sequences { spans: &spans, ids: &[] };
+        let sequences = Sequences {
+            spans: &spans,
+            ids: &[],
+        };
         let mut x = pass.embed(None, &tokens, &sources, &positions);
         let mut cache = Vec::with_capacity(self.cache.len());
         for (block, before) in self.model.modules().decoder_blocks.iter().zip(&self.cache) {

@@ -20,7 +20,11 @@ struct Head {
 impl Head {
     fn new(width: usize, heads: usize, index: usize) -> Self {
         let head = width / heads;
-        Self { row: 3 * width, width: head, columns: [0, 1, 2].map(|part| part * width + index * head) }
+        Self {
+            row: 3 * width,
+            width: head,
+            columns: [0, 1, 2].map(|part| part * width + index * head),
+        }
     }
 
     /// The part of `values` that starts at a packed row's query, key or value.
@@ -85,14 +89,19 @@ pub(crate) fn attend(
         softmax(weights, keys, span, scale(head.width));
         let value = head.gather(qkv, span, 2);
         let (weights, out) = (Left::rows(weights, keys), &mut out[index * head.width..]);
-        add_product(queries, keys, head.width, weights, &value, head.width, out, width);
+        add_product(
+            queries, keys, head.width, weights, &value, head.width, out, width,
+        );
     }
 }
 
 /// Gradients of one span, added to `grad`, whose first row is packed row `first`.
 ///
 /// `out_grad`: `[queries, width]`; `weights` as [`attend`] left them.
-#[expect(clippy::too_many_arguments, reason = "the forward pass's inputs, its weights and two gradients")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the forward pass's inputs, its weights and two gradients"
+)]
 pub(crate) fn attend_backward(
     qkv: &[f32],
     width: usize,
@@ -114,24 +123,53 @@ pub(crate) fn attend_backward(
 
         let mut value_grad = vec![0.0; keys * head.width];
         let turned = Left::transposed(weights, keys);
-        add_product(keys, queries, head.width, turned, head_grad, width, &mut value_grad, head.width);
+        add_product(
+            keys,
+            queries,
+            head.width,
+            turned,
+            head_grad,
+            width,
+            &mut value_grad,
+            head.width,
+        );
         head.scatter(&value_grad, span, 2, grad, first);
 
         scores.fill(0.0);
         let value = head.gather_transposed(qkv, span, 2);
         let left = Left::rows(head_grad, width);
-        add_product(queries, head.width, keys, left, &value, keys, &mut scores, keys);
+        add_product(
+            queries,
+            head.width,
+            keys,
+            left,
+            &value,
+            keys,
+            &mut scores,
+            keys,
+        );
         softmax_backward(weights, keys, scale(head.width), &mut scores);
 
         let key = head.gather(qkv, span, 1);
         let query_grad = &mut grad[(span.queries.start - first) * head.row + head.columns[0]..];
         let left = Left::rows(&scores, keys);
-        add_product(queries, keys, head.width, left, &key, head.width, query_grad, head.row);
+        add_product(
+            queries, keys, head.width, left, &key, head.width, query_grad, head.row,
+        );
 
         let mut key_grad = vec![0.0; keys * head.width];
         let query = head.at(qkv, span.queries.start, 0);
         let left = Left::transposed(&scores, keys);
-        add_product(keys, queries, head.width, left, query, head.row, &mut key_grad, head.width);
+        add_product(
+            keys,
+            queries,
+            head.width,
+            left,
+            query,
+            head.row,
+            &mut key_grad,
+            head.width,
+        );
         head.scatter(&key_grad, span, 1, grad, first);
     }
 }
@@ -166,7 +204,9 @@ pub(crate) fn softmax_row(scores: &mut [f32], scale: f32) {
 
 #[inline(always)]
 fn normalise(scores: &mut [f32], scale: f32) {
-    let largest = scores.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
+    let largest = scores
+        .iter()
+        .fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
     let inverse = 1.0 / softmax_terms(scores, largest, scale);
     for weight in scores {
         *weight *= inverse;

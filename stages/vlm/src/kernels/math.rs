@@ -157,6 +157,9 @@ mod tests {
         let total = exp_in_place(&mut vector, 0.5, 2.0);
         let scalar: Vec<f32> = x.iter().map(|&x| exp((x - 0.5) * 2.0)).collect();
         assert_eq!(vector, scalar);
-        assert_eq!(total, sum_zip(&scalar, &scalar, |sum, value, _| sum + value));
+        assert_eq!(
+            total,
+            sum_zip(&scalar, &scalar, |sum, value, _| sum + value)
+        );
     }
 }

@@ -18,12 +18,20 @@ pub(crate) struct Left<'a> {
 impl<'a> Left<'a> {
     /// A row-major matrix of `width` columns.
     pub(crate) fn rows(values: &'a [f32], width: usize) -> Self {
-        Self { values, row: width, inner: 1 }
+        Self {
+            values,
+            row: width,
+            inner: 1,
+        }
     }
 
     /// The transpose of a row-major matrix of `width` columns.
     pub(crate) fn transposed(values: &'a [f32], width: usize) -> Self {
-        Self { values, row: 1, inner: width }
+        Self {
+            values,
+            row: 1,
+            inner: width,
+        }
     }
 }
 
@@ -35,7 +43,10 @@ impl<'a> Left<'a> {
 ///
 /// # Panics
 /// If a slice is too short for the sizes.
-#[expect(clippy::too_many_arguments, reason = "the sizes and strides of three matrices")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the sizes and strides of three matrices"
+)]
 pub(crate) fn add_product(
     rows: usize,
     inner: usize,
@@ -49,9 +60,18 @@ pub(crate) fn add_product(
     if rows == 0 || inner == 0 || columns == 0 {
         return;
     }
-    assert!(x.values.len() > (rows - 1) * x.row + (inner - 1) * x.inner, "left factor too short");
-    assert!(w.len() >= (inner - 1) * w_width + columns, "right factor too short");
-    assert!(out.len() >= (rows - 1) * out_width + columns, "result too short");
+    assert!(
+        x.values.len() > (rows - 1) * x.row + (inner - 1) * x.inner,
+        "left factor too short"
+    );
+    assert!(
+        w.len() >= (inner - 1) * w_width + columns,
+        "right factor too short"
+    );
+    assert!(
+        out.len() >= (rows - 1) * out_width + columns,
+        "result too short"
+    );
     let whole = columns - columns % PANEL;
     if whole > 0 {
         panels(rows, inner, whole, x, w, w_width, out, out_width);
@@ -119,17 +139,26 @@ fn strip<const M: usize, const N: usize>(
 ) {
     let mut row = 0;
     while row + M <= rows {
-        let x = Left { values: &x.values[row * x.row..], ..x };
+        let x = Left {
+            values: &x.values[row * x.row..],
+            ..x
+        };
         tile::<M, N>(inner, x, w, w_width, &mut out[row * out_width..], out_width);
         row += M;
     }
     if M > 4 && row + 4 <= rows {
-        let x = Left { values: &x.values[row * x.row..], ..x };
+        let x = Left {
+            values: &x.values[row * x.row..],
+            ..x
+        };
         tile::<4, N>(inner, x, w, w_width, &mut out[row * out_width..], out_width);
         row += 4;
     }
     while row < rows {
-        let x = Left { values: &x.values[row * x.row..], ..x };
+        let x = Left {
+            values: &x.values[row * x.row..],
+            ..x
+        };
         tile::<1, N>(inner, x, w, w_width, &mut out[row * out_width..], out_width);
         row += 1;
     }
@@ -215,7 +244,16 @@ mod tests {
                     assert_eq!(out, right, "{rows} x {inner} x {columns}");
                     let x = transpose(&x, inner);
                     let left = Left::transposed(&x, rows);
-                    add_product(rows, inner, columns, left, &w, columns, &mut turned, columns);
+                    add_product(
+                        rows,
+                        inner,
+                        columns,
+                        left,
+                        &w,
+                        columns,
+                        &mut turned,
+                        columns,
+                    );
                     assert_eq!(turned, right, "transposed {rows} x {inner} x {columns}");
                 }
             }
@@ -226,14 +264,27 @@ mod tests {
     fn strides_leave_the_rest_alone() {
         let (x, w) = (random(3 * 10, "x"), random(5 * 40, "w"));
         let mut out = vec![7.0; 3 * 60];
-        let left = Left { values: &x[2..], row: 10, inner: 1 };
+        let left = Left {
+            values: &x[2..],
+            row: 10,
+            inner: 1,
+        };
         add_product(3, 5, 20, left, &w[3..], 40, &mut out[4..], 60);
         for row in 0..3 {
-            let right: f32 =
-                (0..5).fold(7.0, |sum, p| x[row * 10 + 2 + p].mul_add(w[p * 40 + 3 + 19], sum));
+            let right: f32 = (0..5).fold(7.0, |sum, p| {
+                x[row * 10 + 2 + p].mul_add(w[p * 40 + 3 + 19], sum)
+            });
             assert_eq!(out[row * 60 + 4 + 19], right);
-            assert!(out[row * 60..row * 60 + 4].iter().all(|&value| value == 7.0));
-            assert!(out[row * 60 + 24..(row + 1) * 60].iter().all(|&value| value == 7.0));
+            assert!(
+                out[row * 60..row * 60 + 4]
+                    .iter()
+                    .all(|&value| value == 7.0)
+            );
+            assert!(
+                out[row * 60 + 24..(row + 1) * 60]
+                    .iter()
+                    .all(|&value| value == 7.0)
+            );
         }
     }
 }

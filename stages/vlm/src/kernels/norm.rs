@@ -45,7 +45,10 @@ pub(crate) fn layer_norm_backward(
     let per_value = 1.0 / width as f32;
     let mut normed = vec![0f32; width];
     let mut scaled = vec![0f32; width];
-    let rows = x.chunks_exact(width).zip(grad.chunks_exact(width)).zip(out.chunks_exact_mut(width));
+    let rows = x
+        .chunks_exact(width)
+        .zip(grad.chunks_exact(width))
+        .zip(out.chunks_exact_mut(width));
     for ((x, grad), out) in rows {
         let (mean, inverse) = moments(x, epsilon);
         for i in 0..width {

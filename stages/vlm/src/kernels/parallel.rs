@@ -32,7 +32,10 @@ pub(crate) fn two_rows(
         return f(0, a, b);
     }
     let mut b = b.chunks_mut((ROWS * b_width).max(1));
-    let pieces = a.chunks_mut(ROWS * a_width).map(|a| (a, b.next().unwrap_or_default())).enumerate();
+    let pieces = a
+        .chunks_mut(ROWS * a_width)
+        .map(|a| (a, b.next().unwrap_or_default()))
+        .enumerate();
     for_each(pieces.collect(), |(index, (a, b))| f(index * ROWS, a, b));
 }
 
@@ -51,8 +54,13 @@ pub(crate) fn rows_and_sums(
     }
     let mut all = vec![0.0; out.len().div_ceil(ROWS * width) * sums];
     let mut own = all.chunks_mut(sums.max(1));
-    let pieces = out.chunks_mut(ROWS * width).map(|out| (out, own.next().unwrap_or_default())).enumerate();
-    for_each(pieces.collect(), |(index, (out, own))| f(index * ROWS, out, own));
+    let pieces = out
+        .chunks_mut(ROWS * width)
+        .map(|out| (out, own.next().unwrap_or_default()))
+        .enumerate();
+    for_each(pieces.collect(), |(index, (out, own))| {
+        f(index * ROWS, out, own)
+    });
     for own in all.chunks(sums.max(1)) {
         for (total, value) in total.iter_mut().zip(own) {
             *total += value;

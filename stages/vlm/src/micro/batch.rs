@@ -38,7 +38,11 @@ pub(super) struct Batch {
 
 impl Batch {
     /// Packs `examples`; `share` lets neighbours share rows.
-    pub(super) fn new(model: &MicroVlm, examples: &[Example], share: bool) -> Result<Self, VlmError> {
+    pub(super) fn new(
+        model: &MicroVlm,
+        examples: &[Example],
+        share: bool,
+    ) -> Result<Self, VlmError> {
         let mut packer = Packer::new(model, examples.len());
         let same = |a: &Example, b: &Example| share && same_prompt(&a.prompt, &b.prompt);
         for group in examples.chunk_by(same) {
@@ -50,7 +54,9 @@ impl Batch {
 
 /// Whether two prompts are one and the same.
 fn same_prompt(a: &Prompt, b: &Prompt) -> bool {
-    a.id == b.id && a.text == b.text && (Arc::ptr_eq(&a.image.pixels, &b.image.pixels) || a.image == b.image)
+    a.id == b.id
+        && a.text == b.text
+        && (Arc::ptr_eq(&a.image.pixels, &b.image.pixels) || a.image == b.image)
 }
 
 struct Packer<'a> {
@@ -86,7 +92,16 @@ impl<'a> Packer<'a> {
             predictions: None,
         };
         let (all, asked) = (Vec::with_capacity(examples), Vec::with_capacity(examples));
-        Self { model, batch, sources: Vec::new(), all, asked, asked_rows: 0, predictions: Vec::new(), shared: false }
+        Self {
+            model,
+            batch,
+            sources: Vec::new(),
+            all,
+            asked,
+            asked_rows: 0,
+            predictions: Vec::new(),
+            shared: false,
+        }
     }
 
     /// Adds examples of one prompt.
@@ -100,9 +115,12 @@ impl<'a> Packer<'a> {
         }
         let image = self.batch.image_ids.len();
         self.batch.image_ids.push(prompt.id.clone());
-        self.batch.patches.extend(self.model.patches(&prompt.image)?);
+        self.batch
+            .patches
+            .extend(self.model.patches(&prompt.image)?);
         let start = self.sources.len();
-        self.sources.extend((image * per_image..(image + 1) * per_image).map(Source::Image));
+        self.sources
+            .extend((image * per_image..(image + 1) * per_image).map(Source::Image));
         self.feed(&tokens);
         self.place(start, 0);
         if let [example] = group {
@@ -120,7 +138,11 @@ impl<'a> Packer<'a> {
         self.place(first, first - start);
         let end = self.sources.len();
         let predicting = end - example.answer.len()..end;
-        self.predictions.extend((self.asked_rows..).take(predicting.len()).map(|row| row as u32));
+        self.predictions.extend(
+            (self.asked_rows..)
+                .take(predicting.len())
+                .map(|row| row as u32),
+        );
         self.span(&example.prompt.id, 0..0, start..end, predicting);
     }
 
@@ -137,7 +159,8 @@ impl<'a> Packer<'a> {
             self.place(start, prompt.len());
             let own = start..self.sources.len();
             self.predictions.push(first_prediction);
-            self.predictions.extend((self.asked_rows..).take(own.len()).map(|row| row as u32));
+            self.predictions
+                .extend((self.asked_rows..).take(own.len()).map(|row| row as u32));
             if !own.is_empty() {
                 self.span(id, prompt.clone(), own.clone(), own);
             }
@@ -154,14 +177,32 @@ impl<'a> Packer<'a> {
     /// Numbers the rows from `start` on, beginning with `position`.
     fn place(&mut self, start: usize, position: usize) {
         let count = self.sources.len() - start;
-        self.batch.positions.extend((position..position + count).map(|position| position as u32));
+        self.batch
+            .positions
+            .extend((position..position + count).map(|position| position as u32));
     }
 
-    fn span(&mut self, id: &Arc<str>, prefix: Range<usize>, own: Range<usize>, predicting: Range<usize>) {
+    fn span(
+        &mut self,
+        id: &Arc<str>,
+        prefix: Range<usize>,
+        own: Range<usize>,
+        predicting: Range<usize>,
+    ) {
         self.batch.span_ids.push(id.clone());
         self.asked_rows += predicting.len();
-        self.all.push(Span { prefix: prefix.clone(), own: own.clone(), queries: own.clone(), causal: true });
-        self.asked.push(Span { prefix, own, queries: predicting, causal: true });
+        self.all.push(Span {
+            prefix: prefix.clone(),
+            own: own.clone(),
+            queries: own.clone(),
+            causal: true,
+        });
+        self.asked.push(Span {
+            prefix,
+            own,
+            queries: predicting,
+            causal: true,
+        });
     }
 
     fn finish(self) -> Batch {

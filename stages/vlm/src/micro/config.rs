@@ -48,7 +48,12 @@ pub struct BlocksConfig {
 
 impl Default for BlocksConfig {
     fn default() -> Self {
-        Self { width: 48, layers: 2, heads: 4, mlp_ratio: 2 }
+        Self {
+            width: 48,
+            layers: 2,
+            heads: 4,
+            mlp_ratio: 2,
+        }
     }
 }
 
@@ -60,7 +65,9 @@ impl Default for MicroConfig {
             vision: BlocksConfig::default(),
             decoder: BlocksConfig::default(),
             max_text_tokens: 11,
-            words: ["caption", "scene?", "object?", "on"].map(String::from).to_vec(),
+            words: ["caption", "scene?", "object?", "on"]
+                .map(String::from)
+                .to_vec(),
             characters: ('a'..='z').collect(),
         }
     }

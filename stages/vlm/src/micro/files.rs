@@ -43,8 +43,14 @@ struct AdapterFile {
 }
 
 pub(super) fn save(model: &MicroVlm, dir: &Path) -> Result<(), VlmError> {
-    std::fs::create_dir_all(dir).map_err(|source| VlmError::Io { path: dir.to_owned(), source })?;
-    let config = ConfigFile { model_type: MODEL_TYPE.into(), sizes: model.config.clone() };
+    std::fs::create_dir_all(dir).map_err(|source| VlmError::Io {
+        path: dir.to_owned(),
+        source,
+    })?;
+    let config = ConfigFile {
+        model_type: MODEL_TYPE.into(),
+        sizes: model.config.clone(),
+    };
     write_json(&dir.join(CONFIG), &config)?;
     write_json(&dir.join(TOKENIZER), &model.tokenizer)?;
     let mut base = BTreeMap::new();
@@ -60,7 +66,10 @@ pub(super) fn save(model: &MicroVlm, dir: &Path) -> Result<(), VlmError> {
     write(&dir.join(MODEL), &base)?;
     if let Some(lora) = &model.lora {
         let mut modules = model.modules.clone();
-        let adapted = modules.adaptable().into_iter().filter(|(_, layer)| layer.adapter.is_some());
+        let adapted = modules
+            .adaptable()
+            .into_iter()
+            .filter(|(_, layer)| layer.adapter.is_some());
         let file = AdapterFile {
             peft_type: "LORA".into(),
             r: lora.rank,
@@ -82,16 +91,24 @@ pub(super) fn load(dir: &Path, device: &Device) -> Result<MicroVlm, VlmError> {
     if config.model_type != MODEL_TYPE {
         return Err(VlmError::Weights {
             path,
-            problem: format!("model_type is {:?}, and only {MODEL_TYPE:?} can be read", config.model_type),
+            problem: format!(
+                "model_type is {:?}, and only {MODEL_TYPE:?} can be read",
+                config.model_type
+            ),
         });
     }
     let mut model = MicroVlm::new(config.sizes, 0, device)?;
     let path = dir.join(TOKENIZER);
     let tokenizer: WordCharTokenizer = read_json(&path)?;
     if tokenizer != model.tokenizer {
-        return Err(VlmError::Weights { path, problem: format!("its vocabulary is not that of {CONFIG}") });
+        return Err(VlmError::Weights {
+            path,
+            problem: format!("its vocabulary is not that of {CONFIG}"),
+        });
     }
-    read_params(&mut model.params, &dir.join(MODEL), device, "", |param| !is_adapter(param))?;
+    read_params(&mut model.params, &dir.join(MODEL), device, "", |param| {
+        !is_adapter(param)
+    })?;
     if dir.join(ADAPTER_CONFIG).exists() {
         load_adapter(&mut model, dir, device)?;
     }
@@ -109,8 +126,19 @@ fn load_adapter(model: &mut MicroVlm, dir: &Path, device: &Device) -> Result<(),
         dropout: file.lora_dropout,
         targets: named.map(|(group, _)| group).collect(),
     };
-    model.add_lora(&lora, 0).map_err(|error| VlmError::Weights { path, problem: error.to_string() })?;
-    read_params(&mut model.params, &dir.join(ADAPTER), device, PEFT_PREFIX, is_adapter)
+    model
+        .add_lora(&lora, 0)
+        .map_err(|error| VlmError::Weights {
+            path,
+            problem: error.to_string(),
+        })?;
+    read_params(
+        &mut model.params,
+        &dir.join(ADAPTER),
+        device,
+        PEFT_PREFIX,
+        is_adapter,
+    )
 }
 
 /// Fills the params that `which` picks from a file that holds these and no others.
@@ -146,14 +174,18 @@ fn layout(param: &Param) -> Layout {
 }
 
 fn write_json(path: &Path, value: &impl Serialize) -> Result<(), VlmError> {
-    let problem =
-        |error: serde_json::Error| VlmError::Weights { path: path.to_owned(), problem: error.to_string() };
+    let problem = |error: serde_json::Error| VlmError::Weights {
+        path: path.to_owned(),
+        problem: error.to_string(),
+    };
     let mut text = serde_json::to_string_pretty(value).map_err(problem)?;
     text.push('\n');
     write_file(path, text.as_bytes())
 }
 
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, VlmError> {
-    serde_json::from_slice(&read_file(path)?)
-        .map_err(|error| VlmError::Weights { path: path.to_owned(), problem: error.to_string() })
+    serde_json::from_slice(&read_file(path)?).map_err(|error| VlmError::Weights {
+        path: path.to_owned(),
+        problem: error.to_string(),
+    })
 }

@@ -24,16 +24,24 @@ pub(crate) struct Sequences<'a> {
     pub(crate) ids: &'a [Arc<str>],
 }
 
-pub(super) fn forward(model: &MicroVlm, examples: &[Example], options: &Forward) -> Result<Output, VlmError> {
+pub(super) fn forward(
+    model: &MicroVlm,
+    examples: &[Example],
+    options: &Forward,
+) -> Result<Output, VlmError> {
     if examples.is_empty() {
-        return Err(VlmError::Config("a batch needs at least one example".into()));
+        return Err(VlmError::Config(
+            "a batch needs at least one example".into(),
+        ));
     }
     // Answers that share a prompt's rows would share its dropout too.
     let batch = Batch::new(model, examples, options.dropout.is_none())?;
     let pass = Pass { model, options };
     let image = pass.encode(batch.patches.clone(), &batch.image_ids);
     let (images, [_, width]) = (batch.image_ids.len(), image.dims());
-    let pooled = image.clone().reshape([images, model.config.patches(), width]);
+    let pooled = image
+        .clone()
+        .reshape([images, model.config.patches(), width]);
     let mut pooled = pooled.mean_dim(1).reshape([images, width]);
     let mut logits = pass.decode(image, &batch);
     if let Some(predictions) = &batch.predictions {
@@ -70,10 +78,28 @@ impl Pass<'_> {
         let last = modules.decoder_blocks.len() - 1;
         for (index, block) in modules.decoder_blocks.iter().enumerate() {
             // The last block's other rows serve as keys and values only.
-            let spans = if index == last { &batch.answer_rows } else { &batch.all_rows };
-            x = self.block(x, block, &Sequences { spans, ids: &batch.span_ids }, self.model.config.decoder.heads);
+            let spans = if index == last {
+                &batch.answer_rows
+            } else {
+                &batch.all_rows
+            };
+            x = self.block(
+                x,
+                block,
+                &Sequences {
+                    spans,
+                    ids: &batch.span_ids,
+                },
+                self.model.config.decoder.heads,
+            );
         }
-        self.head(x, &Sequences { spans: &batch.answer_rows, ids: &batch.span_ids })
+        self.head(
+            x,
+            &Sequences {
+                spans: &batch.answer_rows,
+                ids: &batch.span_ids,
+            },
+        )
     }
 
     /// The decoder's input: rows of the image tokens followed by the text's, in the order of `sources`, with
@@ -88,7 +114,10 @@ impl Pass<'_> {
         let (modules, params) = (&self.model.modules, &self.model.params);
         let mut rows: Vec<Tensor<2>> = image.into_iter().collect();
         if !tokens.is_empty() {
-            rows.push(ops::take_rows(params.get(modules.embedding).clone(), tokens));
+            rows.push(ops::take_rows(
+                params.get(modules.embedding).clone(),
+                tokens,
+            ));
         }
         let positions = ops::take_rows(params.get(modules.positions).clone(), positions);
         ops::take_rows(Tensor::cat(rows, 0), sources) + positions
@@ -97,24 +126,46 @@ impl Pass<'_> {
     /// Logits of the rows that the sequences ask for.
     pub(crate) fn head(&self, x: Tensor<2>, sequences: &Sequences) -> Tensor<2> {
         let x = self.norm(x, self.model.modules.decoder_norm);
-        self.linear(x, &self.model.modules.head, sequences, true, Activation::None)
+        self.linear(
+            x,
+            &self.model.modules.head,
+            sequences,
+            true,
+            Activation::None,
+        )
     }
 
     /// A pre-norm block; gives the rows that the sequences ask for.
     fn block(&self, x: Tensor<2>, block: &Block, sequences: &Sequences, heads: usize) -> Tensor<2> {
         let qkv = self.qkv(x.clone(), block, sequences);
         let spans = sequences.spans;
-        let x = if spans.outputs() == x.dims()[0] { x } else { ops::take_rows(x, &spans.query_rows()) };
+        let x = if spans.outputs() == x.dims()[0] {
+            x
+        } else {
+            ops::take_rows(x, &spans.query_rows())
+        };
         self.finish(x, ops::attention(qkv, spans, heads), block, sequences)
     }
 
     /// The block's queries, keys and values: `[rows, 3 * width]`.
     pub(crate) fn qkv(&self, x: Tensor<2>, block: &Block, sequences: &Sequences) -> Tensor<2> {
-        self.linear(self.norm(x, block.norm1), &block.qkv, sequences, false, Activation::None)
+        self.linear(
+            self.norm(x, block.norm1),
+            &block.qkv,
+            sequences,
+            false,
+            Activation::None,
+        )
     }
 
     /// What follows attention, on the rows that the sequences ask for.
-    pub(crate) fn finish(&self, x: Tensor<2>, mixed: Tensor<2>, block: &Block, sequences: &Sequences) -> Tensor<2> {
+    pub(crate) fn finish(
+        &self,
+        x: Tensor<2>,
+        mixed: Tensor<2>,
+        block: &Block,
+        sequences: &Sequences,
+    ) -> Tensor<2> {
         let x = x + self.linear(mixed, &block.out, sequences, true, Activation::None);
         let hidden = self.norm(x.clone(), block.norm2);
         let hidden = self.linear(hidden, &block.fc1, sequences, true, Activation::Gelu);
@@ -136,19 +187,37 @@ impl Pass<'_> {
         activation: Activation,
     ) -> Tensor<2> {
         let params = &self.model.params;
-        let adapter = layer.adapter.zip(self.model.lora.as_ref()).map(|((a, b), lora)| {
-            let key = self.options.dropout.as_ref().filter(|_| lora.dropout > 0.0);
-            let rows = sequences.ids.iter().zip(sequences.spans.iter()).map(|(id, span)| {
-                let rows = if asked { span.queries.len() } else { span.own.len() };
-                (&**id, rows)
+        let adapter = layer
+            .adapter
+            .zip(self.model.lora.as_ref())
+            .map(|((a, b), lora)| {
+                let key = self.options.dropout.as_ref().filter(|_| lora.dropout > 0.0);
+                let rows = sequences
+                    .ids
+                    .iter()
+                    .zip(sequences.spans.iter())
+                    .map(|(id, span)| {
+                        let rows = if asked {
+                            span.queries.len()
+                        } else {
+                            span.own.len()
+                        };
+                        (&**id, rows)
+                    });
+                Adapter {
+                    a: params.get(a).clone(),
+                    b: params.get(b).clone(),
+                    scale: lora.scale(),
+                    dropout: key
+                        .map(|key| draw_dropout(key, &layer.name, lora.dropout, rows, x.dims()[1])),
+                }
             });
-            Adapter {
-                a: params.get(a).clone(),
-                b: params.get(b).clone(),
-                scale: lora.scale(),
-                dropout: key.map(|key| draw_dropout(key, &layer.name, lora.dropout, rows, x.dims()[1])),
-            }
-        });
-        ops::linear(x, params.get(layer.weight), params.get(layer.bias), adapter.as_ref(), activation)
+        ops::linear(
+            x,
+            params.get(layer.weight),
+            params.get(layer.bias),
+            adapter.as_ref(),
+            activation,
+        )
     }
 }

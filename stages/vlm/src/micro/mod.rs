@@ -25,7 +25,8 @@ use crate::generate;
 use crate::image;
 use crate::lora::LoraConfig;
 use crate::model::{
-    Completion, Example, Forward, Output, Prompt, RgbImage, Sampling, Tokenizer, VisionLanguageModel,
+    Completion, Example, Forward, Output, Prompt, RgbImage, Sampling, Tokenizer,
+    VisionLanguageModel,
 };
 use crate::params::{Param, ParamSet};
 use crate::rng::StreamKey;
@@ -55,7 +56,14 @@ impl MicroVlm {
         config.validate()?;
         let tokenizer = WordCharTokenizer::new(&config.words, &config.characters)?;
         let (modules, params) = modules::initialise(&config, tokenizer.vocab_size(), seed, device);
-        Ok(Self { config, tokenizer, modules, params, lora: None, device: device.clone().autodiff() })
+        Ok(Self {
+            config,
+            tokenizer,
+            modules,
+            params,
+            lora: None,
+            device: device.clone().autodiff(),
+        })
     }
 
     /// Reads a model that [`VisionLanguageModel::save`] wrote, with its adapters if it has any.
@@ -108,10 +116,18 @@ impl MicroVlm {
             let name = format!("{}.lora_A.weight", layer.name);
             let bound = 1.0 / libm::sqrt(input as f64);
             let mut stream = StreamKey::new("lora", seed).text(&name).stream();
-            let a = (0..input * config.rank).map(|_| stream.range(-bound, bound) as f32).collect();
+            let a = (0..input * config.rank)
+                .map(|_| stream.range(-bound, bound) as f32)
+                .collect();
             let mut push = |name: String, values: Vec<f32>, shape: [usize; 2]| {
-                let value = Tensor::from_data(TensorData::new(values, shape), &self.device).require_grad();
-                self.params.push(Param { name, value, trainable: true, decay: true })
+                let value =
+                    Tensor::from_data(TensorData::new(values, shape), &self.device).require_grad();
+                self.params.push(Param {
+                    name,
+                    value,
+                    trainable: true,
+                    decay: true,
+                })
             };
             let a = push(name, a, [input, config.rank]);
             let b = push(
@@ -131,8 +147,15 @@ impl MicroVlm {
         let Some(lora) = self.lora.take() else { return };
         let mut adapters = Vec::new();
         for (_, layer) in self.modules.adaptable() {
-            let Some((a, b)) = layer.adapter.take() else { continue };
-            let product = self.params.get(a).clone().inner().matmul(self.params.get(b).clone().inner());
+            let Some((a, b)) = layer.adapter.take() else {
+                continue;
+            };
+            let product = self
+                .params
+                .get(a)
+                .clone()
+                .inner()
+                .matmul(self.params.get(b).clone().inner());
             adapters.extend([a, b].map(|id| self.params.get_mut(id).name.clone()));
             let param = self.params.get_mut(layer.weight);
             param.value = (param.value.clone().inner() + product * lora.scale()).autodiff();
@@ -159,7 +182,11 @@ impl MicroVlm {
     }
 
     /// The prompt's tokens, once it is sure that they fit together with `answer`.
-    pub(crate) fn prompt_tokens(&self, prompt: &Prompt, answer: &[u32]) -> Result<Vec<u32>, VlmError> {
+    pub(crate) fn prompt_tokens(
+        &self,
+        prompt: &Prompt,
+        answer: &[u32],
+    ) -> Result<Vec<u32>, VlmError> {
         let placeholders = prompt.text.matches(IMAGE_PLACEHOLDER).count();
         if placeholders > 1 {
             return Err(VlmError::Config(format!(
@@ -167,11 +194,18 @@ impl MicroVlm {
                 prompt.text
             )));
         }
-        let tokens = self.tokenizer.encode(&prompt.text.replace(IMAGE_PLACEHOLDER, ""))?;
+        let tokens = self
+            .tokenizer
+            .encode(&prompt.text.replace(IMAGE_PLACEHOLDER, ""))?;
         if answer.is_empty() {
-            return Err(VlmError::Config("an answer needs at least the end token".into()));
+            return Err(VlmError::Config(
+                "an answer needs at least the end token".into(),
+            ));
         }
-        if let Some(token) = answer.iter().find(|&&token| token as usize >= self.tokenizer.vocab_size()) {
+        if let Some(token) = answer
+            .iter()
+            .find(|&&token| token as usize >= self.tokenizer.vocab_size())
+        {
             return Err(VlmError::Config(format!(
                 "the answer has the token {token}, and the vocabulary ends at {}",
                 self.tokenizer.vocab_size() - 1

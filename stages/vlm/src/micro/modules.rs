@@ -79,17 +79,34 @@ impl Block {
 
 /// Builds the weights. Every weight is drawn from the stream of its own name, so that no draw depends on which
 /// other weights there are.
-pub(super) fn initialise(config: &MicroConfig, vocab: usize, seed: u64, device: &Device) -> (Modules, ParamSet) {
-    let mut builder = Builder { params: ParamSet::default(), seed, device: device.clone().autodiff() };
+pub(super) fn initialise(
+    config: &MicroConfig,
+    vocab: usize,
+    seed: u64,
+    device: &Device,
+) -> (Modules, ParamSet) {
+    let mut builder = Builder {
+        params: ParamSet::default(),
+        seed,
+        device: device.clone().autodiff(),
+    };
     let (vision, decoder) = (&config.vision, &config.decoder);
     let modules = Modules {
         patch: builder.linear("vision.patch", config.patch_values(), vision.width, 1.0),
-        vision_positions: builder.normal("vision.positions.weight", [config.patches(), vision.width], 0.1),
+        vision_positions: builder.normal(
+            "vision.positions.weight",
+            [config.patches(), vision.width],
+            0.1,
+        ),
         vision_blocks: builder.blocks("vision", vision),
         vision_norm: builder.norm("vision.norm", vision.width),
         projector: builder.linear("projector", vision.width, decoder.width, 1.0),
         embedding: builder.normal("decoder.embedding.weight", [vocab, decoder.width], 0.3),
-        positions: builder.normal("decoder.positions.weight", [config.positions(), decoder.width], 0.1),
+        positions: builder.normal(
+            "decoder.positions.weight",
+            [config.positions(), decoder.width],
+            0.1,
+        ),
         decoder_blocks: builder.blocks("decoder", decoder),
         decoder_norm: builder.norm("decoder.norm", decoder.width),
         head: builder.linear("head", decoder.width, vocab, 1.0),
@@ -106,12 +123,19 @@ struct Builder {
 impl Builder {
     fn push(&mut self, name: &str, values: Vec<f32>, shape: [usize; 2], decay: bool) -> ParamId {
         let value = Tensor::from_data(TensorData::new(values, shape), &self.device).require_grad();
-        self.params.push(Param { name: name.to_owned(), value, trainable: true, decay })
+        self.params.push(Param {
+            name: name.to_owned(),
+            value,
+            trainable: true,
+            decay,
+        })
     }
 
     fn normal(&mut self, name: &str, shape: [usize; 2], std: f64) -> ParamId {
         let mut stream = StreamKey::new("init", self.seed).text(name).stream();
-        let values = (0..shape[0] * shape[1]).map(|_| (stream.normal() * std) as f32).collect();
+        let values = (0..shape[0] * shape[1])
+            .map(|_| (stream.normal() * std) as f32)
+            .collect();
         self.push(name, values, shape, true)
     }
 

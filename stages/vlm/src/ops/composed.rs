@@ -81,8 +81,16 @@ pub fn attention(qkv: Tensor<2>, spans: &Spans, heads: usize) -> Tensor<2> {
     let width = qkv.dims()[1] / 3;
     let device = qkv.device();
     let count = spans.iter().count();
-    let longest_query = spans.iter().map(|span| span.queries.len()).max().unwrap_or(0);
-    let longest = spans.iter().map(|span| span.prefix.len() + span.own.len()).max().unwrap_or(0);
+    let longest_query = spans
+        .iter()
+        .map(|span| span.queries.len())
+        .max()
+        .unwrap_or(0);
+    let longest = spans
+        .iter()
+        .map(|span| span.prefix.len() + span.own.len())
+        .max()
+        .unwrap_or(0);
 
     let mut query_rows = vec![0i32; count * longest_query];
     let mut key_rows = vec![0i32; count * longest];
@@ -105,7 +113,8 @@ pub fn attention(qkv: Tensor<2>, spans: &Spans, heads: usize) -> Tensor<2> {
     }
 
     let part = |rows: &[i32], length: usize, which: usize| -> Tensor<4> {
-        let rows = Tensor::<1, Int>::from_data(TensorData::new(rows.to_vec(), [rows.len()]), &device);
+        let rows =
+            Tensor::<1, Int>::from_data(TensorData::new(rows.to_vec(), [rows.len()]), &device);
         qkv.clone()
             .slice([0..qkv.dims()[0], which * width..(which + 1) * width])
             .select(0, rows)
@@ -118,7 +127,8 @@ pub fn attention(qkv: Tensor<2>, spans: &Spans, heads: usize) -> Tensor<2> {
     )
     .repeat_dim(1, heads);
     let scale = 1.0 / ((width / heads) as f64).sqrt();
-    let scores = part(&query_rows, longest_query, 0).matmul(part(&key_rows, longest, 1).swap_dims(2, 3));
+    let scores =
+        part(&query_rows, longest_query, 0).matmul(part(&key_rows, longest, 1).swap_dims(2, 3));
     let weights = activation::softmax((scores * scale).mask_fill(hidden, f32::NEG_INFINITY), 3);
     let mixed = weights
         .matmul(part(&key_rows, longest, 2))
@@ -138,14 +148,19 @@ pub fn token_logprobs(logits: Tensor<2>, targets: &[u32], temperature: f64) -> T
     let device = logits.device();
     let rows = targets.len();
     let targets = indices_tensor(targets, &device).reshape([rows, 1]);
-    activation::log_softmax(logits / temperature, 1).gather(1, targets).reshape([rows])
+    activation::log_softmax(logits / temperature, 1)
+        .gather(1, targets)
+        .reshape([rows])
 }
 
 /// As [`super::entropy`].
 pub fn entropy(logits: Tensor<2>, temperature: f64) -> Tensor<1> {
     let rows = logits.dims()[0];
     let logprobs = activation::log_softmax(logits / temperature, 1);
-    (logprobs.clone().exp() * logprobs).sum_dim(1).neg().reshape([rows])
+    (logprobs.clone().exp() * logprobs)
+        .sum_dim(1)
+        .neg()
+        .reshape([rows])
 }
 
 fn indices_tensor(indices: &[u32], device: &Device) -> Tensor<1, Int> {

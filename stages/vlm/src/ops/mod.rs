@@ -21,8 +21,15 @@ pub use spans::{Span, Spans};
 /// # Panics
 /// If there are not as many targets as rows, or the temperature is not positive.
 pub fn token_logprobs(logits: Tensor<2>, targets: &[u32], temperature: f64) -> Tensor<1> {
-    assert_eq!(logits.dims()[0], targets.len(), "one target per row of logits");
-    assert!(temperature > 0.0, "log-probabilities need a positive temperature");
+    assert_eq!(
+        logits.dims()[0],
+        targets.len(),
+        "one target per row of logits"
+    );
+    assert!(
+        temperature > 0.0,
+        "log-probabilities need a positive temperature"
+    );
     if fused::can_take(&logits) {
         return fused::token_logprobs(logits, targets, temperature);
     }

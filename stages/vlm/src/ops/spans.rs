@@ -40,7 +40,12 @@ impl Spans {
     /// `count` sequences of `length` rows each, every row attending to its whole sequence.
     pub fn full(count: usize, length: usize) -> Self {
         let rows = |index| index * length..(index + 1) * length;
-        let span = |index| Span { prefix: 0..0, own: rows(index), queries: rows(index), causal: false };
+        let span = |index| Span {
+            prefix: 0..0,
+            own: rows(index),
+            queries: rows(index),
+            causal: false,
+        };
         Self((0..count).map(span).collect())
     }
 
@@ -56,7 +61,11 @@ impl Spans {
 
     /// The indices of the rows that are asked for, in the order in which they are given out.
     pub fn query_rows(&self) -> Vec<u32> {
-        self.0.iter().flat_map(|span| span.queries.clone()).map(|row| row as u32).collect()
+        self.0
+            .iter()
+            .flat_map(|span| span.queries.clone())
+            .map(|row| row as u32)
+            .collect()
     }
 }
 
@@ -68,7 +77,11 @@ impl Span {
 
     /// How many rows the query `row` attends to: the whole prefix, then its own rows from the first on.
     pub fn visible(&self, row: usize) -> usize {
-        let own = if self.causal { row + 1 - self.own.start } else { self.own.len() };
+        let own = if self.causal {
+            row + 1 - self.own.start
+        } else {
+            self.own.len()
+        };
         self.prefix.len() + own
     }
 }

@@ -3,11 +3,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use burn::backend::Flex;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use burn::backend::Flex;
 use burn::tensor::Tensor;
 
 use super::{Flat, close, contiguous, new, open, values};
@@ -55,10 +55,23 @@ pub(in crate::ops) fn attention(qkv: Tensor<2>, spans: &Spans, heads: usize) -> 
         work.push((piece, own));
         rest = after;
     }
-    parallel::for_each(work, |(piece, out)| attend(values(&data), width, heads, piece, out));
+    parallel::for_each(work, |(piece, out)| {
+        attend(values(&data), width, heads, piece, out)
+    });
     let out = new(out, [spans.outputs(), width]);
-    let out = match Attention.prepare::<NoCheckpointing>([qkv.node()]).compute_bound().stateful() {
-        OpsKind::Tracked(prepared) => prepared.finish(State { qkv: data, heads, pieces: pieces.into() }, out),
+    let out = match Attention
+        .prepare::<NoCheckpointing>([qkv.node()])
+        .compute_bound()
+        .stateful()
+    {
+        OpsKind::Tracked(prepared) => prepared.finish(
+            State {
+                qkv: data,
+                heads,
+                pieces: pieces.into(),
+            },
+            out,
+        ),
         OpsKind::UnTracked(prepared) => prepared.finish(out),
     };
     close(out, plain)
@@ -87,7 +100,9 @@ impl Backward<Flex, 1> for Attention {
             (rest, row, query) = (after, piece.rows.end, query + queries);
         }
         debug_assert_eq!(row, rows);
-        parallel::for_each(work, |(piece, out, grad)| attend_backward(qkv, width, heads, piece, grad, out));
+        parallel::for_each(work, |(piece, out, grad)| {
+            attend_backward(qkv, width, heads, piece, grad, out)
+        });
         grads.register::<Flex>(node.id, new(out, [total / (3 * width), 3 * width]));
     }
 }
@@ -96,19 +111,37 @@ impl Backward<Flex, 1> for Attention {
 fn attend(qkv: &[f32], width: usize, heads: usize, piece: &mut Piece, out: &mut [f32]) {
     let (mut weights, mut out) = (&mut piece.weights[..], out);
     for span in &piece.spans {
-        let (own_weights, later_weights) = weights.split_at_mut(heads * span.queries.len() * span.keys());
+        let (own_weights, later_weights) =
+            weights.split_at_mut(heads * span.queries.len() * span.keys());
         let (own, later) = out.split_at_mut(span.queries.len() * width);
         kernels::attend(qkv, width, heads, span, own, own_weights);
         (weights, out) = (later_weights, later);
     }
 }
 
-fn attend_backward(qkv: &[f32], width: usize, heads: usize, piece: &Piece, grad: &[f32], out: &mut [f32]) {
+fn attend_backward(
+    qkv: &[f32],
+    width: usize,
+    heads: usize,
+    piece: &Piece,
+    grad: &[f32],
+    out: &mut [f32],
+) {
     let (mut weights, mut grad) = (&piece.weights[..], grad);
     for span in &piece.spans {
-        let (own_weights, later_weights) = weights.split_at(heads * span.queries.len() * span.keys());
+        let (own_weights, later_weights) =
+            weights.split_at(heads * span.queries.len() * span.keys());
         let (own, later) = grad.split_at(span.queries.len() * width);
-        kernels::attend_backward(qkv, width, heads, span, own_weights, own, out, piece.rows.start);
+        kernels::attend_backward(
+            qkv,
+            width,
+            heads,
+            span,
+            own_weights,
+            own,
+            out,
+            piece.rows.start,
+        );
         (weights, grad) = (later_weights, later);
     }
 }
@@ -117,7 +150,11 @@ fn attend_backward(qkv: &[f32], width: usize, heads: usize, piece: &Piece, grad:
 fn cut(spans: &Spans, heads: usize) -> Vec<Piece> {
     let spans: Vec<&Span> = spans.iter().collect();
     let first_row = |span: &Span| {
-        if span.prefix.is_empty() { span.own.start } else { span.prefix.start.min(span.own.start) }
+        if span.prefix.is_empty() {
+            span.own.start
+        } else {
+            span.prefix.start.min(span.own.start)
+        }
     };
     // The first row that a span or any later one uses.
     let mut first_from_here: Vec<usize> = spans.iter().map(|span| first_row(span)).collect();
@@ -134,7 +171,11 @@ fn cut(spans: &Spans, heads: usize) -> Vec<Piece> {
                 piece.rows = piece.rows.start.min(first)..piece.rows.end.max(end);
                 piece.weights.resize(piece.weights.len() + weights, 0.0);
             }
-            _ => pieces.push(Piece { spans: vec![span.clone()], rows: first..end, weights: vec![0.0; weights] }),
+            _ => pieces.push(Piece {
+                spans: vec![span.clone()],
+                rows: first..end,
+                weights: vec![0.0; weights],
+            }),
         }
     }
     pieces

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use burn::backend::Flex;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use burn::backend::Flex;
 use burn::tensor::Tensor;
 
 use super::{Flat, close, contiguous, new, open, values};
@@ -57,7 +57,9 @@ pub(in crate::ops) fn linear(
         x: contiguous(&x),
         weight: contiguous(&weight),
         before: None,
-        adapter: adapter.zip(factors.as_ref()).map(|(adapter, (a, b))| AdapterState::new(adapter, a, b)),
+        adapter: adapter
+            .zip(factors.as_ref())
+            .map(|(adapter, (a, b))| AdapterState::new(adapter, a, b)),
     };
     let mut out = vec![0.0; rows * outputs];
     let inner = state.forward(values(&contiguous(&bias)), &mut out);
@@ -75,11 +77,25 @@ pub(in crate::ops) fn linear(
     let out = new(out, [rows, outputs]);
     let base = [x.node(), weight.node(), bias.node()];
     let out = match factors {
-        None => finish(Linear.prepare::<NoCheckpointing>(base).compute_bound().stateful(), state, out),
+        None => finish(
+            Linear
+                .prepare::<NoCheckpointing>(base)
+                .compute_bound()
+                .stateful(),
+            state,
+            out,
+        ),
         Some((a, b)) => {
             let [x, weight, bias] = base;
             let nodes = [x, weight, bias, a.node(), b.node()];
-            finish(Linear.prepare::<NoCheckpointing>(nodes).compute_bound().stateful(), state, out)
+            finish(
+                Linear
+                    .prepare::<NoCheckpointing>(nodes)
+                    .compute_bound()
+                    .stateful(),
+                state,
+                out,
+            )
         }
     };
     close(out, plain)
@@ -101,12 +117,18 @@ where
 
 impl AdapterState {
     fn new(adapter: &Adapter, a: &super::Tracked, b: &super::Tracked) -> Self {
-        let keep = adapter.dropout.as_ref().map_or(1.0, |Dropout { probability, .. }| 1.0 - probability);
+        let keep = adapter
+            .dropout
+            .as_ref()
+            .map_or(1.0, |Dropout { probability, .. }| 1.0 - probability);
         Self {
             a: contiguous(a),
             b: contiguous(b),
             scale: (adapter.scale / keep) as f32,
-            dropped: adapter.dropout.as_ref().map(|dropout| dropout.dropped.clone()),
+            dropped: adapter
+                .dropout
+                .as_ref()
+                .map(|dropout| dropout.dropped.clone()),
             inner: Arc::new([]),
         }
     }
@@ -120,7 +142,8 @@ impl AdapterState {
         let Some(dropped) = &self.dropped else { return };
         let start = (first * width) as u32;
         let end = start + rows.len() as u32;
-        let range = dropped.partition_point(|&index| index < start)..dropped.partition_point(|&index| index < end);
+        let range = dropped.partition_point(|&index| index < start)
+            ..dropped.partition_point(|&index| index < end);
         for &index in &dropped[range] {
             rows[(index - start) as usize] = 0.0;
         }
@@ -145,20 +168,52 @@ impl State {
             for out in out.chunks_exact_mut(outputs) {
                 out.copy_from_slice(bias);
             }
-            add_product(rows, inputs, outputs, Left::rows(x, inputs), weight, outputs, out, outputs);
+            add_product(
+                rows,
+                inputs,
+                outputs,
+                Left::rows(x, inputs),
+                weight,
+                outputs,
+                out,
+                outputs,
+            );
             let Some(adapter) = &self.adapter else { return };
             let kept = self.kept_inputs(adapter, x, first);
             let left = Left::rows(&kept, inputs);
-            add_product(rows, inputs, rank, left, values(&adapter.a), rank, inner, rank);
+            add_product(
+                rows,
+                inputs,
+                rank,
+                left,
+                values(&adapter.a),
+                rank,
+                inner,
+                rank,
+            );
             for value in inner.iter_mut() {
                 *value *= adapter.scale;
             }
-            add_product(rows, rank, outputs, Left::rows(inner, rank), values(&adapter.b), outputs, out, outputs);
+            add_product(
+                rows,
+                rank,
+                outputs,
+                Left::rows(inner, rank),
+                values(&adapter.b),
+                outputs,
+                out,
+                outputs,
+            );
         });
         inner
     }
 
-    fn kept_inputs<'a>(&self, adapter: &AdapterState, x: &'a [f32], first: usize) -> std::borrow::Cow<'a, [f32]> {
+    fn kept_inputs<'a>(
+        &self,
+        adapter: &AdapterState,
+        x: &'a [f32],
+        first: usize,
+    ) -> std::borrow::Cow<'a, [f32]> {
         if adapter.dropped.is_none() {
             return x.into();
         }
@@ -179,34 +234,52 @@ impl State {
         let sizes = [inputs * outputs, outputs, inputs * rank, rank * outputs];
         let sizes = [0, 1, 2, 3].map(|index| if asked[index + 1] { sizes[index] } else { 0 });
         let mut x_grad = vec![0.0; values(&self.x).len()];
-        let sums = parallel::rows_and_sums(&mut x_grad, inputs, sizes.iter().sum(), |first, out, sums| {
-            let (weight, sums) = sums.split_at_mut(sizes[0]);
-            let (bias, sums) = sums.split_at_mut(sizes[1]);
-            let (a, b) = sums.split_at_mut(sizes[2]);
-            let rows = out.len() / inputs;
-            let grad = &grad[first * outputs..][..rows * outputs];
-            let grad = self.before_activation(grad, first);
-            let chunk = Chunk { first, rows, grad: &grad };
-            if asked[0] {
-                let left = Left::rows(&grad, outputs);
-                add_product(rows, outputs, inputs, left, &weight_turned, inputs, out, inputs);
-            }
-            if asked[1] {
-                let x = &values(&self.x)[first * inputs..];
-                let left = Left::transposed(x, inputs);
-                add_product(inputs, rows, outputs, left, &grad, outputs, weight, outputs);
-            }
-            if asked[2] {
-                for grad in grad.chunks_exact(outputs) {
-                    for (sum, value) in bias.iter_mut().zip(grad) {
-                        *sum += value;
+        let sums = parallel::rows_and_sums(
+            &mut x_grad,
+            inputs,
+            sizes.iter().sum(),
+            |first, out, sums| {
+                let (weight, sums) = sums.split_at_mut(sizes[0]);
+                let (bias, sums) = sums.split_at_mut(sizes[1]);
+                let (a, b) = sums.split_at_mut(sizes[2]);
+                let rows = out.len() / inputs;
+                let grad = &grad[first * outputs..][..rows * outputs];
+                let grad = self.before_activation(grad, first);
+                let chunk = Chunk {
+                    first,
+                    rows,
+                    grad: &grad,
+                };
+                if asked[0] {
+                    let left = Left::rows(&grad, outputs);
+                    add_product(
+                        rows,
+                        outputs,
+                        inputs,
+                        left,
+                        &weight_turned,
+                        inputs,
+                        out,
+                        inputs,
+                    );
+                }
+                if asked[1] {
+                    let x = &values(&self.x)[first * inputs..];
+                    let left = Left::transposed(x, inputs);
+                    add_product(inputs, rows, outputs, left, &grad, outputs, weight, outputs);
+                }
+                if asked[2] {
+                    for grad in grad.chunks_exact(outputs) {
+                        for (sum, value) in bias.iter_mut().zip(grad) {
+                            *sum += value;
+                        }
                     }
                 }
-            }
-            if let Some((adapter, turned)) = self.adapter.as_ref().zip(turned.as_ref()) {
-                self.adapter_backward(adapter, turned, &chunk, asked, [out, a, b]);
-            }
-        });
+                if let Some((adapter, turned)) = self.adapter.as_ref().zip(turned.as_ref()) {
+                    self.adapter_backward(adapter, turned, &chunk, asked, [out, a, b]);
+                }
+            },
+        );
         let mut rest = &sums[..];
         let [weight, bias, a, b] = sizes.map(|size| {
             let (own, after) = rest.split_at(size);
@@ -218,7 +291,9 @@ impl State {
 
     /// The gradient before the activation.
     fn before_activation<'a>(&self, grad: &'a [f32], first: usize) -> std::borrow::Cow<'a, [f32]> {
-        let Some(before) = &self.before else { return grad.into() };
+        let Some(before) = &self.before else {
+            return grad.into();
+        };
         let start = first * self.sizes()[1];
         let mut out = vec![0.0; grad.len()];
         kernels::gelu_backward(&before[start..start + grad.len()], grad, &mut out);
@@ -238,7 +313,16 @@ impl State {
         let (rank, &Chunk { first, rows, grad }) = (adapter.rank(), chunk);
         let mut inner_grad = vec![0.0; rows * rank];
         let left = Left::rows(grad, outputs);
-        add_product(rows, outputs, rank, left, &turned.b, rank, &mut inner_grad, rank);
+        add_product(
+            rows,
+            outputs,
+            rank,
+            left,
+            &turned.b,
+            rank,
+            &mut inner_grad,
+            rank,
+        );
         for value in &mut inner_grad {
             *value *= adapter.scale;
         }
@@ -248,7 +332,9 @@ impl State {
                 add_product(rows, rank, inputs, left, &turned.a, inputs, x_grad, inputs);
             } else {
                 let mut path = vec![0.0; rows * inputs];
-                add_product(rows, rank, inputs, left, &turned.a, inputs, &mut path, inputs);
+                add_product(
+                    rows, rank, inputs, left, &turned.a, inputs, &mut path, inputs,
+                );
                 adapter.drop_inputs(&mut path, inputs, first);
                 for (sum, value) in x_grad.iter_mut().zip(path) {
                     *sum += value;
@@ -256,7 +342,11 @@ impl State {
             }
         }
         if asked[3] {
-            let kept = self.kept_inputs(adapter, &values(&self.x)[first * inputs..][..rows * inputs], first);
+            let kept = self.kept_inputs(
+                adapter,
+                &values(&self.x)[first * inputs..][..rows * inputs],
+                first,
+            );
             let left = Left::transposed(&kept, inputs);
             add_product(inputs, rows, rank, left, &inner_grad, rank, a_grad, rank);
         }
@@ -290,7 +380,11 @@ impl Backward<Flex, 3> for Linear {
         let [x_grad, weight_grad, bias_grad, _, _] = ops.state.backward(values(&grad), asked);
         let [inputs, outputs] = ops.state.sizes();
         let rows = x_grad.len() / inputs;
-        let parents = [(x, x_grad, [rows, inputs]), (weight, weight_grad, [inputs, outputs]), (bias, bias_grad, [1, outputs])];
+        let parents = [
+            (x, x_grad, [rows, inputs]),
+            (weight, weight_grad, [inputs, outputs]),
+            (bias, bias_grad, [1, outputs]),
+        ];
         for (node, grad, shape) in parents {
             if let Some(node) = node {
                 grads.register::<Flex>(node.id, new(grad, shape));
@@ -309,7 +403,13 @@ impl Backward<Flex, 5> for Linear {
         let [inputs, outputs] = ops.state.sizes();
         let rank = ops.state.adapter.as_ref().map_or(0, AdapterState::rank);
         let rows = all[0].len() / inputs;
-        let shapes = [[rows, inputs], [inputs, outputs], [1, outputs], [inputs, rank], [rank, outputs]];
+        let shapes = [
+            [rows, inputs],
+            [inputs, outputs],
+            [1, outputs],
+            [inputs, rank],
+            [rank, outputs],
+        ];
         for ((node, grad), shape) in ops.parents.into_iter().zip(all).zip(shapes) {
             if let Some(node) = node {
                 grads.register::<Flex>(node.id, new(grad, shape));

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use burn::backend::Flex;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use burn::backend::Flex;
 use burn::tensor::Tensor;
 
 use super::{close, contiguous, new, open, values};
@@ -23,7 +23,11 @@ struct State {
     inverse_temperature: f32,
 }
 
-pub(in crate::ops) fn token_logprobs(logits: Tensor<2>, targets: &[u32], temperature: f64) -> Tensor<1> {
+pub(in crate::ops) fn token_logprobs(
+    logits: Tensor<2>,
+    targets: &[u32],
+    temperature: f64,
+) -> Tensor<1> {
     let plain = !logits.is_autodiff();
     let [_, vocab] = logits.dims();
     let inverse_temperature = (1.0 / temperature) as f32;
@@ -41,10 +45,21 @@ pub(in crate::ops) fn token_logprobs(logits: Tensor<2>, targets: &[u32], tempera
         out.push((logit - largest) * inverse_temperature - libm::log(f64::from(total)) as f32);
     }
     let out = new(out, [targets.len()]);
-    let out = match TokenLogprobs.prepare::<NoCheckpointing>([logits.node()]).compute_bound().stateful() {
+    let out = match TokenLogprobs
+        .prepare::<NoCheckpointing>([logits.node()])
+        .compute_bound()
+        .stateful()
+    {
         OpsKind::Tracked(prepared) => {
             let probabilities = probabilities.into();
-            prepared.finish(State { probabilities, targets: targets.into(), inverse_temperature }, out)
+            prepared.finish(
+                State {
+                    probabilities,
+                    targets: targets.into(),
+                    inverse_temperature,
+                },
+                out,
+            )
         }
         OpsKind::UnTracked(prepared) => prepared.finish(out),
     };
@@ -57,12 +72,20 @@ impl Backward<Flex, 1> for TokenLogprobs {
     /// `(1 at the target - probability) * grad / temperature`.
     fn backward(self, ops: Ops<State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = grads.consume::<Flex>(&ops.node).to_contiguous();
-        let State { probabilities, targets, inverse_temperature } = ops.state;
+        let State {
+            probabilities,
+            targets,
+            inverse_temperature,
+        } = ops.state;
         let [node] = ops.parents;
         let Some(node) = node else { return };
         let vocab = probabilities.len() / targets.len().max(1);
         let mut out = probabilities.to_vec();
-        for ((row, &target), &grad) in out.chunks_exact_mut(vocab.max(1)).zip(&*targets).zip(values(&grad)) {
+        for ((row, &target), &grad) in out
+            .chunks_exact_mut(vocab.max(1))
+            .zip(&*targets)
+            .zip(values(&grad))
+        {
             let factor = -grad * inverse_temperature;
             for value in row.iter_mut() {
                 *value *= factor;

@@ -1,10 +1,10 @@
 //! Layer normalisation.
 
+use burn::backend::Flex;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use burn::backend::Flex;
 use burn::tensor::Tensor;
 
 use super::{Flat, close, contiguous, new, open, values};
@@ -27,7 +27,10 @@ pub(in crate::ops) fn layer_norm(x: Tensor<2>, scale: &Tensor<2>, shift: &Tensor
     let plain = ![&x, scale, shift].iter().any(|tensor| tensor.is_autodiff());
     let [rows, width] = x.dims();
     let (x, scale, shift) = (open(x), open(scale.clone()), open(shift.clone()));
-    let state = State { x: contiguous(&x), scale: contiguous(&scale) };
+    let state = State {
+        x: contiguous(&x),
+        scale: contiguous(&scale),
+    };
     let shift_values = contiguous(&shift);
     let mut out = vec![0.0; rows * width];
     parallel::rows(&mut out, width, |first, out| {
@@ -35,7 +38,11 @@ pub(in crate::ops) fn layer_norm(x: Tensor<2>, scale: &Tensor<2>, shift: &Tensor
         kernels::layer_norm(x, values(&state.scale), values(&shift_values), EPSILON, out);
     });
     let out = new(out, [rows, width]);
-    let out = match LayerNorm.prepare::<NoCheckpointing>([x.node(), scale.node(), shift.node()]).compute_bound().stateful() {
+    let out = match LayerNorm
+        .prepare::<NoCheckpointing>([x.node(), scale.node(), shift.node()])
+        .compute_bound()
+        .stateful()
+    {
         OpsKind::Tracked(prepared) => prepared.finish(state, out),
         OpsKind::UnTracked(prepared) => prepared.finish(out),
     };
@@ -52,11 +59,23 @@ impl Backward<Flex, 3> for LayerNorm {
         let [x_node, scale_node, shift_node] = ops.parents;
         let affine = scale_node.is_some() || shift_node.is_some();
         let mut x_grad = vec![0.0; x.len()];
-        let sums = parallel::rows_and_sums(&mut x_grad, width, if affine { 2 * width } else { 0 }, |first, out, sums| {
-            let rows = first * width..first * width + out.len();
-            let sums = affine.then(|| sums.split_at_mut(width));
-            kernels::layer_norm_backward(&x[rows.clone()], scale, EPSILON, &grad[rows], out, sums);
-        });
+        let sums = parallel::rows_and_sums(
+            &mut x_grad,
+            width,
+            if affine { 2 * width } else { 0 },
+            |first, out, sums| {
+                let rows = first * width..first * width + out.len();
+                let sums = affine.then(|| sums.split_at_mut(width));
+                kernels::layer_norm_backward(
+                    &x[rows.clone()],
+                    scale,
+                    EPSILON,
+                    &grad[rows],
+                    out,
+                    sums,
+                );
+            },
+        );
         if let Some(node) = x_node {
             grads.register::<Flex>(node.id, new(x_grad, [x.len() / width, width]));
         }

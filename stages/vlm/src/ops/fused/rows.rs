@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use burn::backend::Flex;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use burn::backend::Flex;
 use burn::tensor::Tensor;
 
 use super::{close, contiguous, new, open, values};
@@ -33,8 +33,18 @@ pub(in crate::ops) fn take_rows(x: Tensor<2>, indices: &[u32]) -> Tensor<2> {
         out.extend_from_slice(&data[index as usize * width..][..width]);
     }
     let out = new(out, [indices.len(), width]);
-    let out = match TakeRows.prepare::<NoCheckpointing>([x.node()]).compute_bound().stateful() {
-        OpsKind::Tracked(prepared) => prepared.finish(State { shape, indices: indices.into() }, out),
+    let out = match TakeRows
+        .prepare::<NoCheckpointing>([x.node()])
+        .compute_bound()
+        .stateful()
+    {
+        OpsKind::Tracked(prepared) => prepared.finish(
+            State {
+                shape,
+                indices: indices.into(),
+            },
+            out,
+        ),
         OpsKind::UnTracked(prepared) => prepared.finish(out),
     };
     close(out, plain)

@@ -1,14 +1,16 @@
 //! The micro VLM's inference on slices, with a cache of keys and values.
 
+mod layers;
+
 use std::ops::Range;
 
 use super::{Decoder, Step};
+
 use crate::kernels::{self, Left, add_product};
-use crate::micro::{Block, Linear, MicroVlm, Norm};
-use crate::model::VisionLanguageModel;
-use crate::ops::{NORM_EPSILON, Span, Spans};
-use crate::params::ParamId;
-use crate::weights::Matrix;
+use crate::micro::MicroVlm;
+use crate::ops::{Span, Spans};
+
+use layers::{HostBlock, HostLinear, HostNorm, Reader, add};
 
 /// A copy of the weights on the host, adapters merged.
 pub(super) struct HostModel {
@@ -27,27 +29,6 @@ pub(super) struct HostModel {
     heads: usize,
     norm: HostNorm,
     head: HostLinear,
-}
-
-struct HostLinear {
-    /// `[inputs, outputs]`.
-    weight: Vec<f32>,
-    bias: Vec<f32>,
-    inputs: usize,
-}
-
-struct HostNorm {
-    scale: Vec<f32>,
-    shift: Vec<f32>,
-}
-
-struct HostBlock {
-    norm1: HostNorm,
-    qkv: HostLinear,
-    out: HostLinear,
-    norm2: HostNorm,
-    fc1: HostLinear,
-    fc2: HostLinear,
 }
 
 /// Keys and values of the prompts of a group, images included.
@@ -82,7 +63,14 @@ pub(super) struct HostDecoder<'a> {
 
 impl<'a> HostDecoder<'a> {
     pub(super) fn new(model: &'a HostModel) -> Self {
-        Self { model, prefix: PrefixCache { layers: Vec::new() }, cache: Cache { room: 0, layers: Vec::new() } }
+        Self {
+            model,
+            prefix: PrefixCache { layers: Vec::new() },
+            cache: Cache {
+                room: 0,
+                layers: Vec::new(),
+            },
+        }
     }
 }
 
@@ -109,14 +97,22 @@ impl HostModel {
             positions_count: config.positions(),
             patch: reader.linear(&modules.patch),
             vision_positions: reader.values(modules.vision_positions),
-            vision_blocks: modules.vision_blocks.iter().map(|block| reader.block(block)).collect(),
+            vision_blocks: modules
+                .vision_blocks
+                .iter()
+                .map(|block| reader.block(block))
+                .collect(),
             vision_heads: config.vision.heads,
             vision_norm: reader.norm(modules.vision_norm),
             projector: reader.linear(&modules.projector),
             width: config.decoder.width,
             embedding: reader.values(modules.embedding),
             positions: reader.values(modules.positions),
-            blocks: modules.decoder_blocks.iter().map(|block| reader.block(block)).collect(),
+            blocks: modules
+                .decoder_blocks
+                .iter()
+                .map(|block| reader.block(block))
+                .collect(),
             heads: config.decoder.heads,
             norm: reader.norm(modules.decoder_norm),
             head: reader.linear(&modules.head),
@@ -138,21 +134,40 @@ impl HostModel {
             rows.push(start..x.len() / width);
             add(&mut x[start * width..], &self.positions);
         }
-        let mut cache = PrefixCache { layers: Vec::with_capacity(self.blocks.len()) };
+        let mut cache = PrefixCache {
+            layers: Vec::with_capacity(self.blocks.len()),
+        };
         for (index, block) in self.blocks.iter().enumerate() {
             let last = index + 1 == self.blocks.len();
             let qkv = block.qkv.apply(&block.norm1.apply(&x));
-            cache.layers.push(rows.iter().map(|rows| self.prefix_layer(&qkv, rows)).collect());
+            cache.layers.push(
+                rows.iter()
+                    .map(|rows| self.prefix_layer(&qkv, rows))
+                    .collect(),
+            );
             let spans: Vec<Span> = rows
                 .iter()
                 .map(|rows| {
-                    let queries = if last { rows.end - 1..rows.end } else { rows.clone() };
-                    Span { prefix: 0..0, own: rows.clone(), queries, causal: true }
+                    let queries = if last {
+                        rows.end - 1..rows.end
+                    } else {
+                        rows.clone()
+                    };
+                    Span {
+                        prefix: 0..0,
+                        own: rows.clone(),
+                        queries,
+                        causal: true,
+                    }
                 })
                 .collect();
             if last {
                 // Only the last row of a prompt is needed from here on.
-                x = rows.iter().flat_map(|rows| &x[(rows.end - 1) * width..rows.end * width]).copied().collect();
+                x = rows
+                    .iter()
+                    .flat_map(|rows| &x[(rows.end - 1) * width..rows.end * width])
+                    .copied()
+                    .collect();
             }
             let mixed = attend_all(&qkv, width, self.heads, &spans);
             block.finish(&mut x, &mixed);
@@ -180,14 +195,19 @@ impl HostModel {
         let (width, head) = (self.width, self.width / self.heads);
         let part = |index: usize, part: usize| {
             let columns = part * width + index * head;
-            rows.clone().flat_map(move |row| &qkv[row * 3 * width + columns..][..head]).copied()
+            rows.clone()
+                .flat_map(move |row| &qkv[row * 3 * width + columns..][..head])
+                .copied()
         };
-        let keys = (0..self.heads).flat_map(|index| {
-            kernels::transpose(&part(index, 1).collect::<Vec<f32>>(), head)
-        });
+        let keys = (0..self.heads)
+            .flat_map(|index| kernels::transpose(&part(index, 1).collect::<Vec<f32>>(), head));
         let keys = keys.collect();
         let values = (0..self.heads).flat_map(|index| part(index, 2)).collect();
-        PrefixLayer { rows: rows.len(), keys, values }
+        PrefixLayer {
+            rows: rows.len(),
+            keys,
+            values,
+        }
     }
 
     /// As [`Decoder::step`].
@@ -241,9 +261,22 @@ impl HostModel {
         let mut scores = vec![0.0; steps.len() * row];
         for index in 0..self.heads {
             scores.fill(0.0);
-            let queries = Left { values: &qkv[index * head..], row: 3 * width, inner: 1 };
+            let queries = Left {
+                values: &qkv[index * head..],
+                row: 3 * width,
+                inner: 1,
+            };
             let keys = &prefix.keys[index * head * prefix.rows..];
-            add_product(steps.len(), head, prefix.rows, queries, keys, prefix.rows, &mut scores, row);
+            add_product(
+                steps.len(),
+                head,
+                prefix.rows,
+                queries,
+                keys,
+                prefix.rows,
+                &mut scores,
+                row,
+            );
             for (which, step) in steps.iter().enumerate() {
                 let written = step.position - prefix.rows + 1;
                 let scores = &mut scores[which * row..which * row + prefix.rows + written];
@@ -252,15 +285,33 @@ impl HostModel {
                 kernels::dot_rows(query, keys, 2 * width, &mut scores[prefix.rows..]);
                 kernels::softmax_row(scores, scale);
             }
-            let weights = Left { values: &scores, row, inner: 1 };
+            let weights = Left {
+                values: &scores,
+                row,
+                inner: 1,
+            };
             let values = &prefix.values[index * prefix.rows * head..];
             let columns = &mut out[index * head..];
-            add_product(steps.len(), prefix.rows, head, weights, values, head, columns, width);
+            add_product(
+                steps.len(),
+                prefix.rows,
+                head,
+                weights,
+                values,
+                head,
+                columns,
+                width,
+            );
             for (which, step) in steps.iter().enumerate() {
                 let written = step.position - prefix.rows + 1;
                 let own = &scores[which * row + prefix.rows..][..written];
                 let values = &cache.of(layer, step.slot, width)[width + index * head..];
-                kernels::add_weighted_rows(own, values, 2 * width, &mut columns[which * width..][..head]);
+                kernels::add_weighted_rows(
+                    own,
+                    values,
+                    2 * width,
+                    &mut columns[which * width..][..head],
+                );
             }
         }
     }
@@ -271,7 +322,10 @@ impl Cache {
     fn new(model: &HostModel, slots: usize) -> Self {
         let room = model.positions_count - model.patches;
         let size = slots * room * 2 * model.width;
-        Self { room, layers: model.blocks.iter().map(|_| vec![0.0; size]).collect() }
+        Self {
+            room,
+            layers: model.blocks.iter().map(|_| vec![0.0; size]).collect(),
+        }
     }
 
     /// Stores one position's keys and values.
@@ -288,42 +342,6 @@ impl Cache {
     }
 }
 
-impl HostLinear {
-    fn apply(&self, x: &[f32]) -> Vec<f32> {
-        let (rows, outputs) = (x.len() / self.inputs, self.bias.len());
-        let mut out = self.bias.repeat(rows);
-        let left = Left::rows(x, self.inputs);
-        add_product(rows, self.inputs, outputs, left, &self.weight, outputs, &mut out, outputs);
-        out
-    }
-}
-
-impl HostNorm {
-    fn apply(&self, x: &[f32]) -> Vec<f32> {
-        let mut out = vec![0.0; x.len()];
-        kernels::layer_norm(x, &self.scale, &self.shift, NORM_EPSILON as f32, &mut out);
-        out
-    }
-}
-
-impl HostBlock {
-    /// What comes after attention: its output layer and the MLP, each added to `x`.
-    fn finish(&self, x: &mut [f32], mixed: &[f32]) {
-        add(x, &self.out.apply(mixed));
-        let hidden = self.fc1.apply(&self.norm2.apply(x));
-        let mut active = vec![0.0; hidden.len()];
-        kernels::gelu(&hidden, &mut active);
-        add(x, &self.fc2.apply(&active));
-    }
-}
-
-/// Adds as many values as `to` has.
-fn add(to: &mut [f32], from: &[f32]) {
-    for (to, from) in to.iter_mut().zip(from) {
-        *to += from;
-    }
-}
-
 fn attend_all(qkv: &[f32], width: usize, heads: usize, spans: &[Span]) -> Vec<f32> {
     let queries: usize = spans.iter().map(|span| span.queries.len()).sum();
     let mut out = vec![0.0; queries * width];
@@ -335,33 +353,4 @@ fn attend_all(qkv: &[f32], width: usize, heads: usize, spans: &[Span]) -> Vec<f3
         rest = after;
     }
     out
-}
-
-/// Copies weights from the device.
-struct Reader<'a>(&'a MicroVlm);
-
-impl Reader<'_> {
-    fn values(&self, id: ParamId) -> Vec<f32> {
-        Matrix::from_tensor(self.0.params().get(id)).values
-    }
-
-    fn linear(&self, layer: &Linear) -> HostLinear {
-        let weight = Matrix::from_tensor(self.0.params().get(layer.weight));
-        HostLinear { inputs: weight.shape[0], weight: weight.values, bias: self.values(layer.bias) }
-    }
-
-    fn norm(&self, norm: Norm) -> HostNorm {
-        HostNorm { scale: self.values(norm.scale), shift: self.values(norm.shift) }
-    }
-
-    fn block(&self, block: &Block) -> HostBlock {
-        HostBlock {
-            norm1: self.norm(block.norm1),
-            qkv: self.linear(&block.qkv),
-            out: self.linear(&block.out),
-            norm2: self.norm(block.norm2),
-            fc1: self.linear(&block.fc1),
-            fc2: self.linear(&block.fc2),
-        }
-    }
 }
