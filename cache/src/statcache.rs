@@ -1,13 +1,14 @@
 //! Digests of users' files and folders, with a memory of what was hashed before.
 //!
 //! Each file or folder that is asked for has its own memory, `stat-cache/<digest of its path>`: a header line, then a
-//! line per file. So a look at a small file never reads the memory of a large folder.
+//! line per file. So a look at a small file never reads the memory of a large folder. Files of a list share one memory
+//! for each folder that they are in, since a list may name many thousands.
 //!
 //! A remembered digest holds if size, both times, inode and device are the same. That would miss a write that happens
 //! within the clock's resolution after the file was hashed. So, as git does, a file that changed less than two seconds
 //! before it was hashed is not remembered.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -58,6 +59,13 @@ struct Hashed {
     read: bool,
 }
 
+impl Hashed {
+    /// Whether its digest may be remembered by those who hashed it at `now`.
+    fn has_rested(&self, now: i64) -> bool {
+        !self.read || now.saturating_sub(self.stat.changed) >= RACY
+    }
+}
+
 /// See [`Store::digest_path`](crate::Store::digest_path).
 pub(crate) fn digest_path(
     layout: &Layout,
@@ -88,7 +96,9 @@ pub(crate) fn digest_path(
     let now = now();
     let hashed = tree::map_files(&found, |file| file.stat.bytes, |file| hash(file, &memory))?;
     if hashed.iter().any(|file| file.read) || hashed.len() != memory.len() {
-        save(layout, &memory_file, &root, &hashed, now);
+        let rested = hashed.iter().filter(|file| file.has_rested(now));
+        let lines = rested.map(|file| (file.entry.path.as_str(), &file.stat, file.entry.digest));
+        save(layout, &memory_file, &root, lines);
     }
     let stats = count(&hashed);
     let files: Vec<FileEntry> = hashed.into_iter().map(|file| file.entry).collect();
@@ -97,6 +107,119 @@ pub(crate) fn digest_path(
         _ => tree::digest(&files)?,
     };
     Ok((digest, stats))
+}
+
+/// See [`Store::digest_files`](crate::Store::digest_files).
+pub(crate) fn digest_files(
+    layout: &Layout,
+    paths: &[PathBuf],
+    paranoid: bool,
+) -> Result<Vec<Option<Digest>>, StoreError> {
+    let mut digests = vec![None; paths.len()];
+    let mut by_folder: BTreeMap<&Path, Vec<(usize, String)>> = BTreeMap::new();
+    for (index, path) in paths.iter().enumerate() {
+        // What has no name that a memory could hold, as `/` and names that are not Unicode, goes alone.
+        match (
+            path.parent(),
+            path.file_name().and_then(|name| name.to_str()),
+        ) {
+            (Some(folder), Some(name)) => by_folder
+                .entry(folder)
+                .or_default()
+                .push((index, name.to_owned())),
+            _ => digests[index] = digest_or_absent(layout, path, paranoid)?,
+        }
+    }
+    for (folder, files) in by_folder {
+        let known = in_folder(layout, folder, &files, paths, paranoid)?;
+        for ((index, _), digest) in files.into_iter().zip(known) {
+            digests[index] = digest;
+        }
+    }
+    Ok(digests)
+}
+
+/// The digests of files of one folder, with their names in it; `None` for those that do not exist.
+fn in_folder(
+    layout: &Layout,
+    folder: &Path,
+    files: &[(usize, String)],
+    paths: &[PathBuf],
+    paranoid: bool,
+) -> Result<Vec<Option<Digest>>, StoreError> {
+    let here = if folder.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        folder
+    };
+    let root = match fs::canonicalize(here) {
+        Ok(root) => root,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok(vec![None; files.len()]);
+        }
+        Err(error) => return Err(StoreError::io("read", here, error)),
+    };
+    // No path ends in `/*`, so this is not the memory of the folder itself.
+    let memory_file = memory_file(layout, &root.join("*"));
+    let mut memory = if paranoid {
+        Memory::new()
+    } else {
+        load(&memory_file)
+    };
+    let now = now();
+    let found = tree::map_files(
+        files,
+        |_| 0,
+        |(index, name)| match fs::metadata(&paths[*index]) {
+            Ok(meta) if meta.is_dir() => {
+                let digest = digest_path(layout, &paths[*index], paranoid)?.0;
+                Ok((Some(digest), None))
+            }
+            Ok(meta) if meta.is_file() => {
+                let found = Found {
+                    path: name.clone(),
+                    full: paths[*index].clone(),
+                    stat: FileStat::of(&meta),
+                };
+                let hashed = hash(&found, &memory)?;
+                Ok((Some(hashed.entry.digest), Some(hashed)))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((None, None)),
+            // Whatever is wrong with it is said there.
+            _ => Ok((digest_or_absent(layout, &paths[*index], paranoid)?, None)),
+        },
+    )?;
+    let fresh: Vec<&Hashed> = found
+        .iter()
+        .filter_map(|(_, hashed)| hashed.as_ref().filter(|hashed| hashed.read))
+        .collect();
+    if !fresh.is_empty() {
+        for hashed in fresh {
+            if hashed.has_rested(now) {
+                let remembered = (hashed.stat, hashed.entry.digest);
+                memory.insert(hashed.entry.path.clone(), remembered);
+            } else {
+                memory.remove(&hashed.entry.path);
+            }
+        }
+        let lines = memory
+            .iter()
+            .map(|(name, (stat, digest))| (name.as_str(), stat, *digest));
+        save(layout, &memory_file, &root, lines);
+    }
+    Ok(found.into_iter().map(|(digest, _)| digest).collect())
+}
+
+fn digest_or_absent(
+    layout: &Layout,
+    path: &Path,
+    paranoid: bool,
+) -> Result<Option<Digest>, StoreError> {
+    match digest_path(layout, path, paranoid) {
+        Ok((digest, _)) => Ok(Some(digest)),
+        Err(StoreError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn single(path: &Path) -> Result<Vec<Found>, StoreError> {
@@ -210,8 +333,12 @@ fn parse(bytes: &[u8]) -> Option<Memory> {
 }
 
 /// Remembers what was hashed. A failure costs time later, nothing else, so it is only logged.
-fn save(layout: &Layout, path: &Path, root: &Path, hashed: &[Hashed], now: i64) {
-    let rested = |file: &&Hashed| !file.read || now.saturating_sub(file.stat.changed) >= RACY;
+fn save<'a>(
+    layout: &Layout,
+    path: &Path,
+    root: &Path,
+    lines: impl Iterator<Item = (&'a str, &'a FileStat, Digest)>,
+) {
     let saved = (|| {
         let encode = |cause| StoreError::Encode {
             what: "the stat cache",
@@ -223,7 +350,7 @@ fn save(layout: &Layout, path: &Path, root: &Path, hashed: &[Hashed], now: i64) 
         })
         .map_err(encode)?;
         text.push(b'\n');
-        for file in hashed.iter().filter(rested) {
+        for (path, stat, digest) in lines {
             let FileStat {
                 bytes,
                 modified,
@@ -231,15 +358,15 @@ fn save(layout: &Layout, path: &Path, root: &Path, hashed: &[Hashed], now: i64) 
                 inode,
                 device,
                 ..
-            } = file.stat;
+            } = *stat;
             let line = Line(
-                file.entry.digest,
+                digest,
                 bytes,
                 modified,
                 changed,
                 inode,
                 device,
-                file.entry.path.clone(),
+                path.to_owned(),
             );
             serde_json::to_writer(&mut text, &line).map_err(encode)?;
             text.push(b'\n');

@@ -260,6 +260,19 @@ impl Store {
         statcache::digest_path(&self.layout, path, paranoid)
     }
 
+    /// The content digests of many files or folders, each as by [`Store::digest_path`]; `None` for one that does not
+    /// exist. Files of one folder share a memory, so that thousands of them are looked up in one go.
+    ///
+    /// # Errors
+    /// Those of [`Store::digest_path`] but for [`StoreError::NotFound`].
+    pub fn digest_files(
+        &self,
+        paths: &[PathBuf],
+        paranoid: bool,
+    ) -> Result<Vec<Option<Digest>>, StoreError> {
+        statcache::digest_files(&self.layout, paths, paranoid)
+    }
+
     /// Counts what the store holds. Reads the folders, not the files.
     pub fn usage(&self) -> Result<Usage, StoreError> {
         Ok(Usage {

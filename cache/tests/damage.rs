@@ -121,6 +121,23 @@ fn a_flipped_byte_in_a_large_file_is_noticed_by_verify() {
 }
 
 #[test]
+fn a_damaged_copy_of_a_good_blob_is_noticed_by_verify() {
+    let bench = Bench::new();
+    let large = large();
+    let artifact = bench.compute(&key("a"), &[("f", &large)], 1.0);
+    let file = bench.store.artifact_files(&artifact.digest).join("f");
+    fs::remove_file(&file).unwrap();
+    fs::write(&file, &large).unwrap();
+    assert_eq!(verify::verify(&bench.store, |_| ()).unwrap().damaged, []);
+    flip(&file);
+    let damaged = verify::verify(&bench.store, |_| ()).unwrap().damaged;
+    let kinds: Vec<_> = damaged.iter().map(|damage| damage.kind).collect();
+    assert_eq!(kinds, [Kind::Artifact, Kind::Record]);
+    assert!(bench.blob(&large).exists());
+    recovers(&bench, &[("f", &large)], &artifact);
+}
+
+#[test]
 fn verify_of_a_sound_store_changes_nothing() {
     let bench = Bench::new();
     bench.compute(&key("a"), &[("f", &large()), ("g", SMALL)], 1.0);

@@ -10,6 +10,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -152,6 +153,32 @@ fn locks_are_sound_while_their_files_are_removed() {
                 gc::collect(&bench.store, &gc::Policy::default()).unwrap();
             }
         });
+    });
+}
+
+#[test]
+fn whoever_waited_for_a_removed_lock_holds_the_new_one() {
+    let bench = Bench::new();
+    let first = bench.store.lock(&key("a"), || ()).unwrap();
+    let (waits, waiting) = mpsc::channel();
+    thread::scope(|scope| {
+        let second = scope.spawn(|| {
+            bench
+                .store
+                .lock(&key("a"), || waits.send(()).unwrap())
+                .unwrap()
+        });
+        waiting.recv().unwrap();
+        // Time for it to open the file that is about to be removed.
+        thread::sleep(Duration::from_millis(100));
+        fs::remove_file(bench.inside("locks").join(format!("{}.lock", key("a")))).unwrap();
+        drop(first);
+        let second = second.join().unwrap();
+        assert!(
+            bench.store.try_lock(&key("a")).unwrap().is_none(),
+            "two holders of one lock"
+        );
+        drop(second);
     });
 }
 
