@@ -64,7 +64,10 @@ impl Scores {
     /// Names of the bins, in the order of the spec.
     pub fn bin_names(&self) -> Vec<String> {
         let bins = self.summary["bins"].as_array();
-        let names = bins.into_iter().flatten().filter_map(|bin| bin["name"].as_str());
+        let names = bins
+            .into_iter()
+            .flatten()
+            .filter_map(|bin| bin["name"].as_str());
         names.map(str::to_owned).collect()
     }
 

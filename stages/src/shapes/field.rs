@@ -2,7 +2,10 @@
 //! about the distance to the outline. `u` runs right and `v` down; an object fills about -1..1.
 
 /// Turns `u + v` and `u - v` into lengths; four digits, as the recipe has it.
-#[expect(clippy::approx_constant, reason = "the recipe's own digits decide bytes")]
+#[expect(
+    clippy::approx_constant,
+    reason = "the recipe's own digits decide bytes"
+)]
 const DIAGONAL: f64 = 0.7071;
 
 /// The field of object `class` at `(u, v)`.
@@ -14,7 +17,12 @@ pub(super) fn field(class: usize, u: f64, v: f64) -> f64 {
         1 => au.max(av) - 0.75,
         2 => (0.86 * au - 0.51 * (v + 0.9)).max(v - 0.7),
         3 => cross(au, av, 0.27, 0.9),
-        4 => cross(DIAGONAL * (u + v).abs(), DIAGONAL * (u - v).abs(), 0.27, 0.95),
+        4 => cross(
+            DIAGONAL * (u + v).abs(),
+            DIAGONAL * (u - v).abs(),
+            0.27,
+            0.95,
+        ),
         5 => (r - 0.65).abs() - 0.2,
         6 => DIAGONAL * (au + av - 1.0),
         7 => 0.7 * (r - (0.6 + 0.3 * libm::cos(5.0 * libm::atan2(u, -v)))),
