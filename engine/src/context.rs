@@ -43,8 +43,25 @@ pub struct ContextParts {
 impl StageContext {
     /// A context; tests of stages build one too.
     pub fn new(parts: ContextParts) -> Self {
-        let ContextParts { inputs, outputs, state, device, threads, interrupted, emit } = parts;
-        Self { inputs, outputs, state, device, threads, interrupted, emit, summary: Value::Null }
+        let ContextParts {
+            inputs,
+            outputs,
+            state,
+            device,
+            threads,
+            interrupted,
+            emit,
+        } = parts;
+        Self {
+            inputs,
+            outputs,
+            state,
+            device,
+            threads,
+            interrupted,
+            emit,
+            summary: Value::Null,
+        }
     }
 
     /// The artifact at an input that takes exactly one.
@@ -52,7 +69,8 @@ impl StageContext {
     /// # Errors
     /// If it is not there, which the plan has ruled out.
     pub fn input(&self, name: &str) -> Result<&Input, StageError> {
-        self.optional(name).ok_or_else(|| StageError::failed(format!("the input `{name}` is missing")))
+        self.optional(name)
+            .ok_or_else(|| StageError::failed(format!("the input `{name}` is missing")))
     }
 
     /// The artifact at an input that takes one or none.
@@ -83,7 +101,9 @@ impl StageContext {
         if std::fs::hard_link(from, to).is_ok() {
             return Ok(());
         }
-        std::fs::copy(from, to).map(drop).map_err(StageError::io(to))
+        std::fs::copy(from, to)
+            .map(drop)
+            .map_err(StageError::io(to))
     }
 
     /// Scratch folder that survives a kill: what the stage resumes from. Gone once the stage is done.
@@ -113,7 +133,9 @@ impl StageContext {
 
     /// A line for the stage's log.
     pub fn log(&mut self, message: impl Into<String>) {
-        (self.emit)(Event::Log { message: message.into() });
+        (self.emit)(Event::Log {
+            message: message.into(),
+        });
     }
 
     /// The stage's result in short (accuracy, counts): deterministic, kept in the cache's record, shown in

@@ -72,7 +72,10 @@ pub struct OutputDecl {
 impl OutputDecl {
     /// An output `name` that holds `artifact`.
     pub fn new(name: impl Into<String>, artifact: ArtifactType) -> Self {
-        Self { name: name.into(), artifact }
+        Self {
+            name: name.into(),
+            artifact,
+        }
     }
 }
 
@@ -88,8 +91,15 @@ pub struct ParamProblem {
 impl ParamProblem {
     /// A problem with the field at `path` (dots between the parts).
     pub fn new(path: &str, message: impl Into<String>) -> Self {
-        let path = path.split('.').filter(|part| !part.is_empty()).map(str::to_owned).collect();
-        Self { path, message: message.into() }
+        let path = path
+            .split('.')
+            .filter(|part| !part.is_empty())
+            .map(str::to_owned)
+            .collect();
+        Self {
+            path,
+            message: message.into(),
+        }
     }
 }
 
@@ -251,12 +261,17 @@ impl<S: Stage> Kind for Typed<S> {
         let files = S::files(&params, root).map_err(|problem| vec![problem])?;
         let value = serde_json::to_value(&params)
             .map_err(|error| vec![ParamProblem::new("", error.to_string())])?;
-        Ok(ResolvedParams { value, outputs: S::outputs(&params), files })
+        Ok(ResolvedParams {
+            value,
+            outputs: S::outputs(&params),
+            files,
+        })
     }
 
     fn run(&self, params: &Value, ctx: &mut StageContext) -> Result<(), StageError> {
-        let params = parse(params)
-            .map_err(|problem| StageError::failed(format!("{}: {}", problem.path.join("."), problem.message)))?;
+        let params = parse(params).map_err(|problem| {
+            StageError::failed(format!("{}: {}", problem.path.join("."), problem.message))
+        })?;
         S::run(params, ctx)
     }
 }
@@ -270,7 +285,10 @@ fn parse<T: DeserializeOwned>(value: &Value) -> Result<T, ParamProblem> {
             Segment::Unknown => None,
         });
         let path = path.collect();
-        ParamProblem { path, message: error.into_inner().to_string() }
+        ParamProblem {
+            path,
+            message: error.into_inner().to_string(),
+        }
     })
 }
 
@@ -284,7 +302,8 @@ impl Registry {
     /// Adds a kind.
     #[must_use]
     pub fn with<S: Stage>(mut self) -> Self {
-        self.kinds.insert(S::NAME, Box::new(Typed::<S>(std::marker::PhantomData)));
+        self.kinds
+            .insert(S::NAME, Box::new(Typed::<S>(std::marker::PhantomData)));
         self
     }
 

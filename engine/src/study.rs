@@ -116,7 +116,10 @@ pub struct Resources {
 impl Study {
     /// A place as `file:line:column`.
     pub fn place_text(&self, place: &Place) -> String {
-        let file = self.sources.get(place.source).map_or(&self.spec, |(path, _)| path);
+        let file = self
+            .sources
+            .get(place.source)
+            .map_or(&self.spec, |(path, _)| path);
         format!("{}:{}:{}", file.display(), place.line, place.column)
     }
 }
@@ -127,7 +130,11 @@ impl Node {
         if self.axes.is_empty() {
             return self.stage.clone();
         }
-        let axes: Vec<String> = self.axes.iter().map(|(axis, value)| format!("{axis}={}", plain(value))).collect();
+        let axes: Vec<String> = self
+            .axes
+            .iter()
+            .map(|(axis, value)| format!("{axis}={}", plain(value)))
+            .collect();
         format!("{}[{}]", self.stage, axes.join(","))
     }
 }

@@ -43,7 +43,7 @@ impl Surroundings<'_> {
         if complete {
             refuse_unused(stage, reads, &sources, findings);
         }
-        let from_top = self.from_top(stage, reads, &sources, complete, findings);
+        let from_top = self.top_axes(stage, reads, &sources, complete, findings);
         let mut axes = sources
             .iter()
             .flat_map(|relation| &relation.axes)
@@ -103,7 +103,7 @@ impl Surroundings<'_> {
 
     /// Axes of the experiment that a stage has: those it reads, and those that come with its references. Reports
     /// axes that are none.
-    fn from_top(
+    fn top_axes(
         &self,
         stage: &Stage<'_>,
         reads: &Reads,
