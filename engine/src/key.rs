@@ -6,7 +6,7 @@
 //! The preimage is stored beside the result, so that a miss can be explained.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use dcsft_cache::canonical::{self, CanonicalError};
 use dcsft_cache::{Digest, Store, StoreError};
@@ -106,14 +106,12 @@ pub enum KeyError {
         kind: String,
     },
     /// A user's file could not be read.
-    #[error("{title}: `{field}`: cannot read {path}: {source}")]
+    #[error("{title}: `{field}`: {source}")]
     File {
         /// The node.
         title: String,
         /// The field of `with:`.
         field: String,
-        /// The file.
-        path: PathBuf,
         /// Why.
         #[source]
         source: Box<StoreError>,
@@ -162,10 +160,19 @@ impl<'a> FileDigests<'a> {
     pub fn of(&mut self, node: &Node) -> Result<BTreeMap<String, FilesIdentity>, KeyError> {
         let mut fields: BTreeMap<&str, Vec<(&str, Option<Digest>)>> = BTreeMap::new();
         for param in &node.files {
-            fields
-                .entry(&param.field)
-                .or_default()
-                .extend(self.field(node, param)?);
+            self.read(node, param)?;
+            let files = fields.entry(&param.field).or_default();
+            for (name, path) in &param.files {
+                let digest = self.known.get(path).copied().flatten();
+                if digest.is_none() && param.required {
+                    return Err(KeyError::MissingFile {
+                        title: node.title(),
+                        field: param.field.clone(),
+                        path: path.clone(),
+                    });
+                }
+                files.push((name, digest));
+            }
         }
         let identify = |(field, mut files): (&str, Vec<_>)| {
             files.sort();
@@ -174,53 +181,32 @@ impl<'a> FileDigests<'a> {
                     title: node.title(),
                     source,
                 })?;
-            Ok((
-                field.to_owned(),
-                FilesIdentity {
-                    count: files.len(),
-                    digest,
-                },
-            ))
+            let count = files.len();
+            Ok((field.to_owned(), FilesIdentity { count, digest }))
         };
         fields.into_iter().map(identify).collect()
     }
 
-    fn field<'n>(
-        &mut self,
-        node: &Node,
-        param: &'n FileParam,
-    ) -> Result<Vec<(&'n str, Option<Digest>)>, KeyError> {
-        let mut files = Vec::with_capacity(param.files.len());
-        for (name, path) in &param.files {
-            let digest = self.file(path).map_err(|source| KeyError::File {
+    /// Takes the digests of those of `param`'s files that are not known yet.
+    fn read(&mut self, node: &Node, param: &FileParam) -> Result<(), KeyError> {
+        let paths = param.files.iter().map(|(_, path)| path);
+        let fresh: Vec<PathBuf> = paths
+            .filter(|path| !self.known.contains_key(*path))
+            .cloned()
+            .collect();
+        if fresh.is_empty() {
+            return Ok(());
+        }
+        let digests = self
+            .store
+            .digest_files(&fresh, self.paranoid)
+            .map_err(|source| KeyError::File {
                 title: node.title(),
                 field: param.field.clone(),
-                path: path.clone(),
                 source: Box::new(source),
             })?;
-            if digest.is_none() && param.required {
-                return Err(KeyError::MissingFile {
-                    title: node.title(),
-                    field: param.field.clone(),
-                    path: path.clone(),
-                });
-            }
-            files.push((name.as_str(), digest));
-        }
-        Ok(files)
-    }
-
-    fn file(&mut self, path: &Path) -> Result<Option<Digest>, StoreError> {
-        if let Some(known) = self.known.get(path) {
-            return Ok(*known);
-        }
-        let digest = match self.store.digest_path(path, self.paranoid) {
-            Ok((digest, _)) => Some(digest),
-            Err(StoreError::NotFound { .. }) => None,
-            Err(error) => return Err(error),
-        };
-        self.known.insert(path.to_owned(), digest);
-        Ok(digest)
+        self.known.extend(fresh.into_iter().zip(digests));
+        Ok(())
     }
 }
 
