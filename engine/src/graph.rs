@@ -1,11 +1,12 @@
 //! The study as a directed graph: neighbours, critical paths, and its picture as DOT or Mermaid text.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
 
-use crate::study::{NodeId, Study};
+use crate::study::{Node, NodeId, Study};
 
 /// Who reads whose outputs. Node indices are those of [`Study::nodes`], which are in topological order.
 #[derive(Clone, Debug)]
@@ -70,21 +71,19 @@ impl Dag {
 
 /// The study in Graphviz' DOT language. `state` is a word to show at each stage, such as `cached`.
 pub fn dot(study: &Study, state: impl Fn(NodeId) -> Option<String>) -> String {
+    let escape = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
     let mut text = String::from(
         "digraph study {\n  rankdir=LR;\n  node [shape=box, style=rounded, fontname=\"sans-serif\"];\n",
     );
     for node in &study.nodes {
-        let label = caption(study, node.id, &state)
-            .join("\\n")
-            .replace('"', "\\\"");
-        let _ = writeln!(text, "  n{} [label=\"{label}\"];", node.id.0);
+        let lines: Vec<String> = caption(node, state(node.id))
+            .iter()
+            .map(|line| escape(line))
+            .collect();
+        let _ = writeln!(text, "  n{} [label=\"{}\"];", node.id.0, lines.join("\\n"));
     }
     for (from, to, output) in edges(study) {
-        let _ = writeln!(
-            text,
-            "  n{from} -> n{to} [label=\"{}\"];",
-            output.replace('"', "\\\"")
-        );
+        let _ = writeln!(text, "  n{from} -> n{to} [label=\"{}\"];", escape(output));
     }
     text.push_str("}\n");
     text
@@ -92,45 +91,38 @@ pub fn dot(study: &Study, state: impl Fn(NodeId) -> Option<String>) -> String {
 
 /// The study as a Mermaid flowchart.
 pub fn mermaid(study: &Study, state: impl Fn(NodeId) -> Option<String>) -> String {
+    let escape = |text: &str| text.replace('"', "#quot;").replace('<', "#lt;");
     let mut text = String::from("flowchart LR\n");
     for node in &study.nodes {
-        let label = caption(study, node.id, &state)
-            .join("<br>")
-            .replace('"', "#quot;");
-        let _ = writeln!(text, "  n{}[\"{label}\"]", node.id.0);
+        let lines: Vec<String> = caption(node, state(node.id))
+            .iter()
+            .map(|line| escape(line))
+            .collect();
+        let _ = writeln!(text, "  n{}[\"{}\"]", node.id.0, lines.join("<br>"));
     }
     for (from, to, output) in edges(study) {
-        let _ = writeln!(
-            text,
-            "  n{from} -- \"{}\" --> n{to}",
-            output.replace('"', "#quot;")
-        );
+        let _ = writeln!(text, "  n{from} -- \"{}\" --> n{to}", escape(output));
     }
     text
 }
 
-fn caption(study: &Study, id: NodeId, state: &impl Fn(NodeId) -> Option<String>) -> Vec<String> {
-    let node = &study.nodes[id.0];
-    let mut lines = vec![node.title()];
-    if node.stage != node.kind {
-        lines.push(node.kind.clone());
-    }
-    lines.extend(state(id));
-    lines
+/// The lines in a stage's box: title, kind where the name does not say it, state.
+fn caption(node: &Node, state: Option<String>) -> Vec<String> {
+    let kind = (node.stage != node.kind).then(|| node.kind.clone());
+    [Some(node.title()), kind, state]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// (from, to, output) of every reference, each once.
-fn edges(study: &Study) -> Vec<(usize, usize, &str)> {
-    let mut edges = Vec::new();
-    for node in &study.nodes {
-        let mut seen = Vec::new();
-        for reference in node.inputs.iter().flat_map(|(_, references)| references) {
-            let edge = (reference.node.0, node.id.0, reference.output.as_str());
-            if !seen.contains(&edge) {
-                seen.push(edge);
-            }
-        }
-        edges.extend(seen);
-    }
-    edges
+fn edges(study: &Study) -> BTreeSet<(usize, usize, &str)> {
+    study
+        .nodes
+        .iter()
+        .flat_map(|node| {
+            let references = node.inputs.iter().flat_map(|(_, references)| references);
+            references.map(|reference| (reference.node.0, node.id.0, reference.output.as_str()))
+        })
+        .collect()
 }

@@ -474,3 +474,23 @@ fn graphs_show_stages_outputs_and_states() {
         "flowchart LR\n  n0[\"a<br>concat<br>cached\"]\n  n1[\"b<br>concat\"]\n  n0 -- \"out\" --> n1\n"
     );
 }
+
+#[test]
+fn graphs_escape_what_their_languages_read() {
+    let bench = Bench::new();
+    let study = bench
+        .study()
+        .cell(
+            "a",
+            "concat",
+            &[("x", json!("say \"<b>\\n\""))],
+            json!({}),
+            &[],
+        )
+        .build();
+    let state = |_: NodeId| None;
+    assert!(graph::dot(&study, state).contains(r#"[label="a[x=say \"<b>\\n\"]\nconcat"]"#));
+    assert!(
+        graph::mermaid(&study, state).contains(r#"["a[x=say #quot;#lt;b>\n#quot;]<br>concat"]"#)
+    );
+}
