@@ -23,7 +23,10 @@ use sample::Sampler;
 use tensors::TensorDecoder;
 
 /// Prompts that are worked on together; the answers do not depend on it.
-const GROUP: usize = 16;
+const GROUP: usize = 8;
+
+/// Below it a temperature is no number that logits can be divided by.
+const LOWEST_TEMPERATURE: f64 = 1e-6;
 
 /// Computes the logits of one group of prompts; keeps keys and values.
 trait Decoder {
@@ -55,9 +58,10 @@ impl Sampling {
     /// [`VlmError::Config`] names the field and what would be right.
     pub fn validate(&self) -> Result<(), VlmError> {
         let error = |text: String| Err(VlmError::Config(text));
-        if !(self.temperature >= 0.0 && self.temperature.is_finite()) {
+        let divides = self.temperature >= LOWEST_TEMPERATURE && self.temperature.is_finite();
+        if self.temperature != 0.0 && !divides {
             return error(format!(
-                "temperature must be 0 (greedy) or positive, not {}",
+                "temperature must be 0 (greedy) or at least {LOWEST_TEMPERATURE}, not {}",
                 self.temperature
             ));
         }

@@ -94,14 +94,32 @@ fn what_does_not_fit_the_model_is_named() {
             Err(VlmError::Config(_))
         ));
     }
-    let hot = Sampling {
-        temperature: -1.0,
-        ..GREEDY
+}
+
+#[test]
+fn impossible_sampling_settings_are_named() {
+    let model = model(MicroConfig::default());
+    let error = |sampling: Sampling| {
+        let answers = model.generate(&[prompt("a", "object?")], 0..1, &sampling);
+        answers.expect_err("impossible settings").to_string()
     };
-    assert!(matches!(
-        model.generate(&[prompt("a", "object?")], 0..1, &hot),
-        Err(VlmError::Config(_))
-    ));
+    for temperature in [-1.0, 1e-300, f64::NAN, f64::INFINITY] {
+        let message = error(Sampling {
+            temperature,
+            ..GREEDY
+        });
+        assert!(message.starts_with("temperature must be"), "{message}");
+    }
+    for top_p in [0.0, 1.5, f64::NAN] {
+        assert!(error(Sampling { top_p, ..GREEDY }).starts_with("top_p must be"));
+    }
+    assert!(
+        error(Sampling {
+            max_new_tokens: 0,
+            ..GREEDY
+        })
+        .starts_with("max_new_tokens")
+    );
 }
 
 #[test]
