@@ -93,8 +93,8 @@ pub struct Explainer<'a> {
     registry: &'a Registry,
     plan: &'a Plan,
     store: &'a Store,
-    /// The latest result or failure of each title in earlier runs.
-    history: BTreeMap<String, Earlier>,
+    /// The latest result or failure of each title in earlier runs; read when first needed.
+    history: Option<BTreeMap<String, Earlier>>,
     /// All records, by kind; read when first needed.
     records: Option<HashMap<String, Vec<(Record, KeyPreimage)>>>,
 }
@@ -106,22 +106,25 @@ enum Earlier {
 }
 
 impl<'a> Explainer<'a> {
-    /// Reads the journals of the spec's earlier runs.
+    /// Reads nothing yet.
     pub fn new(study: &'a Study, registry: &'a Registry, plan: &'a Plan, store: &'a Store) -> Self {
-        let mut history = BTreeMap::new();
-        for run in journal::runs(&store.runs_dir(), Some(&study.name)).take(RUNS_LOOKED_AT) {
-            for (title, earlier) in earlier(&run.events) {
-                history.entry(title).or_insert(earlier);
-            }
-        }
         Self {
             study,
             registry,
             plan,
             store,
-            history,
+            history: None,
             records: None,
         }
+    }
+
+    /// The latest result or failure of a stage in earlier runs of the spec.
+    fn earlier(&mut self, title: &str) -> Option<&Earlier> {
+        let (study, store) = (self.study, self.store);
+        let history = self
+            .history
+            .get_or_insert_with(|| read_history(study, store));
+        history.get(title)
     }
 
     /// Why `id` runs, or does not.
@@ -161,7 +164,7 @@ impl<'a> Explainer<'a> {
         new: &KeyPreimage,
     ) -> Result<Reason, StoreError> {
         let title = node.title();
-        match self.history.get(&title).cloned() {
+        match self.earlier(&title).cloned() {
             Some(Earlier::Failure(failed, message)) if failed == *key => {
                 return Ok(Reason::Failed { message });
             }
@@ -184,13 +187,13 @@ impl<'a> Explainer<'a> {
     }
 
     /// What is already known to differ for a stage whose inputs do not exist yet.
-    fn known_changes(&self, node: &Node) -> Result<Option<Comparison>, StoreError> {
-        let Some(Earlier::Result(had)) = self.history.get(&node.title()) else {
+    fn known_changes(&mut self, node: &Node) -> Result<Option<Comparison>, StoreError> {
+        let Some(Earlier::Result(had)) = self.earlier(&node.title()).cloned() else {
             return Ok(None);
         };
         let Some(old) = self
             .store
-            .lookup(had)?
+            .lookup(&had)?
             .and_then(|record| preimage_of(&record))
         else {
             return Ok(None);
@@ -211,7 +214,7 @@ impl<'a> Explainer<'a> {
                 Some(output.map_or(UNKNOWN, |output| output.digest))
             },
         );
-        Ok(new.map(|new| self.compare(node, node.title(), *had, &old, &new)))
+        Ok(new.map(|new| self.compare(node, node.title(), had, &old, &new)))
     }
 
     fn compare(
@@ -269,7 +272,22 @@ impl<'a> Explainer<'a> {
     }
 }
 
-fn earlier(events: &[RunEvent]) -> BTreeMap<String, Earlier> {
+/// Goes back through the runs of the spec until every stage has been seen.
+fn read_history(study: &Study, store: &Store) -> BTreeMap<String, Earlier> {
+    let mut history = BTreeMap::new();
+    for run in journal::runs(&store.runs_dir(), Some(&study.name)).take(RUNS_LOOKED_AT) {
+        for (title, earlier) in last_words(&run.events) {
+            history.entry(title).or_insert(earlier);
+        }
+        let seen = |node: &Node| history.contains_key(&node.title());
+        if study.nodes.iter().all(seen) {
+            break;
+        }
+    }
+    history
+}
+
+fn last_words(events: &[RunEvent]) -> BTreeMap<String, Earlier> {
     let mut keys = BTreeMap::new();
     let mut last = BTreeMap::new();
     for event in events {

@@ -142,8 +142,8 @@ fn an_interrupted_run_ends_cleanly_and_the_next_one_resumes() {
     let (outcome, events) = bench.run_with(&study, &RunOptions::default());
     assert!(first_step(&events) >= 5);
     assert_eq!(bench.text(&study, &outcome, "slow"), "slow counted to 40;");
-    // The time of the interrupted attempt counts.
-    assert!(outcome.records[0].as_ref().unwrap().seconds() > 0.35);
+    // Both attempts together slept for 40 steps of 10 ms: what the interrupted one spent counts.
+    assert!(outcome.records[0].as_ref().unwrap().seconds() >= 0.4);
 }
 
 #[test]
