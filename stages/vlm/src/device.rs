@@ -86,13 +86,9 @@ fn gpu_count() -> Result<usize, String> {
     // SAFETY: the driver's library runs no code of ours when it loads, and the two functions have these
     // signatures in every version of the driver's interface (cuda.h: cuInit, cuDeviceGetCount).
     unsafe {
-        let driver = libloading::Library::new("libcuda.so.1").map_err(|error| error.to_string())?;
-        let init = driver
-            .get::<Init>(b"cuInit\0")
-            .map_err(|error| error.to_string())?;
-        let get_count = driver
-            .get::<Count>(b"cuDeviceGetCount\0")
-            .map_err(|error| error.to_string())?;
+        let driver = libloading::Library::new("libcuda.so.1").map_err(reason)?;
+        let init = driver.get::<Init>(b"cuInit\0").map_err(reason)?;
+        let get_count = driver.get::<Count>(b"cuDeviceGetCount\0").map_err(reason)?;
         let mut count = 0;
         for status in [init(0), get_count(&mut count)] {
             if status != 0 {
@@ -102,6 +98,15 @@ fn gpu_count() -> Result<usize, String> {
         // The driver stays loaded: burn is about to use it.
         std::mem::forget(driver);
         Ok(usize::try_from(count).unwrap_or(0))
+    }
+}
+
+/// The loader's error with what the system says of it.
+#[cfg(feature = "cuda")]
+fn reason(error: libloading::Error) -> String {
+    match std::error::Error::source(&error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
     }
 }
 
