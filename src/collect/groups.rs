@@ -204,3 +204,101 @@ fn mean_of_sets(found: &[Measured]) -> Option<Measured> {
         interval: [value - half, value + half],
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn row(arm: &str, axes: Value, step: Option<u64>, set: &str, value: f64) -> ResultRow {
+        let Value::Object(axes) = axes else {
+            panic!("axes are an object")
+        };
+        ResultRow {
+            arm: arm.to_owned(),
+            axes: axes.into_iter().collect(),
+            step,
+            set: set.to_owned(),
+            split: if set == "val" { "id" } else { "ood" }.to_owned(),
+            metric: "accuracy".to_owned(),
+            value,
+            n: Some(100),
+            ci: Some([value - 0.1, value + 0.1]),
+        }
+    }
+
+    #[test]
+    fn an_axis_that_varies_within_an_arm_is_shown_beside_it() {
+        let rows = [
+            row(
+                "sft/easy",
+                json!({"subset": "easy", "lr": 0.1, "seed": 0}),
+                None,
+                "val",
+                0.5,
+            ),
+            row(
+                "sft/easy",
+                json!({"subset": "easy", "lr": 0.2, "seed": 0}),
+                None,
+                "val",
+                0.6,
+            ),
+            row("grpo", json!({"lr": 0.1, "seed": 0}), None, "val", 0.7),
+        ];
+        let groups = group(&rows, "accuracy");
+        let arms: Vec<&str> = groups.iter().map(|group| group.arm.as_str()).collect();
+        assert_eq!(arms, ["sft/easy lr=0.1", "sft/easy lr=0.2", "grpo"]);
+    }
+
+    #[test]
+    fn seeds_become_a_mean_with_its_standard_error() {
+        let rows = [0.5, 0.7].map(|value| row("a", json!({"seed": value}), None, "val", value));
+        let groups = group(&rows, "accuracy");
+        let estimate = groups[0].estimate(&["val"]).unwrap();
+        // Sample standard deviation 0.1414, over the root of 2.
+        assert!(
+            (estimate.value - 0.6).abs() < 1e-12 && (estimate.half_width() - 0.1).abs() < 1e-12,
+            "{estimate:?}"
+        );
+        assert_eq!(spread(&groups), Spread::StandardError { seeds: 2 });
+    }
+
+    #[test]
+    fn the_mean_over_two_sets_of_one_seed_has_the_narrower_interval() {
+        let rows = ["ood_a", "ood_b"].map(|set| row("a", json!({}), None, set, 0.4));
+        let groups = group(&rows, "accuracy");
+        let estimate = groups[0].estimate(&["ood_a", "ood_b"]).unwrap();
+        assert!(
+            (estimate.half_width() - 0.1 / 2f64.sqrt()).abs() < 1e-12,
+            "{estimate:?}"
+        );
+        assert_eq!(spread(&groups), Spread::Wilson95);
+    }
+
+    #[test]
+    fn a_seed_that_misses_a_set_does_not_enter_the_mean_over_sets() {
+        let rows = [
+            row("a", json!({"seed": 0}), None, "ood_a", 0.4),
+            row("a", json!({"seed": 0}), None, "ood_b", 0.6),
+            row("a", json!({"seed": 1}), None, "ood_a", 0.9),
+        ];
+        let groups = group(&rows, "accuracy");
+        assert_eq!(groups[0].estimate(&["ood_a", "ood_b"]).unwrap().value, 0.5);
+    }
+
+    #[test]
+    fn the_last_step_of_each_arm_is_kept() {
+        let rows = [
+            row("a", json!({}), Some(200), "val", 0.2),
+            row("a", json!({}), Some(100), "val", 0.1),
+            row("base", json!({}), None, "val", 0.3),
+        ];
+        let groups = group(&rows, "accuracy");
+        let steps: Vec<Option<u64>> = groups.iter().map(|group| group.step).collect();
+        assert_eq!(steps, [Some(100), Some(200), None]);
+        let last: Vec<Option<u64>> = last_steps(&groups).iter().map(|group| group.step).collect();
+        assert_eq!(last, [Some(200), None]);
+    }
+}

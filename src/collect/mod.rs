@@ -1,8 +1,9 @@
 //! From a study's cached results to what the report and the tables show.
 
-pub(crate) mod difficulty;
+mod difficulty;
 pub(crate) mod groups;
 mod history;
+mod matched;
 mod stages;
 mod tables;
 mod times;
@@ -14,7 +15,7 @@ use dcsft_engine::results::{self, ResultRow};
 use dcsft_engine::study::Study;
 
 use crate::output::date;
-use crate::report::data::{ArmTime, Difference, Fact, ReportData, ResultTable, Spread};
+use crate::report::data::{ArmTime, Difference, Fact, MatchedGap, ReportData, ResultTable, Spread};
 use crate::report::scale::duration;
 use groups::Group;
 use history::History;
@@ -63,6 +64,7 @@ impl<'a> Results<'a> {
         Tables {
             table: make(self, &groups, &times),
             differences: tables::differences(self, &groups),
+            matched: matched::compare(self, &groups),
             spread: groups::spread(&groups),
             times,
         }
@@ -82,6 +84,8 @@ pub(crate) struct Tables {
     pub(crate) table: ResultTable,
     /// Paired differences at last steps.
     pub(crate) differences: Vec<Difference>,
+    /// Comparisons at matched in-distribution accuracy.
+    pub(crate) matched: Vec<MatchedGap>,
     /// How intervals are to be read.
     pub(crate) spread: Spread,
     /// Training times.
@@ -102,6 +106,7 @@ pub(crate) fn report_data(results: &Results<'_>, store: &Store) -> ReportData {
         (name, text.clone())
     });
     let times = times::arm_times(results);
+    let difficulty = difficulty::read(results, store);
     ReportData {
         study: study.name.clone(),
         sources: sources.collect(),
@@ -111,11 +116,12 @@ pub(crate) fn report_data(results: &Results<'_>, store: &Store) -> ReportData {
         spread: groups::spread(&groups),
         table: tables::final_steps(results, &groups, &times),
         differences: tables::differences(results, &groups),
+        matched: matched::compare(results, &groups),
         curves: tables::curves(results, &groups),
         times,
-        histogram: difficulty::pass_rates(results),
-        filter: difficulty::implicit_filter(results, store),
-        gallery: difficulty::gallery(results, store),
+        histogram: difficulty.histogram,
+        filter: difficulty.filter,
+        gallery: difficulty.gallery,
         stages: stages::boxes(results, &history),
         nodes: stages::rows(results, &history),
     }

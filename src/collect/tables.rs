@@ -6,10 +6,12 @@ use dcsft_engine::results::aggregate::mean_and_error;
 
 use super::groups::{self, Group};
 use super::{FORMAT_ACCURACY, Results};
-use crate::report::data::{ArmRow, ArmTime, Curve, CurvePoint, Difference, Estimate, ResultTable};
+use crate::report::data::{
+    ArmRow, ArmTime, Curve, CurvePoint, Difference, Estimate, Gap, ResultTable,
+};
 
 /// Curves are drawn of at most this many arms.
-const MAX_CURVES: usize = 6;
+const MAX_CURVES: usize = 8;
 
 /// Names of the sets of one split.
 pub(super) fn split_sets(sets: &[(String, bool)], ood: bool) -> Vec<&str> {
@@ -70,22 +72,22 @@ fn mean(group: &Group, sets: &[&str]) -> Option<Estimate> {
     }
 }
 
-/// Differences at last steps, in and out of distribution, over the seeds that both arms have: each arm against the
-/// baseline; easy+medium against all, hard and GRPO; GRPO against all; each subset against its random control.
+/// Differences at last steps, over the seeds that both arms have: easy+medium against all, hard and GRPO; GRPO and
+/// medium against all; each subset against its random control; each arm against the baseline.
 pub(crate) fn differences(results: &Results<'_>, groups: &[Group]) -> Vec<Difference> {
     let last = groups::last_steps(groups);
     let sets = groups::sets(&results.rows);
-    let splits = [
-        ("OOD", split_sets(&sets, true)),
-        ("ID", split_sets(&sets, false)),
-    ];
-    let mut differences = Vec::new();
-    for (arm, versus) in pairs(results, &last) {
-        for (on, sets) in splits.iter().filter(|(_, sets)| !sets.is_empty()) {
-            differences.extend(paired(arm, versus, on, sets));
-        }
-    }
-    differences
+    let (id, ood) = (split_sets(&sets, false), split_sets(&sets, true));
+    pairs(results, &last)
+        .into_iter()
+        .map(|(arm, versus)| Difference {
+            arm: arm.arm.clone(),
+            versus: versus.arm.clone(),
+            id: gap(arm, versus, &id),
+            ood: gap(arm, versus, &ood),
+        })
+        .filter(|difference| difference.id.is_some() || difference.ood.is_some())
+        .collect()
 }
 
 fn pairs<'g>(results: &Results<'_>, last: &[&'g Group]) -> Vec<(&'g Group, &'g Group)> {
@@ -155,7 +157,10 @@ fn same_axes(a: &Group, b: &Group) -> bool {
     a.arm.strip_prefix(&a.plain_arm) == b.arm.strip_prefix(&b.plain_arm)
 }
 
-fn paired(arm: &Group, versus: &Group, on: &str, sets: &[&str]) -> Option<Difference> {
+fn gap(arm: &Group, versus: &Group, sets: &[&str]) -> Option<Gap> {
+    if sets.is_empty() {
+        return None;
+    }
     let (ours, theirs) = (arm.by_seed(sets), versus.by_seed(sets));
     let gaps: Vec<f64> = ours
         .iter()
@@ -165,10 +170,7 @@ fn paired(arm: &Group, versus: &Group, on: &str, sets: &[&str]) -> Option<Differ
         return None;
     }
     let (mean, se) = mean_and_error(&gaps);
-    Some(Difference {
-        arm: arm.arm.clone(),
-        versus: versus.arm.clone(),
-        on: on.to_owned(),
+    Some(Gap {
         mean,
         se,
         pairs: gaps.len(),

@@ -102,7 +102,11 @@ fn reason(
             project.study.nodes[first.0].title()
         ));
     }
-    Ok(headline(&explainer.explain(id)?.reason))
+    let reason = headline(&explainer.explain(id)?.reason);
+    // The column before says `waits` already.
+    Ok(reason
+        .strip_prefix("waits ")
+        .map_or(reason.clone(), str::to_owned))
 }
 
 /// The results that are in the cache, by node.

@@ -12,7 +12,7 @@ use crate::cli::{self, ResultsFormat};
 use crate::collect::Results;
 use crate::exit::{Exit, Failure};
 use crate::output::{self, print_json, print_table, stdout, table};
-use crate::report::data::{ArmTime, Difference, Estimate, ResultTable, Spread};
+use crate::report::data::{ArmTime, Difference, Estimate, Gap, ResultTable, Spread};
 use crate::report::scale::{duration, percent, points};
 use crate::settings::App;
 
@@ -121,7 +121,10 @@ fn print_tables(
     {
         writeln!(out)?;
         print(out, differences_table(&tables.differences))?;
-        writeln!(out, "\nPaired by seed, in points of accuracy.")?;
+        writeln!(
+            out,
+            "\nPaired by seed, in points of accuracy; mean ± standard error."
+        )?;
     }
     Ok(())
 }
@@ -176,18 +179,19 @@ fn estimate(estimate: &Estimate) -> String {
     )
 }
 
-/// `grpo takes 3.4x the training time of sft/easy+medium (2.5x with the rollout scoring that this needs)`.
+/// `grpo takes 3.4x the training time of sft/easy+medium (2.5x with the rollout scoring that this needs)`, for
+/// each setting that both were trained with.
 fn speed_ups(times: &[ArmTime]) -> Vec<String> {
-    let grpo = times
-        .iter()
-        .filter(|time| time.arm == "grpo" || time.arm.starts_with("grpo "));
-    let curated: Vec<&ArmTime> = times
-        .iter()
-        .filter(|time| time.arm.ends_with("/easy+medium"))
-        .collect();
     let mut lines = Vec::new();
-    for grpo in grpo {
-        for sft in curated.iter().filter(|sft| sft.training > 0.0) {
+    for grpo in times {
+        let Some(setting) = grpo.arm.strip_prefix("grpo") else {
+            continue;
+        };
+        let curated = format!("/easy+medium{setting}");
+        for sft in times
+            .iter()
+            .filter(|time| time.arm.ends_with(&curated) && time.training > 0.0)
+        {
             let with = if sft.scoring > 0.0 {
                 let ratio = grpo.training / (sft.training + sft.scoring);
                 format!(" ({ratio:.1}x with the rollout scoring that this needs)")
@@ -206,24 +210,31 @@ fn speed_ups(times: &[ArmTime]) -> Vec<String> {
 
 fn differences_table(differences: &[Difference]) -> Table {
     let mut list = table(
-        &[
-            "arm",
-            "against",
-            "on",
-            "difference",
-            "standard error",
-            "better on",
-        ],
-        &[3, 4, 5],
+        &["arm", "against", "OOD", "better on", "ID", "better on"],
+        &[2, 3, 4, 5],
     );
     for one in differences {
+        let cells = |gap: Option<&Gap>| match gap {
+            Some(gap) => {
+                let se = gap
+                    .se
+                    .map(|se| format!(" ±{:>4}", percent(se)))
+                    .unwrap_or_default();
+                [
+                    format!("{}{se}", points(gap.mean)),
+                    format!("{} of {}", gap.wins, gap.pairs),
+                ]
+            }
+            None => [String::new(), String::new()],
+        };
+        let ([ood, ood_wins], [id, id_wins]) = (cells(one.ood.as_ref()), cells(one.id.as_ref()));
         list.add_row([
             one.arm.clone(),
             one.versus.clone(),
-            one.on.clone(),
-            points(one.mean),
-            one.se.map(percent).unwrap_or_default(),
-            format!("{} of {} seeds", one.wins, one.pairs),
+            ood,
+            ood_wins,
+            id,
+            id_wins,
         ]);
     }
     list

@@ -79,11 +79,6 @@ fn print_kind(out: &mut impl Write, kind: &dyn Kind) -> Result<(), Failure> {
         kind.summary()
     )?;
     let schema = kind.schema().to_value();
-    if let Some(text) = schema.get("description").and_then(Value::as_str) {
-        if text != kind.summary() {
-            writeln!(out, "{text}\n")?;
-        }
-    }
     if !kind.inputs().is_empty() {
         writeln!(out, "inputs")?;
         for input in kind.inputs() {

@@ -23,6 +23,8 @@ pub(crate) struct ReportData {
     pub(crate) table: ResultTable,
     /// Paired differences over seeds.
     pub(crate) differences: Vec<Difference>,
+    /// Comparisons at matched in-distribution accuracy.
+    pub(crate) matched: Vec<MatchedGap>,
     /// Accuracy over training steps.
     pub(crate) curves: Vec<Curve>,
     /// Training time of arms.
@@ -118,15 +120,22 @@ pub(crate) struct ArmRow {
     pub(crate) seconds: Option<f64>,
 }
 
-/// A paired difference between two arms, over the seeds that both have.
+/// Two arms compared seed by seed.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Difference {
     /// The arm.
     pub(crate) arm: String,
     /// The arm it is compared with.
     pub(crate) versus: String,
-    /// `ID`, `OOD` or a set's name.
-    pub(crate) on: String,
+    /// In distribution.
+    pub(crate) id: Option<Gap>,
+    /// Out of distribution.
+    pub(crate) ood: Option<Gap>,
+}
+
+/// How far two arms are apart, over the seeds that both have.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Gap {
     /// Mean of arm - versus, as a fraction.
     pub(crate) mean: f64,
     /// Standard error of that mean; none with one pair.
@@ -135,6 +144,18 @@ pub(crate) struct Difference {
     pub(crate) pairs: usize,
     /// Seeds on which the arm is better.
     pub(crate) wins: usize,
+}
+
+/// Two arms over all their settings, compared where both reach the same in-distribution accuracy.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct MatchedGap {
+    /// The arm.
+    pub(crate) arm: String,
+    /// The arm it is compared with.
+    pub(crate) versus: String,
+    /// Difference of out-of-distribution accuracy.
+    #[serde(flatten)]
+    pub(crate) gap: Gap,
 }
 
 /// Accuracy of one arm over training steps.
@@ -172,18 +193,20 @@ pub(crate) struct ArmTime {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct PassRates {
     /// Answers per sample.
-    pub(crate) n: u32,
+    pub(crate) n: u64,
     /// For each count of right answers present, ascending: (count, samples, bin).
     pub(crate) counts: Vec<CountBar>,
     /// The bins, easiest first.
     pub(crate) bins: Vec<String>,
+    /// Scored sets that are summed here: one per seed.
+    pub(crate) cells: usize,
 }
 
 /// One bar of the pass-rate histogram.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct CountBar {
     /// Right answers of a sample.
-    pub(crate) correct: u32,
+    pub(crate) correct: u64,
     /// How many samples.
     pub(crate) samples: u64,
     /// The bin that holds them, if one does.
@@ -199,6 +222,8 @@ pub(crate) struct ImplicitFilter {
     pub(crate) samples: Vec<f64>,
     /// Share of the gradient over the whole run.
     pub(crate) gradient: Vec<f64>,
+    /// Share of the reward term's gradient over the whole run; the rest is the pull of the KL term.
+    pub(crate) reward: Vec<f64>,
     /// Share of the gradient at each logged step.
     pub(crate) steps: Vec<FilterStep>,
 }
@@ -236,11 +261,11 @@ pub(crate) struct GallerySample {
     /// The right answer.
     pub(crate) answer: String,
     /// Distinct answers of the model with how often each was given, most frequent first.
-    pub(crate) answers: Vec<(String, u32)>,
+    pub(crate) answers: Vec<(String, u64)>,
     /// Right answers.
-    pub(crate) correct: u32,
+    pub(crate) correct: u64,
     /// Answers in all.
-    pub(crate) n: u32,
+    pub(crate) n: u64,
 }
 
 /// A stage of the spec in the DAG figure, with all its cells.

@@ -11,6 +11,23 @@ fn estimate(percent: f64, half: f64) -> Option<Estimate> {
     })
 }
 
+fn difference(arm: &str, versus: &str, id: [f64; 2], ood: [f64; 2], wins: usize) -> Difference {
+    let gap = |[mean, se]: [f64; 2], wins| {
+        Some(Gap {
+            mean,
+            se: Some(se),
+            pairs: 5,
+            wins,
+        })
+    };
+    Difference {
+        arm: arm.to_owned(),
+        versus: versus.to_owned(),
+        id: gap(id, 5 - wins),
+        ood: gap(ood, wins),
+    }
+}
+
 /// The study.
 pub(crate) fn study() -> ReportData {
     let arms: [(&str, f64, f64, f64, Option<f64>); 9] = [
@@ -95,25 +112,25 @@ pub(crate) fn study() -> ReportData {
             rows,
         },
         differences: vec![
-            Difference {
-                arm: "sft/hard".to_owned(),
-                versus: "cold_start".to_owned(),
-                on: "OOD".to_owned(),
-                mean: -0.221,
-                se: Some(0.018),
-                pairs: 5,
-                wins: 0,
-            },
-            Difference {
-                arm: "sft/easy+medium".to_owned(),
-                versus: "sft/all".to_owned(),
-                on: "OOD".to_owned(),
-                mean: 0.043,
-                se: Some(0.006),
-                pairs: 5,
-                wins: 5,
-            },
+            difference("sft/hard", "cold_start", [0.093, 0.012], [-0.221, 0.018], 0),
+            difference(
+                "sft/easy+medium",
+                "sft/all",
+                [-0.041, 0.006],
+                [0.043, 0.006],
+                5,
+            ),
         ],
+        matched: vec![MatchedGap {
+            arm: "sft/easy+medium".to_owned(),
+            versus: "grpo".to_owned(),
+            gap: Gap {
+                mean: 0.011,
+                se: Some(0.004),
+                pairs: 5,
+                wins: 4,
+            },
+        }],
         curves: vec![
             curve(
                 "sft/easy+medium",
@@ -140,17 +157,19 @@ pub(crate) fn study() -> ReportData {
                 .iter()
                 .enumerate()
                 .map(|(correct, &samples)| CountBar {
-                    correct: correct as u32,
+                    correct: correct as u64,
                     samples,
                     bin: Some(bin_of(correct).to_owned()),
                 })
                 .collect(),
             bins: bins.clone(),
+            cells: 1,
         }),
         filter: Some(ImplicitFilter {
             bins: bins.clone(),
             samples: vec![0.42, 0.43, 0.15],
             gradient: vec![0.09, 0.83, 0.08],
+            reward: vec![0.06, 0.9, 0.04],
             steps: (1..=300)
                 .map(|step| {
                     let medium = 0.72 + 0.2 * (f64::from(step % 7) / 7.0);

@@ -70,3 +70,172 @@ fn save(path: &Path, bytes: &[u8]) -> Result<(), ReportError> {
     std::fs::write(&part, bytes).map_err(fail)?;
     std::fs::rename(&part, path).map_err(fail)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIGURES: [&str; 6] = [
+        "accuracy",
+        "steps",
+        "time",
+        "pass-rates",
+        "implicit-filter",
+        "dag",
+    ];
+
+    fn figure(data: &ReportData, name: &str) -> String {
+        let figures = figures::all(data, Theme::File);
+        figures
+            .into_iter()
+            .find(|figure| figure.name == name)
+            .map(|figure| figure.svg)
+            .unwrap_or_default()
+    }
+
+    #[test]
+    fn every_figure_is_drawn_as_svg_and_as_png_of_twice_its_size() {
+        let data = fixture::study();
+        let renderer = png::Renderer::new();
+        let figures = figures::all(&data, Theme::File);
+        assert_eq!(
+            figures.iter().map(|figure| figure.name).collect::<Vec<_>>(),
+            FIGURES
+        );
+        for figure in figures {
+            let png = renderer.png(&figure.svg).unwrap();
+            let width = u32::from_be_bytes([png[16], png[17], png[18], png[19]]);
+            assert_eq!(width, 2 * 860, "{}", figure.name);
+            assert!(
+                !figure.svg.contains("NaN") && !figure.svg.contains("inf"),
+                "{}",
+                figure.name
+            );
+        }
+    }
+
+    #[test]
+    fn text_in_a_png_is_drawn_without_fonts_on_the_machine() {
+        let text = r#"<svg xmlns="http://www.w3.org/2000/svg" width="40" height="20" font-family="Inter, sans-serif"><text x="2" y="15" font-size="14">M</text></svg>"#;
+        let blank = r#"<svg xmlns="http://www.w3.org/2000/svg" width="40" height="20"/>"#;
+        let renderer = png::Renderer::new();
+        assert_ne!(renderer.png(text).unwrap(), renderer.png(blank).unwrap());
+    }
+
+    #[test]
+    fn accuracy_stands_beside_its_difference_from_the_baseline() {
+        let svg = figure(&fixture::study(), "accuracy");
+        for text in [
+            "86.8",
+            "+13.2",
+            "32.6",
+            "−22.1",
+            "In distribution (ID)",
+            "Out of distribution (OOD)",
+        ] {
+            assert!(svg.contains(&format!(">{text}<")), "no {text}");
+        }
+        assert_eq!(
+            svg.matches("stroke-dasharray").count(),
+            2,
+            "a baseline in each panel"
+        );
+    }
+
+    #[test]
+    fn the_speed_up_is_written_on_the_time_bars_with_and_without_scoring() {
+        let svg = figure(&fixture::study(), "time");
+        assert!(svg.contains("3.4× faster, 2.5× with scoring"), "{svg}");
+    }
+
+    #[test]
+    fn bins_are_named_with_their_share_of_the_samples() {
+        let svg = figure(&fixture::study(), "pass-rates");
+        for text in [
+            "easy 1980 (44.6%)",
+            "medium 2150 (48.4%)",
+            "hard 310 (7.0%)",
+            "5/8",
+        ] {
+            assert!(svg.contains(text), "no {text}");
+        }
+    }
+
+    #[test]
+    fn arrows_that_a_longer_path_implies_are_left_out_of_the_dag() {
+        let data = fixture::study();
+        let references: usize = data.stages.iter().map(|stage| stage.after.len()).sum();
+        let arrows = figure(&data, "dag").matches("stroke-opacity").count();
+        assert!(
+            arrows < references,
+            "{arrows} arrows for {references} references"
+        );
+        // Every stage but the two sources is reached.
+        assert!(arrows >= data.stages.len() - 2, "{arrows}");
+    }
+
+    #[test]
+    fn the_page_shows_the_numbers_and_loads_nothing() {
+        let page = page::render(&fixture::study());
+        for text in [
+            "sft/easy+medium",
+            "86.8",
+            "5 of 5",
+            "3.4×",
+            "83.0%",
+            "data:image/png;base64,",
+            "0 of 8 right",
+        ] {
+            assert!(page.contains(text), "no {text}");
+        }
+        for remote in ["src=\"http", "href=", "url(", "@import"] {
+            assert!(!page.contains(remote), "{remote}");
+        }
+    }
+
+    #[test]
+    fn what_users_wrote_is_escaped() {
+        let mut data = fixture::study();
+        data.study = "<script>x</script>".to_owned();
+        data.table.rows[0].arm = "a<b".to_owned();
+        let page = page::render(&data);
+        assert!(!page.contains("<script>x") && !page.contains("a<b"));
+        assert!(page.contains("# &lt;b&gt;"), "the spec's text");
+    }
+
+    #[test]
+    fn figures_in_the_page_follow_its_colours_and_files_have_their_own() {
+        let data = fixture::study();
+        assert!(page::render(&data).contains("fill=\"var(--blue)\""));
+        assert!(!figure(&data, "accuracy").contains("var("));
+    }
+
+    #[test]
+    fn a_study_without_results_still_has_a_page() {
+        let data = ReportData {
+            study: "empty".to_owned(),
+            ..ReportData::default()
+        };
+        assert!(figures::all(&data, Theme::File).is_empty());
+        assert!(page::render(&data).contains("No evaluation has finished yet"));
+    }
+
+    #[test]
+    fn writing_leaves_no_partial_files_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let page = write(&fixture::study(), dir.path()).unwrap();
+        assert_eq!(page, dir.path().join("index.html"));
+        let names = |dir: &Path| -> Vec<String> {
+            let entries = std::fs::read_dir(dir).unwrap();
+            entries
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect()
+        };
+        assert_eq!(names(&dir.path().join("figures")).len(), 2 * FIGURES.len());
+        assert!(
+            names(&dir.path().join("figures"))
+                .iter()
+                .all(|name| !name.ends_with(".part"))
+        );
+    }
+}

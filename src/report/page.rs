@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::data::{Difference, Estimate, GalleryBin, GallerySample, ReportData};
+use super::data::{Estimate, GalleryBin, GallerySample, Gap, ReportData, Spread};
 use super::figures::{self, Figure};
 use super::scale::{duration, percent, points};
 use super::theme::{Ink, Theme, ink_of};
@@ -37,7 +37,8 @@ pub(crate) fn render(data: &ReportData) -> String {
                         (figure(named("steps")))
                         (figure(named("time")))
                     }
-                    (differences(&data.differences))
+                    (differences(data))
+                    (matched(data))
                     @if data.histogram.is_some() || data.filter.is_some() {
                         section #difficulty {
                             h2 { "Difficulty" }
@@ -241,33 +242,78 @@ fn figure(figure: Option<&Figure>) -> Markup {
     }
 }
 
-fn differences(rows: &[Difference]) -> Markup {
+fn differences(data: &ReportData) -> Markup {
+    let rows = &data.differences;
+    // One seed says nothing about the spread of a difference; the table above has its numbers.
+    let several = matches!(data.spread, Spread::StandardError { .. });
     html! {
-        @if !rows.is_empty() {
+        @if several && !rows.is_empty() {
             section #differences {
                 h2 { "Paired differences" }
                 div.scroll {
                     table.sortable {
                         thead { tr {
-                            th { "arm" } th { "against" } th { "on" }
-                            th.number { "difference" } th.number { "standard error" } th.number { "better on" }
+                            th { "arm" } th { "against" }
+                            th.number { "OOD" } th.number { "better on" }
+                            th.number { "ID" } th.number { "better on" }
                         } }
                         tbody {
                             @for row in rows {
                                 tr {
                                     th scope="row" { (row.arm) }
                                     td { (row.versus) }
-                                    td { (row.on) }
-                                    td.number data-value=(row.mean) { strong { (points(row.mean)) } }
-                                    td.number data-value=[row.se] { @if let Some(se) = row.se { (percent(se)) } }
-                                    td.number data-value=(row.wins) { (row.wins) " of " (row.pairs) " seeds" }
+                                    (gap(row.ood.as_ref()))
+                                    (gap(row.id.as_ref()))
                                 }
                             }
                         }
                     }
                 }
-                p.note { "In points of accuracy. Both arms of a pair share the seed: the same data, base model and cold start." }
+                p.note {
+                    "In points of accuracy, mean ± standard error over seeds. Both arms of a pair share the seed: \
+                     the same data, base model and cold start."
+                }
             }
+        }
+    }
+}
+
+fn matched(data: &ReportData) -> Markup {
+    html! {
+        @if !data.matched.is_empty() {
+            section #matched {
+                h2 { "At matched ID accuracy" }
+                div.scroll {
+                    table {
+                        thead { tr { th { "arm" } th { "against" } th.number { "OOD" } th.number { "better on" } } }
+                        tbody {
+                            @for row in &data.matched {
+                                tr { th scope="row" { (row.arm) } td { (row.versus) } (gap(Some(&row.gap))) }
+                            }
+                        }
+                    }
+                }
+                p.note {
+                    "Each arm over all its settings and steps: the best OOD accuracy that it has at an ID accuracy \
+                     or above, averaged over the ID accuracies that both arms reach. In points; mean ± standard \
+                     error over seeds."
+                }
+            }
+        }
+    }
+}
+
+/// A difference and its wins: two cells.
+fn gap(gap: Option<&Gap>) -> Markup {
+    html! {
+        td.number data-value=[gap.map(|gap| gap.mean)] {
+            @if let Some(gap) = gap {
+                strong { (points(gap.mean)) }
+                @if let Some(se) = gap.se { " " span.interval { "±" (percent(se)) } }
+            }
+        }
+        td.number data-value=[gap.map(|gap| gap.wins)] {
+            @if let Some(gap) = gap { (gap.wins) " of " (gap.pairs) }
         }
     }
 }

@@ -91,8 +91,11 @@ pub(crate) fn points(difference: f64) -> String {
     }
 }
 
-/// Seconds in the unit a person would take: `0.8 s`, `42 s`, `4 min 10 s`, `2 h 5 min`.
+/// Seconds in the unit a person would take: `84 ms`, `1.8 s`, `42 s`, `4 min 10 s`, `2 h 5 min`.
 pub(crate) fn duration(seconds: f64) -> String {
+    if seconds < 0.9995 {
+        return format!("{:.0} ms", seconds * 1000.0);
+    }
     if seconds < 9.95 {
         return format!("{seconds:.1} s");
     }
@@ -127,15 +130,15 @@ mod tests {
 
     #[test]
     fn durations_are_in_the_unit_a_person_would_take() {
-        let shown: Vec<String> = [0.04, 0.8, 42.4, 59.6, 250.0, 7500.0]
+        let shown: Vec<String> = [0.04, 1.84, 42.4, 59.6, 250.0, 7500.0]
             .into_iter()
             .map(duration)
             .collect();
         assert_eq!(
             shown,
             [
-                "0.0 s",
-                "0.8 s",
+                "40 ms",
+                "1.8 s",
                 "42 s",
                 "1 min 0 s",
                 "4 min 10 s",

@@ -99,8 +99,11 @@ impl Svg {
 
     /// A filled rectangle with further attributes.
     pub(crate) fn rect_with(&mut self, at: Rect, ink: Ink, attributes: &str) {
+        if at.w <= 0.0 || at.h <= 0.0 {
+            return;
+        }
         let fill = self.theme.colour(ink);
-        let (x, y, w, h) = (n(at.x), n(at.y), n(at.w.max(0.0)), n(at.h.max(0.0)));
+        let (x, y, w, h) = (n(at.x), n(at.y), n(at.w), n(at.h));
         let _ = writeln!(
             self.body,
             r#"<rect x="{x}" y="{y}" width="{w}" height="{h}" rx="2" fill="{fill}" {attributes}/>"#
@@ -165,6 +168,9 @@ impl Svg {
 
     /// A stroked path with further attributes.
     pub(crate) fn path(&mut self, path: &str, ink: Ink, width: f64, attributes: &str) {
+        if path.is_empty() {
+            return;
+        }
         let stroke = self.theme.colour(ink);
         let width = n(width);
         let _ = writeln!(

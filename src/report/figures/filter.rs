@@ -63,7 +63,7 @@ pub(super) fn draw(data: &ReportData, theme: Theme) -> Option<Figure> {
     Some(Figure {
         name: "implicit-filter",
         caption: format!(
-            "A group whose answers are all right or all wrong has no advantage and teaches nothing.{medium}"
+            "A group whose answers are all right or all wrong has no advantage and teaches nothing but to stay near the reference (the KL term).{medium}"
         ),
         svg: svg.finish(),
     })
@@ -72,11 +72,12 @@ pub(super) fn draw(data: &ReportData, theme: Theme) -> Option<Figure> {
 /// Two stacked columns: the samples and the gradient of the whole run.
 fn columns(svg: &mut Svg, filter: &ImplicitFilter, inks: &[Ink]) {
     for (x, name, shares) in [
-        (40.0, "samples", &filter.samples),
-        (150.0, "gradient", &filter.gradient),
+        (16.0, "samples", &filter.samples),
+        (98.0, "gradient", &filter.gradient),
+        (180.0, "reward term", &filter.reward),
     ] {
         let mut y = BOTTOM;
-        let width = 64.0;
+        let width = 62.0;
         for (share, ink) in shares.iter().zip(inks) {
             let h = share * (BOTTOM - TOP);
             y -= h;
@@ -104,7 +105,7 @@ fn columns(svg: &mut Svg, filter: &ImplicitFilter, inks: &[Ink]) {
         );
     }
     svg.text(
-        (40.0, TOP - 12.0),
+        (16.0, TOP - 12.0),
         Style::new(LABEL, Ink::Muted).bold(),
         "Whole run, %",
     );

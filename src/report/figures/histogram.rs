@@ -63,12 +63,12 @@ pub(super) fn draw(data: &ReportData, theme: Theme) -> Option<Figure> {
             &tick_label(tick),
         );
     }
-    let slot = (WIDTH - 16.0 - left) / f64::from(rates.n + 1);
-    let present: BTreeMap<u32, _> = rates.counts.iter().map(|bar| (bar.correct, bar)).collect();
+    let slot = (WIDTH - 16.0 - left) / (rates.n + 1) as f64;
+    let present: BTreeMap<u64, _> = rates.counts.iter().map(|bar| (bar.correct, bar)).collect();
     // Labels of narrow bars would run into each other.
-    let every = (34.0 / slot).ceil().max(1.0) as u32;
+    let every = (34.0 / slot).ceil().max(1.0) as u64;
     for correct in 0..=rates.n {
-        let middle = left + slot * (f64::from(correct) + 0.5);
+        let middle = left + slot * (correct as f64 + 0.5);
         if correct % every == 0 || correct == rates.n {
             svg.text(
                 (middle, BOTTOM + 18.0),
@@ -115,10 +115,15 @@ pub(super) fn draw(data: &ReportData, theme: Theme) -> Option<Figure> {
         small(Ink::Muted).middle(),
         "samples",
     );
+    let cells = if rates.cells > 1 {
+        format!(", over {} scored sets", rates.cells)
+    } else {
+        String::new()
+    };
     Some(Figure {
         name: "pass-rates",
         caption: format!(
-            "{total} training samples by how many of {} sampled answers were right.",
+            "{total} training samples by how many of {} sampled answers were right{cells}.",
             rates.n
         ),
         svg: svg.finish(),

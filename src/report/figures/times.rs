@@ -11,27 +11,27 @@ const BAR: f64 = 24.0;
 const TOP: f64 = 48.0;
 
 pub(super) fn draw(data: &ReportData, theme: Theme) -> Option<Figure> {
-    if data.times.is_empty() {
+    let times = featured(&data.times);
+    if times.is_empty() {
         return None;
     }
-    let height = TOP + ROW * data.times.len() as f64 + 58.0;
+    let height = TOP + ROW * times.len() as f64 + 58.0;
     let mut svg = Svg::new(WIDTH, height, "Training time by arm", theme);
     heading(&mut svg, "Training time");
     let left = 16.0
-        + data
-            .times
+        + times
             .iter()
             .map(|time| text_width(&time.arm, LABEL))
             .fold(60.0, f64::max)
         + 12.0;
-    let longest = data.times.iter().map(total).fold(0.0, f64::max);
+    let longest = times.iter().map(|time| total(time)).fold(0.0, f64::max);
     let (unit, seconds) = if longest > 180.0 {
         ("minutes", 60.0)
     } else {
         ("seconds", 1.0)
     };
     let scale = Scale::exact(0.0, longest / seconds, 6, left, WIDTH - 190.0);
-    let bottom = TOP + ROW * data.times.len() as f64;
+    let bottom = TOP + ROW * times.len() as f64;
     for tick in scale.ticks() {
         svg.line(
             (scale.at(tick), TOP),
@@ -46,11 +46,8 @@ pub(super) fn draw(data: &ReportData, theme: Theme) -> Option<Figure> {
         );
     }
     svg.text((left, bottom + 38.0), small(Ink::Muted), unit);
-    let slowest = data
-        .times
-        .iter()
-        .max_by(|a, b| total(a).total_cmp(&total(b)));
-    for (index, time) in data.times.iter().enumerate() {
+    let slowest = times.iter().max_by(|a, b| total(a).total_cmp(&total(b)));
+    for (index, time) in times.iter().enumerate() {
         let middle = TOP + ROW * index as f64 + ROW / 2.0;
         let ink = ink_of(&time.arm, index);
         let (trained, scored) = (
@@ -92,7 +89,7 @@ pub(super) fn draw(data: &ReportData, theme: Theme) -> Option<Figure> {
             svg.text((after, middle + 13.0), small(Ink::Muted), &text);
         }
     }
-    legend(&mut svg, data, bottom + 38.0);
+    legend(&mut svg, &times, bottom + 38.0);
     Some(Figure {
         name: "time",
         caption: "Wall time of training, mean over seeds, as measured when each stage was computed. \
@@ -100,6 +97,20 @@ pub(super) fn draw(data: &ReportData, theme: Theme) -> Option<Figure> {
             .to_owned(),
         svg: svg.finish(),
     })
+}
+
+/// Easy+medium and GRPO, where there are both; else all arms.
+fn featured(times: &[ArmTime]) -> Vec<&ArmTime> {
+    let short = |time: &ArmTime| time.arm.rsplit('/').next().unwrap_or_default().to_owned();
+    let pair: Vec<&ArmTime> = times
+        .iter()
+        .filter(|time| ["easy+medium", "grpo"].contains(&short(time).as_str()))
+        .collect();
+    if pair.len() > 1 {
+        pair
+    } else {
+        times.iter().collect()
+    }
 }
 
 fn total(time: &ArmTime) -> f64 {
@@ -121,8 +132,8 @@ fn speed_up(time: &ArmTime, slowest: &ArmTime) -> Option<String> {
     Some(plain)
 }
 
-fn legend(svg: &mut Svg, data: &ReportData, y: f64) {
-    if data.times.iter().all(|time| time.scoring <= 0.0) {
+fn legend(svg: &mut Svg, times: &[&ArmTime], y: f64) {
+    if times.iter().all(|time| time.scoring <= 0.0) {
         return;
     }
     let x = WIDTH - 170.0;

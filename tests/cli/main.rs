@@ -1,0 +1,11 @@
+//! The binary from end to end: real specs, real stages, real processes.
+
+mod cache;
+mod errors;
+mod interrupt;
+mod lock;
+mod planning;
+mod results;
+mod running;
+mod self_description;
+mod support;
