@@ -63,11 +63,11 @@ fn reward_rises_and_the_gradient_is_told_apart_by_difficulty() {
     let scores = difficulty(&mut bench, &model, &data);
     let mut inputs = inputs(&model, &data);
     inputs.push(("difficulty", vec![scores]));
-    let run = bench.run("grpo", with(30, json!({"save_steps": 10})), &inputs);
+    let run = bench.run("grpo", with(60, json!({"save_steps": 20})), &inputs);
     let summary = run.summary();
 
     let log = json_lines(&run.output("log").join("grpo.jsonl"));
-    assert_eq!(log.len(), 30);
+    assert_eq!(log.len(), 60);
     let mean = |lines: &[Value]| {
         lines
             .iter()
@@ -76,10 +76,10 @@ fn reward_rises_and_the_gradient_is_told_apart_by_difficulty() {
             / lines.len() as f64
     };
     assert!(
-        mean(&log[25..]) > mean(&log[..5]) + 0.1,
+        mean(&log[55..]) > mean(&log[..5]) + 0.1,
         "{} to {}",
         mean(&log[..5]),
-        mean(&log[25..])
+        mean(&log[55..])
     );
     for line in &log {
         let bins = line["bins"].as_object().unwrap();
@@ -99,7 +99,7 @@ fn reward_rises_and_the_gradient_is_told_apart_by_difficulty() {
             .sum();
         assert!((sum - 1.0).abs() < 1e-9, "{field} add up to {sum}");
     }
-    for step in ["step-10", "step-20", "step-30", "model"] {
+    for step in ["step-20", "step-40", "step-60", "model"] {
         assert!(run.output(step).join("model.safetensors").exists());
     }
 }

@@ -14,7 +14,9 @@ fn with(steps: usize) -> Value {
 }
 
 fn merged(mut with: Value, more: Value) -> Value {
-    with.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    with.as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
     with
 }
 
@@ -27,18 +29,29 @@ fn inputs(model: &Input, data: &Input) -> [(&'static str, Vec<Input>); 2] {
 }
 
 fn accuracy(bench: &mut Bench, model: &Path, data: &Input) -> f64 {
-    let run = bench.run("eval", json!({"max_new_tokens": 7}), &inputs(&input("model", model), data));
+    let run = bench.run(
+        "eval",
+        json!({"max_new_tokens": 7}),
+        &inputs(&input("model", model), data),
+    );
     run.summary()["results"][0]["value"].as_f64().unwrap()
 }
 
 #[test]
 fn it_learns_a_set_of_64_samples() {
     let mut bench = Bench::new();
-    let (model, data) = (bench.model(0), bench.colours("train", 0, 64, |_, name| name.to_owned()));
+    let (model, data) = (
+        bench.model(0),
+        bench.colours("train", 0, 64, |_, name| name.to_owned()),
+    );
     let before = accuracy(&mut bench, &model.dir, &data);
     let run = bench.run("sft", with(120), &inputs(&model, &data));
     let after = accuracy(&mut bench, &run.output("model"), &data);
-    assert!(before < 0.1 && after > 0.95, "accuracy {before} before, {after} after: {}", run.summary());
+    assert!(
+        before < 0.1 && after > 0.95,
+        "accuracy {before} before, {after} after: {}",
+        run.summary()
+    );
     let log = json_lines(&run.output("log").join("loss.jsonl"));
     assert_eq!(log.len(), 120);
     assert_eq!(log[119]["step"], 120);
@@ -50,25 +63,51 @@ fn it_learns_a_set_of_64_samples() {
 #[test]
 fn an_adapters_checkpoint_is_a_whole_model_that_shares_the_base_weights() {
     let mut bench = Bench::new();
-    let (model, data) = (bench.model(0), bench.colours("train", 0, 32, |_, name| name.to_owned()));
-    let run = bench.run("sft", merged(merged(with(10), lora()), json!({"save_steps": 4})), &inputs(&model, &data));
+    let (model, data) = (
+        bench.model(0),
+        bench.colours("train", 0, 32, |_, name| name.to_owned()),
+    );
+    let run = bench.run(
+        "sft",
+        merged(merged(with(10), lora()), json!({"save_steps": 4})),
+        &inputs(&model, &data),
+    );
     run.summary();
     let files = run.files();
     for step in ["step-4", "step-8", "step-10"] {
         let weights = &files[&Path::new(step).join("model.safetensors")];
-        assert_eq!(*weights, std::fs::read(model.dir.join("model.safetensors")).unwrap(), "{step}");
-        assert!(files.contains_key(&Path::new(step).join("adapter_model.safetensors")), "{step}");
+        assert_eq!(
+            *weights,
+            std::fs::read(model.dir.join("model.safetensors")).unwrap(),
+            "{step}"
+        );
+        assert!(
+            files.contains_key(&Path::new(step).join("adapter_model.safetensors")),
+            "{step}"
+        );
     }
     let adapter = |output: &str| &files[&Path::new(output).join("adapter_model.safetensors")];
     assert_ne!(adapter("step-4"), adapter("step-8"));
-    assert_eq!(adapter("model"), adapter("step-10"), "the last checkpoint is the model");
-    assert_eq!(same_file(&run.output("step-4"), &model.dir), cfg!(unix), "the base is linked, not copied");
+    assert_eq!(
+        adapter("model"),
+        adapter("step-10"),
+        "the last checkpoint is the model"
+    );
+    assert_eq!(
+        same_file(&run.output("step-4"), &model.dir),
+        cfg!(unix),
+        "the base is linked, not copied"
+    );
 }
 
 #[cfg(unix)]
 fn same_file(a: &Path, b: &Path) -> bool {
     use std::os::unix::fs::MetadataExt as _;
-    let inode = |dir: &Path| std::fs::metadata(dir.join("model.safetensors")).unwrap().ino();
+    let inode = |dir: &Path| {
+        std::fs::metadata(dir.join("model.safetensors"))
+            .unwrap()
+            .ino()
+    };
     inode(a) == inode(b)
 }
 
@@ -80,31 +119,61 @@ fn same_file(_: &Path, _: &Path) -> bool {
 #[test]
 fn adapters_can_be_trained_on_top_of_adapters() {
     let mut bench = Bench::new();
-    let (model, data) = (bench.model(0), bench.colours("train", 0, 32, |_, name| name.to_owned()));
+    let (model, data) = (
+        bench.model(0),
+        bench.colours("train", 0, 32, |_, name| name.to_owned()),
+    );
     let first = bench.run("sft", merged(with(10), lora()), &inputs(&model, &data));
     first.summary();
-    let second = bench.run("sft", merged(with(2), lora()), &inputs(&input("sft", &first.output("model")), &data));
+    let second = bench.run(
+        "sft",
+        merged(with(2), lora()),
+        &inputs(&input("sft", &first.output("model")), &data),
+    );
     second.summary();
     let weights = |dir: &Path| std::fs::read(dir.join("model.safetensors")).unwrap();
-    assert_ne!(weights(&second.output("model")), weights(&model.dir), "the first adapters are in the weights");
+    assert_ne!(
+        weights(&second.output("model")),
+        weights(&model.dir),
+        "the first adapters are in the weights"
+    );
 }
 
 #[test]
 fn interrupted_runs_end_with_the_same_bytes() {
-    for more in [json!({}), merged(lora(), json!({"auxiliary": {"label": "class", "weight": 0.5}}))] {
+    for more in [
+        json!({}),
+        merged(
+            lora(),
+            json!({"auxiliary": {"label": "class", "weight": 0.5}}),
+        ),
+    ] {
         let mut bench = Bench::new();
-        let (model, data) = (bench.model(0), bench.colours("train", 0, 32, |_, name| name.to_owned()));
+        let (model, data) = (
+            bench.model(0),
+            bench.colours("train", 0, 32, |_, name| name.to_owned()),
+        );
         let with = merged(merged(with(9), more), json!({"save_steps": 3}));
         let straight = bench.run("sft", with.clone(), &inputs(&model, &data));
         straight.summary();
         let state = bench.folder();
         // The first progress event comes with the first step, so each of these tries makes one step.
         for tried in 0..4 {
-            let how = How { interrupt_after: Some(1), state: Some(state.clone()) };
+            let how = How {
+                interrupt_after: Some(1),
+                state: Some(state.clone()),
+            };
             let run = bench.run_as("sft", with.clone(), &inputs(&model, &data), how);
-            assert!(matches!(run.result, Err(StageError::Interrupted)), "try {tried}: {:?}", run.result);
+            assert!(
+                matches!(run.result, Err(StageError::Interrupted)),
+                "try {tried}: {:?}",
+                run.result
+            );
         }
-        let how = How { interrupt_after: None, state: Some(state) };
+        let how = How {
+            interrupt_after: None,
+            state: Some(state),
+        };
         let resumed = bench.run_as("sft", with, &inputs(&model, &data), how);
         resumed.summary();
         let log = |event: &Event| matches!(event, Event::Log { message } if message.contains("after step 4 of 9"));
@@ -119,8 +188,13 @@ fn threads_change_no_byte() {
     let run = |threads| {
         on_threads(threads, || {
             let mut bench = Bench::new();
-            let (model, data) = (bench.model(0), bench.colours("train", 0, 40, |_, name| name.to_owned()));
-            bench.run("sft", merged(with(6), lora()), &inputs(&model, &data)).files()
+            let (model, data) = (
+                bench.model(0),
+                bench.colours("train", 0, 40, |_, name| name.to_owned()),
+            );
+            bench
+                .run("sft", merged(with(6), lora()), &inputs(&model, &data))
+                .files()
         })
     };
     assert_eq!(run(1), run(2));
@@ -129,13 +203,25 @@ fn threads_change_no_byte() {
 #[test]
 fn a_state_that_cannot_be_used_is_put_away() {
     let mut bench = Bench::new();
-    let (model, data) = (bench.model(0), bench.colours("train", 0, 16, |_, name| name.to_owned()));
+    let (model, data) = (
+        bench.model(0),
+        bench.colours("train", 0, 16, |_, name| name.to_owned()),
+    );
     let state = bench.folder();
     std::fs::write(state.join(dcsft_vlm::train::STATE_FILE), "no state at all").unwrap();
-    let how = || How { interrupt_after: None, state: Some(state.clone()) };
+    let how = || How {
+        interrupt_after: None,
+        state: Some(state.clone()),
+    };
     let failed = bench.run_as("sft", with(2), &inputs(&model, &data), how());
-    assert!(failed.failure().contains("trains from the start"), "{}", failed.failure());
-    bench.run_as("sft", with(2), &inputs(&model, &data), how()).summary();
+    assert!(
+        failed.failure().contains("trains from the start"),
+        "{}",
+        failed.failure()
+    );
+    bench
+        .run_as("sft", with(2), &inputs(&model, &data), how())
+        .summary();
 }
 
 #[test]
@@ -152,9 +238,16 @@ fn samples_that_do_not_fit_are_counted_or_fail_the_stage() {
     let expected = json!({"total": 3, "by_reason": {"too_long": 2, "vocabulary": 1}});
     assert_eq!(run.summary()["dropped"], expected);
     assert_eq!(run.summary()["samples"], 13);
-    let failed = bench.run("sft", merged(with(2), json!({"on_error": "fail"})), &inputs(&model, &data));
+    let failed = bench.run(
+        "sft",
+        merged(with(2), json!({"on_error": "fail"})),
+        &inputs(&model, &data),
+    );
     let message = failed.failure();
-    assert!(message.contains("Red!") && message.contains("on_error: drop"), "{message}");
+    assert!(
+        message.contains("Red!") && message.contains("on_error: drop"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -165,17 +258,28 @@ fn nothing_to_train_on_is_said_clearly() {
     let message = bench.run("sft", with(2), &inputs(&model, &empty)).failure();
     assert!(message.contains("has no samples"), "{message}");
     let unwritable = bench.colours("train", 0, 5, |_, _| "RED".to_owned());
-    let message = bench.run("sft", with(2), &inputs(&model, &unwritable)).failure();
-    assert!(message.contains("none of the 5 samples") && message.contains("vocabulary: 5"), "{message}");
+    let message = bench
+        .run("sft", with(2), &inputs(&model, &unwritable))
+        .failure();
+    assert!(
+        message.contains("none of the 5 samples") && message.contains("vocabulary: 5"),
+        "{message}"
+    );
 }
 
 #[test]
 fn an_unknown_label_of_the_auxiliary_classifier_is_named() {
     let mut bench = Bench::new();
-    let (model, data) = (bench.model(0), bench.colours("train", 0, 8, |_, name| name.to_owned()));
+    let (model, data) = (
+        bench.model(0),
+        bench.colours("train", 0, 8, |_, name| name.to_owned()),
+    );
     let with = merged(with(2), json!({"auxiliary": {"label": "shape"}}));
     let message = bench.run("sft", with, &inputs(&model, &data)).failure();
-    assert!(message.contains("\"shape\"") && message.contains("class"), "{message}");
+    assert!(
+        message.contains("\"shape\"") && message.contains("class"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -184,7 +288,10 @@ fn mistakes_in_params_are_found_before_anything_runs() {
     let sft = registry.get("sft").unwrap();
     let problems = |with: Value| {
         let problems = sft.resolve(&with, Path::new("")).unwrap_err();
-        problems.into_iter().map(|problem| (problem.path.join("."), problem.message)).collect::<Vec<_>>()
+        problems
+            .into_iter()
+            .map(|problem| (problem.path.join("."), problem.message))
+            .collect::<Vec<_>>()
     };
     let found = problems(json!({"steps": 10, "learning_rat": 1e-3}));
     assert!(found[0].1.contains("learning_rat"), "{found:?}");
@@ -199,18 +306,29 @@ fn mistakes_in_params_are_found_before_anything_runs() {
 #[test]
 fn defaults_are_written_out_in_the_key() {
     let registry = dcsft_stages::registry();
-    let resolved = registry.get("sft").unwrap().resolve(&json!({"steps": 10}), Path::new("")).unwrap();
+    let resolved = registry
+        .get("sft")
+        .unwrap()
+        .resolve(&json!({"steps": 10}), Path::new(""))
+        .unwrap();
     assert_eq!(resolved.value["batch_size"], 16);
     assert_eq!(resolved.value["betas"], json!([0.9, 0.999]));
     assert_eq!(resolved.value["lora"], Value::Null);
-    let names: Vec<_> = resolved.outputs.iter().map(|output| output.name.as_str()).collect();
+    let names: Vec<_> = resolved
+        .outputs
+        .iter()
+        .map(|output| output.name.as_str())
+        .collect();
     assert_eq!(names, ["model", "step-10", "log"]);
 }
 
 #[test]
 fn progress_names_steps_loss_and_rate() {
     let mut bench = Bench::new();
-    let (model, data) = (bench.model(0), bench.colours("train", 0, 16, |_, name| name.to_owned()));
+    let (model, data) = (
+        bench.model(0),
+        bench.colours("train", 0, 16, |_, name| name.to_owned()),
+    );
     let run = bench.run("sft", with(5), &inputs(&model, &data));
     run.summary();
     let progress: Vec<_> = run

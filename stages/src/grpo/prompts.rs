@@ -3,10 +3,9 @@
 use dcsft_engine::context::StageContext;
 use dcsft_engine::kind::StageError;
 use dcsft_vlm::model::{Prompt, VisionLanguageModel};
-use rayon::prelude::*;
 
 use crate::answers::fit;
-use crate::data::{Dataset, to_prompt};
+use crate::data::Dataset;
 use crate::misfit::{Dropped, OnError};
 use crate::reward::Reward;
 
@@ -23,11 +22,11 @@ impl PromptSet {
     pub(super) fn load(
         ctx: &mut StageContext,
         data: &Dataset,
-        model: &dyn VisionLanguageModel,
+        model: &(dyn VisionLanguageModel + Sync),
         reward: &Reward,
         on_error: OnError,
     ) -> Result<Self, StageError> {
-        let all: Vec<_> = data.samples().par_iter().map(|sample| to_prompt(data, sample)).collect();
+        let all = crate::training::prompts(data, Some(model));
         let mut dropped = Dropped::new(on_error);
         let (mut prompts, mut answers) = (Vec::new(), Vec::new());
         for (sample, prompt) in data.samples().iter().zip(all) {

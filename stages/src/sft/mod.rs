@@ -5,6 +5,7 @@ use std::path::Path;
 use dcsft_engine::context::StageContext;
 use dcsft_engine::kind::{ArtifactType, Cardinality, InputDecl, OutputDecl, ParamProblem, Stage, StageError};
 use dcsft_vlm::lora::LoraConfig;
+use dcsft_vlm::train::augment::Augment;
 use dcsft_vlm::train::sft::{SftConfig, SftRecord, SftTrainer};
 use dcsft_vlm::train::{Observer, TrainError};
 use schemars::JsonSchema;
@@ -71,7 +72,8 @@ impl Stage for Sft {
         let data = Dataset::open(&ctx.input("data")?.dir)?;
         training::prepare(ctx, &mut model, lora.as_ref(), config.seed)?;
         let trained = training::trainable(&model);
-        let set = TrainingSet::load(ctx, &data, &model, on_error)?;
+        let augment = config.augment != Augment::default();
+        let set = TrainingSet::load(ctx, &data, &model, augment, on_error)?;
         let labels = match &config.auxiliary {
             Some(auxiliary) => Some(classes(&data, &set.rows, &auxiliary.label)?),
             None => None,

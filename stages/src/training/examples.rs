@@ -23,17 +23,19 @@ pub(crate) struct TrainingSet {
 }
 
 impl TrainingSet {
-    /// Decodes images and encodes answers.
+    /// Decodes images and encodes answers. Images are kept as the model sees them, unless `augment` is to change
+    /// the originals.
     ///
     /// # Errors
     /// If no sample is left, or one does not fit and `on_error` says to fail.
     pub(crate) fn load(
         ctx: &mut StageContext,
         data: &Dataset,
-        model: &dyn VisionLanguageModel,
+        model: &(dyn VisionLanguageModel + Sync),
+        augment: bool,
         on_error: OnError,
     ) -> Result<Self, StageError> {
-        let prompts: Vec<_> = data.samples().par_iter().map(|sample| to_prompt(data, sample)).collect();
+        let prompts = prompts(data, (!augment).then_some(model));
         let mut dropped = Dropped::new(on_error);
         let (mut examples, mut rows) = (Vec::new(), Vec::new());
         for (row, (sample, prompt)) in data.samples().iter().zip(prompts).enumerate() {
@@ -48,6 +50,21 @@ impl TrainingSet {
         dropped.ensure_some_left(data.len(), "train on")?;
         Ok(Self { examples, rows, dropped })
     }
+}
+
+/// All questions with their decoded images, shrunk to what `model` sees if one is given.
+pub(crate) fn prompts(
+    data: &Dataset,
+    model: Option<&(dyn VisionLanguageModel + Sync)>,
+) -> Vec<Result<Prompt, DataError>> {
+    let prompt = |sample| {
+        let mut prompt = to_prompt(data, sample)?;
+        if let Some(model) = model {
+            prompt.image = model.shrink(&prompt.image).map_err(|error| DataError::Image(error.to_string()))?;
+        }
+        Ok(prompt)
+    };
+    data.samples().par_iter().map(prompt).collect()
 }
 
 fn example(

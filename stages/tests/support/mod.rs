@@ -15,8 +15,12 @@ use dcsft_vlm::rng::StreamKey;
 use serde_json::{Value, json};
 
 /// Names of the colours with red, green and blue.
-pub const COLOURS: [(&str, [u8; 3]); 4] =
-    [("red", [230, 40, 40]), ("green", [40, 200, 40]), ("blue", [40, 60, 230]), ("white", [240, 240, 240])];
+pub const COLOURS: [(&str, [u8; 3]); 4] = [
+    ("red", [230, 40, 40]),
+    ("green", [40, 200, 40]),
+    ("blue", [40, 60, 230]),
+    ("white", [240, 240, 240]),
+];
 
 /// A scratch folder in which stages run and leave their artifacts.
 pub struct Bench {
@@ -41,12 +45,17 @@ impl Run {
 
     /// The summary.
     pub fn summary(&self) -> &Value {
-        self.result.as_ref().unwrap_or_else(|error| panic!("the stage failed: {error}"))
+        self.result
+            .as_ref()
+            .unwrap_or_else(|error| panic!("the stage failed: {error}"))
     }
 
     /// Why it failed.
     pub fn failure(&self) -> String {
-        self.result.as_ref().expect_err("the stage should have failed").to_string()
+        self.result
+            .as_ref()
+            .expect_err("the stage should have failed")
+            .to_string()
     }
 
     /// All output files with their bytes, by path below the outputs.
@@ -63,7 +72,10 @@ fn collect(root: &Path, dir: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>) {
         if path.is_dir() {
             collect(root, &path, files);
         } else {
-            files.insert(path.strip_prefix(root).unwrap().to_owned(), std::fs::read(&path).unwrap());
+            files.insert(
+                path.strip_prefix(root).unwrap().to_owned(),
+                std::fs::read(&path).unwrap(),
+            );
         }
     }
 }
@@ -79,7 +91,10 @@ pub struct How {
 
 impl Bench {
     pub fn new() -> Self {
-        Self { root: tempfile::tempdir().unwrap(), runs: 0 }
+        Self {
+            root: tempfile::tempdir().unwrap(),
+            runs: 0,
+        }
     }
 
     /// A fresh sub-folder.
@@ -96,10 +111,20 @@ impl Bench {
     }
 
     /// As [`Bench::run`], with an interrupt or a state from before.
-    pub fn run_as(&mut self, kind: &str, with: Value, inputs: &[(&str, Vec<Input>)], how: How) -> Run {
+    pub fn run_as(
+        &mut self,
+        kind: &str,
+        with: Value,
+        inputs: &[(&str, Vec<Input>)],
+        how: How,
+    ) -> Run {
         let registry = dcsft_stages::registry();
-        let kind = registry.get(kind).unwrap_or_else(|| panic!("no kind {kind:?}"));
-        let params = kind.resolve(&with, self.root.path()).unwrap_or_else(|problems| panic!("{problems:?}"));
+        let kind = registry
+            .get(kind)
+            .unwrap_or_else(|| panic!("no kind {kind:?}"));
+        let params = kind
+            .resolve(&with, self.root.path())
+            .unwrap_or_else(|problems| panic!("{problems:?}"));
         let outputs = self.folder();
         let state = how.state.unwrap_or_else(|| self.folder());
         let events = Arc::new(Mutex::new(Vec::new()));
@@ -116,7 +141,10 @@ impl Bench {
             })
         };
         let mut context = StageContext::new(ContextParts {
-            inputs: inputs.iter().map(|(name, inputs)| ((*name).to_owned(), inputs.clone())).collect(),
+            inputs: inputs
+                .iter()
+                .map(|(name, inputs)| ((*name).to_owned(), inputs.clone()))
+                .collect(),
             outputs: outputs.clone(),
             state,
             device: "cpu".to_owned(),
@@ -124,14 +152,24 @@ impl Bench {
             interrupted,
             emit,
         });
-        let result = kind.run(&params.value, &mut context).map(|()| context.into_summary());
+        let result = kind
+            .run(&params.value, &mut context)
+            .map(|()| context.into_summary());
         if result.is_ok() {
             for output in &params.outputs {
-                assert!(outputs.join(&output.name).is_dir(), "the stage left out its output {}", output.name);
+                assert!(
+                    outputs.join(&output.name).is_dir(),
+                    "the stage left out its output {}",
+                    output.name
+                );
             }
         }
         let events = std::mem::take(&mut *events.lock().unwrap());
-        Run { result, events, outputs }
+        Run {
+            result,
+            events,
+            outputs,
+        }
     }
 
     /// A model artifact, small enough to learn in seconds.
@@ -142,17 +180,40 @@ impl Bench {
     }
 
     /// A dataset artifact of `count` images; the colours take turns. `answer` may change the right answers.
-    pub fn colours(&mut self, set: &str, seed: u64, count: usize, answer: impl Fn(usize, &str) -> String) -> Input {
+    pub fn colours(
+        &mut self,
+        set: &str,
+        seed: u64,
+        count: usize,
+        answer: impl Fn(usize, &str) -> String,
+    ) -> Input {
         let dir = self.folder();
         let mut writer = DatasetWriter::create(&dir, set, Split::Id).unwrap();
         for index in 0..count {
             let (name, rgb) = COLOURS[index % COLOURS.len()];
-            let mut stream = StreamKey::new("colours", seed).text(set).number(index as u64).stream();
-            let pixels: Vec<u8> =
-                (0..64).flat_map(|_| rgb).map(|value| value.saturating_add_signed(stream.range(-30.0, 30.0) as i8)).collect();
-            let image = DraftImage { bytes: pixels.into(), format: Encoding::Rgb8, width: 8, height: 8 };
+            let mut stream = StreamKey::new("colours", seed)
+                .text(set)
+                .number(index as u64)
+                .stream();
+            let pixels: Vec<u8> = (0..64)
+                .flat_map(|_| rgb)
+                .map(|value| value.saturating_add_signed(stream.range(-30.0, 30.0) as i8))
+                .collect();
+            let image = DraftImage {
+                bytes: pixels.into(),
+                format: Encoding::Rgb8,
+                width: 8,
+                height: 8,
+            };
             let meta = BTreeMap::from([("class".to_owned(), json!(name))]);
-            writer.push(Draft::new("<image>color?".to_owned(), answer(index, name), vec![image], meta)).unwrap();
+            writer
+                .push(Draft::new(
+                    "<image>color?".to_owned(),
+                    answer(index, name),
+                    vec![image],
+                    meta,
+                ))
+                .unwrap();
         }
         writer.finish(BTreeMap::new()).unwrap();
         input("data", &dir)
@@ -173,18 +234,37 @@ pub fn input(stage: &str, dir: &Path) -> Input {
 
 /// The artifact in `dir` as an input that counts to `arm`, of the cell `axes`.
 pub fn labelled(stage: &str, arm: &str, axes: &[(&str, Value)], dir: &Path) -> Input {
-    let axes = axes.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
-    let label = Label { stage: stage.to_owned(), output: stage.to_owned(), axes, arm: arm.to_owned() };
-    Input { label, digest: Digest::of_bytes(dir.to_string_lossy().as_bytes()), dir: dir.to_owned() }
+    let axes = axes
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), value.clone()))
+        .collect();
+    let label = Label {
+        stage: stage.to_owned(),
+        output: stage.to_owned(),
+        axes,
+        arm: arm.to_owned(),
+    };
+    Input {
+        label,
+        digest: Digest::of_bytes(dir.to_string_lossy().as_bytes()),
+        dir: dir.to_owned(),
+    }
 }
 
 /// Lines of a JSONL file.
 pub fn json_lines(path: &Path) -> Vec<Value> {
-    let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    let text =
+        std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 /// Runs `work` on a pool of `threads` threads.
 pub fn on_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(work)
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build()
+        .unwrap()
+        .install(work)
 }

@@ -25,23 +25,35 @@ impl RgbImage {
     }
 }
 
-/// The image's patches, each scaled from bytes to `[-1, 1]`: `[patches, 3 * patch * patch]`, patches and
-/// pixels row by row, channels innermost. An image of another size is resized to `side` x `side` with an
-/// antialiased triangle filter (bilinear).
-pub fn patches(image: &RgbImage, side: usize, patch: usize) -> Result<Vec<f32>, VlmError> {
+/// The image at `side` x `side` pixels, by an antialiased triangle filter (bilinear). One that has this size
+/// already is given back as it is.
+///
+/// # Errors
+/// [`VlmError::Config`] where sizes and pixels do not fit together.
+pub fn resize(image: &RgbImage, side: usize) -> Result<RgbImage, VlmError> {
     image.validate()?;
-    let resized;
-    let pixels: &[u8] = if image.width as usize == side && image.height as usize == side {
-        &image.pixels
-    } else {
-        let view =
-            ImageBuffer::<Rgb<u8>, &[u8]>::from_raw(image.width, image.height, &image.pixels);
-        let view =
-            view.ok_or_else(|| VlmError::Config("an image larger than its pixels".into()))?;
-        resized =
-            imageops::resize(&view, side as u32, side as u32, FilterType::Triangle).into_raw();
-        &resized
-    };
+    if image.width as usize == side && image.height as usize == side {
+        return Ok(image.clone());
+    }
+    let view = ImageBuffer::<Rgb<u8>, &[u8]>::from_raw(image.width, image.height, &image.pixels);
+    let view = view.ok_or_else(|| VlmError::Config("an image larger than its pixels".into()))?;
+    let side = side as u32;
+    let resized = imageops::resize(&view, side, side, FilterType::Triangle);
+    Ok(RgbImage {
+        width: side,
+        height: side,
+        pixels: resized.into_raw().into(),
+    })
+}
+
+/// The image's patches, each scaled from bytes to `[-1, 1]`: `[patches, 3 * patch * patch]`, patches and
+/// pixels row by row, channels innermost. An image of another size goes through [`resize`].
+///
+/// # Errors
+/// As [`resize`].
+pub fn patches(image: &RgbImage, side: usize, patch: usize) -> Result<Vec<f32>, VlmError> {
+    let resized = resize(image, side)?;
+    let pixels = &resized.pixels;
     let per_side = side / patch;
     let mut values = Vec::with_capacity(side * side * 3);
     for patch_row in 0..per_side {

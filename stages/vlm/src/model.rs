@@ -107,6 +107,15 @@ pub trait VisionLanguageModel {
     fn params(&self) -> &ParamSet;
     /// Its weights, to train them.
     fn params_mut(&mut self) -> &mut ParamSet;
+    /// The image as the model sees it: what it makes of the result is what it makes of `image`. A caller that shows
+    /// an image many times saves memory and time by keeping this in its place.
+    ///
+    /// # Errors
+    /// [`VlmError::Config`] where the image's sizes and pixels do not fit together.
+    fn shrink(&self, image: &RgbImage) -> Result<RgbImage, VlmError> {
+        image.validate()?;
+        Ok(image.clone())
+    }
     /// Checks that an example can be taken in whole: known characters, fits the context.
     ///
     /// # Errors

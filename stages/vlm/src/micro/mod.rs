@@ -236,6 +236,10 @@ impl VisionLanguageModel for MicroVlm {
         &mut self.params
     }
 
+    fn shrink(&self, image: &RgbImage) -> Result<RgbImage, VlmError> {
+        image::resize(image, self.config.image_size)
+    }
+
     fn check(&self, prompt: &Prompt, answer: &[u32]) -> Result<(), VlmError> {
         prompt.image.validate()?;
         self.prompt_tokens(prompt, answer).map(drop)
