@@ -21,6 +21,11 @@ use settings::App;
 use terminal::Terminal;
 use tracing_subscriber::EnvFilter;
 
+/// Training allocates and frees a buffer for every operation of every step; the system's allocator gives such
+/// memory back to the kernel and asks for it again.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     log_to_stderr(Terminal::new(&cli.global).colour);

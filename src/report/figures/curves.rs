@@ -6,6 +6,8 @@ use crate::report::scale::{Scale, tick_label};
 use crate::report::svg::{Style, Svg, text_width};
 use crate::report::theme::{Ink, Theme, ink_of};
 
+/// Bold text is this much wider.
+const BOLD: f64 = 1.12;
 const TOP: f64 = 66.0;
 const BOTTOM: f64 = 300.0;
 const HEIGHT: f64 = 344.0;
@@ -23,7 +25,7 @@ pub(super) fn draw(data: &ReportData, theme: Theme) -> Option<Figure> {
     heading(&mut svg, "Accuracy over training steps");
     let names = curves
         .iter()
-        .map(|curve| text_width(&curve.arm, LABEL))
+        .map(|curve| text_width(&curve.arm, LABEL) * BOLD)
         .fold(0.0, f64::max)
         + 14.0;
     let width = (WIDTH - 16.0 - 2.0 * (40.0 + names)) / 2.0;
