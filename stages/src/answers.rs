@@ -40,7 +40,10 @@ pub(crate) struct Request<'a> {
 
 /// Mistakes in a `reward:` that types do not catch.
 pub(crate) fn reward_problems(reward: &Reward) -> impl Iterator<Item = ParamProblem> {
-    reward.problems().into_iter().map(|(field, message)| ParamProblem::new(&format!("reward.{field}"), message))
+    reward
+        .problems()
+        .into_iter()
+        .map(|(field, message)| ParamProblem::new(&format!("reward.{field}"), message))
 }
 
 /// What a sample got.
@@ -102,11 +105,20 @@ fn ask(
     rows: Range<usize>,
     request: &Request<'_>,
 ) -> Result<Vec<Reply>, StageError> {
-    let prompts: Vec<_> = data.samples()[rows].par_iter().map(|sample| (sample, to_prompt(data, sample))).collect();
+    let prompts: Vec<_> = data.samples()[rows]
+        .par_iter()
+        .map(|sample| (sample, to_prompt(data, sample)))
+        .collect();
     let mut fitting = Vec::new();
     let mut replies = Vec::new();
     for (sample, prompt) in prompts {
-        match fit(model, sample, prompt, request.reward, request.prompt.as_ref())? {
+        match fit(
+            model,
+            sample,
+            prompt,
+            request.reward,
+            request.prompt.as_ref(),
+        )? {
             Ok(prompt) => {
                 fitting.push(prompt);
                 replies.push(None);
@@ -116,7 +128,10 @@ fn ask(
     }
     let mut answers = generate(model, &fitting, request)?.into_iter();
     // As many answers as prompts that fit, in their order.
-    Ok(replies.into_iter().filter_map(|reply| reply.or_else(|| answers.next().map(Reply::Answers))).collect())
+    Ok(replies
+        .into_iter()
+        .filter_map(|reply| reply.or_else(|| answers.next().map(Reply::Answers)))
+        .collect())
 }
 
 /// The prompt, if the model can take it and the reward can score its answers; `text` is asked in the place of the
@@ -154,14 +169,22 @@ fn generate(
     if prompts.is_empty() {
         return Ok(Vec::new());
     }
-    let answers =
-        model.generate(prompts, request.generations.clone(), &request.sampling).map_err(StageError::failed)?;
+    let answers = model
+        .generate(prompts, request.generations.clone(), &request.sampling)
+        .map_err(StageError::failed)?;
     let raw = |answer: Completion| (answer.tokens, answer.logprobs, answer.finished);
-    Ok(answers.into_iter().map(|of_one| of_one.into_iter().map(raw).collect()).collect())
+    Ok(answers
+        .into_iter()
+        .map(|of_one| of_one.into_iter().map(raw).collect())
+        .collect())
 }
 
 fn completion((tokens, logprobs, finished): Raw) -> Completion {
-    Completion { tokens, logprobs, finished }
+    Completion {
+        tokens,
+        logprobs,
+        finished,
+    }
 }
 
 /// The file of finished samples.
@@ -188,7 +211,11 @@ impl Kept {
         let mut good = 0;
         let mut reader = BufReader::new(&file);
         let mut line = Vec::new();
-        while reader.read_until(b'\n', &mut line).map_err(StageError::io(&path))? > 0 {
+        while reader
+            .read_until(b'\n', &mut line)
+            .map_err(StageError::io(&path))?
+            > 0
+        {
             match serde_json::from_slice(&line) {
                 Ok(reply) if line.ends_with(b"\n") => replies.push(reply),
                 _ => break,
@@ -197,8 +224,17 @@ impl Kept {
             line.clear();
         }
         file.set_len(good).map_err(StageError::io(&path))?;
-        file.seek(std::io::SeekFrom::End(0)).map_err(StageError::io(&path))?;
-        Ok((Self { path, file, pending: Vec::new(), saved: Instant::now() }, replies))
+        file.seek(std::io::SeekFrom::End(0))
+            .map_err(StageError::io(&path))?;
+        Ok((
+            Self {
+                path,
+                file,
+                pending: Vec::new(),
+                saved: Instant::now(),
+            },
+            replies,
+        ))
     }
 
     fn push(&mut self, reply: &Reply) {
@@ -210,11 +246,17 @@ impl Kept {
     }
 
     fn save_if_due(&mut self) -> Result<(), StageError> {
-        if self.saved.elapsed() < SAVE_EVERY { Ok(()) } else { self.save() }
+        if self.saved.elapsed() < SAVE_EVERY {
+            Ok(())
+        } else {
+            self.save()
+        }
     }
 
     fn save(&mut self) -> Result<(), StageError> {
-        self.file.write_all(&self.pending).map_err(StageError::io(&self.path))?;
+        self.file
+            .write_all(&self.pending)
+            .map_err(StageError::io(&self.path))?;
         self.file.sync_data().map_err(StageError::io(&self.path))?;
         self.pending.clear();
         self.saved = Instant::now();

@@ -17,14 +17,20 @@ impl JsonLines {
     /// Starts the file.
     pub(crate) fn create(path: &Path) -> Result<Self, StageError> {
         let file = File::create(path).map_err(StageError::io(path))?;
-        Ok(Self { path: path.to_owned(), out: BufWriter::new(file) })
+        Ok(Self {
+            path: path.to_owned(),
+            out: BufWriter::new(file),
+        })
     }
 
     /// Appends a line.
     pub(crate) fn write<T: Serialize>(&mut self, value: &T) -> Result<(), StageError> {
-        let mut line = serde_json::to_vec(value).map_err(|error| StageError::failed(format!("{}: {error}", self.path.display())))?;
+        let mut line = serde_json::to_vec(value)
+            .map_err(|error| StageError::failed(format!("{}: {error}", self.path.display())))?;
         line.push(b'\n');
-        self.out.write_all(&line).map_err(StageError::io(&self.path))
+        self.out
+            .write_all(&line)
+            .map_err(StageError::io(&self.path))
     }
 
     /// Writes out what is buffered.

@@ -34,7 +34,10 @@ pub(crate) struct Misfit {
 impl Misfit {
     /// A misfit of the sample with content ID `id`.
     pub(crate) fn new(reason: &str, id: &str, detail: impl std::fmt::Display) -> Self {
-        Self { reason: reason.to_owned(), detail: format!("sample {id}: {detail}") }
+        Self {
+            reason: reason.to_owned(),
+            detail: format!("sample {id}: {detail}"),
+        }
     }
 
     /// What the model says of the sample with content ID `id`.
@@ -68,13 +71,19 @@ const NAMED: u64 = 3;
 
 impl Dropped {
     pub(crate) fn new(on_error: OnError) -> Self {
-        Self { on_error, counts: BTreeMap::new() }
+        Self {
+            on_error,
+            counts: BTreeMap::new(),
+        }
     }
 
     /// Leaves a sample out, or fails.
     pub(crate) fn add(&mut self, ctx: &mut StageContext, misfit: Misfit) -> Result<(), StageError> {
         if self.on_error == OnError::Fail {
-            let message = format!("{} (`on_error: drop` leaves such samples out)", misfit.detail);
+            let message = format!(
+                "{} (`on_error: drop` leaves such samples out)",
+                misfit.detail
+            );
             return Err(StageError::failed(message));
         }
         let count = self.counts.entry(misfit.reason.clone()).or_default();
@@ -98,10 +107,16 @@ impl Dropped {
     /// Fails where no sample of `all` is left for `what`.
     pub(crate) fn ensure_some_left(&self, all: usize, what: &str) -> Result<(), StageError> {
         if all == 0 {
-            return Err(StageError::failed(format!("the input `data` has no samples, so there is nothing to {what}")));
+            return Err(StageError::failed(format!(
+                "the input `data` has no samples, so there is nothing to {what}"
+            )));
         }
         if self.total() == all as u64 {
-            let reasons: Vec<String> = self.counts.iter().map(|(reason, count)| format!("{reason}: {count}")).collect();
+            let reasons: Vec<String> = self
+                .counts
+                .iter()
+                .map(|(reason, count)| format!("{reason}: {count}"))
+                .collect();
             return Err(StageError::failed(format!(
                 "none of the {all} samples fits the model ({}), so there is nothing to {what}",
                 reasons.join(", ")

@@ -25,19 +25,34 @@ pub(crate) struct Meter {
 impl Meter {
     /// A meter for `total` units.
     pub(crate) fn new(total: u64, unit: &'static str) -> Self {
-        Self { total, unit, samples: 0, last: Instant::now(), sent: false, rate: None }
+        Self {
+            total,
+            unit,
+            samples: 0,
+            last: Instant::now(),
+            sent: false,
+            rate: None,
+        }
     }
 
     /// `done` units are done, `samples` samples since the last call; `fields` are further numbers to show. An
     /// event is sent for the first call, the last unit, and in between at most every 200 ms.
-    pub(crate) fn tick(&mut self, ctx: &mut StageContext, done: u64, samples: u64, fields: &[(&str, f64)]) {
+    pub(crate) fn tick(
+        &mut self,
+        ctx: &mut StageContext,
+        done: u64,
+        samples: u64,
+        fields: &[(&str, f64)],
+    ) {
         self.samples += samples;
         let elapsed = self.last.elapsed();
         if self.sent && done < self.total && elapsed < PACE {
             return;
         }
         let now = self.samples as f64 / elapsed.as_secs_f64().max(1e-6);
-        let rate = self.rate.map_or(now, |old| SMOOTHING * old + (1.0 - SMOOTHING) * now);
+        let rate = self
+            .rate
+            .map_or(now, |old| SMOOTHING * old + (1.0 - SMOOTHING) * now);
         // The first event comes too early to say anything of the pace.
         self.rate = self.sent.then_some(rate);
         ctx.progress(Progress {
@@ -45,7 +60,10 @@ impl Meter {
             total: self.total,
             unit: self.unit.to_owned(),
             rate: self.rate,
-            fields: fields.iter().map(|&(name, value)| (name.to_owned(), value)).collect::<BTreeMap<_, _>>(),
+            fields: fields
+                .iter()
+                .map(|&(name, value)| (name.to_owned(), value))
+                .collect::<BTreeMap<_, _>>(),
         });
         (self.samples, self.last, self.sent) = (0, Instant::now(), true);
     }

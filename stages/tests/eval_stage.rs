@@ -33,7 +33,7 @@ fn accuracy_and_format_are_counted_over_all_samples() {
     let model = trained(&mut bench);
     // Every fourth right answer is called wrong, the others carry what normalisation takes away.
     let answer = |index: usize, name: &str| {
-        if index % 4 == 0 {
+        if index.is_multiple_of(4) {
             "blue".to_owned()
         } else {
             format!(" {}.", name.to_uppercase())

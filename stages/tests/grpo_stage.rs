@@ -137,12 +137,8 @@ fn interrupts_and_threads_change_no_byte() {
                         interrupt_after: Some(1),
                         state: Some(state.clone()),
                     };
-                    let run = bench.run_as(
-                        "grpo",
-                        with(4, more.clone()),
-                        &inputs(&model, &data),
-                        how,
-                    );
+                    let run =
+                        bench.run_as("grpo", with(4, more.clone()), &inputs(&model, &data), how);
                     assert!(matches!(run.result, Err(StageError::Interrupted)));
                 }
                 let how = How {

@@ -21,17 +21,23 @@ impl<'a> Form<'a> {
             Reward::Choice => sample.answer.clone(),
             _ => normalise(&sample.answer),
         };
-        Self { reward, answers: samples.iter().map(answer).collect() }
+        Self {
+            reward,
+            answers: samples.iter().map(answer).collect(),
+        }
     }
 
     /// Whether `text` has the form.
     pub(super) fn fits(&self, text: &str) -> bool {
         match self.reward {
             Reward::Exact => self.answers.contains(&normalise(text)),
-            Reward::Regex(Extraction { pattern }) => {
-                pattern.find(text).is_some_and(|found| self.answers.contains(&normalise(found)))
-            }
-            Reward::Choice => self.answers.iter().any(|answer| self.reward.score(text, answer) >= 1.0),
+            Reward::Regex(Extraction { pattern }) => pattern
+                .find(text)
+                .is_some_and(|found| self.answers.contains(&normalise(found))),
+            Reward::Choice => self
+                .answers
+                .iter()
+                .any(|answer| self.reward.score(text, answer) >= 1.0),
             Reward::Iou(_) | Reward::Numeric(_) => self.reward.check(text).is_ok(),
         }
     }
@@ -73,9 +79,19 @@ mod tests {
             let form = Form::new(&reward, &samples);
             assert!(form.fits(good) && !form.fits(bad), "{name}");
         };
-        check(r#""iou""#, &["[1, 2, 30, 40]"], "it is at [5, 6, 7, 8]", "on the left");
+        check(
+            r#""iou""#,
+            &["[1, 2, 30, 40]"],
+            "it is at [5, 6, 7, 8]",
+            "on the left",
+        );
         check(r#""numeric""#, &["4"], "about 17", "a few");
         check(r#""choice""#, &["A", "B"], "(b)", "D");
-        check(r#"{"regex": {"pattern": "<a>(.*?)</a>"}}"#, &["red", "blue"], "so <a>Blue</a>", "blue");
+        check(
+            r#"{"regex": {"pattern": "<a>(.*?)</a>"}}"#,
+            &["red", "blue"],
+            "so <a>Blue</a>",
+            "blue",
+        );
     }
 }

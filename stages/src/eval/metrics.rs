@@ -52,7 +52,13 @@ pub struct Metrics {
 impl Metrics {
     /// Counts of nothing yet.
     pub fn new(set: &DatasetInfo) -> Self {
-        Self { set: set.set.clone(), split: set.split, n: 0, correct: 0, well_formed: 0 }
+        Self {
+            set: set.set.clone(),
+            split: set.split,
+            n: 0,
+            correct: 0,
+            well_formed: 0,
+        }
     }
 
     /// Counts an answer.
@@ -64,15 +70,18 @@ impl Metrics {
 
     /// Accuracy and format accuracy.
     pub fn results(&self) -> Vec<Metric> {
-        [("accuracy", self.correct), ("format_accuracy", self.well_formed)]
-            .map(|(metric, count)| Metric {
-                set: self.set.clone(),
-                split: self.split,
-                metric: metric.to_owned(),
-                value: count as f64 / self.n.max(1) as f64,
-                n: self.n,
-                ci: wilson(count, self.n),
-            })
-            .into()
+        [
+            ("accuracy", self.correct),
+            ("format_accuracy", self.well_formed),
+        ]
+        .map(|(metric, count)| Metric {
+            set: self.set.clone(),
+            split: self.split,
+            metric: metric.to_owned(),
+            value: count as f64 / self.n.max(1) as f64,
+            n: self.n,
+            ci: wilson(count, self.n),
+        })
+        .into()
     }
 }

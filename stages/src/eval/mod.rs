@@ -5,7 +5,9 @@ mod metrics;
 mod wilson;
 
 use dcsft_engine::context::StageContext;
-use dcsft_engine::kind::{ArtifactType, Cardinality, InputDecl, OutputDecl, ParamProblem, Stage, StageError};
+use dcsft_engine::kind::{
+    ArtifactType, Cardinality, InputDecl, OutputDecl, ParamProblem, Stage, StageError,
+};
 use dcsft_vlm::model::{Sampling, VisionLanguageModel as _};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -39,7 +41,12 @@ pub struct EvalParams {
 
 impl Default for EvalParams {
     fn default() -> Self {
-        Self { reward: Reward::default(), max_new_tokens: 128, prompt: None, on_error: OnError::Fail }
+        Self {
+            reward: Reward::default(),
+            max_new_tokens: 128,
+            prompt: None,
+            on_error: OnError::Fail,
+        }
     }
 }
 
@@ -74,7 +81,10 @@ impl Stage for Eval {
     fn check(params: &EvalParams) -> Vec<ParamProblem> {
         let tokens = (params.max_new_tokens == 0)
             .then(|| ParamProblem::new("max_new_tokens", "must be at least 1, not 0"));
-        tokens.into_iter().chain(reward_problems(&params.reward)).collect()
+        tokens
+            .into_iter()
+            .chain(reward_problems(&params.reward))
+            .collect()
     }
 
     fn run(params: EvalParams, ctx: &mut StageContext) -> Result<(), StageError> {
@@ -97,24 +107,34 @@ impl Stage for Eval {
         let mut metrics = Metrics::new(data.info());
         let mut lines = JsonLines::create(&dir.join("answers.jsonl"))?;
         let mut dropped = Dropped::new(params.on_error);
-        ask_all(ctx, &model, &data, &request, &mut dropped, |row, completions| {
-            let sample = &data.samples()[row];
-            let Some(completion) = completions.into_iter().next() else {
-                return Err(StageError::failed(format!("sample {}: the model gave no answer", sample.id)));
-            };
-            let text = model.tokenizer().decode(&completion.tokens);
-            let reward = params.reward.score(&text, &sample.answer);
-            let answer = Answer {
-                id: sample.id.clone(),
-                expected: sample.answer.clone(),
-                correct: reward >= 1.0,
-                well_formed: completion.finished && form.fits(&text),
-                text,
-                reward,
-            };
-            metrics.add(&answer);
-            lines.write(&answer)
-        })?;
+        ask_all(
+            ctx,
+            &model,
+            &data,
+            &request,
+            &mut dropped,
+            |row, completions| {
+                let sample = &data.samples()[row];
+                let Some(completion) = completions.into_iter().next() else {
+                    return Err(StageError::failed(format!(
+                        "sample {}: the model gave no answer",
+                        sample.id
+                    )));
+                };
+                let text = model.tokenizer().decode(&completion.tokens);
+                let reward = params.reward.score(&text, &sample.answer);
+                let answer = Answer {
+                    id: sample.id.clone(),
+                    expected: sample.answer.clone(),
+                    correct: reward >= 1.0,
+                    well_formed: completion.finished && form.fits(&text),
+                    text,
+                    reward,
+                };
+                metrics.add(&answer);
+                lines.write(&answer)
+            },
+        )?;
         dropped.ensure_some_left(data.len(), "evaluate")?;
         lines.finish()?;
         let results = metrics.results();

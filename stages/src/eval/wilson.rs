@@ -40,7 +40,10 @@ mod tests {
             (1, 29, [0.0061, 0.1718]),
         ] {
             let [a, b] = wilson(right, n);
-            assert!((a - low).abs() < 5e-5 && (b - high).abs() < 5e-5, "{right}/{n}: {a} {b}");
+            assert!(
+                (a - low).abs() < 5e-5 && (b - high).abs() < 5e-5,
+                "{right}/{n}: {a} {b}"
+            );
         }
     }
 
@@ -50,9 +53,15 @@ mod tests {
             for right in 0..=n.min(50) {
                 let [low, high] = wilson(right, n);
                 let rate = right as f64 / n as f64;
-                assert!(0.0 <= low && low <= rate && rate <= high && high <= 1.0, "{right}/{n}");
+                assert!(
+                    0.0 <= low && low <= rate && rate <= high && high <= 1.0,
+                    "{right}/{n}"
+                );
                 let [mirror_low, mirror_high] = wilson(n - right, n);
-                assert!((low - (1.0 - mirror_high)).abs() < 1e-12 && (high - (1.0 - mirror_low)).abs() < 1e-12);
+                assert!(
+                    (low - (1.0 - mirror_high)).abs() < 1e-12
+                        && (high - (1.0 - mirror_low)).abs() < 1e-12
+                );
             }
         }
         let width = |n| wilson(n / 2, n)[1] - wilson(n / 2, n)[0];

@@ -23,7 +23,10 @@ pub(super) struct Bins {
 impl Bins {
     pub(super) fn new(scores: Option<&Scores>, prompts: &[Prompt]) -> Self {
         let Some(scores) = scores else {
-            return Self { names: vec![ALL.to_owned()], of_prompt: vec![0; prompts.len()] };
+            return Self {
+                names: vec![ALL.to_owned()],
+                of_prompt: vec![0; prompts.len()],
+            };
         };
         let mut names = scores.bin_names();
         let by_id = scores.bins();
@@ -32,7 +35,10 @@ impl Bins {
             let name = by_id.get(prompt.id.as_ref())?;
             names.iter().position(|known| known == name)
         };
-        let of_prompt: Vec<usize> = prompts.iter().map(|prompt| bin(prompt).unwrap_or(unbinned)).collect();
+        let of_prompt: Vec<usize> = prompts
+            .iter()
+            .map(|prompt| bin(prompt).unwrap_or(unbinned))
+            .collect();
         if of_prompt.contains(&unbinned) {
             names.push(NO_BIN.to_owned());
         }
@@ -42,7 +48,12 @@ impl Bins {
     /// A line of the log, with bins by name.
     pub(super) fn record(&self, record: &GrpoRecord) -> Result<Value, StageError> {
         let mut line = serde_json::to_value(record).map_err(StageError::failed)?;
-        let named: Map<String, Value> = self.names.iter().zip(&record.bins).map(|(name, bin)| (name.clone(), json!(bin))).collect();
+        let named: Map<String, Value> = self
+            .names
+            .iter()
+            .zip(&record.bins)
+            .map(|(name, bin)| (name.clone(), json!(bin)))
+            .collect();
         line["bins"] = Value::Object(named);
         Ok(line)
     }

@@ -6,7 +6,9 @@ mod prompts;
 use std::path::Path;
 
 use dcsft_engine::context::StageContext;
-use dcsft_engine::kind::{ArtifactType, Cardinality, InputDecl, OutputDecl, ParamProblem, Stage, StageError};
+use dcsft_engine::kind::{
+    ArtifactType, Cardinality, InputDecl, OutputDecl, ParamProblem, Stage, StageError,
+};
 use dcsft_vlm::lora::LoraConfig;
 use dcsft_vlm::train::grpo::{GrpoConfig, GrpoData, GrpoRecord, GrpoSummary, GrpoTrainer};
 use dcsft_vlm::train::{Observer, TrainError};
@@ -51,7 +53,8 @@ impl Stage for Grpo {
     type Params = GrpoParams;
     const NAME: &'static str = "grpo";
     const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "Group-relative policy optimisation, and which difficulty its gradient came from";
+    const SUMMARY: &'static str =
+        "Group-relative policy optimisation, and which difficulty its gradient came from";
     const INPUTS: &'static [InputDecl] = &[
         InputDecl {
             name: "model",
@@ -79,14 +82,26 @@ impl Stage for Grpo {
     }
 
     fn check(params: &GrpoParams) -> Vec<ParamProblem> {
-        let GrpoConfig { steps, save_steps, .. } = params.training;
-        let mut problems = training::problems(params.training.validate(), params.lora.as_ref(), steps, save_steps);
+        let GrpoConfig {
+            steps, save_steps, ..
+        } = params.training;
+        let mut problems = training::problems(
+            params.training.validate(),
+            params.lora.as_ref(),
+            steps,
+            save_steps,
+        );
         problems.extend(reward_problems(&params.reward));
         problems
     }
 
     fn run(params: GrpoParams, ctx: &mut StageContext) -> Result<(), StageError> {
-        let GrpoParams { reward, lora, on_error, training: config } = params;
+        let GrpoParams {
+            reward,
+            lora,
+            on_error,
+            training: config,
+        } = params;
         let mut model = model::open(ctx)?;
         training::merge_adapters(ctx, &mut model);
         let reference = (config.beta != 0.0).then(|| model.frozen());
@@ -95,16 +110,23 @@ impl Stage for Grpo {
 
         let data = Dataset::open(&ctx.input("data")?.dir)?;
         let set = PromptSet::load(ctx, &data, &model, &reward, on_error)?;
-        let scores = ctx.optional("difficulty").map(|input| Scores::open(&input.dir)).transpose()?;
+        let scores = ctx
+            .optional("difficulty")
+            .map(|input| Scores::open(&input.dir))
+            .transpose()?;
         let bins = Bins::new(scores.as_ref(), &set.prompts);
         let score = |index: usize, answer: &str| reward.score(answer, &set.answers[index]);
 
         let checkpoints = Checkpoints::new(ctx)?;
         let (named, save_steps) = (config.steps.is_some(), config.save_steps);
-        let prompts = GrpoData { prompts: &set.prompts, difficulty: &bins.of_prompt, bins: bins.names.len() };
+        let prompts = GrpoData {
+            prompts: &set.prompts,
+            difficulty: &bins.of_prompt,
+            bins: bins.names.len(),
+        };
         let reference = reference.as_ref().map(|model| model as _);
-        let mut trainer =
-            GrpoTrainer::new(config, &mut model, reference, prompts, &score).map_err(StageError::failed)?;
+        let mut trainer = GrpoTrainer::new(config, &mut model, reference, prompts, &score)
+            .map_err(StageError::failed)?;
         train(ctx, &mut trainer, &checkpoints)?;
         let total = trainer.total_steps();
         checkpoints.publish(ctx, total, save_steps, named)?;
@@ -162,9 +184,14 @@ impl Report for GrpoRecord {
     fn fields(&self) -> Vec<(&'static str, f64)> {
         let kl = self.kl.map(|kl| ("kl", kl));
         let zero = (self.all_right + self.all_wrong) as f64 / self.groups.max(1) as f64;
-        [("reward", self.reward), ("loss", self.loss), ("lr", self.learning_rate), ("zero_advantage", zero)]
-            .into_iter()
-            .chain(kl)
-            .collect()
+        [
+            ("reward", self.reward),
+            ("loss", self.loss),
+            ("lr", self.learning_rate),
+            ("zero_advantage", zero),
+        ]
+        .into_iter()
+        .chain(kl)
+        .collect()
     }
 }

@@ -39,6 +39,10 @@ impl PromptSet {
             }
         }
         dropped.ensure_some_left(data.len(), "train on")?;
-        Ok(Self { prompts, answers, dropped })
+        Ok(Self {
+            prompts,
+            answers,
+            dropped,
+        })
     }
 }

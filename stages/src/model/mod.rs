@@ -52,14 +52,26 @@ impl Stage for Model {
     }
 
     fn check(params: &ModelParams) -> Vec<ParamProblem> {
-        params.sizes.validate().err().map(|error| ParamProblem::new("", error.to_string())).into_iter().collect()
+        params
+            .sizes
+            .validate()
+            .err()
+            .map(|error| ParamProblem::new("", error.to_string()))
+            .into_iter()
+            .collect()
     }
 
     fn run(params: ModelParams, ctx: &mut StageContext) -> Result<(), StageError> {
-        let ModelParams { kind: ModelKind::Micro, seed, sizes } = params;
+        let ModelParams {
+            kind: ModelKind::Micro,
+            seed,
+            sizes,
+        } = params;
         let device = device(ctx)?.open().map_err(StageError::failed)?;
         let model = MicroVlm::new(sizes, seed, &device).map_err(StageError::failed)?;
-        model.save(&ctx.output("model")?).map_err(StageError::failed)?;
+        model
+            .save(&ctx.output("model")?)
+            .map_err(StageError::failed)?;
         ctx.summarise(json!({"parameters": model.params().count()}));
         Ok(())
     }

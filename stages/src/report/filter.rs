@@ -59,7 +59,9 @@ struct Step {
 
 /// The filters of those training logs that are of GRPO.
 pub(super) fn read(logs: &[Input]) -> Result<Vec<ImplicitFilter>, StageError> {
-    let of_grpo = logs.iter().filter(|input| input.dir.join("implicit_filter.json").exists());
+    let of_grpo = logs
+        .iter()
+        .filter(|input| input.dir.join("implicit_filter.json").exists());
     of_grpo.map(one).collect()
 }
 
@@ -85,8 +87,16 @@ fn one(input: &Input) -> Result<ImplicitFilter, StageError> {
 }
 
 fn parts(step: &Step, bins: &[String], field: &str) -> Vec<f64> {
-    let value = |bin: &String| step.bins.get(bin).and_then(|bin| bin[field].as_f64()).unwrap_or(0.0);
+    let value = |bin: &String| {
+        step.bins
+            .get(bin)
+            .and_then(|bin| bin[field].as_f64())
+            .unwrap_or(0.0)
+    };
     let values: Vec<f64> = bins.iter().map(value).collect();
     let sum: f64 = values.iter().sum();
-    values.into_iter().map(|value| if sum > 0.0 { value / sum } else { 0.0 }).collect()
+    values
+        .into_iter()
+        .map(|value| if sum > 0.0 { value / sum } else { 0.0 })
+        .collect()
 }

@@ -55,7 +55,11 @@ pub struct AnswerCount {
 /// Writes images of up to `count` samples of each bin of the first difficulty input, and says what they show.
 ///
 /// Content IDs are digests, so the samples with the lowest ones are a random and yet fixed choice.
-pub(super) fn write(ctx: &StageContext, dir: &Path, count: usize) -> Result<Vec<GalleryBin>, StageError> {
+pub(super) fn write(
+    ctx: &StageContext,
+    dir: &Path,
+    count: usize,
+) -> Result<Vec<GalleryBin>, StageError> {
     let Some(difficulty) = ctx.inputs("difficulty").first().filter(|_| count > 0) else {
         return Ok(Vec::new());
     };
@@ -70,7 +74,10 @@ pub(super) fn write(ctx: &StageContext, dir: &Path, count: usize) -> Result<Vec<
     for name in scores.bin_names() {
         let chosen = ids.iter().filter(|(_, bin)| *bin == name).take(count);
         let samples = chosen.filter_map(|(id, _)| sources.sample(id, &images).transpose());
-        gallery.push(GalleryBin { samples: samples.collect::<Result<_, _>>()?, bin: name });
+        gallery.push(GalleryBin {
+            samples: samples.collect::<Result<_, _>>()?,
+            bin: name,
+        });
     }
     Ok(gallery)
 }
@@ -83,7 +90,11 @@ struct Sources {
 
 impl Sources {
     fn open(ctx: &StageContext) -> Result<Self, StageError> {
-        let sets = ctx.inputs("data").iter().map(|input| Dataset::open(&input.dir)).collect::<Result<_, _>>()?;
+        let sets = ctx
+            .inputs("data")
+            .iter()
+            .map(|input| Dataset::open(&input.dir))
+            .collect::<Result<_, _>>()?;
         let mut answers = HashMap::new();
         for input in ctx.inputs("rollouts") {
             for record in Rollouts::open(&input.dir)?.records {
@@ -100,7 +111,9 @@ impl Sources {
 
     fn sample(&self, id: &str, images: &Path) -> Result<Option<GallerySample>, StageError> {
         let found = self.sets.iter().find_map(|set| Some((set, set.get(id)?)));
-        let (Some((set, sample)), Some(record)) = (found, self.answers.get(id)) else { return Ok(None) };
+        let (Some((set, sample)), Some(record)) = (found, self.answers.get(id)) else {
+            return Ok(None);
+        };
         let file = format!("{id}.png");
         write_png(&set.image(sample)?, &images.join(&file))?;
         Ok(Some(GallerySample {
@@ -121,23 +134,40 @@ fn tally(record: &RolloutRecord) -> Vec<AnswerCount> {
     for generation in &record.generations {
         *counts.entry(&generation.text).or_default() += 1;
     }
-    let mut answers: Vec<AnswerCount> =
-        counts.into_iter().map(|(text, count)| AnswerCount { text: text.to_owned(), count }).collect();
+    let mut answers: Vec<AnswerCount> = counts
+        .into_iter()
+        .map(|(text, count)| AnswerCount {
+            text: text.to_owned(),
+            count,
+        })
+        .collect();
     answers.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.text.cmp(&b.text)));
     answers
 }
 
 /// Writes the image, scaled down where it is large.
 fn write_png(image: &RgbImage, path: &Path) -> Result<(), StageError> {
-    let Some(full) = image::RgbImage::from_raw(image.width, image.height, image.pixels.to_vec()) else {
-        return Err(StageError::failed(format!("{}: an image with too few pixels", path.display())));
+    let Some(full) = image::RgbImage::from_raw(image.width, image.height, image.pixels.to_vec())
+    else {
+        return Err(StageError::failed(format!(
+            "{}: an image with too few pixels",
+            path.display()
+        )));
     };
     let longest = image.width.max(image.height);
-    let scaled = |side: u32| (u64::from(side) * u64::from(LONGEST) / u64::from(longest)).max(1) as u32;
+    let scaled =
+        |side: u32| (u64::from(side) * u64::from(LONGEST) / u64::from(longest)).max(1) as u32;
     let shown = if longest > LONGEST {
-        image::imageops::resize(&full, scaled(image.width), scaled(image.height), FilterType::Triangle)
+        image::imageops::resize(
+            &full,
+            scaled(image.width),
+            scaled(image.height),
+            FilterType::Triangle,
+        )
     } else {
         full
     };
-    shown.save(path).map_err(|error| StageError::failed(format!("{}: {error}", path.display())))
+    shown
+        .save(path)
+        .map_err(|error| StageError::failed(format!("{}: {error}", path.display())))
 }

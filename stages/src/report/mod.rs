@@ -9,7 +9,9 @@ mod pass_rates;
 mod results;
 
 use dcsft_engine::context::StageContext;
-use dcsft_engine::kind::{ArtifactType, Cardinality, InputDecl, Label, OutputDecl, ParamProblem, Stage, StageError};
+use dcsft_engine::kind::{
+    ArtifactType, Cardinality, InputDecl, Label, OutputDecl, ParamProblem, Stage, StageError,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -34,8 +36,14 @@ pub struct ReportParams {
 
 impl Default for ReportParams {
     fn default() -> Self {
-        let baselines = ["cold_start", "sft/all", "grpo"].map(str::to_owned).to_vec();
-        Self { baselines, repeats: "seed".to_owned(), gallery: 6 }
+        let baselines = ["cold_start", "sft/all", "grpo"]
+            .map(str::to_owned)
+            .to_vec();
+        Self {
+            baselines,
+            repeats: "seed".to_owned(),
+            gallery: 6,
+        }
     }
 }
 
@@ -87,7 +95,10 @@ impl Stage for Report {
     }
 
     fn check(params: &ReportParams) -> Vec<ParamProblem> {
-        let empty = params.repeats.is_empty().then(|| ParamProblem::new("repeats", "must be the name of an axis"));
+        let empty = params
+            .repeats
+            .is_empty()
+            .then(|| ParamProblem::new("repeats", "must be the name of an axis"));
         empty.into_iter().collect()
     }
 
@@ -128,6 +139,10 @@ pub struct Source {
 
 impl From<&Label> for Source {
     fn from(label: &Label) -> Self {
-        Self { stage: label.stage.clone(), arm: label.arm.clone(), axes: label.axes.clone() }
+        Self {
+            stage: label.stage.clone(),
+            arm: label.arm.clone(),
+            axes: label.axes.clone(),
+        }
     }
 }

@@ -44,15 +44,21 @@ pub(super) fn read(inputs: &[Input]) -> Result<Vec<PassRates>, StageError> {
             }
         }
         let sizes: BTreeSet<u64> = counts.keys().map(|(n, _, _)| *n).collect();
-        all.extend(sizes.into_iter().map(|size| PassRates {
-            source: Source::from(&input.label),
-            n: size,
-            bins: scores.bin_names(),
-            counts: counts
-                .iter()
-                .filter(|((n, _, _), _)| *n == size)
-                .map(|((_, c, bin), samples)| CountBar { correct: *c, bin: bin.map(str::to_owned), samples: *samples })
-                .collect(),
+        all.extend(sizes.into_iter().map(|size| {
+            PassRates {
+                source: Source::from(&input.label),
+                n: size,
+                bins: scores.bin_names(),
+                counts: counts
+                    .iter()
+                    .filter(|((n, _, _), _)| *n == size)
+                    .map(|((_, c, bin), samples)| CountBar {
+                        correct: *c,
+                        bin: bin.map(str::to_owned),
+                        samples: *samples,
+                    })
+                    .collect(),
+            }
         }));
     }
     Ok(all)

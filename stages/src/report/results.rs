@@ -45,13 +45,18 @@ pub(super) fn rows(evaluations: &[Input]) -> Result<Vec<ResultRow>, StageError> 
 
 /// An axis value `100` or `step-100`.
 fn step(value: &Value) -> Option<u64> {
-    value.as_u64().or_else(|| value.as_str()?.trim_start_matches("step-").parse().ok())
+    value
+        .as_u64()
+        .or_else(|| value.as_str()?.trim_start_matches("step-").parse().ok())
 }
 
 /// Means over repeats, and every arm against each baseline that is there.
 pub(super) fn aggregates(rows: &[ResultRow], repeats: &str, baselines: &[String]) -> Value {
     let aggregates = aggregate(rows, repeats);
-    let differences: Vec<_> = baselines.iter().flat_map(|baseline| paired(&aggregates, baseline)).collect();
+    let differences: Vec<_> = baselines
+        .iter()
+        .flat_map(|baseline| paired(&aggregates, baseline))
+        .collect();
     json!({"over": repeats, "arms": aggregates, "differences": differences})
 }
 
@@ -68,11 +73,22 @@ pub(super) fn write(rows: &[ResultRow], dir: &Path) -> Result<(), StageError> {
 
 /// One column per axis, then the rest.
 fn csv(rows: &[ResultRow], path: &Path) -> Result<(), csv::Error> {
-    let axes: BTreeSet<&str> = rows.iter().flat_map(|row| row.axes.keys().map(String::as_str)).collect();
+    let axes: BTreeSet<&str> = rows
+        .iter()
+        .flat_map(|row| row.axes.keys().map(String::as_str))
+        .collect();
     let mut out = csv::Writer::from_path(path)?;
     let axis_columns = axes.iter().map(|axis| format!("axis.{axis}"));
-    let rest = ["step", "set", "split", "metric", "value", "n", "ci_low", "ci_high"].map(str::to_owned);
-    out.write_record(["arm".to_owned()].into_iter().chain(axis_columns).chain(rest))?;
+    let rest = [
+        "step", "set", "split", "metric", "value", "n", "ci_low", "ci_high",
+    ]
+    .map(str::to_owned);
+    out.write_record(
+        ["arm".to_owned()]
+            .into_iter()
+            .chain(axis_columns)
+            .chain(rest),
+    )?;
     for row in rows {
         let axis = |axis: &&str| row.axes.get(*axis).map(plain).unwrap_or_default();
         let end = |index: usize| row.ci.map(|ci| ci[index].to_string()).unwrap_or_default();
@@ -86,7 +102,12 @@ fn csv(rows: &[ResultRow], path: &Path) -> Result<(), csv::Error> {
             end(0),
             end(1),
         ];
-        out.write_record([row.arm.clone()].into_iter().chain(axes.iter().map(axis)).chain(rest))?;
+        out.write_record(
+            [row.arm.clone()]
+                .into_iter()
+                .chain(axes.iter().map(axis))
+                .chain(rest),
+        )?;
     }
     Ok(out.flush()?)
 }
@@ -106,7 +127,10 @@ fn markdown(rows: &[ResultRow]) -> String {
     for row in rows {
         let name = name(row, &sets);
         // An axis that merely picks the set has left the name, so the sets of one cell meet on one line.
-        match lines.iter_mut().find(|(known, cells)| *known == name && !cells.contains_key(row.set.as_str())) {
+        match lines
+            .iter_mut()
+            .find(|(known, cells)| *known == name && !cells.contains_key(row.set.as_str()))
+        {
             Some((_, cells)) => drop(cells.insert(&row.set, row)),
             None => lines.push((name, BTreeMap::from([(row.set.as_str(), row)]))),
         }
@@ -145,6 +169,9 @@ fn name(row: &ResultRow, sets: &[&str]) -> String {
 
 /// `73.6 ±1.9`: percent with half the width of the interval.
 fn percent(row: &ResultRow) -> String {
-    let half = row.ci.map(|[low, high]| format!(" ±{:.1}", (high - low) * 50.0)).unwrap_or_default();
+    let half = row
+        .ci
+        .map(|[low, high]| format!(" ±{:.1}", (high - low) * 50.0))
+        .unwrap_or_default();
     format!("{:.1}{half}", row.value * 100.0)
 }

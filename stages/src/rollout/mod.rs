@@ -1,7 +1,9 @@
 //! `rollout`: n sampled answers for each sample, with log-probabilities and rewards.
 
 use dcsft_engine::context::StageContext;
-use dcsft_engine::kind::{ArtifactType, Cardinality, InputDecl, OutputDecl, ParamProblem, Stage, StageError};
+use dcsft_engine::kind::{
+    ArtifactType, Cardinality, InputDecl, OutputDecl, ParamProblem, Stage, StageError,
+};
 use dcsft_vlm::model::{Completion, Sampling, Tokenizer, VisionLanguageModel as _};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -110,14 +112,30 @@ impl Stage for Rollout {
         let mut writer = RolloutWriter::create(&dir, &info.set, info.split, params.n as usize)?;
         let mut totals = Totals::new(params.n);
         let mut dropped = Dropped::new(params.on_error);
-        ask_all(ctx, &model, &data, &request, &mut dropped, |row, completions| {
-            let sample = &data.samples()[row];
-            let score = |completion| generation(completion, &sample.answer, &params.reward, model.tokenizer());
-            let record =
-                RolloutRecord { id: sample.id.clone(), generations: completions.into_iter().map(score).collect() };
-            totals.add(&record);
-            Ok(writer.push(&record)?)
-        })?;
+        ask_all(
+            ctx,
+            &model,
+            &data,
+            &request,
+            &mut dropped,
+            |row, completions| {
+                let sample = &data.samples()[row];
+                let score = |completion| {
+                    generation(
+                        completion,
+                        &sample.answer,
+                        &params.reward,
+                        model.tokenizer(),
+                    )
+                };
+                let record = RolloutRecord {
+                    id: sample.id.clone(),
+                    generations: completions.into_iter().map(score).collect(),
+                };
+                totals.add(&record);
+                Ok(writer.push(&record)?)
+            },
+        )?;
         dropped.ensure_some_left(data.len(), "ask")?;
         writer.finish()?;
         ctx.summarise(totals.summary(&dropped));
@@ -131,19 +149,43 @@ pub(crate) fn check_sampling(
     top_p: f64,
     max_new_tokens: usize,
 ) -> impl Iterator<Item = ParamProblem> {
-    let temperature = (!(temperature.is_finite() && temperature >= 0.0))
-        .then(|| ParamProblem::new("temperature", format!("must be a number of at least 0, not {temperature}")));
-    let top_p = (!(top_p > 0.0 && top_p <= 1.0))
-        .then(|| ParamProblem::new("top_p", format!("must be above 0 and at most 1, not {top_p}")));
-    let tokens = (max_new_tokens == 0).then(|| ParamProblem::new("max_new_tokens", "must be at least 1, not 0"));
+    let temperature = (!(temperature.is_finite() && temperature >= 0.0)).then(|| {
+        ParamProblem::new(
+            "temperature",
+            format!("must be a number of at least 0, not {temperature}"),
+        )
+    });
+    let top_p = (!(top_p > 0.0 && top_p <= 1.0)).then(|| {
+        ParamProblem::new(
+            "top_p",
+            format!("must be above 0 and at most 1, not {top_p}"),
+        )
+    });
+    let tokens = (max_new_tokens == 0)
+        .then(|| ParamProblem::new("max_new_tokens", "must be at least 1, not 0"));
     [temperature, top_p, tokens].into_iter().flatten()
 }
 
-fn generation(completion: Completion, answer: &str, reward: &Reward, tokenizer: &dyn Tokenizer) -> Generation {
-    let Completion { tokens, logprobs, finished } = completion;
+fn generation(
+    completion: Completion,
+    answer: &str,
+    reward: &Reward,
+    tokenizer: &dyn Tokenizer,
+) -> Generation {
+    let Completion {
+        tokens,
+        logprobs,
+        finished,
+    } = completion;
     let text = tokenizer.decode(&tokens);
     let reward = reward.score(&text, answer);
-    Generation { text, tokens, logprobs, reward, finished }
+    Generation {
+        text,
+        tokens,
+        logprobs,
+        reward,
+        finished,
+    }
 }
 
 /// Sums for the summary, in whole numbers.
@@ -159,7 +201,14 @@ struct Totals {
 
 impl Totals {
     fn new(n: u32) -> Self {
-        Self { n, samples: 0, right: 0, tokens: 0, unfinished: 0, histogram: vec![0; n as usize + 1] }
+        Self {
+            n,
+            samples: 0,
+            right: 0,
+            tokens: 0,
+            unfinished: 0,
+            histogram: vec![0; n as usize + 1],
+        }
     }
 
     fn add(&mut self, record: &RolloutRecord) {

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use dcsft_engine::context::StageContext;
-use dcsft_engine::kind::{ArtifactType, Cardinality, InputDecl, OutputDecl, ParamProblem, Stage, StageError};
+use dcsft_engine::kind::{
+    ArtifactType, Cardinality, InputDecl, OutputDecl, ParamProblem, Stage, StageError,
+};
 use dcsft_vlm::lora::LoraConfig;
 use dcsft_vlm::train::augment::Augment;
 use dcsft_vlm::train::sft::{SftConfig, SftRecord, SftTrainer};
@@ -62,12 +64,23 @@ impl Stage for Sft {
     }
 
     fn check(params: &SftParams) -> Vec<ParamProblem> {
-        let SftConfig { steps, save_steps, .. } = params.training;
-        training::problems(params.training.validate(), params.lora.as_ref(), steps, save_steps)
+        let SftConfig {
+            steps, save_steps, ..
+        } = params.training;
+        training::problems(
+            params.training.validate(),
+            params.lora.as_ref(),
+            steps,
+            save_steps,
+        )
     }
 
     fn run(params: SftParams, ctx: &mut StageContext) -> Result<(), StageError> {
-        let SftParams { lora, on_error, training: config } = params;
+        let SftParams {
+            lora,
+            on_error,
+            training: config,
+        } = params;
         let mut model = model::open(ctx)?;
         let data = Dataset::open(&ctx.input("data")?.dir)?;
         training::prepare(ctx, &mut model, lora.as_ref(), config.seed)?;
@@ -80,8 +93,8 @@ impl Stage for Sft {
         };
         let checkpoints = Checkpoints::new(ctx)?;
         let (named, save_steps) = (config.steps.is_some(), config.save_steps);
-        let mut trainer =
-            SftTrainer::new(config, &mut model, &set.examples, labels.as_deref()).map_err(StageError::failed)?;
+        let mut trainer = SftTrainer::new(config, &mut model, &set.examples, labels.as_deref())
+            .map_err(StageError::failed)?;
         train(ctx, &mut trainer, &checkpoints)?;
         checkpoints.publish(ctx, trainer.total_steps(), save_steps, named)?;
         write_log(ctx, trainer.log())?;

@@ -22,11 +22,19 @@ impl Checkpoints {
     pub(crate) fn new(ctx: &StageContext) -> Result<Self, StageError> {
         let dir = ctx.state().join("checkpoints");
         fs::create_dir_all(&dir).map_err(StageError::io(&dir))?;
-        Ok(Self { dir, base: ctx.input("model")?.dir.clone() })
+        Ok(Self {
+            dir,
+            base: ctx.input("model")?.dir.clone(),
+        })
     }
 
     /// Keeps the model after `step` steps.
-    pub(crate) fn save(&self, ctx: &StageContext, step: usize, model: &dyn VisionLanguageModel) -> Result<(), StageError> {
+    pub(crate) fn save(
+        &self,
+        ctx: &StageContext,
+        step: usize,
+        model: &dyn VisionLanguageModel,
+    ) -> Result<(), StageError> {
         let place = self.dir.join(checkpoint_name(step));
         let partial = self.dir.join(format!(".{}", checkpoint_name(step)));
         for old in [&place, &partial] {
@@ -38,7 +46,9 @@ impl Checkpoints {
         model.save(&partial).map_err(StageError::failed)?;
         for file in files(&partial)? {
             share(ctx, &self.base, &file)?;
-            File::open(&file).and_then(|file| file.sync_all()).map_err(StageError::io(&file))?;
+            File::open(&file)
+                .and_then(|file| file.sync_all())
+                .map_err(StageError::io(&file))?;
         }
         fs::rename(&partial, &place).map_err(StageError::io(&place))
     }
@@ -70,7 +80,9 @@ impl Checkpoints {
 
 /// Replaces `file` by a link to the file of the same name in `base`, if they are equal.
 fn share(ctx: &StageContext, base: &Path, file: &Path) -> Result<(), StageError> {
-    let Some(name) = file.file_name() else { return Ok(()) };
+    let Some(name) = file.file_name() else {
+        return Ok(());
+    };
     let original = base.join(name);
     let length = |path: &Path| fs::metadata(path).map(|metadata| metadata.len()).ok();
     if length(&original).is_none() || length(&original) != length(file) {
@@ -87,8 +99,10 @@ fn share(ctx: &StageContext, base: &Path, file: &Path) -> Result<(), StageError>
 /// The files of a model's folder.
 fn files(dir: &Path) -> Result<Vec<PathBuf>, StageError> {
     let entries = fs::read_dir(dir).map_err(StageError::io(dir))?;
-    let mut files: Vec<PathBuf> =
-        entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>().map_err(StageError::io(dir))?;
+    let mut files: Vec<PathBuf> = entries
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<_, _>>()
+        .map_err(StageError::io(dir))?;
     files.sort();
     Ok(files)
 }

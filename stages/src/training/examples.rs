@@ -48,7 +48,11 @@ impl TrainingSet {
             }
         }
         dropped.ensure_some_left(data.len(), "train on")?;
-        Ok(Self { examples, rows, dropped })
+        Ok(Self {
+            examples,
+            rows,
+            dropped,
+        })
     }
 }
 
@@ -60,7 +64,9 @@ pub(crate) fn prompts(
     let prompt = |sample| {
         let mut prompt = to_prompt(data, sample)?;
         if let Some(model) = model {
-            prompt.image = model.shrink(&prompt.image).map_err(|error| DataError::Image(error.to_string()))?;
+            prompt.image = model
+                .shrink(&prompt.image)
+                .map_err(|error| DataError::Image(error.to_string()))?;
         }
         Ok(prompt)
     };
@@ -82,7 +88,10 @@ fn example(
         model.check(&prompt, &answer).map(|()| answer)
     });
     Ok(match encoded {
-        Ok(answer) => Ok(Example { prompt, answer: Arc::from(answer) }),
+        Ok(answer) => Ok(Example {
+            prompt,
+            answer: Arc::from(answer),
+        }),
         Err(error) => Err(Misfit::of_model(&sample.id, &error)),
     })
 }
@@ -109,10 +118,18 @@ pub(crate) fn classes(data: &Dataset, rows: &[usize], field: &str) -> Result<Vec
     let labels: Vec<String> = rows.iter().map(label).collect::<Result<_, _>>()?;
     let names: Vec<&String> = labels.iter().collect::<BTreeSet<_>>().into_iter().collect();
     // Every label is in `names`.
-    Ok(labels.iter().map(|label| names.partition_point(|name| *name < label) as u32).collect())
+    Ok(labels
+        .iter()
+        .map(|label| names.partition_point(|name| *name < label) as u32)
+        .collect())
 }
 
 fn fields(sample: &Sample) -> String {
-    let names: Vec<&str> = sample.meta.keys().map(String::as_str).chain(["answer"]).collect();
+    let names: Vec<&str> = sample
+        .meta
+        .keys()
+        .map(String::as_str)
+        .chain(["answer"])
+        .collect();
     names.join(", ")
 }

@@ -21,7 +21,9 @@ pub(crate) use run::{Report, Trainer, train};
 /// step, and `log`. How many steps `epochs` make is known only with the data, so without `steps` there are no
 /// `step-N`.
 pub(crate) fn outputs(steps: Option<usize>, save_steps: usize) -> Vec<OutputDecl> {
-    let checkpoints = steps.into_iter().flat_map(|steps| checkpoint_steps(steps, save_steps));
+    let checkpoints = steps
+        .into_iter()
+        .flat_map(|steps| checkpoint_steps(steps, save_steps));
     [OutputDecl::new("model", ArtifactType::Model)]
         .into_iter()
         .chain(checkpoints.map(|step| OutputDecl::new(checkpoint_name(step), ArtifactType::Model)))
@@ -31,7 +33,11 @@ pub(crate) fn outputs(steps: Option<usize>, save_steps: usize) -> Vec<OutputDecl
 
 /// The steps after which a run of `steps` steps keeps its model.
 pub(crate) fn checkpoint_steps(steps: usize, save_steps: usize) -> BTreeSet<usize> {
-    let every = if save_steps == 0 { steps.max(1) } else { save_steps };
+    let every = if save_steps == 0 {
+        steps.max(1)
+    } else {
+        save_steps
+    };
     (every..=steps).step_by(every).chain([steps]).collect()
 }
 
@@ -48,15 +54,20 @@ pub(crate) fn problems(
     save_steps: usize,
 ) -> Vec<ParamProblem> {
     let config = config.err().map(|error| match error {
-        TrainError::Config { field, value, expected } => {
-            ParamProblem::new(field, format!("{value} cannot be used: {expected}"))
-        }
+        TrainError::Config {
+            field,
+            value,
+            expected,
+        } => ParamProblem::new(field, format!("{value} cannot be used: {expected}")),
         other => ParamProblem::new("", other.to_string()),
     });
     let lora = lora.and_then(|lora| lora.validate().err());
     let lora = lora.map(|error| ParamProblem::new("lora", error.to_string()));
     let unnamed = (save_steps > 0 && steps.is_none()).then(|| {
-        ParamProblem::new("save_steps", "needs `steps`: the names of the checkpoints must be known before the run")
+        ParamProblem::new(
+            "save_steps",
+            "needs `steps`: the names of the checkpoints must be known before the run",
+        )
     });
     [config, lora, unnamed].into_iter().flatten().collect()
 }
@@ -88,7 +99,9 @@ pub(crate) fn prepare(
 /// How many numbers the optimiser updates.
 pub(crate) fn trainable(model: &MicroVlm) -> usize {
     let trained = model.params().iter().filter(|param| param.trainable);
-    trained.map(|param| param.value.dims().iter().product::<usize>()).sum()
+    trained
+        .map(|param| param.value.dims().iter().product::<usize>())
+        .sum()
 }
 
 #[cfg(test)]
@@ -97,7 +110,11 @@ mod tests {
 
     #[test]
     fn checkpoints_are_the_multiples_and_the_end() {
-        let steps = |steps, every| checkpoint_steps(steps, every).into_iter().collect::<Vec<_>>();
+        let steps = |steps, every| {
+            checkpoint_steps(steps, every)
+                .into_iter()
+                .collect::<Vec<_>>()
+        };
         assert_eq!(steps(300, 100), [100, 200, 300]);
         assert_eq!(steps(250, 100), [100, 200, 250]);
         assert_eq!(steps(25, 0), [25]);
@@ -106,7 +123,12 @@ mod tests {
 
     #[test]
     fn outputs_are_known_before_the_run() {
-        let names = |steps, every| outputs(steps, every).into_iter().map(|output| output.name).collect::<Vec<_>>();
+        let names = |steps, every| {
+            outputs(steps, every)
+                .into_iter()
+                .map(|output| output.name)
+                .collect::<Vec<_>>()
+        };
         assert_eq!(names(Some(20), 10), ["model", "step-10", "step-20", "log"]);
         assert_eq!(names(None, 0), ["model", "log"]);
     }

@@ -54,7 +54,13 @@ pub(crate) fn train<T: Trainer>(
     let dir = ctx.state().to_owned();
     resume(ctx, trainer, &dir)?;
     let meter = Meter::new(trainer.total_steps() as u64, "step");
-    let mut watch = Watch { ctx, meter, checkpoints, saved: Instant::now(), pause: SAVE_EVERY };
+    let mut watch = Watch {
+        ctx,
+        meter,
+        checkpoints,
+        saved: Instant::now(),
+        pause: SAVE_EVERY,
+    };
     loop {
         trainer.run(&mut watch).map_err(StageError::failed)?;
         if trainer.steps_done() == trainer.total_steps() {
@@ -72,19 +78,29 @@ pub(crate) fn train<T: Trainer>(
 
 /// Goes on from the state of an earlier try. A state that cannot be used is removed, so that the next try starts
 /// anew.
-fn resume<T: Trainer>(ctx: &mut StageContext, trainer: &mut T, dir: &Path) -> Result<(), StageError> {
+fn resume<T: Trainer>(
+    ctx: &mut StageContext,
+    trainer: &mut T,
+    dir: &Path,
+) -> Result<(), StageError> {
     let file = dir.join(STATE_FILE);
     if !file.exists() {
         return Ok(());
     }
     match trainer.restore(dir) {
         Ok(()) => {
-            ctx.log(format!("going on after step {} of {}", trainer.steps_done(), trainer.total_steps()));
+            ctx.log(format!(
+                "going on after step {} of {}",
+                trainer.steps_done(),
+                trainer.total_steps()
+            ));
             Ok(())
         }
         Err(error) => {
             fs::remove_file(&file).map_err(StageError::io(&file))?;
-            Err(StageError::failed(format!("{error}; the state is removed, and the next run trains from the start")))
+            Err(StageError::failed(format!(
+                "{error}; the state is removed, and the next run trains from the start"
+            )))
         }
     }
 }
@@ -99,11 +115,21 @@ struct Watch<'a> {
 
 impl<R: Report> Observer<R> for Watch<'_> {
     fn step(&mut self, _total: usize, record: &R) {
-        self.meter.tick(self.ctx, record.step() as u64, record.samples() as u64, &record.fields());
+        self.meter.tick(
+            self.ctx,
+            record.step() as u64,
+            record.samples() as u64,
+            &record.fields(),
+        );
     }
 
-    fn checkpoint(&mut self, checkpoint: &Checkpoint<'_>) -> Result<(), Box<dyn Error + Send + Sync>> {
-        Ok(self.checkpoints.save(self.ctx, checkpoint.step, checkpoint.model)?)
+    fn checkpoint(
+        &mut self,
+        checkpoint: &Checkpoint<'_>,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        Ok(self
+            .checkpoints
+            .save(self.ctx, checkpoint.step, checkpoint.model)?)
     }
 
     fn should_stop(&mut self) -> bool {

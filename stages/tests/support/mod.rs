@@ -1,5 +1,5 @@
 //! Stages run in this process, on a tiny world: small images of one colour each, which the model has to name.
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
