@@ -65,10 +65,10 @@ pub(super) fn boxes(results: &Results<'_>, history: &History) -> Vec<StageBox> {
             "failed" => stage.failed += 1,
             _ => {}
         }
-        if let Some(record) = record {
-            if counted.insert(record.key) {
-                stage.seconds += record.seconds();
-            }
+        if let Some(record) = record
+            && counted.insert(record.key)
+        {
+            stage.seconds += record.seconds();
         }
     }
     boxes

@@ -115,6 +115,19 @@ fn print_tables(
     for line in speed_ups(&tables.times) {
         writeln!(out, "{line}")?;
     }
+    for one in &tables.matched {
+        let se = one
+            .gap
+            .se
+            .map(|se| format!(" ± {}", percent(se)))
+            .unwrap_or_default();
+        let (arm, versus, gap) = (&one.arm, &one.versus, points(one.gap.mean));
+        let wins = format!("{} of {} seeds", one.gap.wins, one.gap.pairs);
+        writeln!(
+            out,
+            "At matched ID accuracy, OOD of {arm} is {gap}{se} against {versus} (better on {wins})."
+        )?;
+    }
     if seeds
         && matches!(tables.spread, Spread::StandardError { .. })
         && !tables.differences.is_empty()
@@ -271,6 +284,9 @@ fn print_seeds_json(
         .differences
         .iter()
         .try_for_each(|one| print_json(out, one))?;
+    for one in &tables.matched {
+        print_json(out, &json!({"matched_id": one}))?;
+    }
     Ok(())
 }
 

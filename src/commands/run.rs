@@ -1,5 +1,6 @@
 //! `dcsft run SPEC`.
 
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -26,13 +27,15 @@ const GRACE: Duration = Duration::from_secs(20);
 /// # Errors
 /// A wrong spec; a cache that cannot be used. Failing stages are told of here and end in [`Exit::Failed`].
 pub(crate) fn run(app: &App, args: &Run) -> Result<Exit, Failure> {
-    let project = app.project(&args.spec)?;
-    let plan = project.plan(&args.force, args.paranoid)?;
+    // The process ends with this command. Freeing thousands of records one by one would be a large part of the time
+    // of a run that finds everything in the cache.
+    let project = ManuallyDrop::new(app.project(&args.spec)?);
+    let plan = ManuallyDrop::new(project.plan(&args.force, args.paranoid)?);
     let locked = args.locked.then(|| lock::read(&project)).transpose()?;
-    if let Some(locked) = &locked {
-        if let Some(divergence) = locked.check_plan(&project.study, &plan, &project.store)? {
-            return lock::diverged(app, &project, &divergence);
-        }
+    if let Some(locked) = &locked
+        && let Some(divergence) = locked.check_plan(&project.study, &plan, &project.store)?
+    {
+        return lock::diverged(app, &project, &divergence);
     }
     let interrupted = Arc::new(AtomicBool::new(false));
     if !plan.is_complete() {
@@ -65,6 +68,7 @@ pub(crate) fn run(app: &App, args: &Run) -> Result<Exit, Failure> {
         reporter.as_mut(),
     )
     .map_err(Failure::failed)?;
+    let outcome = ManuallyDrop::new(outcome);
     conclude(app, args, &project, &outcome, locked.as_ref())
 }
 
@@ -101,12 +105,11 @@ fn conclude(
     if !outcome.failed.is_empty() {
         return Ok(Exit::Failed);
     }
-    if let Some(locked) = locked {
-        if let Some(divergence) =
+    if let Some(locked) = locked
+        && let Some(divergence) =
             locked.check_results(&project.study, &outcome.records, &project.store)?
-        {
-            return lock::diverged(app, project, &divergence);
-        }
+    {
+        return lock::diverged(app, project, &divergence);
     }
     Ok(Exit::Done)
 }

@@ -130,27 +130,27 @@ fn headline_cards(data: &ReportData) -> Vec<Headline> {
             .iter()
             .find(|t| t.arm == last || t.arm.ends_with(&format!("/{last}")))
     };
-    if let (Some(sft), Some(grpo)) = (time("easy+medium"), time("grpo")) {
-        if sft.training > 0.0 {
-            let scored = (sft.training + sft.scoring).max(f64::MIN_POSITIVE);
-            cards.push(Headline {
-                name: "GRPO time / easy+medium time".to_owned(),
-                value: format!("{:.1}×", grpo.training / sft.training),
-                detail: format!("{:.1}× with rollout scoring", grpo.training / scored),
-            });
-        }
+    if let (Some(sft), Some(grpo)) = (time("easy+medium"), time("grpo"))
+        && sft.training > 0.0
+    {
+        let scored = (sft.training + sft.scoring).max(f64::MIN_POSITIVE);
+        cards.push(Headline {
+            name: "GRPO time / easy+medium time".to_owned(),
+            value: format!("{:.1}×", grpo.training / sft.training),
+            detail: format!("{:.1}× with rollout scoring", grpo.training / scored),
+        });
     }
-    if let Some(filter) = &data.filter {
-        if let Some(index) = filter.bins.iter().position(|bin| bin == "medium") {
-            cards.push(Headline {
-                name: "GRPO gradient from medium".to_owned(),
-                value: format!("{}%", percent(filter.gradient[index])),
-                detail: format!(
-                    "medium is {}% of the samples",
-                    percent(filter.samples[index])
-                ),
-            });
-        }
+    if let Some(filter) = &data.filter
+        && let Some(index) = filter.bins.iter().position(|bin| bin == "medium")
+    {
+        cards.push(Headline {
+            name: "GRPO gradient from medium".to_owned(),
+            value: format!("{}%", percent(filter.gradient[index])),
+            detail: format!(
+                "medium is {}% of the samples",
+                percent(filter.samples[index])
+            ),
+        });
     }
     cards
 }

@@ -144,3 +144,21 @@ fn the_report_is_one_self_contained_page_with_figures_beside_it() {
         assert!(out.join(table).exists(), "{table}");
     }
 }
+
+#[test]
+fn a_grid_is_compared_at_matched_accuracy() {
+    let (lab, _) = &*FINISHED;
+    // The same stages as the finished study, but for a second learning rate of each of two arms.
+    lab.write(
+        "grid.yaml",
+        "dcsft: 1\nextends: spec.yaml\nname: grid\nmatrix: {seed: [0]}\nstages:\n  \
+         sft: {arm: \"sft/${matrix.subset}\", matrix: {subset: [easy+medium], lr: [1e-3, 2e-3]}, with: {learning_rate: \"${matrix.lr}\"}}\n  \
+         grpo: {arm: grpo, matrix: {lr: [1e-3, 2e-3]}, with: {learning_rate: \"${matrix.lr}\"}}\n",
+    );
+    let text = lab.ok(&["run", "grid.yaml"]);
+    assert!(text.contains("sft/easy+medium lr=0.002"), "{text}");
+    assert!(
+        text.contains("At matched ID accuracy, OOD of sft/easy+medium is"),
+        "{text}"
+    );
+}
