@@ -186,6 +186,9 @@ impl Svg {
 
     /// A filled shape.
     pub(crate) fn area(&mut self, points: &[(f64, f64)], ink: Ink, opacity: f64) {
+        if points.is_empty() {
+            return;
+        }
         let (fill, path, opacity) = (self.theme.colour(ink), joined(points), n(opacity));
         let _ = writeln!(
             self.body,
