@@ -102,7 +102,7 @@ fn reason(
             project.study.nodes[first.0].title()
         ));
     }
-    let reason = headline(&explainer.explain(id)?.reason);
+    let reason = headline(&explainer.explain_briefly(id)?.reason);
     // The column before says `waits` already.
     Ok(reason
         .strip_prefix("waits ")

@@ -132,6 +132,19 @@ impl<'a> Explainer<'a> {
     /// # Errors
     /// If the cache cannot be read.
     pub fn explain(&mut self, id: NodeId) -> Result<Explanation, StoreError> {
+        self.explain_with(id, true)
+    }
+
+    /// The same without the search through the whole cache for the nearest result of a stage that never ran: for
+    /// lists of thousands of stages.
+    ///
+    /// # Errors
+    /// If the cache cannot be read.
+    pub fn explain_briefly(&mut self, id: NodeId) -> Result<Explanation, StoreError> {
+        self.explain_with(id, false)
+    }
+
+    fn explain_with(&mut self, id: NodeId, search: bool) -> Result<Explanation, StoreError> {
         let node = &self.study.nodes[id.0];
         let plan = self.plan;
         let reason = match &plan.node(id).state {
@@ -140,7 +153,7 @@ impl<'a> Explainer<'a> {
                 created_unix: record.created_unix,
             },
             NodeState::ToRun { forced: true, .. } => Reason::Forced,
-            NodeState::ToRun { key, preimage, .. } => self.missing(node, key, preimage)?,
+            NodeState::ToRun { key, preimage, .. } => self.missing(node, key, preimage, search)?,
             NodeState::Waits { on } => {
                 let on = on.iter().map(|id| self.study.nodes[id.0].title()).collect();
                 Reason::Waits {
@@ -162,6 +175,7 @@ impl<'a> Explainer<'a> {
         node: &Node,
         key: &Digest,
         new: &KeyPreimage,
+        search: bool,
     ) -> Result<Reason, StoreError> {
         let title = node.title();
         match self.earlier(&title).cloned() {
@@ -179,6 +193,9 @@ impl<'a> Explainer<'a> {
                 }
             }
             _ => {}
+        }
+        if !search {
+            return Ok(Reason::NeverRan { nearest: None });
         }
         Ok(match self.nearest(node, new)? {
             Some(nearest) if nearest.stage == title => Reason::Changed(nearest),
