@@ -79,14 +79,18 @@ impl Bars {
         };
         if bar.length() != Some(progress.total) {
             bar.set_style(style(
-                "{spinner:.cyan} {prefix}  {bar:18.cyan/dim} {pos}/{len}  {msg}  {eta} left",
+                "{spinner:.cyan} {prefix}  {bar:18.cyan/dim} {pos}/{len} {msg}  {eta} left",
             ));
             bar.set_length(progress.total);
             // A resumed stage begins where it stopped; the time left must not count that as speed.
             bar.set_position(progress.done);
             bar.reset_eta();
         }
-        bar.set_message(numbers(progress));
+        bar.set_message(
+            format!("{}  {}", progress.unit, numbers(progress))
+                .trim_end()
+                .to_owned(),
+        );
         bar.set_position(progress.done);
     }
 
