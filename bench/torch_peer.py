@@ -69,7 +69,6 @@ class Vlm(nn.Module):
         self.decoder = nn.ModuleList([Block(), Block()])
         self.decoder_norm = nn.LayerNorm(WIDTH)
         self.head = nn.Linear(WIDTH, VOCAB)
-        self.auxiliary = nn.Linear(WIDTH, 16)
 
     def see(self, images):
         batch = images.shape[0]
@@ -113,7 +112,7 @@ def peak_mib():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def train(model, batch, seconds, auxiliary):
+def train(model, batch, seconds):
     """Samples per second; answers are 3 to 6 tokens with the end token, right-padded to the longest."""
     params = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(params, lr=1e-4, betas=(0.9, 0.98), weight_decay=0.01)
@@ -123,13 +122,10 @@ def train(model, batch, seconds, auxiliary):
     longest = int(lengths.max())
     tokens = torch.randint(6, VOCAB, (batch, 1 + longest))
     mask = torch.arange(longest)[None, :] < lengths[:, None]
-    labels = torch.randint(0, 16, (batch,))
 
     def step():
-        logits, pooled = model(images, tokens[:, :-1])
+        logits, _ = model(images, tokens[:, :-1])
         loss = F.cross_entropy(logits[mask], tokens[:, 1:][mask])
-        if auxiliary:
-            loss = loss + 0.5 * F.cross_entropy(model.auxiliary(pooled), labels)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(params, 1.0)
@@ -157,14 +153,14 @@ if __name__ == "__main__":
     torch.manual_seed(0)
     model = Vlm()
     if options.part == "pretrain":
-        rate = train(model, 64, options.seconds, auxiliary=True)
+        rate = train(model, 64, options.seconds)
     elif options.part == "lora":
         for module in model.modules():
             if isinstance(module, Linear):
                 module.adapt(8)
         for name, value in model.named_parameters():
             value.requires_grad_(name.endswith((".a", ".b")))
-        rate = train(model, 16, options.seconds, auxiliary=False)
+        rate = train(model, 16, options.seconds)
     else:
         model.eval()
         prompts, n = 75, 8

@@ -1,6 +1,7 @@
-//! Speed of the micro VLM on this machine: full and LoRA training steps, and generation.
+//! Speed and peak memory of the micro VLM on this machine, one part a process, as a line of JSON:
+//! `pretrain` (all weights, batch 64), `lora` (adapters, batch 16) or `rollout` (600 sampled answers at a time).
 //!
-//! `cargo run --release -p dcsft-vlm --example bench_micro [SECONDS [full] [lora] [generate]]`
+//! `cargo run --release -p dcsft-vlm --example bench_micro PART [SECONDS]`
 
 #![expect(clippy::print_stdout, reason = "an example prints its result")]
 
@@ -23,39 +24,45 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .use_current_thread()
         .build_global()?;
     let mut arguments = std::env::args().skip(1);
+    let part = arguments
+        .next()
+        .ok_or("which part: pretrain, lora or rollout?")?;
     let seconds: f64 = arguments.next().map_or(Ok(3.0), |text| text.parse())?;
     let limit = Duration::from_secs_f64(seconds);
-    let which: Vec<String> = arguments.collect();
-    let wanted = |name: &str| which.is_empty() || which.iter().any(|which| which == name);
     let mut model = MicroVlm::new(MicroConfig::default(), 0, &Device::flex())?;
-
-    if wanted("full") {
-        let captions = examples(&model, 64, |index| {
-            format!("{} on sky", NAMES[index % NAMES.len()])
-        })?;
-        println!(
-            "full training step, batch 64: {:.0} samples/s",
-            training(&mut model, &captions, false, limit)?
-        );
-    }
-    if wanted("lora") {
-        let mut model = model.clone();
-        model.add_lora(&LoraConfig::default(), 0)?;
-        let names = examples(&model, 16, |index| NAMES[index % NAMES.len()].to_owned())?;
-        println!(
-            "LoRA training step, batch 16: {:.0} samples/s",
-            training(&mut model, &names, true, limit)?
-        );
-    }
-    if wanted("generate") {
-        generation(&model, limit)?;
-    }
+    let names = |index: usize| NAMES[index % NAMES.len()].to_owned();
+    let rate = match part.as_str() {
+        "pretrain" => {
+            let batch = examples(&model, 64, names)?;
+            training(&mut model, &batch, false, limit)?
+        }
+        "lora" => {
+            let batch = examples(&model, 16, names)?;
+            model.add_lora(&LoraConfig::default(), 0)?;
+            training(&mut model, &batch, true, limit)?
+        }
+        "rollout" => generation(&model, limit)?,
+        other => return Err(format!("no part {other:?}: pretrain, lora or rollout").into()),
+    };
+    let threads = rayon::current_num_threads();
+    let peak = peak_mib().map_or("null".to_owned(), |mib| format!("{mib:.1}"));
+    println!(
+        r#"{{"part": "{part}", "threads": {threads}, "per_second": {rate:.1}, "peak_mib": {peak}}}"#
+    );
     Ok(())
 }
 
+/// The most memory that this process held at once, where the system says.
+fn peak_mib() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib / 1024.0)
+}
+
 /// Answers per second, sampled.
-fn generation(model: &MicroVlm, limit: Duration) -> Result<(), Box<dyn std::error::Error>> {
-    let prompts: Vec<Prompt> = (0..600).map(|index| prompt(index, "object?")).collect();
+fn generation(model: &MicroVlm, limit: Duration) -> Result<f64, Box<dyn std::error::Error>> {
+    let prompts: Vec<Prompt> = (0..75).map(|index| prompt(index, "object?")).collect();
     let sampling = Sampling {
         temperature: 0.9,
         top_p: 1.0,
@@ -63,18 +70,16 @@ fn generation(model: &MicroVlm, limit: Duration) -> Result<(), Box<dyn std::erro
         max_new_tokens: 5,
         seed: 0,
     };
-    let (mut answers, mut tokens) = (0usize, 0usize);
+    let mut answers = 0usize;
     let start = Instant::now();
     while start.elapsed() < limit {
-        for completion in model.generate(&prompts, 0..8, &sampling)?.iter().flatten() {
-            answers += 1;
-            tokens += completion.tokens.len();
-        }
+        answers += model
+            .generate(&prompts, 0..8, &sampling)?
+            .iter()
+            .map(Vec::len)
+            .sum::<usize>();
     }
-    let rate = answers as f64 / start.elapsed().as_secs_f64();
-    let length = tokens as f64 / answers as f64;
-    println!("generation, 600 prompts x 8: {rate:.0} answers/s of {length:.1} tokens");
-    Ok(())
+    Ok(answers as f64 / start.elapsed().as_secs_f64())
 }
 
 /// Samples per second of whole steps: forward, backward, AdamW.
