@@ -98,7 +98,7 @@ pub use canonical::CanonicalError;
 pub use digest::{Digest, ParseDigestError};
 pub use error::StoreError;
 pub use lock::{KeyLock, StoreGuard};
-pub use record::{OutputRef, Record};
+pub use record::{Explain, OutputRef, Record};
 pub use statcache::PathStats;
 pub use store::{Store, Usage};
 pub use tree::FileEntry;

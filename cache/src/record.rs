@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::quarantine::Flaw;
 use crate::{Artifact, Digest, StoreError};
@@ -18,7 +20,7 @@ pub struct Record {
     /// A name for people, as in `sft[subset=easy]`. No part of the key.
     pub label: String,
     /// The key's preimage: what the key was computed from.
-    pub explain: Value,
+    pub explain: Explain,
     /// The outputs by name.
     pub outputs: BTreeMap<String, OutputRef>,
     /// The deterministic metrics of the computation: the same whenever and wherever it runs.
@@ -27,6 +29,33 @@ pub struct Record {
     pub execution: Value,
     /// When the record was written, in seconds since 1970.
     pub created_unix: u64,
+}
+
+/// What a key was computed from, as JSON. Its text is kept as it is and parsed only when somebody asks: a run looks up
+/// thousands of records, and reads this part of hardly any.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Explain(Box<RawValue>);
+
+impl Explain {
+    /// The JSON of `preimage`; `null` for a value that JSON cannot hold.
+    pub fn of(preimage: &impl Serialize) -> Self {
+        Self(serde_json::value::to_raw_value(preimage).unwrap_or_default())
+    }
+
+    /// The value, read as a `T`.
+    ///
+    /// # Errors
+    /// Where the JSON has another shape.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_str(self.0.get())
+    }
+}
+
+impl PartialEq for Explain {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.get() == other.0.get()
+    }
 }
 
 /// An output of a record: which artifact it is, and how large.

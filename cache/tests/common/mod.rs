@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use dcsft_cache::{Artifact, Digest, OutputRef, Record, Store};
+use dcsft_cache::{Artifact, Digest, Explain, OutputRef, Record, Store};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -96,7 +96,7 @@ pub(crate) fn record(key: &Digest, outputs: &[(&str, &Artifact)], seconds: f64) 
         format: Record::FORMAT,
         key: *key,
         label: "test".into(),
-        explain: json!({"kind": "test", "with": {"lr": 1e-4, "steps": 300}}),
+        explain: Explain::of(&json!({"kind": "test", "with": {"lr": 1e-4, "steps": 300}})),
         outputs: outputs
             .iter()
             .map(|(name, artifact)| (name.to_string(), OutputRef::from(*artifact)))

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use dcsft_cache::{KeyLock, OutputRef, Record, Store, StoreError};
+use dcsft_cache::{Explain, KeyLock, OutputRef, Record, Store, StoreError};
 use serde_json::{Value, json};
 
 use super::event::Failure;
@@ -157,7 +157,7 @@ fn attempt(
         format: Record::FORMAT,
         key: *key,
         label: node.title(),
-        explain: serde_json::to_value(&assignment.preimage).unwrap_or(Value::Null),
+        explain: Explain::of(&assignment.preimage),
         outputs: publish(node, store, &outputs)?,
         summary,
         execution: json!({

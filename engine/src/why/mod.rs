@@ -8,7 +8,7 @@ mod change;
 use std::collections::{BTreeMap, HashMap};
 
 use dcsft_cache::{Digest, Record, Store, StoreError};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 pub use change::{Change, changes};
 
@@ -331,5 +331,5 @@ fn last_words(events: &[RunEvent]) -> BTreeMap<String, Earlier> {
 
 /// The preimage that a record keeps; none if another version of the engine wrote it in another shape.
 pub fn preimage_of(record: &Record) -> Option<KeyPreimage> {
-    KeyPreimage::deserialize(&record.explain).ok()
+    record.explain.parse().ok()
 }
