@@ -3,19 +3,18 @@
 //! The walk goes down the graph. Where every input's content is known, the key is known and the cache can be
 //! asked. Below a stage that has to run, keys are unknown: it may well reproduce bytes that are already there.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod walk;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use dcsft_cache::canonical;
 use dcsft_cache::{Digest, Record, Store, StoreError};
 use serde::Serialize;
 
 use crate::graph::Dag;
-use crate::key::{self, FileDigests, FilesIdentity, KeyError, KeyPreimage};
+use crate::key::{FilesIdentity, KeyError, KeyPreimage};
 use crate::kind::Registry;
-use crate::study::{Node, NodeId, Reference, Study};
-
-const PROSPECT_DOMAIN: &str = "dcsft 1 stage that has not run";
+use crate::study::{Node, NodeId, Study};
 
 /// How to plan.
 #[derive(Clone, Debug)]
@@ -168,21 +167,7 @@ impl Plan {
         options: PlanOptions,
     ) -> Result<Self, PlanError> {
         check_forced(study, &options)?;
-        let mut planner = Planner {
-            study,
-            registry,
-            store,
-            files: FileDigests::new(store, options.paranoid),
-            records: HashMap::new(),
-            prospects: HashMap::new(),
-            prospect_of: Vec::with_capacity(study.nodes.len()),
-            nodes: Vec::with_capacity(study.nodes.len()),
-            options: &options,
-        };
-        for node in &study.nodes {
-            planner.add(node)?;
-        }
-        let nodes = planner.nodes;
+        let nodes = walk::walk(study, registry, store, &options)?;
         let summary = summarise(study, &nodes);
         Ok(Self {
             nodes,
@@ -210,141 +195,6 @@ pub(crate) fn fits(record: &Record, node: &Node) -> bool {
     node.outputs
         .iter()
         .all(|output| record.outputs.contains_key(&output.name))
-}
-
-struct Planner<'a> {
-    study: &'a Study,
-    registry: &'a Registry,
-    store: &'a Store,
-    options: &'a PlanOptions,
-    files: FileDigests<'a>,
-    /// Look-ups by key: stages that share a key are looked up once.
-    records: HashMap<Digest, Option<Arc<Record>>>,
-    /// The first node that does a piece of work.
-    prospects: HashMap<Digest, NodeId>,
-    prospect_of: Vec<Digest>,
-    nodes: Vec<PlannedNode>,
-}
-
-impl Planner<'_> {
-    fn add(&mut self, node: &Node) -> Result<(), PlanError> {
-        let kind = self
-            .registry
-            .get(&node.kind)
-            .ok_or_else(|| KeyError::UnknownKind {
-                title: node.title(),
-                kind: node.kind.clone(),
-            })?;
-        let files = self.files.of(node)?;
-        let canonical = |source| KeyError::Canonical {
-            title: node.title(),
-            source,
-        };
-        let preimage = key::preimage(
-            self.study,
-            node,
-            kind,
-            &self.options.device,
-            &files,
-            |reference| self.digest_of(reference),
-        );
-        let (state, prospect) = match preimage {
-            Some(preimage) => {
-                let key = preimage.digest().map_err(canonical)?;
-                (self.known(node, key, preimage)?, key)
-            }
-            None => {
-                let prospect = self.prospect(node, &files).map_err(canonical)?;
-                (
-                    NodeState::Waits {
-                        on: self.missing_parents(node),
-                    },
-                    prospect,
-                )
-            }
-        };
-        let first = *self.prospects.entry(prospect).or_insert(node.id);
-        self.prospect_of.push(prospect);
-        self.nodes.push(PlannedNode {
-            state,
-            shares: (first != node.id).then_some(first),
-            files,
-        });
-        Ok(())
-    }
-
-    fn known(
-        &mut self,
-        node: &Node,
-        key: Digest,
-        preimage: KeyPreimage,
-    ) -> Result<NodeState, StoreError> {
-        let record = match self.records.get(&key) {
-            Some(known) => known.clone(),
-            None => {
-                let found = if self.options.paranoid {
-                    self.store.lookup_verified(&key)?
-                } else {
-                    self.store.lookup(&key)?
-                };
-                let found = found.map(Arc::new);
-                self.records.insert(key, found.clone());
-                found
-            }
-        };
-        let forced = is_forced(node, self.options);
-        Ok(match record.filter(|record| fits(record, node)) {
-            Some(record) if !forced => NodeState::Cached { key, record },
-            record => NodeState::ToRun {
-                key,
-                preimage: Box::new(preimage),
-                forced: record.is_some(),
-            },
-        })
-    }
-
-    fn digest_of(&self, reference: &Reference) -> Option<Digest> {
-        self.nodes[reference.node.0]
-            .state
-            .record()?
-            .outputs
-            .get(&reference.output)
-            .map(|output| output.digest)
-    }
-
-    fn missing_parents(&self, node: &Node) -> Vec<NodeId> {
-        let references = node.inputs.iter().flat_map(|(_, references)| references);
-        let missing: BTreeSet<NodeId> = references
-            .filter(|reference| self.digest_of(reference).is_none())
-            .map(|reference| reference.node)
-            .collect();
-        missing.into_iter().collect()
-    }
-
-    /// Stands for the key of a stage whose inputs do not exist yet: equal for stages that ask for the same work
-    /// of the same upstream work, so that a plan can say how many executions it comes to.
-    fn prospect(
-        &self,
-        node: &Node,
-        files: &BTreeMap<String, FilesIdentity>,
-    ) -> Result<Digest, canonical::CanonicalError> {
-        let labelled = self
-            .registry
-            .get(&node.kind)
-            .is_some_and(|kind| kind.labelled());
-        let inputs: BTreeMap<&str, Vec<_>> = node
-            .inputs
-            .iter()
-            .map(|(name, references)| {
-                let identities = references.iter().map(|reference| {
-                    let label = labelled.then(|| key::label(self.study, reference));
-                    (self.prospect_of[reference.node.0], &reference.output, label)
-                });
-                (name.as_str(), identities.collect())
-            })
-            .collect();
-        canonical::digest(PROSPECT_DOMAIN, &(&node.kind, &node.params, files, inputs))
-    }
 }
 
 pub(crate) fn is_forced(node: &Node, options: &PlanOptions) -> bool {

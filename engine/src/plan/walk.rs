@@ -1,0 +1,237 @@
+//! The walk down the graph: key by key, each looked up in the cache.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use dcsft_cache::canonical;
+use dcsft_cache::{Digest, Record, Store};
+use rayon::prelude::*;
+
+use super::{NodeState, PlanError, PlanOptions, PlannedNode, fits, is_forced};
+use crate::key::{self, FileDigests, FilesIdentity, KeyError, KeyPreimage};
+use crate::kind::Registry;
+use crate::study::{Node, NodeId, Reference, Study};
+
+const PROSPECT_DOMAIN: &str = "dcsft 1 stage that has not run";
+
+/// Plans every node of the study, in its order.
+pub(super) fn walk(
+    study: &Study,
+    registry: &Registry,
+    store: &Store,
+    options: &PlanOptions,
+) -> Result<Vec<PlannedNode>, PlanError> {
+    let mut planner = Planner {
+        study,
+        registry,
+        store,
+        files: FileDigests::new(store, options.paranoid),
+        records: HashMap::new(),
+        prospects: HashMap::new(),
+        prospect_of: Vec::with_capacity(study.nodes.len()),
+        nodes: Vec::with_capacity(study.nodes.len()),
+        options,
+    };
+    let mut rest = &study.nodes[..];
+    while !rest.is_empty() {
+        let (wave, after) = rest.split_at(wave(rest));
+        planner.add(wave)?;
+        rest = after;
+    }
+    Ok(planner.nodes)
+}
+
+struct Planner<'a> {
+    study: &'a Study,
+    registry: &'a Registry,
+    store: &'a Store,
+    options: &'a PlanOptions,
+    files: FileDigests<'a>,
+    /// Look-ups by key: stages that share a key are looked up once.
+    records: HashMap<Digest, Option<Arc<Record>>>,
+    /// The first node that does a piece of work.
+    prospects: HashMap<Digest, NodeId>,
+    prospect_of: Vec<Digest>,
+    nodes: Vec<PlannedNode>,
+}
+
+/// A node with all that its key takes.
+struct Prepared<'a> {
+    node: &'a Node,
+    files: BTreeMap<String, FilesIdentity>,
+    /// None while an input does not exist.
+    preimage: Option<KeyPreimage>,
+}
+
+/// A node's key and what the cache has for it; none for a node without a key.
+type Found = Option<(Digest, Option<Arc<Record>>)>;
+
+/// How many of the first nodes take nothing from each other.
+fn wave(nodes: &[Node]) -> usize {
+    let first = nodes[0].id;
+    let takes_from_wave = |node: &Node| {
+        let mut references = node.inputs.iter().flat_map(|(_, references)| references);
+        references.any(|reference| reference.node >= first)
+    };
+    nodes
+        .iter()
+        .position(takes_from_wave)
+        .unwrap_or(nodes.len())
+}
+
+impl Planner<'_> {
+    /// Adds nodes that take nothing from each other. Their keys and look-ups are what planning mostly costs, and
+    /// are spread over the threads.
+    fn add(&mut self, wave: &[Node]) -> Result<(), PlanError> {
+        let prepared: Vec<Prepared> = wave
+            .iter()
+            .map(|node| self.prepare(node))
+            .collect::<Result<_, _>>()?;
+        let found: Vec<Found> = prepared
+            .par_iter()
+            .with_min_len(16)
+            .map(|prepared| self.find(prepared))
+            .collect::<Result<_, _>>()?;
+        for (prepared, found) in prepared.into_iter().zip(found) {
+            self.settle(prepared, found)?;
+        }
+        Ok(())
+    }
+
+    fn prepare<'a>(&mut self, node: &'a Node) -> Result<Prepared<'a>, PlanError> {
+        let kind = self
+            .registry
+            .get(&node.kind)
+            .ok_or_else(|| KeyError::UnknownKind {
+                title: node.title(),
+                kind: node.kind.clone(),
+            })?;
+        let files = self.files.of(node)?;
+        let preimage = key::preimage(
+            self.study,
+            node,
+            kind,
+            &self.options.device,
+            &files,
+            |reference| self.digest_of(reference),
+        );
+        Ok(Prepared {
+            node,
+            files,
+            preimage,
+        })
+    }
+
+    fn find(&self, prepared: &Prepared) -> Result<Found, PlanError> {
+        let Some(preimage) = &prepared.preimage else {
+            return Ok(None);
+        };
+        let key = preimage.digest().map_err(|source| KeyError::Canonical {
+            title: prepared.node.title(),
+            source,
+        })?;
+        if let Some(known) = self.records.get(&key) {
+            return Ok(Some((key, known.clone())));
+        }
+        let record = if self.options.paranoid {
+            self.store.lookup_verified(&key)?
+        } else {
+            self.store.lookup(&key)?
+        };
+        Ok(Some((key, record.map(Arc::new))))
+    }
+
+    fn settle(&mut self, prepared: Prepared, found: Found) -> Result<(), PlanError> {
+        let Prepared {
+            node,
+            files,
+            preimage,
+        } = prepared;
+        let (state, prospect) = match preimage.zip(found) {
+            Some((preimage, (key, record))) => {
+                // Nodes of one wave may share a key: all of them get the one record.
+                let record = self.records.entry(key).or_insert(record).clone();
+                (self.known(node, key, preimage, record), key)
+            }
+            None => {
+                let prospect =
+                    self.prospect(node, &files)
+                        .map_err(|source| KeyError::Canonical {
+                            title: node.title(),
+                            source,
+                        })?;
+                let on = self.missing_parents(node);
+                (NodeState::Waits { on }, prospect)
+            }
+        };
+        let first = *self.prospects.entry(prospect).or_insert(node.id);
+        self.prospect_of.push(prospect);
+        self.nodes.push(PlannedNode {
+            state,
+            shares: (first != node.id).then_some(first),
+            files,
+        });
+        Ok(())
+    }
+
+    fn known(
+        &self,
+        node: &Node,
+        key: Digest,
+        preimage: KeyPreimage,
+        record: Option<Arc<Record>>,
+    ) -> NodeState {
+        let forced = is_forced(node, self.options);
+        match record.filter(|record| fits(record, node)) {
+            Some(record) if !forced => NodeState::Cached { key, record },
+            record => NodeState::ToRun {
+                key,
+                preimage: Box::new(preimage),
+                forced: record.is_some(),
+            },
+        }
+    }
+
+    fn digest_of(&self, reference: &Reference) -> Option<Digest> {
+        self.nodes[reference.node.0]
+            .state
+            .record()?
+            .outputs
+            .get(&reference.output)
+            .map(|output| output.digest)
+    }
+
+    fn missing_parents(&self, node: &Node) -> Vec<NodeId> {
+        let references = node.inputs.iter().flat_map(|(_, references)| references);
+        let missing: BTreeSet<NodeId> = references
+            .filter(|reference| self.digest_of(reference).is_none())
+            .map(|reference| reference.node)
+            .collect();
+        missing.into_iter().collect()
+    }
+
+    /// Stands for the key of a stage whose inputs do not exist yet: equal for stages that ask for the same work
+    /// of the same upstream work, so that a plan can say how many executions it comes to.
+    fn prospect(
+        &self,
+        node: &Node,
+        files: &BTreeMap<String, FilesIdentity>,
+    ) -> Result<Digest, canonical::CanonicalError> {
+        let labelled = self
+            .registry
+            .get(&node.kind)
+            .is_some_and(|kind| kind.labelled());
+        let inputs: BTreeMap<&str, Vec<_>> = node
+            .inputs
+            .iter()
+            .map(|(name, references)| {
+                let identities = references.iter().map(|reference| {
+                    let label = labelled.then(|| key::label(self.study, reference));
+                    (self.prospect_of[reference.node.0], &reference.output, label)
+                });
+                (name.as_str(), identities.collect())
+            })
+            .collect();
+        canonical::digest(PROSPECT_DOMAIN, &(&node.kind, &node.params, files, inputs))
+    }
+}
