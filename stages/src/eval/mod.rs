@@ -8,7 +8,7 @@ use dcsft_engine::context::StageContext;
 use dcsft_engine::kind::{
     ArtifactType, Cardinality, InputDecl, OutputDecl, ParamProblem, Stage, StageError,
 };
-use dcsft_vlm::model::{Sampling, VisionLanguageModel as _};
+use dcsft_vlm::model::Sampling;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -19,6 +19,7 @@ use crate::files::JsonLines;
 use crate::misfit::{Dropped, OnError};
 use crate::model;
 use crate::reward::Reward;
+use crate::rollout::check_penalty;
 use format::Form;
 
 pub use metrics::{Answer, Metric, Metrics};
@@ -30,6 +31,10 @@ pub use wilson::wilson;
 pub struct EvalParams {
     /// What makes an answer right.
     pub reward: Reward,
+    /// Makes tokens that the prompt or the answer has already less likely, as in Hugging Face's `generate`; 1 switches
+    /// it off.
+    #[schemars(range(min = 0.0))]
+    pub repetition_penalty: f64,
     /// An answer ends after this many tokens at the latest.
     #[schemars(range(min = 1))]
     pub max_new_tokens: usize,
@@ -43,6 +48,7 @@ impl Default for EvalParams {
     fn default() -> Self {
         Self {
             reward: Reward::default(),
+            repetition_penalty: 1.0,
             max_new_tokens: 128,
             prompt: None,
             on_error: OnError::Fail,
@@ -83,6 +89,7 @@ impl Stage for Eval {
             .then(|| ParamProblem::new("max_new_tokens", "must be at least 1, not 0"));
         tokens
             .into_iter()
+            .chain(check_penalty(params.repetition_penalty))
             .chain(reward_problems(&params.reward))
             .collect()
     }
@@ -96,6 +103,7 @@ impl Stage for Eval {
                 temperature: 0.0,
                 top_p: 1.0,
                 top_k: 0,
+                repetition_penalty: params.repetition_penalty,
                 max_new_tokens: params.max_new_tokens,
                 seed: 0,
             },
@@ -109,7 +117,7 @@ impl Stage for Eval {
         let mut dropped = Dropped::new(params.on_error);
         ask_all(
             ctx,
-            &model,
+            model.as_ref(),
             &data,
             &request,
             &mut dropped,

@@ -103,13 +103,13 @@ impl Stage for Grpo {
             training: config,
         } = params;
         let mut model = model::open(ctx)?;
-        training::merge_adapters(ctx, &mut model);
+        training::merge_adapters(ctx, model.as_mut());
         let reference = (config.beta != 0.0).then(|| model.frozen());
-        training::prepare(ctx, &mut model, lora.as_ref(), config.seed)?;
-        let trained = training::trainable(&model);
+        training::prepare(ctx, model.as_mut(), lora.as_ref(), config.seed)?;
+        let trained = training::trainable(model.as_ref());
 
         let data = Dataset::open(&ctx.input("data")?.dir)?;
-        let set = PromptSet::load(ctx, &data, &model, &reward, on_error)?;
+        let set = PromptSet::load(ctx, &data, model.as_ref(), &reward, on_error)?;
         let scores = ctx
             .optional("difficulty")
             .map(|input| Scores::open(&input.dir))
@@ -124,8 +124,8 @@ impl Stage for Grpo {
             difficulty: &bins.of_prompt,
             bins: bins.names.len(),
         };
-        let reference = reference.as_ref().map(|model| model as _);
-        let mut trainer = GrpoTrainer::new(config, &mut model, reference, prompts, &score)
+        let reference = reference.as_deref();
+        let mut trainer = GrpoTrainer::new(config, model.as_mut(), reference, prompts, &score)
             .map_err(StageError::failed)?;
         train(ctx, &mut trainer, &checkpoints)?;
         let total = trainer.total_steps();

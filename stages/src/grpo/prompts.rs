@@ -22,7 +22,7 @@ impl PromptSet {
     pub(super) fn load(
         ctx: &mut StageContext,
         data: &Dataset,
-        model: &(dyn VisionLanguageModel + Sync),
+        model: &dyn VisionLanguageModel,
         reward: &Reward,
         on_error: OnError,
     ) -> Result<Self, StageError> {

@@ -4,14 +4,17 @@ use dcsft_engine::context::StageContext;
 use dcsft_engine::kind::StageError;
 use dcsft_vlm::device::DeviceSpec;
 use dcsft_vlm::micro::MicroVlm;
+use dcsft_vlm::model::VisionLanguageModel;
 
 /// The model at the input `model`, with its adapters, on the stage's device.
 ///
 /// # Errors
 /// Names the file that does not fit, or says what the device lacks.
-pub(crate) fn open(ctx: &StageContext) -> Result<MicroVlm, StageError> {
+pub(crate) fn open(ctx: &StageContext) -> Result<Box<dyn VisionLanguageModel>, StageError> {
     let device = device(ctx)?.open().map_err(StageError::failed)?;
-    MicroVlm::load(&ctx.input("model")?.dir, &device).map_err(StageError::failed)
+    let dir = &ctx.input("model")?.dir;
+    let model = MicroVlm::load(dir, &device).map_err(StageError::failed)?;
+    Ok(Box::new(model))
 }
 
 /// The device that the stage was given.

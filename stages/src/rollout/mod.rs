@@ -4,7 +4,7 @@ use dcsft_engine::context::StageContext;
 use dcsft_engine::kind::{
     ArtifactType, Cardinality, InputDecl, OutputDecl, ParamProblem, Stage, StageError,
 };
-use dcsft_vlm::model::{Completion, Sampling, Tokenizer, VisionLanguageModel as _};
+use dcsft_vlm::model::{Completion, Sampling, Tokenizer};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -30,6 +30,10 @@ pub struct RolloutParams {
     pub top_p: f64,
     /// Sampling is cut to the k likeliest tokens; 0 switches it off.
     pub top_k: usize,
+    /// Makes tokens that the prompt or the answer has already less likely, as in Hugging Face's `generate`; 1 switches
+    /// it off.
+    #[schemars(range(min = 0.0))]
+    pub repetition_penalty: f64,
     /// An answer ends after this many tokens at the latest.
     #[schemars(range(min = 1))]
     pub max_new_tokens: usize,
@@ -49,6 +53,7 @@ impl Default for RolloutParams {
             temperature: 0.9,
             top_p: 1.0,
             top_k: 50,
+            repetition_penalty: 1.0,
             max_new_tokens: 128,
             reward: Reward::default(),
             seed: 0,
@@ -87,6 +92,7 @@ impl Stage for Rollout {
 
     fn check(params: &RolloutParams) -> Vec<ParamProblem> {
         check_sampling(params.temperature, params.top_p, params.max_new_tokens)
+            .chain(check_penalty(params.repetition_penalty))
             .chain((params.n == 0).then(|| ParamProblem::new("n", "must be at least 1, not 0")))
             .chain(reward_problems(&params.reward))
             .collect()
@@ -101,6 +107,7 @@ impl Stage for Rollout {
                 temperature: params.temperature,
                 top_p: params.top_p,
                 top_k: params.top_k,
+                repetition_penalty: params.repetition_penalty,
                 max_new_tokens: params.max_new_tokens,
                 seed: params.seed,
             },
@@ -114,7 +121,7 @@ impl Stage for Rollout {
         let mut dropped = Dropped::new(params.on_error);
         ask_all(
             ctx,
-            &model,
+            model.as_ref(),
             &data,
             &request,
             &mut dropped,
@@ -164,6 +171,16 @@ pub(crate) fn check_sampling(
     let tokens = (max_new_tokens == 0)
         .then(|| ParamProblem::new("max_new_tokens", "must be at least 1, not 0"));
     [temperature, top_p, tokens].into_iter().flatten()
+}
+
+/// A mistake in a repetition penalty; `eval` has the same one.
+pub(crate) fn check_penalty(penalty: f64) -> Option<ParamProblem> {
+    (!(penalty.is_finite() && penalty > 0.0)).then(|| {
+        ParamProblem::new(
+            "repetition_penalty",
+            format!("must be a number above 0, not {penalty}"),
+        )
+    })
 }
 
 fn generation(

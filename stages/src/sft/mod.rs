@@ -83,17 +83,17 @@ impl Stage for Sft {
         } = params;
         let mut model = model::open(ctx)?;
         let data = Dataset::open(&ctx.input("data")?.dir)?;
-        training::prepare(ctx, &mut model, lora.as_ref(), config.seed)?;
-        let trained = training::trainable(&model);
+        training::prepare(ctx, model.as_mut(), lora.as_ref(), config.seed)?;
+        let trained = training::trainable(model.as_ref());
         let augment = config.augment != Augment::default();
-        let set = TrainingSet::load(ctx, &data, &model, augment, on_error)?;
+        let set = TrainingSet::load(ctx, &data, model.as_ref(), augment, on_error)?;
         let labels = match &config.auxiliary {
             Some(auxiliary) => Some(classes(&data, &set.rows, &auxiliary.label)?),
             None => None,
         };
         let checkpoints = Checkpoints::new(ctx)?;
         let (named, save_steps) = (config.steps.is_some(), config.save_steps);
-        let mut trainer = SftTrainer::new(config, &mut model, &set.examples, labels.as_deref())
+        let mut trainer = SftTrainer::new(config, model.as_mut(), &set.examples, labels.as_deref())
             .map_err(StageError::failed)?;
         train(ctx, &mut trainer, &checkpoints)?;
         checkpoints.publish(ctx, trainer.total_steps(), save_steps, named)?;

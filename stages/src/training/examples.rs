@@ -31,7 +31,7 @@ impl TrainingSet {
     pub(crate) fn load(
         ctx: &mut StageContext,
         data: &Dataset,
-        model: &(dyn VisionLanguageModel + Sync),
+        model: &dyn VisionLanguageModel,
         augment: bool,
         on_error: OnError,
     ) -> Result<Self, StageError> {
@@ -59,7 +59,7 @@ impl TrainingSet {
 /// All questions with their decoded images, shrunk to what `model` sees if one is given.
 pub(crate) fn prompts(
     data: &Dataset,
-    model: Option<&(dyn VisionLanguageModel + Sync)>,
+    model: Option<&dyn VisionLanguageModel>,
 ) -> Vec<Result<Prompt, DataError>> {
     let prompt = |sample| {
         let mut prompt = to_prompt(data, sample)?;

@@ -9,8 +9,7 @@ use std::collections::BTreeSet;
 use dcsft_engine::context::StageContext;
 use dcsft_engine::kind::{ArtifactType, OutputDecl, ParamProblem, StageError};
 use dcsft_vlm::lora::LoraConfig;
-use dcsft_vlm::micro::MicroVlm;
-use dcsft_vlm::model::VisionLanguageModel as _;
+use dcsft_vlm::model::VisionLanguageModel;
 use dcsft_vlm::train::TrainError;
 
 pub(crate) use checkpoints::Checkpoints;
@@ -73,7 +72,7 @@ pub(crate) fn problems(
 }
 
 /// Merges adapters that the input model came with into its weights.
-pub(crate) fn merge_adapters(ctx: &mut StageContext, model: &mut MicroVlm) {
+pub(crate) fn merge_adapters(ctx: &mut StageContext, model: &mut dyn VisionLanguageModel) {
     if model.lora().is_some() {
         ctx.log("the model's adapters are merged into its weights");
         model.merge_lora();
@@ -83,7 +82,7 @@ pub(crate) fn merge_adapters(ctx: &mut StageContext, model: &mut MicroVlm) {
 /// Makes the input model ready to train: all weights, or with `lora` fresh adapters alone.
 pub(crate) fn prepare(
     ctx: &mut StageContext,
-    model: &mut MicroVlm,
+    model: &mut dyn VisionLanguageModel,
     lora: Option<&LoraConfig>,
     seed: u64,
 ) -> Result<(), StageError> {
@@ -97,7 +96,7 @@ pub(crate) fn prepare(
 }
 
 /// How many numbers the optimiser updates.
-pub(crate) fn trainable(model: &MicroVlm) -> usize {
+pub(crate) fn trainable(model: &dyn VisionLanguageModel) -> usize {
     let trained = model.params().iter().filter(|param| param.trainable);
     trained
         .map(|param| param.value.dims().iter().product::<usize>())

@@ -2,7 +2,7 @@
 
 pub mod device;
 pub mod error;
-mod generate;
+pub mod generate;
 pub mod image;
 mod kernels;
 pub mod lora;

@@ -15,7 +15,7 @@ use crate::rng::StreamKey;
 )]
 #[serde(rename_all = "snake_case")]
 pub enum ModuleGroup {
-    /// The image encoder, its patch embedding included.
+    /// The image encoder; in the micro model with its patch embedding.
     Vision,
     /// The layer between encoder and decoder.
     Projector,
@@ -95,7 +95,7 @@ impl LoraConfig {
 /// `rows` lists, in the order of the batch, each sample's ID and how many rows of the input are its own; what is
 /// drawn for a sample depends on `key`, the layer and the sample alone. The gaps between dropped inputs are
 /// geometric, so that a draw is spent on each dropped input and none on the others.
-pub(crate) fn draw_dropout<'a>(
+pub fn draw_dropout<'a>(
     key: &StreamKey,
     layer: &str,
     probability: f64,

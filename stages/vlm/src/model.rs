@@ -4,9 +4,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Gradients, Tensor};
 
 use crate::error::VlmError;
+use crate::lora::LoraConfig;
 use crate::params::ParamSet;
 use crate::rng::StreamKey;
 
@@ -30,6 +31,15 @@ pub struct Prompt {
     pub image: RgbImage,
     /// The question; an `<image>` placeholder in it stands where the image's tokens go.
     pub text: Arc<str>,
+}
+
+impl Prompt {
+    /// Whether two prompts are one and the same.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let same_image =
+            || Arc::ptr_eq(&self.image.pixels, &other.image.pixels) || self.image == other.image;
+        self.id == other.id && self.text == other.text && same_image()
+    }
 }
 
 /// A question with its right answer.
@@ -61,15 +71,28 @@ pub trait Tokenizer {
 pub struct Forward {
     /// Names the random stream of dropout; none switches dropout off.
     pub dropout: Option<StreamKey>,
+    /// Keep only what goes into each block, and compute the block again when its gradient is asked for: less memory,
+    /// a third more time (Chen et al. 2016). A model without this ignores it.
+    pub checkpointing: bool,
+}
+
+/// The part of a model below its logits, for a forward pass that kept only what goes into each block.
+pub trait Tape {
+    /// Sends the gradient of the logits back through the model; `take` gets the gradients of the weights, block after
+    /// block from the top.
+    fn backward(self: Box<Self>, pull: Tensor<2>, take: &mut dyn FnMut(Gradients));
 }
 
 /// What a teacher-forced forward pass gives.
-pub struct Output {
+pub struct Output<'a> {
     /// Logits that predict each answer token: `[sum of answer lengths, vocab]`, sample after sample,
     /// position after position; no padding rows.
     pub logits: Tensor<2>,
-    /// Mean of each sample's projected image tokens: `[batch, width]`, for auxiliary heads.
-    pub pooled: Tensor<2>,
+    /// Mean of each sample's projected image tokens: `[batch, width]`, for auxiliary heads. None for a model that
+    /// has no use for them.
+    pub pooled: Option<Tensor<2>>,
+    /// With it the logits are a leaf of the autodiff graph, and their gradient is to be sent on through the tape.
+    pub tape: Option<Box<dyn Tape + 'a>>,
 }
 
 /// How answers are drawn.
@@ -81,10 +104,26 @@ pub struct Sampling {
     pub top_p: f64,
     /// The k most likely tokens; 0 switches it off.
     pub top_k: usize,
+    /// Makes tokens that the prompt or the answer has already less likely; 1 switches it off.
+    pub repetition_penalty: f64,
     /// Answers end here at the latest.
     pub max_new_tokens: usize,
     /// Seed of the draws. A draw is keyed by (seed, sample ID, generation, position).
     pub seed: u64,
+}
+
+impl Default for Sampling {
+    /// Plain sampling from the model's distribution.
+    fn default() -> Self {
+        Self {
+            temperature: 1.0,
+            top_p: 1.0,
+            top_k: 0,
+            repetition_penalty: 1.0,
+            max_new_tokens: 128,
+            seed: 0,
+        }
+    }
 }
 
 /// One generated answer.
@@ -100,13 +139,27 @@ pub struct Completion {
 }
 
 /// A model that sees one image, reads a question and writes an answer.
-pub trait VisionLanguageModel {
+pub trait VisionLanguageModel: Send + Sync {
     /// Its text side.
     fn tokenizer(&self) -> &dyn Tokenizer;
     /// Its weights, adapters included.
     fn params(&self) -> &ParamSet;
     /// Its weights, to train them.
     fn params_mut(&mut self) -> &mut ParamSet;
+    /// The adapters it carries.
+    fn lora(&self) -> Option<&LoraConfig>;
+    /// Puts fresh adapters on the linear layers of the named groups and freezes all other weights. An adapter
+    /// starts without effect.
+    ///
+    /// # Errors
+    /// [`VlmError::Config`] for impossible settings, or if there are adapters already.
+    fn add_lora(&mut self, config: &LoraConfig, seed: u64) -> Result<(), VlmError>;
+    /// Adds the adapters' product to the weights and removes them; all weights are trainable afterwards. Does
+    /// nothing without adapters.
+    fn merge_lora(&mut self);
+    /// A copy with the adapters merged and nothing to train: a reference policy, or a model to evaluate. Weights that
+    /// are the same in both are in memory once.
+    fn frozen(&self) -> Box<dyn VisionLanguageModel>;
     /// The image as the model sees it: what it makes of the result is what it makes of `image`. A caller that shows
     /// an image many times saves memory and time by keeping this in its place.
     ///
@@ -125,7 +178,11 @@ pub trait VisionLanguageModel {
     ///
     /// # Errors
     /// [`VlmError`] where an example does not fit the model.
-    fn forward(&self, batch: &[Example], forward: &Forward) -> Result<Output, VlmError>;
+    fn forward<'a>(
+        &'a self,
+        batch: &[Example],
+        forward: &Forward,
+    ) -> Result<Output<'a>, VlmError>;
     /// Generates answers `generations` (indices, so that more of them can be drawn later) for each prompt;
     /// the image and prompt are encoded once per prompt. The result does not depend on how prompts are
     /// grouped into calls.

@@ -2,7 +2,7 @@
 //! differences, and at different numbers of threads.
 
 use burn::tensor::{Device, Tensor, TensorData};
-use dcsft_vlm::ops::{self, Activation, Adapter, Dropout, Span, Spans, composed};
+use dcsft_vlm::ops::{self, Activation, Adapter, Dropout, Heads, Rotary, Span, Spans, composed};
 use dcsft_vlm::rng::StreamKey;
 
 fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
@@ -108,8 +108,8 @@ fn linear_layers_have_the_values_and_gradients_of_their_definition() {
         for activation in [Activation::None, Activation::Gelu] {
             compare(
                 &inputs,
-                |i| ops::linear(i[0].clone(), &i[1], &i[2], None, activation),
-                |i| composed::linear(i[0].clone(), &i[1], &i[2], None, activation),
+                |i| ops::linear(i[0].clone(), &i[1], Some(&i[2]), None, activation),
+                |i| composed::linear(i[0].clone(), &i[1], Some(&i[2]), None, activation),
             );
         }
     }
@@ -141,7 +141,7 @@ fn adapters_have_the_values_and_gradients_of_their_definition() {
                 ops::linear(
                     i[0].clone(),
                     &i[1],
-                    &i[2],
+                    Some(&i[2]),
                     Some(&adapter(i)),
                     Activation::Gelu,
                 )
@@ -150,7 +150,7 @@ fn adapters_have_the_values_and_gradients_of_their_definition() {
                 composed::linear(
                     i[0].clone(),
                     &i[1],
-                    &i[2],
+                    Some(&i[2]),
                     Some(&adapter(i)),
                     Activation::Gelu,
                 )
@@ -200,8 +200,8 @@ fn attention_has_the_values_and_gradients_of_its_definition() {
         let inputs = [random("qkv", [21, 3 * 20])];
         compare(
             &inputs,
-            |i| ops::attention(i[0].clone(), &spans, 4),
-            |i| composed::attention(i[0].clone(), &spans, 4),
+            |i| ops::attention(i[0].clone(), &spans, Heads::all(4)),
+            |i| composed::attention(i[0].clone(), &spans, Heads::all(4)),
         );
     }
 }
@@ -232,9 +232,9 @@ fn a_shared_prefix_gives_what_whole_sequences_give() {
         },
     ]);
     let inputs = [random("qkv", [7, 3 * 12])];
-    let left = run(&inputs, |i| ops::attention(i[0].clone(), &shared, 2));
+    let left = run(&inputs, |i| ops::attention(i[0].clone(), &shared, Heads::all(2)));
     let right = run(&inputs, |i| {
-        ops::attention(ops::take_rows(i[0].clone(), &whole), &apart, 2)
+        ops::attention(ops::take_rows(i[0].clone(), &whole), &apart, Heads::all(2))
     });
     assert_close(&left, &right, 1e-5);
 }
@@ -283,11 +283,64 @@ fn one_row(values: &[f32]) -> Tensor<2> {
 }
 
 #[test]
+fn root_mean_square_norm_gate_and_rotary_positions_are_their_definitions() {
+    let inputs = [random("x", [150, 24]), random("s", [1, 24])];
+    compare(
+        &inputs,
+        |i| ops::rms_norm(i[0].clone(), &i[1], 1e-6),
+        |i| composed::rms_norm(i[0].clone(), &i[1], 1e-6),
+    );
+    let inputs = [random("gate", [150, 24]), random("up", [150, 24])];
+    compare(
+        &inputs,
+        |i| ops::swiglu(i[0].clone(), i[1].clone()),
+        |i| composed::swiglu(i[0].clone(), i[1].clone()),
+    );
+    // Two of three heads turn; the third stays.
+    let angles = values(random("angles", [150, 4]));
+    let rotary = Rotary::new(&angles, 4);
+    let inputs = [random("x", [150, 24])];
+    compare(
+        &inputs,
+        |i| ops::rotate(i[0].clone(), &rotary, 2),
+        |i| composed::rotate(i[0].clone(), &rotary, 2),
+    );
+}
+
+#[test]
+fn grouped_heads_are_shared_heads() {
+    let spans = Spans::new(vec![
+        Span { prefix: 0..0, own: 0..5, queries: 3..5, causal: true },
+        Span { prefix: 0..5, own: 5..9, queries: 5..9, causal: true },
+    ]);
+    let heads = Heads { queries: 4, keys: 2 };
+    let inputs = [random("qkv", [9, 8 * 6])];
+    compare(
+        &inputs,
+        |i| ops::attention(i[0].clone(), &spans, heads),
+        |i| composed::attention(i[0].clone(), &spans, heads),
+    );
+    // The same with each head of keys and values written out once for each of its query heads.
+    let columns = |head: usize| head * 6..(head + 1) * 6;
+    let spread = |x: &Tensor<2>| {
+        let parts = [0, 1, 2, 3, 4, 4, 5, 5, 6, 6, 7, 7].map(|head| {
+            x.clone().slice([0..9, columns(head)])
+        });
+        Tensor::cat(parts.to_vec(), 1)
+    };
+    compare(
+        &inputs,
+        |i| ops::attention(i[0].clone(), &spans, heads),
+        |i| ops::attention(spread(&i[0]), &spans, Heads::all(4)),
+    );
+}
+
+#[test]
 fn weights_without_gradients_get_none() {
     let frozen = random("w", [6, 6]);
     let x = random("x", [4, 6]).require_grad();
     let bias = random("b", [1, 6]);
-    let grads = ops::linear(x.clone(), &frozen, &bias, None, Activation::None)
+    let grads = ops::linear(x.clone(), &frozen, Some(&bias), None, Activation::None)
         .sum()
         .backward();
     assert!(x.grad(&grads).is_some());
@@ -300,7 +353,7 @@ fn tensors_without_autodiff_stay_without() {
     let out = ops::linear(
         plain("x", [4, 6]),
         &plain("w", [6, 6]),
-        &plain("b", [1, 6]),
+        Some(&plain("b", [1, 6])),
         None,
         Activation::Gelu,
     );
@@ -329,8 +382,8 @@ fn the_number_of_threads_changes_no_bit() {
                 scale: 2.0,
                 dropout: None,
             };
-            let qkv = ops::linear(normed, &i[1], &i[2], Some(&adapter), Activation::Gelu);
-            ops::attention(qkv, &spans, 4)
+            let qkv = ops::linear(normed, &i[1], Some(&i[2]), Some(&adapter), Activation::Gelu);
+            ops::attention(qkv, &spans, Heads::all(4))
         })
     };
     let threads = |count| {

@@ -5,7 +5,7 @@
 //! ([`host`]), on other devices as tensor operations ([`tensors`]).
 
 mod host;
-mod sample;
+pub mod sample;
 mod tensors;
 
 use std::ops::Range;
@@ -29,26 +29,45 @@ const GROUP: usize = 8;
 const LOWEST_TEMPERATURE: f64 = 1e-6;
 
 /// Computes the logits of one group of prompts; keeps keys and values.
-trait Decoder {
-    /// Encodes images and prompts: `patches` holds one image per prompt, `slots` answers will be written. Gives
-    /// the logits of each prompt's first answer token, `[prompts, vocab]`.
-    fn start(&mut self, patches: Vec<f32>, prompts: &[Vec<u32>], slots: usize) -> Vec<f32>;
+pub trait Decoder {
+    /// Encodes images and prompts. Gives the logits of each prompt's first answer token, `[prompts, vocab]`.
+    fn start(&mut self) -> Vec<f32>;
 
     /// Feeds the last written tokens in and gives the logits of the next ones, `[steps, vocab]`. Steps of one
     /// prompt follow each other.
     fn step(&mut self, steps: &[Step]) -> Vec<f32>;
 }
 
+/// What the loop needs to know of a prompt.
+pub struct Asked<'a> {
+    /// The sample's content ID: names the draws.
+    pub id: &'a str,
+    /// The prompt's tokens, for the repetition penalty.
+    pub tokens: &'a [u32],
+    /// The position of the first answer token.
+    pub position: usize,
+    /// Tokens of an answer that the model's context has room for after the prompt, at least one.
+    pub room: usize,
+}
+
+/// What the loop needs to know of a model.
+pub struct Vocabulary<'a> {
+    /// Rows of the output head.
+    pub size: usize,
+    /// Tokens that end an answer.
+    pub stops: &'a [u32],
+}
+
 /// One answer's next step.
-struct Step {
+pub struct Step {
     /// Prompt in the group.
-    prompt: usize,
+    pub prompt: usize,
     /// Which answer of the group: `prompt * generations + generation`.
-    slot: usize,
+    pub slot: usize,
     /// The token that was written last.
-    token: u32,
+    pub token: u32,
     /// That token's position in the sequence, image tokens included.
-    position: usize,
+    pub position: usize,
 }
 
 impl Sampling {
@@ -69,6 +88,12 @@ impl Sampling {
             return error(format!(
                 "top_p must be above 0 and at most 1, not {}",
                 self.top_p
+            ));
+        }
+        if !(self.repetition_penalty > 0.0 && self.repetition_penalty.is_finite()) {
+            return error(format!(
+                "repetition_penalty must be a number above 0, not {}",
+                self.repetition_penalty
             ));
         }
         if self.max_new_tokens == 0 {
@@ -93,35 +118,54 @@ pub(crate) fn generate(
     sampling: &Sampling,
 ) -> Result<Vec<Vec<Completion>>, VlmError> {
     let tokens = prompt_tokens(model, prompts, sampling)?;
-    let merged = model.frozen();
+    let merged = model.merged();
     let groups: Vec<_> = prompts.chunks(GROUP).zip(tokens.chunks(GROUP)).collect();
     let answers: Result<Vec<_>, _> = if merged.device() == &Device::flex() {
         let host = HostModel::new(&merged);
         let answer = |(prompts, tokens)| {
-            group(
-                &merged,
-                &mut HostDecoder::new(&host),
-                prompts,
-                tokens,
-                generations.clone(),
-                sampling,
-            )
+            let slots = <[Prompt]>::len(prompts) * generations.len();
+            let mut decoder = HostDecoder::new(&host, patches(&merged, prompts)?, tokens, slots);
+            let asked = asked(&merged, prompts, tokens);
+            Ok(write(&mut decoder, &vocabulary(&merged), &asked, generations.clone(), sampling))
         };
         groups.into_par_iter().map(answer).collect()
     } else {
         let answer = |(prompts, tokens)| {
-            group(
-                &merged,
-                &mut TensorDecoder::new(&merged),
-                prompts,
-                tokens,
-                generations.clone(),
-                sampling,
-            )
+            let mut decoder = TensorDecoder::new(&merged, patches(&merged, prompts)?, tokens);
+            let asked = asked(&merged, prompts, tokens);
+            Ok(write(&mut decoder, &vocabulary(&merged), &asked, generations.clone(), sampling))
         };
         groups.into_iter().map(answer).collect()
     };
     Ok(answers?.into_iter().flatten().collect())
+}
+
+fn patches(model: &MicroVlm, prompts: &[Prompt]) -> Result<Vec<f32>, VlmError> {
+    let mut patches = Vec::new();
+    for prompt in prompts {
+        patches.extend(model.patches(&prompt.image)?);
+    }
+    Ok(patches)
+}
+
+fn asked<'a>(model: &MicroVlm, prompts: &'a [Prompt], tokens: &'a [Vec<u32>]) -> Vec<Asked<'a>> {
+    let asked = |(prompt, tokens): (&'a Prompt, &'a Vec<u32>)| {
+        let position = model.config().patches() + tokens.len();
+        Asked {
+            id: &prompt.id,
+            tokens,
+            position,
+            room: model.config().positions() + 1 - position,
+        }
+    };
+    prompts.iter().zip(tokens).map(asked).collect()
+}
+
+fn vocabulary(model: &MicroVlm) -> Vocabulary<'_> {
+    Vocabulary {
+        size: model.tokenizer().vocab_size(),
+        stops: std::slice::from_ref(model.eos()),
+    }
 }
 
 /// The prompts' tokens, once it is sure that everything fits.
@@ -140,25 +184,15 @@ fn prompt_tokens(
     Ok(tokens)
 }
 
-/// All answers to a group of prompts.
-fn group(
-    model: &MicroVlm,
-    decoder: &mut impl Decoder,
-    prompts: &[Prompt],
-    tokens: &[Vec<u32>],
+/// Writes answers `generations` to a group of prompts, token by token.
+pub fn write(
+    decoder: &mut dyn Decoder,
+    vocabulary: &Vocabulary,
+    prompts: &[Asked],
     generations: Range<u32>,
     sampling: &Sampling,
-) -> Result<Vec<Vec<Completion>>, VlmError> {
-    let mut patches = Vec::new();
-    for prompt in prompts {
-        patches.extend(model.patches(&prompt.image)?);
-    }
+) -> Vec<Vec<Completion>> {
     let per_prompt = generations.len();
-    let (eos, vocab) = (model.tokenizer().eos(), model.tokenizer().vocab_size());
-    let lengths: Vec<usize> = tokens
-        .iter()
-        .map(|tokens| model.config().patches() + tokens.len())
-        .collect();
     let empty = Completion {
         tokens: Vec::new(),
         logprobs: Vec::new(),
@@ -166,42 +200,41 @@ fn group(
     };
     let mut answers = vec![empty; prompts.len() * per_prompt];
     let mut rows = Vec::with_capacity(answers.len());
-    for (prompt, Prompt { id, .. }) in prompts.iter().enumerate() {
+    for (prompt, Asked { id, .. }) in prompts.iter().enumerate() {
         let key = StreamKey::new("rollout", sampling.seed).text(id);
         for (index, generation) in generations.clone().enumerate() {
-            let key = key.clone().number(u64::from(generation));
             rows.push(Row {
                 prompt,
                 slot: prompt * per_prompt + index,
-                key,
+                key: key.clone().number(u64::from(generation)),
             });
         }
     }
     // All generations of a prompt draw their first token from the same logits.
-    let first = decoder.start(patches, tokens, answers.len());
-    let mut logits: Vec<f32> = first
-        .chunks_exact(vocab)
+    let mut logits: Vec<f32> = decoder
+        .start()
+        .chunks_exact(vocabulary.size)
         .flat_map(|row| row.repeat(per_prompt))
         .collect();
     let mut sampler = Sampler::new(sampling);
     while !rows.is_empty() {
         let mut writing = Vec::with_capacity(rows.len());
         let mut steps = Vec::with_capacity(rows.len());
-        for (row, logits) in rows.into_iter().zip(logits.chunks_exact_mut(vocab)) {
-            let answer = &mut answers[row.slot];
+        for (row, logits) in rows.into_iter().zip(logits.chunks_exact_mut(vocabulary.size)) {
+            let (asked, answer) = (&prompts[row.prompt], &mut answers[row.slot]);
             let index = answer.tokens.len();
-            let (token, logprob) = sampler.draw(logits, &row.key, index);
+            let (token, logprob) =
+                sampler.draw(logits, [asked.tokens, &answer.tokens], &row.key, index);
             answer.tokens.push(token);
             answer.logprobs.push(logprob);
-            answer.finished = token == eos;
-            let position = lengths[row.prompt] + index;
-            let room = index + 1 < sampling.max_new_tokens && position < model.config().positions();
+            answer.finished = vocabulary.stops.contains(&token);
+            let room = index + 1 < sampling.max_new_tokens.min(asked.room);
             if !answer.finished && room {
                 steps.push(Step {
                     prompt: row.prompt,
                     slot: row.slot,
                     token,
-                    position,
+                    position: asked.position + index,
                 });
                 writing.push(row);
             }
@@ -212,10 +245,10 @@ fn group(
         }
     }
     let mut answers = answers.into_iter();
-    Ok(prompts
+    prompts
         .iter()
         .map(|_| answers.by_ref().take(per_prompt).collect())
-        .collect())
+        .collect()
 }
 
 #[cfg(test)]
@@ -224,7 +257,7 @@ mod tests {
 
     use burn::tensor::Device;
 
-    use super::{Sampling, TensorDecoder, generate, group, prompt_tokens};
+    use super::{Sampling, TensorDecoder, asked, generate, patches, prompt_tokens, vocabulary, write};
     use crate::lora::LoraConfig;
     use crate::micro::{MicroConfig, MicroVlm};
     use crate::model::{Prompt, RgbImage};
@@ -257,12 +290,15 @@ mod tests {
             top_k: 0,
             max_new_tokens: 20,
             seed: 1,
+            ..Sampling::default()
         };
         let host = generate(&model, &prompts, 1..5, &sampling).unwrap();
-        let merged = model.frozen();
+        let merged = model.merged();
         let tokens = prompt_tokens(&merged, &prompts, &sampling).unwrap();
-        let mut decoder = TensorDecoder::new(&merged);
-        let tensors = group(&merged, &mut decoder, &prompts, &tokens, 1..5, &sampling).unwrap();
+        let images = patches(&merged, &prompts).unwrap();
+        let mut decoder = TensorDecoder::new(&merged, images, &tokens);
+        let asked = asked(&merged, &prompts, &tokens);
+        let tensors = write(&mut decoder, &vocabulary(&merged), &asked, 1..5, &sampling);
         for (host, tensors) in host.iter().flatten().zip(tensors.iter().flatten()) {
             assert_eq!(
                 (&host.tokens, host.finished),

@@ -1,29 +1,32 @@
-//! From logits to a token: temperature, then top-k, then top-p, as in Hugging Face's chain.
+//! From logits to a token: repetition penalty, temperature, then top-k, then top-p, as in Hugging Face's chain.
 
 use crate::kernels::exp_in_place;
 use crate::model::Sampling;
 use crate::rng::StreamKey;
 
 /// Draws tokens under fixed settings; holds the buffers that this takes.
-pub(super) struct Sampler<'a> {
+pub struct Sampler<'a> {
     sampling: &'a Sampling,
     order: Vec<u32>,
 }
 
 impl<'a> Sampler<'a> {
-    pub(super) fn new(sampling: &'a Sampling) -> Self {
+    /// For these settings.
+    pub fn new(sampling: &'a Sampling) -> Self {
         Self {
             sampling,
             order: Vec::new(),
         }
     }
 
-    /// The token of one row, and its log-probability before top-k and top-p. Overwrites the logits.
+    /// The token of one row, and its log-probability before penalty, top-k and top-p. Overwrites the logits.
     ///
-    /// `key` names the row's draws; `position` is the index of the token in its answer.
+    /// `before`: the tokens of the prompt and those written so far; `key` names the row's draws; `position` is the
+    /// index of the token in its answer.
     pub(super) fn draw(
         &mut self,
         logits: &mut [f32],
+        before: [&[u32]; 2],
         key: &StreamKey,
         position: usize,
     ) -> (u32, f32) {
@@ -33,32 +36,53 @@ impl<'a> Sampler<'a> {
         } else {
             (1.0 / self.sampling.temperature) as f32
         };
-        let largest = argmax(logits);
-        let chosen = |logit: f32, largest: f32, total: f32| {
-            ((logit - largest) * inverse) - libm::log(f64::from(total)) as f32
+        let mut plain = logits.to_vec();
+        self.penalise(logits, before);
+        let token = if greedy {
+            argmax(logits)
+        } else {
+            self.weigh(logits, inverse);
+            pick(logits, key.clone().number(position as u64).uniform())
         };
-        let top = logits[largest];
-        if greedy {
-            let total = exp_in_place(logits, top, 1.0);
-            return (largest as u32, chosen(top, top, total));
+        let (top, chosen) = (plain[argmax(&plain)], plain[token]);
+        let total = exp_in_place(&mut plain, top, inverse);
+        let logprob = ((chosen - top) * inverse) - libm::log(f64::from(total)) as f32;
+        (token as u32, logprob)
+    }
+
+    /// Logits to the probabilities that tokens are drawn with: penalty, temperature, top-k, top-p.
+    pub fn probabilities(&mut self, logits: &mut [f32], before: [&[u32]; 2]) {
+        self.penalise(logits, before);
+        self.weigh(logits, (1.0 / self.sampling.temperature) as f32);
+        let total: f64 = logits.iter().map(|&weight| f64::from(weight)).sum();
+        for weight in logits {
+            *weight = (f64::from(*weight) / total) as f32;
         }
-        let plain = logits.to_vec();
-        let total = exp_in_place(logits, top, inverse);
+    }
+
+    /// Logits to weights: `exp(logit / temperature)` up to a factor, zero for what top-k and top-p leave out.
+    fn weigh(&mut self, logits: &mut [f32], inverse: f32) {
+        let top = logits[argmax(logits)];
+        exp_in_place(logits, top, inverse);
         self.restrict(logits);
-        let kept: f64 = logits.iter().map(|&weight| f64::from(weight)).sum();
-        let threshold = key.clone().number(position as u64).uniform() * kept;
-        let mut sum = 0.0;
-        let mut token = largest;
-        for (index, &weight) in logits.iter().enumerate() {
-            if weight > 0.0 {
-                token = index;
-                sum += f64::from(weight);
-                if sum > threshold {
-                    break;
-                }
+    }
+
+    /// Makes tokens less likely that are there already (Keskar et al. 2019): positive logits are divided by the
+    /// penalty, negative ones multiplied.
+    fn penalise(&mut self, logits: &mut [f32], before: [&[u32]; 2]) {
+        let penalty = self.sampling.repetition_penalty as f32;
+        if penalty == 1.0 {
+            return;
+        }
+        self.order.clear();
+        self.order.extend(before.concat());
+        self.order.sort_unstable();
+        self.order.dedup();
+        for &token in &self.order {
+            if let Some(logit) = logits.get_mut(token as usize) {
+                *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
             }
         }
-        (token as u32, chosen(plain[token], top, total))
     }
 
     /// Sets the weights that top-k and top-p leave out to zero.
@@ -116,4 +140,21 @@ fn argmax(values: &[f32]) -> usize {
         }
     }
     best
+}
+
+/// The index at which the running sum of the weights passes the part `share` of their total.
+fn pick(weights: &[f32], share: f64) -> usize {
+    let kept: f64 = weights.iter().map(|&weight| f64::from(weight)).sum();
+    let threshold = share * kept;
+    let (mut sum, mut last) = (0.0, 0);
+    for (index, &weight) in weights.iter().enumerate() {
+        if weight > 0.0 {
+            last = index;
+            sum += f64::from(weight);
+            if sum > threshold {
+                break;
+            }
+        }
+    }
+    last
 }

@@ -9,13 +9,17 @@ use burn::tensor::Tensor;
 use super::{Decoder, Step};
 use crate::micro::{MicroVlm, Pass, Sequences};
 use crate::model::Forward;
-use crate::ops::{self, Span, Spans};
+use crate::ops::{self, Heads, Span, Spans};
 use crate::weights::Matrix;
 
 /// Decodes one group of prompts with a model whose adapters are merged.
 pub(super) struct TensorDecoder<'a> {
     model: &'a MicroVlm,
     options: Forward,
+    /// One image per prompt.
+    patches: Vec<f32>,
+    /// The prompts' tokens.
+    tokens: &'a [Vec<u32>],
     /// Queries, keys and values of every row so far, per layer: `[rows, 3 * width]`.
     cache: Vec<Tensor<2>>,
     /// Rows of each prompt in the cache, its image included.
@@ -27,11 +31,13 @@ pub(super) struct TensorDecoder<'a> {
 }
 
 impl<'a> TensorDecoder<'a> {
-    pub(super) fn new(model: &'a MicroVlm) -> Self {
+    pub(super) fn new(model: &'a MicroVlm, patches: Vec<f32>, tokens: &'a [Vec<u32>]) -> Self {
         let (cache, prompts, answers) = (Vec::new(), Vec::new(), BTreeMap::new());
         Self {
             model,
             options: Forward::default(),
+            patches,
+            tokens,
             cache,
             prompts,
             answers,
@@ -67,7 +73,8 @@ impl<'a> TensorDecoder<'a> {
 }
 
 impl Decoder for TensorDecoder<'_> {
-    fn start(&mut self, patches: Vec<f32>, prompts: &[Vec<u32>], _slots: usize) -> Vec<f32> {
+    fn start(&mut self) -> Vec<f32> {
+        let (patches, prompts) = (std::mem::take(&mut self.patches), self.tokens);
         let (config, modules) = (self.model.config(), self.model.modules());
         let per_image = config.patches();
         let ids: Vec<Arc<str>> = prompts.iter().map(|_| "".into()).collect();
@@ -114,7 +121,7 @@ impl Decoder for TensorDecoder<'_> {
                 ids: &ids,
             };
             let qkv = pass.qkv(x.clone(), block, &sequences);
-            let mixed = ops::attention(qkv.clone(), &spans, config.decoder.heads);
+            let mixed = ops::attention(qkv.clone(), &spans, Heads::all(config.decoder.heads));
             x = pass.finish(
                 ops::take_rows(x, &spans.query_rows()),
                 mixed,
@@ -157,7 +164,7 @@ impl Decoder for TensorDecoder<'_> {
             let qkv = pass.qkv(x.clone(), block, &sequences);
             let all = Tensor::cat(vec![before.clone(), qkv], 0);
             let seen = ops::take_rows(all.clone(), &rows);
-            let mixed = ops::attention(seen, &spans, self.model.config().decoder.heads);
+            let mixed = ops::attention(seen, &spans, Heads::all(self.model.config().decoder.heads));
             x = pass.finish(x, mixed, block, &sequences);
             cache.push(all);
         }

@@ -4,12 +4,12 @@ use multiversion::multiversion;
 
 use super::math::{softmax_terms, sum_zip};
 use super::matmul::{Left, add_product};
-use crate::ops::Span;
+use crate::ops::{Heads, Span};
 
 /// Where a head's queries, keys and values lie in a row of `[queries, keys, values]`.
 #[derive(Clone, Copy)]
 struct Head {
-    /// Values in a row of the packed matrix: three times the model's width.
+    /// Values in a row of the packed matrix.
     row: usize,
     /// Width of the head.
     width: usize,
@@ -18,12 +18,19 @@ struct Head {
 }
 
 impl Head {
-    fn new(width: usize, heads: usize, index: usize) -> Self {
-        let head = width / heads;
+    /// `row`: values in a packed row; the query heads of a group share one head of keys and values.
+    fn new(row: usize, heads: Heads, index: usize) -> Self {
+        let width = heads.width(row);
+        let shared = index / (heads.queries / heads.keys);
+        let columns = [
+            index,
+            heads.queries + shared,
+            heads.queries + heads.keys + shared,
+        ];
         Self {
-            row: 3 * width,
-            width: head,
-            columns: [0, 1, 2].map(|part| part * width + index * head),
+            row,
+            width,
+            columns: columns.map(|head| head * width),
         }
     }
 
@@ -67,12 +74,12 @@ impl Head {
 
 /// Attention of one span.
 ///
-/// `qkv`: all packed rows, `[rows, 3 * width]`. Writes `out`, `[queries, width]`, and the attention weights into
-/// `weights`, `[heads, queries, keys]`; both must be zero before.
+/// `qkv`: all packed rows of `row` values each. Writes `out`, `[queries, heads * head width]`, and the attention
+/// weights into `weights`, `[heads, queries, keys]`; both must be zero before.
 pub(crate) fn attend(
     qkv: &[f32],
-    width: usize,
-    heads: usize,
+    row: usize,
+    heads: Heads,
     span: &Span,
     out: &mut [f32],
     weights: &mut [f32],
@@ -81,8 +88,9 @@ pub(crate) fn attend(
     if queries == 0 {
         return;
     }
+    let width = heads.queries * heads.width(row);
     for (index, weights) in weights.chunks_exact_mut(queries * keys).enumerate() {
-        let head = Head::new(width, heads, index);
+        let head = Head::new(row, heads, index);
         let query = Left::rows(head.at(qkv, span.queries.start, 0), head.row);
         let key = head.gather_transposed(qkv, span, 1);
         add_product(queries, head.width, keys, query, &key, keys, weights, keys);
@@ -97,15 +105,15 @@ pub(crate) fn attend(
 
 /// Gradients of one span, added to `grad`, whose first row is packed row `first`.
 ///
-/// `out_grad`: `[queries, width]`; `weights` as [`attend`] left them.
+/// `out_grad`: `[queries, heads * head width]`; `weights` as [`attend`] left them.
 #[expect(
     clippy::too_many_arguments,
     reason = "the forward pass's inputs, its weights and two gradients"
 )]
 pub(crate) fn attend_backward(
     qkv: &[f32],
-    width: usize,
-    heads: usize,
+    row: usize,
+    heads: Heads,
     span: &Span,
     weights: &[f32],
     out_grad: &[f32],
@@ -116,9 +124,10 @@ pub(crate) fn attend_backward(
     if queries == 0 {
         return;
     }
+    let width = heads.queries * heads.width(row);
     let mut scores = vec![0.0; queries * keys];
     for (index, weights) in weights.chunks_exact(queries * keys).enumerate() {
-        let head = Head::new(width, heads, index);
+        let head = Head::new(row, heads, index);
         let head_grad = &out_grad[index * head.width..];
 
         let mut value_grad = vec![0.0; keys * head.width];

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::MicroVlm;
 use crate::error::VlmError;
-use crate::model::{Example, Prompt};
+use crate::model::Example;
 use crate::ops::{Span, Spans};
 
 /// What the forward pass needs to know of a batch.
@@ -44,19 +44,12 @@ impl Batch {
         share: bool,
     ) -> Result<Self, VlmError> {
         let mut packer = Packer::new(model, examples.len());
-        let same = |a: &Example, b: &Example| share && same_prompt(&a.prompt, &b.prompt);
+        let same = |a: &Example, b: &Example| share && a.prompt.is_same(&b.prompt);
         for group in examples.chunk_by(same) {
             packer.add(group)?;
         }
         Ok(packer.finish())
     }
-}
-
-/// Whether two prompts are one and the same.
-fn same_prompt(a: &Prompt, b: &Prompt) -> bool {
-    a.id == b.id
-        && a.text == b.text
-        && (Arc::ptr_eq(&a.image.pixels, &b.image.pixels) || a.image == b.image)
 }
 
 struct Packer<'a> {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::{MicroConfig, MicroVlm};
 use crate::error::VlmError;
 use crate::lora::LoraConfig;
+use crate::model::VisionLanguageModel as _;
 use crate::params::{Param, ParamSet};
 use crate::tokenizer::WordCharTokenizer;
 use crate::weights::{Layout, Matrix, Weights, read_file, write, write_file};

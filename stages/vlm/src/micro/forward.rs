@@ -10,7 +10,7 @@ use super::modules::{Block, Linear, Norm};
 use crate::error::VlmError;
 use crate::lora::draw_dropout;
 use crate::model::{Example, Forward, Output};
-use crate::ops::{self, Activation, Adapter, Spans};
+use crate::ops::{self, Activation, Adapter, Heads, Spans};
 
 /// One forward pass over a batch.
 pub(crate) struct Pass<'a> {
@@ -28,7 +28,7 @@ pub(super) fn forward(
     model: &MicroVlm,
     examples: &[Example],
     options: &Forward,
-) -> Result<Output, VlmError> {
+) -> Result<Output<'static>, VlmError> {
     if examples.is_empty() {
         return Err(VlmError::Config(
             "a batch needs at least one example".into(),
@@ -48,7 +48,11 @@ pub(super) fn forward(
         pooled = ops::take_rows(pooled, &batch.image_of);
         logits = ops::take_rows(logits, predictions);
     }
-    Ok(Output { logits, pooled })
+    Ok(Output {
+        logits,
+        pooled: Some(pooled),
+        tape: None,
+    })
 }
 
 impl Pass<'_> {
@@ -144,7 +148,7 @@ impl Pass<'_> {
         } else {
             ops::take_rows(x, &spans.query_rows())
         };
-        self.finish(x, ops::attention(qkv, spans, heads), block, sequences)
+        self.finish(x, ops::attention(qkv, spans, Heads::all(heads)), block, sequences)
     }
 
     /// The block's queries, keys and values: `[rows, 3 * width]`.
@@ -215,7 +219,7 @@ impl Pass<'_> {
         ops::linear(
             x,
             params.get(layer.weight),
-            params.get(layer.bias),
+            Some(params.get(layer.bias)),
             adapter.as_ref(),
             activation,
         )

@@ -43,6 +43,7 @@ pub struct MicroVlm {
     modules: Modules,
     params: ParamSet,
     lora: Option<LoraConfig>,
+    eos: u32,
     /// With autodiff.
     device: Device,
 }
@@ -57,6 +58,7 @@ impl MicroVlm {
         let tokenizer = WordCharTokenizer::new(&config.words, &config.characters)?;
         let (modules, params) = modules::initialise(&config, tokenizer.vocab_size(), seed, device);
         Ok(Self {
+            eos: tokenizer.eos(),
             config,
             tokenizer,
             modules,
@@ -79,11 +81,6 @@ impl MicroVlm {
         &self.config
     }
 
-    /// The adapters it carries.
-    pub fn lora(&self) -> Option<&LoraConfig> {
-        self.lora.as_ref()
-    }
-
     pub(crate) fn device(&self) -> &Device {
         &self.device
     }
@@ -92,88 +89,18 @@ impl MicroVlm {
         &self.modules
     }
 
-    /// Puts fresh adapters on the linear layers of the named groups and freezes all other weights. An adapter
-    /// starts without effect: `a` is uniform in ±1/sqrt(in), `b` zero.
-    ///
-    /// # Errors
-    /// [`VlmError::Config`] for impossible settings, or if there are adapters already.
-    pub fn add_lora(&mut self, config: &LoraConfig, seed: u64) -> Result<(), VlmError> {
-        config.validate()?;
-        if self.lora.is_some() {
-            return Err(VlmError::Config(
-                "the model has adapters already; merge them into its weights first".into(),
-            ));
-        }
-        for param in self.params.iter_mut() {
-            param.set_trainable(false);
-        }
-        for (group, layer) in self.modules.adaptable() {
-            if !config.targets.contains(&group) {
-                continue;
-            }
-            let [input, _] = self.params.get(layer.weight).dims();
-            let [_, output] = self.params.get(layer.bias).dims();
-            let name = format!("{}.lora_A.weight", layer.name);
-            let bound = 1.0 / libm::sqrt(input as f64);
-            let mut stream = StreamKey::new("lora", seed).text(&name).stream();
-            let a = (0..input * config.rank)
-                .map(|_| stream.range(-bound, bound) as f32)
-                .collect();
-            let mut push = |name: String, values: Vec<f32>, shape: [usize; 2]| {
-                let value =
-                    Tensor::from_data(TensorData::new(values, shape), &self.device).require_grad();
-                self.params.push(Param {
-                    name,
-                    value,
-                    trainable: true,
-                    decay: true,
-                })
-            };
-            let a = push(name, a, [input, config.rank]);
-            let b = push(
-                format!("{}.lora_B.weight", layer.name),
-                vec![0.0; config.rank * output],
-                [config.rank, output],
-            );
-            layer.adapter = Some((a, b));
-        }
-        self.lora = Some(config.clone());
-        Ok(())
-    }
-
-    /// Adds the adapters' product to the weights and removes them; all weights are trainable afterwards. Does
-    /// nothing without adapters.
-    pub fn merge_lora(&mut self) {
-        let Some(lora) = self.lora.take() else { return };
-        let mut adapters = Vec::new();
-        for (_, layer) in self.modules.adaptable() {
-            let Some((a, b)) = layer.adapter.take() else {
-                continue;
-            };
-            let product = self
-                .params
-                .get(a)
-                .clone()
-                .inner()
-                .matmul(self.params.get(b).clone().inner());
-            adapters.extend([a, b].map(|id| self.params.get_mut(id).name.clone()));
-            let param = self.params.get_mut(layer.weight);
-            param.value = (param.value.clone().inner() + product * lora.scale()).autodiff();
-        }
-        self.params.retain(|param| !adapters.contains(&param.name));
-        for param in self.params.iter_mut() {
-            param.set_trainable(true);
-        }
-    }
-
-    /// A copy with the adapters merged and nothing to train: a reference policy, or a model to evaluate.
-    pub fn frozen(&self) -> Self {
+    /// A copy with the adapters merged and nothing to train.
+    pub(crate) fn merged(&self) -> Self {
         let mut copy = self.clone();
         copy.merge_lora();
         for param in copy.params.iter_mut() {
             param.set_trainable(false);
         }
         copy
+    }
+
+    pub(crate) fn eos(&self) -> &u32 {
+        &self.eos
     }
 
     /// The image's patches as the encoder takes them.
@@ -236,6 +163,82 @@ impl VisionLanguageModel for MicroVlm {
         &mut self.params
     }
 
+    fn lora(&self) -> Option<&LoraConfig> {
+        self.lora.as_ref()
+    }
+
+    /// An adapter's `a` is uniform in ±1/sqrt(in) at first, `b` zero.
+    fn add_lora(&mut self, config: &LoraConfig, seed: u64) -> Result<(), VlmError> {
+        config.validate()?;
+        if self.lora.is_some() {
+            return Err(VlmError::Config(
+                "the model has adapters already; merge them into its weights first".into(),
+            ));
+        }
+        for param in self.params.iter_mut() {
+            param.set_trainable(false);
+        }
+        for (group, layer) in self.modules.adaptable() {
+            if !config.targets.contains(&group) {
+                continue;
+            }
+            let [input, _] = self.params.get(layer.weight).dims();
+            let [_, output] = self.params.get(layer.bias).dims();
+            let name = format!("{}.lora_A.weight", layer.name);
+            let bound = 1.0 / libm::sqrt(input as f64);
+            let mut stream = StreamKey::new("lora", seed).text(&name).stream();
+            let a = (0..input * config.rank)
+                .map(|_| stream.range(-bound, bound) as f32)
+                .collect();
+            let mut push = |name: String, values: Vec<f32>, shape: [usize; 2]| {
+                let value =
+                    Tensor::from_data(TensorData::new(values, shape), &self.device).require_grad();
+                self.params.push(Param {
+                    name,
+                    value,
+                    trainable: true,
+                    decay: true,
+                })
+            };
+            let a = push(name, a, [input, config.rank]);
+            let b = push(
+                format!("{}.lora_B.weight", layer.name),
+                vec![0.0; config.rank * output],
+                [config.rank, output],
+            );
+            layer.adapter = Some((a, b));
+        }
+        self.lora = Some(config.clone());
+        Ok(())
+    }
+
+    fn merge_lora(&mut self) {
+        let Some(lora) = self.lora.take() else { return };
+        let mut adapters = Vec::new();
+        for (_, layer) in self.modules.adaptable() {
+            let Some((a, b)) = layer.adapter.take() else {
+                continue;
+            };
+            let product = self
+                .params
+                .get(a)
+                .clone()
+                .inner()
+                .matmul(self.params.get(b).clone().inner());
+            adapters.extend([a, b].map(|id| self.params.get_mut(id).name.clone()));
+            let param = self.params.get_mut(layer.weight);
+            param.value = (param.value.clone().inner() + product * lora.scale()).autodiff();
+        }
+        self.params.retain(|param| !adapters.contains(&param.name));
+        for param in self.params.iter_mut() {
+            param.set_trainable(true);
+        }
+    }
+
+    fn frozen(&self) -> Box<dyn VisionLanguageModel> {
+        Box::new(self.merged())
+    }
+
     fn shrink(&self, image: &RgbImage) -> Result<RgbImage, VlmError> {
         image::resize(image, self.config.image_size)
     }
@@ -245,7 +248,11 @@ impl VisionLanguageModel for MicroVlm {
         self.prompt_tokens(prompt, answer).map(drop)
     }
 
-    fn forward(&self, batch: &[Example], forward: &Forward) -> Result<Output, VlmError> {
+    fn forward<'a>(
+        &'a self,
+        batch: &[Example],
+        forward: &Forward,
+    ) -> Result<Output<'a>, VlmError> {
         forward::forward(self, batch, forward)
     }
 

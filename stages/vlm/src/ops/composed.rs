@@ -1,8 +1,10 @@
 //! The operations written in burn's own: their definition, and what runs on every device.
 
-use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation};
+use std::ops::Range;
 
-use super::Spans;
+use burn::tensor::{Bool, Device, FloatDType, Int, Tensor, TensorData, activation};
+
+use super::{Heads, Rotary, Spans};
 
 /// Epsilon of every layer normalisation.
 pub(crate) const NORM_EPSILON: f64 = 1e-5;
@@ -38,21 +40,28 @@ pub struct Dropout {
     pub dropped: std::sync::Arc<[u32]>,
 }
 
-/// As [`super::linear`].
+/// As [`super::linear`]. An adapter of another type than the layer (32-bit factors on a bf16 base) works in its own,
+/// as PEFT's do.
 pub fn linear(
     x: Tensor<2>,
     weight: &Tensor<2>,
-    bias: &Tensor<2>,
+    bias: Option<&Tensor<2>>,
     adapter: Option<&Adapter>,
     activation: Activation,
 ) -> Tensor<2> {
-    let mut y = x.clone().matmul(weight.clone()) + bias.clone();
+    let mut y = x.clone().matmul(weight.clone());
+    if let Some(bias) = bias {
+        y = y + bias.clone();
+    }
     if let Some(adapter) = adapter {
+        let (own, outer) = (adapter.a.dtype(), y.dtype());
+        let x = x.cast(own);
         let input = match &adapter.dropout {
-            Some(dropout) => x.clone() * dropout_mask(dropout, x.dims(), &x.device()),
+            Some(dropout) => x.clone() * dropout_mask(dropout, x.dims(), &x.device()).cast(own),
             None => x,
         };
-        y = y + input.matmul(adapter.a.clone()).matmul(adapter.b.clone()) * adapter.scale;
+        let path = input.matmul(adapter.a.clone()).matmul(adapter.b.clone()) * adapter.scale;
+        y = (y.cast(own) + path).cast(outer);
     }
     match activation {
         Activation::None => y,
@@ -77,8 +86,9 @@ pub fn layer_norm(x: Tensor<2>, scale: &Tensor<2>, shift: &Tensor<2>) -> Tensor<
 }
 
 /// As [`super::attention`]: gathers the packed rows into padded `[spans, heads, length, head width]` batches, attends, and gathers back.
-pub fn attention(qkv: Tensor<2>, spans: &Spans, heads: usize) -> Tensor<2> {
-    let width = qkv.dims()[1] / 3;
+pub fn attention(qkv: Tensor<2>, spans: &Spans, heads: Heads) -> Tensor<2> {
+    let head = heads.width(qkv.dims()[1]);
+    let group = heads.queries / heads.keys;
     let device = qkv.device();
     let count = spans.iter().count();
     let longest_query = spans
@@ -112,29 +122,87 @@ pub fn attention(qkv: Tensor<2>, spans: &Spans, heads: usize) -> Tensor<2> {
         }
     }
 
-    let part = |rows: &[i32], length: usize, which: usize| -> Tensor<4> {
+    // The heads `which` of some rows: `[spans, heads, length, head width]`.
+    let part = |rows: &[i32], length: usize, which: Range<usize>| -> Tensor<4> {
         let rows =
             Tensor::<1, Int>::from_data(TensorData::new(rows.to_vec(), [rows.len()]), &device);
-        qkv.clone()
-            .slice([0..qkv.dims()[0], which * width..(which + 1) * width])
+        let count_heads = which.len();
+        let part = qkv
+            .clone()
+            .slice([0..qkv.dims()[0], which.start * head..which.end * head])
             .select(0, rows)
-            .reshape([count, length, heads, width / heads])
-            .swap_dims(1, 2)
+            .reshape([count, length, count_heads, head])
+            .swap_dims(1, 2);
+        if count_heads == heads.queries {
+            return part;
+        }
+        // Each head of keys and values serves a group of query heads.
+        part.reshape([count, count_heads, 1, length * head])
+            .repeat_dim(2, group)
+            .reshape([count, heads.queries, length, head])
     };
+    let (queries, keys) = (heads.queries, heads.keys);
     let hidden = Tensor::<4, Bool>::from_data(
         TensorData::new(hidden, [count, 1, longest_query, longest]),
         &device,
     )
-    .repeat_dim(1, heads);
-    let scale = 1.0 / ((width / heads) as f64).sqrt();
-    let scores =
-        part(&query_rows, longest_query, 0).matmul(part(&key_rows, longest, 1).swap_dims(2, 3));
-    let weights = activation::softmax((scores * scale).mask_fill(hidden, f32::NEG_INFINITY), 3);
+    .repeat_dim(1, queries);
+    let scale = 1.0 / (head as f64).sqrt();
+    let scores = part(&query_rows, longest_query, 0..queries)
+        .matmul(part(&key_rows, longest, queries..queries + keys).swap_dims(2, 3));
+    let dtype = scores.dtype();
+    // As in Transformers: the softmax runs in 32 bits, whatever the model's type is.
+    let scores = (scores * scale).mask_fill(hidden, f32::NEG_INFINITY);
+    let weights = activation::softmax(scores.cast(FloatDType::F32), 3).cast(dtype);
     let mixed = weights
-        .matmul(part(&key_rows, longest, 2))
+        .matmul(part(&key_rows, longest, queries + keys..queries + 2 * keys))
         .swap_dims(1, 2)
-        .reshape([count * longest_query, width]);
+        .reshape([count * longest_query, queries * head]);
     take_rows(mixed, &given_out)
+}
+
+/// As [`super::rms_norm`]; the mean square is taken in 32 bits.
+pub fn rms_norm(x: Tensor<2>, scale: &Tensor<2>, epsilon: f64) -> Tensor<2> {
+    let dtype = x.dtype();
+    let x = x.cast(FloatDType::F32);
+    let mean_square = x.clone().powi_scalar(2).mean_dim(1);
+    (x / (mean_square + epsilon).sqrt()).cast(dtype) * scale.clone()
+}
+
+/// As [`super::swiglu`].
+pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
+    activation::silu(gate) * up
+}
+
+/// As [`super::rotate`].
+pub fn rotate(x: Tensor<2>, rotary: &Rotary, heads: usize) -> Tensor<2> {
+    let [rows, width] = x.dims();
+    let half = rotary.half();
+    let (device, dtype) = (x.device(), x.dtype());
+    let table = |values: &[f32]| -> Tensor<3> {
+        let table = TensorData::new(values.to_vec(), [rows, 1, half]);
+        Tensor::<3>::from_data(table, &device).cast(dtype)
+    };
+    let (cos, sin) = (table(rotary.cos()), table(rotary.sin()));
+    let turned = x
+        .clone()
+        .slice([0..rows, 0..heads * 2 * half])
+        .reshape([rows, heads, 2 * half]);
+    let first = turned.clone().slice([0..rows, 0..heads, 0..half]);
+    let second = turned.slice([0..rows, 0..heads, half..2 * half]);
+    let turned = Tensor::cat(
+        vec![
+            first.clone() * cos.clone() - second.clone() * sin.clone(),
+            second * cos + first * sin,
+        ],
+        2,
+    )
+    .reshape([rows, heads * 2 * half]);
+    if width == heads * 2 * half {
+        return turned;
+    }
+    let rest = x.slice([0..rows, heads * 2 * half..width]);
+    Tensor::cat(vec![turned, rest], 1)
 }
 
 /// As [`super::take_rows`].
@@ -148,7 +216,7 @@ pub fn token_logprobs(logits: Tensor<2>, targets: &[u32], temperature: f64) -> T
     let device = logits.device();
     let rows = targets.len();
     let targets = indices_tensor(targets, &device).reshape([rows, 1]);
-    activation::log_softmax(logits / temperature, 1)
+    activation::log_softmax(logits.cast(FloatDType::F32) / temperature, 1)
         .gather(1, targets)
         .reshape([rows])
 }
@@ -156,7 +224,7 @@ pub fn token_logprobs(logits: Tensor<2>, targets: &[u32], temperature: f64) -> T
 /// As [`super::entropy`].
 pub fn entropy(logits: Tensor<2>, temperature: f64) -> Tensor<1> {
     let rows = logits.dims()[0];
-    let logprobs = activation::log_softmax(logits / temperature, 1);
+    let logprobs = activation::log_softmax(logits.cast(FloatDType::F32) / temperature, 1);
     (logprobs.clone().exp() * logprobs)
         .sum_dim(1)
         .neg()

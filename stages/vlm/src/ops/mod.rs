@@ -4,14 +4,18 @@
 //! they mean, and what runs on any device; on the CPU device each runs as one fused loop with a handwritten
 //! gradient instead.
 
+mod cache;
 pub mod composed;
 mod fused;
+mod heads;
 mod spans;
 
 use burn::tensor::Tensor;
 
+pub use cache::KvCache;
 pub(crate) use composed::NORM_EPSILON;
 pub use composed::{Activation, Adapter, Dropout};
+pub use heads::{Heads, Rotary};
 pub use spans::{Span, Spans};
 
 /// Log-probability of each row's target: `log_softmax(logits / temperature)[row, targets[row]]`.
@@ -48,11 +52,11 @@ pub fn entropy(logits: Tensor<2>, temperature: f64) -> Tensor<1> {
 /// `activation(x @ weight + bias)`, with a low-rank adapter's `scale * (dropped(x) @ a) @ b` added before the
 /// activation.
 ///
-/// `x`: `[rows, in]`, `weight`: `[in, out]`, `bias`: `[1, out]`; gives `[rows, out]`.
+/// `x`: `[rows, in]`, `weight`: `[in, out]`, `bias`: `[1, out]` or none; gives `[rows, out]`.
 pub fn linear(
     x: Tensor<2>,
     weight: &Tensor<2>,
-    bias: &Tensor<2>,
+    bias: Option<&Tensor<2>>,
     adapter: Option<&Adapter>,
     activation: Activation,
 ) -> Tensor<2> {
@@ -74,13 +78,42 @@ pub fn layer_norm(x: Tensor<2>, scale: &Tensor<2>, shift: &Tensor<2>) -> Tensor<
 
 /// Multi-head scaled dot-product attention over packed sequences.
 ///
-/// `qkv`: `[rows, 3 * width]`, queries, keys and values side by side, heads side by side within each; gives
-/// `[spans.outputs(), width]`.
-pub fn attention(qkv: Tensor<2>, spans: &Spans, heads: usize) -> Tensor<2> {
+/// `qkv`: `[rows, (heads.queries + 2 * heads.keys) * head width]`, queries, keys and values side by side, heads side
+/// by side within each; gives `[spans.outputs(), heads.queries * head width]`.
+pub fn attention(qkv: Tensor<2>, spans: &Spans, heads: Heads) -> Tensor<2> {
     if fused::can_take(&qkv) {
         return fused::attention(qkv, spans, heads);
     }
     composed::attention(qkv, spans, heads)
+}
+
+/// Root-mean-square normalisation over the last dimension (Zhang and Sennrich 2019): `[rows, width]` to
+/// `[rows, width]`.
+///
+/// `scale`: `[1, width]`.
+pub fn rms_norm(x: Tensor<2>, scale: &Tensor<2>, epsilon: f64) -> Tensor<2> {
+    if fused::can_take(&x) {
+        return fused::rms_norm(x, scale, epsilon);
+    }
+    composed::rms_norm(x, scale, epsilon)
+}
+
+/// `silu(gate) * up`, element by element (SwiGLU, Shazeer 2020).
+pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
+    if fused::can_take(&gate) {
+        return fused::swiglu(gate, up);
+    }
+    composed::swiglu(gate, up)
+}
+
+/// Rotary positions (Su et al. 2021) on the first `heads` heads of each row; what follows them stays as it is.
+///
+/// Of a head, value i and value i + half are one pair, turned by the angle i of the row.
+pub fn rotate(x: Tensor<2>, rotary: &Rotary, heads: usize) -> Tensor<2> {
+    if fused::can_take(&x) {
+        return fused::rotate(x, rotary, heads);
+    }
+    composed::rotate(x, rotary, heads)
 }
 
 /// Rows of `x` by index, repeats allowed: `[rows, width]` to `[indices.len(), width]`.

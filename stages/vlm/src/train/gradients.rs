@@ -2,6 +2,7 @@
 
 use burn::tensor::{Gradients, Tensor};
 
+use crate::model::Tape;
 use crate::params::ParamSet;
 
 /// One entry per trainable weight, in the order of the sets.
@@ -22,6 +23,24 @@ impl GradientSum {
                 (sum, gradient) => sum.or(gradient),
             };
         }
+    }
+
+    /// Differentiates `loss` and adds its gradients; where the forward pass kept a tape, `logits` is the leaf that it
+    /// gave out, and their gradient is sent on through the tape.
+    pub(crate) fn backward(
+        &mut self,
+        sets: &[&ParamSet],
+        loss: Tensor<1>,
+        logits: &Tensor<2>,
+        tape: Option<Box<dyn Tape + '_>>,
+    ) {
+        let mut gradients = loss.backward();
+        if let Some(tape) = tape
+            && let Some(pull) = logits.grad_remove(&mut gradients)
+        {
+            tape.backward(pull, &mut |gradients| self.add(sets, gradients));
+        }
+        self.add(sets, gradients);
     }
 
     pub(crate) fn into_inner(self) -> Vec<Option<Tensor<2>>> {

@@ -18,7 +18,7 @@ fn logits_have_a_row_for_every_answer_token() {
     let output = model.forward(&batch, &Forward::default()).unwrap();
     let tokens: usize = batch.iter().map(|example| example.answer.len()).sum();
     assert_eq!(output.logits.dims(), [tokens, 32]);
-    assert_eq!(output.pooled.dims(), [batch.len(), 48]);
+    assert_eq!(output.pooled.as_ref().unwrap().dims(), [batch.len(), 48]);
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn answers_to_one_prompt_share_its_rows_and_change_nothing() {
             if part == 0 {
                 output.logits.clone()
             } else {
-                output.pooled.clone()
+                output.pooled.clone().unwrap()
             }
         };
         (
@@ -160,7 +160,7 @@ fn a_frozen_vision_tower_gets_no_gradients() {
         .collect();
     let output = model.forward(&batch, &Forward::default()).unwrap();
     assert!(
-        !output.pooled.is_tracked(),
+        !output.pooled.unwrap().is_tracked(),
         "nothing before the decoder is recorded for the backward pass"
     );
     let grads = token_logprobs(output.logits, &targets, 1.0)
@@ -192,6 +192,7 @@ fn the_models_gradients_follow_finite_differences() {
         .collect();
     let forward = Forward {
         dropout: Some(StreamKey::new("dropout", 3)),
+ ..Forward::default()
     };
     let loss = |model: &MicroVlm| {
         token_logprobs(

@@ -8,7 +8,7 @@ use super::{Decoder, Step};
 
 use crate::kernels::{self, Left, add_product};
 use crate::micro::MicroVlm;
-use crate::ops::{Span, Spans};
+use crate::ops::{Heads, Span, Spans};
 
 use layers::{HostBlock, HostLinear, HostNorm, Reader, add};
 
@@ -57,27 +57,33 @@ struct Cache {
 /// Decodes one group of prompts.
 pub(super) struct HostDecoder<'a> {
     model: &'a HostModel,
+    patches: Vec<f32>,
+    prompts: &'a [Vec<u32>],
     prefix: PrefixCache,
     cache: Cache,
 }
 
 impl<'a> HostDecoder<'a> {
-    pub(super) fn new(model: &'a HostModel) -> Self {
+    /// `patches` holds one image per prompt; `slots` answers will be written.
+    pub(super) fn new(
+        model: &'a HostModel,
+        patches: Vec<f32>,
+        prompts: &'a [Vec<u32>],
+        slots: usize,
+    ) -> Self {
         Self {
             model,
+            patches,
+            prompts,
             prefix: PrefixCache { layers: Vec::new() },
-            cache: Cache {
-                room: 0,
-                layers: Vec::new(),
-            },
+            cache: Cache::new(model, slots),
         }
     }
 }
 
 impl Decoder for HostDecoder<'_> {
-    fn start(&mut self, patches: Vec<f32>, prompts: &[Vec<u32>], slots: usize) -> Vec<f32> {
-        self.cache = Cache::new(self.model, slots);
-        let (prefix, logits) = self.model.prefill(&patches, prompts);
+    fn start(&mut self) -> Vec<f32> {
+        let (prefix, logits) = self.model.prefill(&self.patches, self.prompts);
         self.prefix = prefix;
         logits
     }
@@ -349,7 +355,7 @@ fn attend_all(qkv: &[f32], width: usize, heads: usize, spans: &[Span]) -> Vec<f3
     for span in spans {
         let (own, after) = rest.split_at_mut(span.queries.len() * width);
         let mut weights = vec![0.0; heads * span.queries.len() * span.keys()];
-        kernels::attend(qkv, width, heads, span, own, &mut weights);
+        kernels::attend(qkv, 3 * width, Heads::all(heads), span, own, &mut weights);
         rest = after;
     }
     out

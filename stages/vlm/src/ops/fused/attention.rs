@@ -12,7 +12,7 @@ use burn::tensor::Tensor;
 
 use super::{Flat, close, contiguous, new, open, values};
 use crate::kernels::{self, parallel};
-use crate::ops::{Span, Spans};
+use crate::ops::{Heads, Span, Spans};
 
 #[derive(Debug)]
 struct Attention;
@@ -20,7 +20,7 @@ struct Attention;
 #[derive(Clone, Debug)]
 struct State {
     qkv: Flat,
-    heads: usize,
+    heads: Heads,
     /// Independent pieces of the batch.
     pieces: Arc<[Piece]>,
 }
@@ -41,13 +41,14 @@ impl Piece {
     }
 }
 
-pub(in crate::ops) fn attention(qkv: Tensor<2>, spans: &Spans, heads: usize) -> Tensor<2> {
+pub(in crate::ops) fn attention(qkv: Tensor<2>, spans: &Spans, heads: Heads) -> Tensor<2> {
     let plain = !qkv.is_autodiff();
-    let width = qkv.dims()[1] / 3;
+    let row = qkv.dims()[1];
+    let width = heads.queries * heads.width(row);
     let qkv = open(qkv);
     let data = contiguous(&qkv);
     let mut out = vec![0.0; spans.outputs() * width];
-    let mut pieces = cut(spans, heads);
+    let mut pieces = cut(spans, heads.queries);
     let mut rest = &mut out[..];
     let mut work = Vec::with_capacity(pieces.len());
     for piece in &mut pieces {
@@ -56,7 +57,7 @@ pub(in crate::ops) fn attention(qkv: Tensor<2>, spans: &Spans, heads: usize) -> 
         rest = after;
     }
     parallel::for_each(work, |(piece, out)| {
-        attend(values(&data), width, heads, piece, out)
+        attend(values(&data), row, heads, piece, out)
     });
     let out = new(out, [spans.outputs(), width]);
     let out = match Attention
@@ -88,53 +89,56 @@ impl Backward<Flex, 1> for Attention {
         let (qkv, grad) = (values(&qkv), values(&grad));
         let rows = pieces.last().map_or(0, |piece| piece.rows.end);
         let width = grad.len() / pieces.iter().map(Piece::queries).sum::<usize>().max(1);
+        let packed = heads.row(width / heads.queries);
         let total = qkv.len();
         let mut out = vec![0.0; total];
         let mut work = Vec::with_capacity(pieces.len());
         let (mut rest, mut row, mut query) = (&mut out[..], 0, 0);
         for piece in &*pieces {
-            let (_, after) = rest.split_at_mut((piece.rows.start - row) * 3 * width);
-            let (own, after) = after.split_at_mut(piece.rows.len() * 3 * width);
+            let (_, after) = rest.split_at_mut((piece.rows.start - row) * packed);
+            let (own, after) = after.split_at_mut(piece.rows.len() * packed);
             let queries = piece.queries();
             work.push((piece, own, &grad[query * width..(query + queries) * width]));
             (rest, row, query) = (after, piece.rows.end, query + queries);
         }
         debug_assert_eq!(row, rows);
         parallel::for_each(work, |(piece, out, grad)| {
-            attend_backward(qkv, width, heads, piece, grad, out)
+            attend_backward(qkv, packed, heads, piece, grad, out)
         });
-        grads.register::<Flex>(node.id, new(out, [total / (3 * width), 3 * width]));
+        grads.register::<Flex>(node.id, new(out, [total / packed, packed]));
     }
 }
 
 /// The span's part of a piece's weights, and the parts of `out` that its queries have.
-fn attend(qkv: &[f32], width: usize, heads: usize, piece: &mut Piece, out: &mut [f32]) {
+fn attend(qkv: &[f32], row: usize, heads: Heads, piece: &mut Piece, out: &mut [f32]) {
+    let width = heads.queries * heads.width(row);
     let (mut weights, mut out) = (&mut piece.weights[..], out);
     for span in &piece.spans {
         let (own_weights, later_weights) =
-            weights.split_at_mut(heads * span.queries.len() * span.keys());
+            weights.split_at_mut(heads.queries * span.queries.len() * span.keys());
         let (own, later) = out.split_at_mut(span.queries.len() * width);
-        kernels::attend(qkv, width, heads, span, own, own_weights);
+        kernels::attend(qkv, row, heads, span, own, own_weights);
         (weights, out) = (later_weights, later);
     }
 }
 
 fn attend_backward(
     qkv: &[f32],
-    width: usize,
-    heads: usize,
+    row: usize,
+    heads: Heads,
     piece: &Piece,
     grad: &[f32],
     out: &mut [f32],
 ) {
+    let width = heads.queries * heads.width(row);
     let (mut weights, mut grad) = (&piece.weights[..], grad);
     for span in &piece.spans {
         let (own_weights, later_weights) =
-            weights.split_at(heads * span.queries.len() * span.keys());
+            weights.split_at(heads.queries * span.queries.len() * span.keys());
         let (own, later) = grad.split_at(span.queries.len() * width);
         kernels::attend_backward(
             qkv,
-            width,
+            row,
             heads,
             span,
             own_weights,

@@ -7,7 +7,7 @@ use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor, TensorData};
 
 use super::{Flat, close, contiguous, new, open, values};
 use crate::kernels::{self, Left, add_product, parallel, transpose};
@@ -44,14 +44,18 @@ struct AdapterState {
 pub(in crate::ops) fn linear(
     x: Tensor<2>,
     weight: &Tensor<2>,
-    bias: &Tensor<2>,
+    bias: Option<&Tensor<2>>,
     adapter: Option<&Adapter>,
     activation: Activation,
 ) -> Tensor<2> {
     let plain = !x.is_autodiff() && !weight.is_autodiff();
     let rows = x.dims()[0];
     let outputs = weight.dims()[1];
-    let (x, weight, bias) = (open(x), open(weight.clone()), open(bias.clone()));
+    let bias = bias.cloned().unwrap_or_else(|| {
+        // A layer without a bias has a constant one: it costs one row.
+        Tensor::from_data(TensorData::new(vec![0f32; outputs], [1, outputs]), &Device::flex())
+    });
+    let (x, weight, bias) = (open(x), open(weight.clone()), open(bias));
     let factors = adapter.map(|adapter| (open(adapter.a.clone()), open(adapter.b.clone())));
     let mut state = State {
         x: contiguous(&x),

@@ -5,19 +5,25 @@
 //! computed.
 
 mod attention;
+mod gate;
 mod linear;
 mod logprobs;
 mod norm;
+mod rms;
+mod rotary;
 mod rows;
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Flex};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 
 pub(super) use attention::attention;
+pub(super) use gate::swiglu;
 pub(super) use linear::linear;
 pub(super) use logprobs::token_logprobs;
 pub(super) use norm::layer_norm;
+pub(super) use rms::rms_norm;
+pub(super) use rotary::rotate;
 pub(super) use rows::take_rows;
 
 /// A tensor of the CPU device.
@@ -28,7 +34,7 @@ type Tracked = FloatTensor<Autodiff<Flex>>;
 
 /// Whether the fused operations can take this tensor.
 pub(super) fn can_take(tensor: &Tensor<2>) -> bool {
-    tensor.device() == Device::flex()
+    tensor.device() == Device::flex() && tensor.dtype() == DType::F32
 }
 
 /// The primitive behind a tensor for which [`can_take`] holds, in one piece of memory.

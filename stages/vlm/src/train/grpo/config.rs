@@ -58,6 +58,9 @@ pub struct GrpoConfig {
     /// Answers per forward and backward pass; 0 takes all of a step at once. Fewer take less memory; the loss is
     /// that of the whole step all the same.
     pub forward_batch: usize,
+    /// Keep only what goes into each block and compute the block again for its gradient: less memory, about a third
+    /// more time. The micro model ignores it.
+    pub gradient_checkpointing: bool,
     /// Highest learning rate.
     #[schemars(range(min = 0.0))]
     pub learning_rate: f64,
@@ -107,6 +110,7 @@ impl Default for GrpoConfig {
             loss_type: LossType::Grpo,
             scale_rewards: ScaleRewards::Group,
             forward_batch: 0,
+            gradient_checkpointing: false,
             learning_rate: 1e-5,
             schedule: Schedule::Cosine,
             warmup_steps: None,

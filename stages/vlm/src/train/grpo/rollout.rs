@@ -120,6 +120,7 @@ fn generate(
         temperature: config.temperature,
         top_p: config.top_p,
         top_k: config.top_k,
+        repetition_penalty: 1.0,
         max_new_tokens: config.max_new_tokens,
         seed: StreamKey::new("grpo rollout", config.seed)
             .number(step as u64)

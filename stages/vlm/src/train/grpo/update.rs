@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::model::{Example, Forward, VisionLanguageModel};
+use crate::model::{Example, Forward, Output, VisionLanguageModel};
 use crate::ops::{entropy, token_logprobs};
 use crate::train::adamw::floats;
 use crate::train::error::TrainError;
@@ -31,8 +31,8 @@ impl GrpoTrainer<'_> {
         };
         let size = self.chunk_size(rollout);
         for rows in rollout.rows.chunks_mut(size) {
-            let (logits, targets) = self.logits(reference, rows)?;
-            let logprobs = token_logprobs(logits, &targets, self.config.temperature);
+            let (output, targets) = self.output(reference, rows)?;
+            let logprobs = token_logprobs(output.logits, &targets, self.config.temperature);
             let logprobs = read(&logprobs, "the reference's log-probabilities")?;
             for (row, logprobs) in by_row(rows, logprobs) {
                 row.reference = logprobs;
@@ -96,17 +96,21 @@ impl GrpoTrainer<'_> {
     }
 
     /// Logits and targets of the answer tokens of `rows`: `[tokens, vocab]` and `[tokens]`.
-    fn logits(
+    fn output<'m>(
         &self,
-        model: &dyn VisionLanguageModel,
+        model: &'m dyn VisionLanguageModel,
         rows: &[Row],
-    ) -> Result<(Tensor<2>, Vec<u32>), TrainError> {
+    ) -> Result<(Output<'m>, Vec<u32>), TrainError> {
         let batch: Vec<Example> = rows.iter().map(|row| row.example.clone()).collect();
         let targets = batch
             .iter()
             .flat_map(|example| example.answer.iter().copied())
             .collect();
-        Ok((model.forward(&batch, &Forward::default())?.logits, targets))
+        let options = Forward {
+            dropout: None,
+            checkpointing: self.config.gradient_checkpointing,
+        };
+        Ok((model.forward(&batch, &options)?, targets))
     }
 
     /// Loss and per-token numbers of some of a step's answers; adds their gradient to `sum`.
@@ -114,7 +118,8 @@ impl GrpoTrainer<'_> {
     /// The loss is first differentiated in the logits alone, which shows how much each answer pulls, and that
     /// gradient is then sent back through the model.
     fn chunk(&self, rows: &[Row], sum: &mut GradientSum) -> Result<Chunk, TrainError> {
-        let (logits, targets) = self.logits(self.model, rows)?;
+        let (output, targets) = self.output(self.model, rows)?;
+        let Output { logits, tape, .. } = output;
         let (device, temperature) = (logits.device(), self.config.temperature);
         let leaf = logits.clone().inner().autodiff().require_grad();
         let logprobs = token_logprobs(leaf.clone(), &targets, temperature);
@@ -140,10 +145,9 @@ impl GrpoTrainer<'_> {
         let pull = leaf
             .grad_remove(&mut gradients)
             .unwrap_or_else(|| leaf.clone().inner().zeros_like());
-        sum.add(
-            &[self.model.params()],
-            (logits * pull.clone().autodiff()).sum().backward(),
-        );
+        let sets = [self.model.params()];
+        let through = (logits.clone() * pull.clone().autodiff()).sum();
+        sum.backward(&sets, through, &logits, tape);
 
         let tokens = targets.len();
         Ok(Chunk {

@@ -25,6 +25,9 @@ pub struct SftConfig {
     /// Forward passes per update; the loss is the mean over the tokens of all of them.
     #[schemars(range(min = 1))]
     pub gradient_accumulation: usize,
+    /// Keep only what goes into each block and compute the block again for its gradient: less memory, about a third
+    /// more time. The micro model ignores it.
+    pub gradient_checkpointing: bool,
     /// Samples at the end of an epoch that do not fill an update: `fill` it from the next epoch, take a `short`
     /// one, or `drop` them.
     pub last_batch: LastBatch,
@@ -87,6 +90,7 @@ impl Default for SftConfig {
             epochs: None,
             batch_size: 16,
             gradient_accumulation: 1,
+            gradient_checkpointing: false,
             last_batch: LastBatch::Fill,
             learning_rate: 1e-5,
             schedule: Schedule::Cosine,

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use burn::tensor::Tensor;
 
-use crate::model::{Example, Forward, VisionLanguageModel};
+use crate::model::{Example, Forward, Output, VisionLanguageModel};
 use crate::ops::token_logprobs;
 use crate::params::ParamSet;
 use crate::rng::StreamKey;
@@ -205,8 +205,7 @@ impl<'a> SftTrainer<'a> {
         let mut sum = GradientSum::zero(&self.sets());
         let mut losses = Losses::default();
         for micro_batch in indices.chunks(self.config.batch_size) {
-            let loss = self.loss(step, micro_batch, tokens, indices.len(), &mut losses)?;
-            sum.add(&self.sets(), loss.backward());
+            self.add_gradients(step, micro_batch, [tokens, indices.len()], &mut losses, &mut sum)?;
         }
         let diverged = |what, value| TrainError::Diverged {
             step: step + 1,
@@ -238,16 +237,16 @@ impl<'a> SftTrainer<'a> {
         })
     }
 
-    /// The part of an update's loss that comes from one micro-batch, to be differentiated; adds its values to
-    /// `losses`.
-    fn loss(
+    /// Adds the part of an update's loss that comes from one micro-batch to `losses`, and its gradients to `sum`. The
+    /// update has `tokens` answer tokens and `samples` samples in all.
+    fn add_gradients(
         &self,
         step: usize,
         micro_batch: &[usize],
-        tokens: usize,
-        samples: usize,
+        [tokens, samples]: [usize; 2],
         losses: &mut Losses,
-    ) -> Result<Tensor<1>, TrainError> {
+        sum: &mut GradientSum,
+    ) -> Result<(), TrainError> {
         let batch: Vec<Example> = micro_batch
             .iter()
             .map(|&index| self.example(step, index))
@@ -257,24 +256,31 @@ impl<'a> SftTrainer<'a> {
             .flat_map(|example| example.answer.iter().copied())
             .collect();
         let key = StreamKey::new("sft dropout", self.config.seed).number(step as u64);
-        let output = self
-            .model
-            .forward(&batch, &Forward { dropout: Some(key) })?;
-        let loss = token_logprobs(output.logits, &targets, 1.0)
+        let options = Forward {
+            dropout: Some(key),
+            checkpointing: self.config.gradient_checkpointing,
+        };
+        let Output {
+            logits,
+            pooled,
+            tape,
+        } = self.model.forward(&batch, &options)?;
+        let mut loss = token_logprobs(logits.clone(), &targets, 1.0)
             .sum()
             .mul_scalar(-1.0 / tokens as f64);
         losses.tokens += scalar(&loss)?;
-        let (Some(head), Some(labels), Some(auxiliary)) =
-            (&self.head, self.labels, &self.config.auxiliary)
-        else {
-            return Ok(loss);
-        };
-        let labels: Vec<u32> = micro_batch.iter().map(|&index| labels[index]).collect();
-        let classified = head
-            .loss(output.pooled, &labels)
-            .mul_scalar(1.0 / samples as f64);
-        losses.auxiliary += scalar(&classified)?;
-        Ok(loss + classified.mul_scalar(auxiliary.weight))
+        if let (Some(head), Some(labels), Some(auxiliary), Some(pooled)) =
+            (&self.head, self.labels, &self.config.auxiliary, pooled)
+        {
+            let labels: Vec<u32> = micro_batch.iter().map(|&index| labels[index]).collect();
+            let classified = head
+                .loss(pooled, &labels)
+                .mul_scalar(1.0 / samples as f64);
+            losses.auxiliary += scalar(&classified)?;
+            loss = loss + classified.mul_scalar(auxiliary.weight);
+        }
+        sum.backward(&self.sets(), loss, &logits, tape);
+        Ok(())
     }
 
     /// A training example as this step sees it.
@@ -330,6 +336,9 @@ fn new_head(
     let classes = labels.iter().max().map_or(0, |&label| label as usize + 1);
     // The width is the model's own affair; one pass over one sample shows it.
     let pooled = model.forward(&examples[..1], &Forward::default())?.pooled;
+    let pooled = pooled.ok_or_else(|| {
+        TrainError::config("auxiliary", "{..}", "this model gives no image features to classify")
+    })?;
     Ok(AuxiliaryHead::new(
         pooled.dims()[1],
         classes,

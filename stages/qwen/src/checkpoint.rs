@@ -1,0 +1,269 @@
+//! A checkpoint's weights: one safetensors file or several shards with an index, mapped into memory and read tensor
+//! by tensor.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use dcsft_vlm::error::VlmError;
+use half::{bf16, f16};
+use memmap2::Mmap;
+use rayon::prelude::*;
+use safetensors::tensor::{Dtype, SafeTensors};
+use serde::Deserialize;
+
+use crate::names;
+
+/// The file of a checkpoint that is in one piece.
+pub const SINGLE: &str = "model.safetensors";
+/// Says which shard holds which tensor.
+pub const INDEX: &str = "model.safetensors.index.json";
+
+/// How a tensor lies in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// As it is in memory: `[rows, columns]`.
+    Plain,
+    /// A linear layer's weight: in memory `[in, out]`, in the file `[out, in]`, `in` perhaps in several dimensions.
+    Linear,
+    /// A vector: in memory `[1, n]`, in the file `[n]`.
+    Vector,
+}
+
+/// The tensors of a checkpoint, by the names that Transformers gives its modules; [`Checkpoint::take`] each, then
+/// [`Checkpoint::finish`].
+pub struct Checkpoint {
+    dir: PathBuf,
+    shards: Vec<Shard>,
+    tensors: BTreeMap<String, Entry>,
+}
+
+struct Shard {
+    path: PathBuf,
+    bytes: Mmap,
+}
+
+struct Entry {
+    shard: usize,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    /// Place in the shard's bytes.
+    place: std::ops::Range<usize>,
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+impl Checkpoint {
+    /// Opens the files of a folder; no tensor is read yet.
+    ///
+    /// # Errors
+    /// [`VlmError::Io`] or [`VlmError::Weights`] with the file: missing, cut off, not safetensors, or an index that
+    /// does not fit its shards.
+    pub fn open(dir: &Path) -> Result<Self, VlmError> {
+        let index = dir.join(INDEX);
+        if !index.exists() {
+            return Self::of_files(dir, vec![dir.join(SINGLE)]);
+        }
+        let text = std::fs::read_to_string(&index).map_err(io(&index))?;
+        let Index { weight_map } =
+            serde_json::from_str(&text).map_err(|error| weights(&index, error.to_string()))?;
+        let names: BTreeSet<&String> = weight_map.values().collect();
+        let opened = Self::of_files(dir, names.iter().map(|name| dir.join(name)).collect())?;
+        let lost = weight_map
+            .keys()
+            .find(|name| !opened.tensors.contains_key(&names::module_of(name)));
+        match lost {
+            None => Ok(opened),
+            Some(name) => Err(weights(
+                &index,
+                format!("it lists the tensor {name}, and no shard has it"),
+            )),
+        }
+    }
+
+    /// Opens named files, as a PEFT adapter's one file.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`].
+    pub fn of_files(dir: &Path, paths: Vec<PathBuf>) -> Result<Self, VlmError> {
+        let mut opened = Self {
+            dir: dir.to_owned(),
+            shards: Vec::new(),
+            tensors: BTreeMap::new(),
+        };
+        for path in paths {
+            opened.add(path)?;
+        }
+        Ok(opened)
+    }
+
+    fn add(&mut self, path: PathBuf) -> Result<(), VlmError> {
+        let file = File::open(&path).map_err(io(&path))?;
+        // SAFETY: the file is only read. Another process that shortens it meanwhile can end this one with SIGBUS,
+        // as with any mapped file; a damaged header or length is found below.
+        let bytes = unsafe { Mmap::map(&file) }.map_err(io(&path))?;
+        let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| {
+            weights(&path, format!("it is no whole safetensors file: {error}"))
+        })?;
+        let start = header + 8;
+        for (name, info) in metadata.tensors() {
+            let place = start + info.data_offsets.0..start + info.data_offsets.1;
+            if place.end > bytes.len() {
+                let problem = format!("it is cut off within the tensor {name}");
+                return Err(weights(&path, problem));
+            }
+            let entry = Entry {
+                shard: self.shards.len(),
+                dtype: info.dtype,
+                shape: info.shape.clone(),
+                place,
+            };
+            if self.tensors.insert(names::module_of(&name), entry).is_some() {
+                return Err(weights(&path, format!("the tensor {name} is there twice")));
+            }
+        }
+        self.shards.push(Shard { path, bytes });
+        Ok(())
+    }
+
+    /// Whether there is such a tensor.
+    pub fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// Names of the tensors that are left, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// Leaves a tensor out.
+    pub fn skip(&mut self, name: &str) {
+        self.tensors.remove(name);
+    }
+
+    /// Reads a tensor as 32-bit floats in its in-memory shape `shape`.
+    ///
+    /// # Errors
+    /// [`VlmError::Weights`] if it is missing, has another shape, or no float type.
+    pub fn take(
+        &mut self,
+        name: &str,
+        shape: [usize; 2],
+        layout: Layout,
+    ) -> Result<Vec<f32>, VlmError> {
+        let entry = self.remove(name, shape, layout)?;
+        let bytes = &self.shards[entry.shard].bytes[entry.place];
+        let values = floats(bytes, entry.dtype);
+        Ok(match layout {
+            Layout::Linear => transposed(&values, shape[0]),
+            Layout::Plain | Layout::Vector => values,
+        })
+    }
+
+    /// As [`Checkpoint::take`], without reading.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::take`].
+    pub fn check(&mut self, name: &str, shape: [usize; 2], layout: Layout) -> Result<(), VlmError> {
+        self.remove(name, shape, layout).map(drop)
+    }
+
+    fn remove(&mut self, name: &str, shape: [usize; 2], layout: Layout) -> Result<Entry, VlmError> {
+        let Some(entry) = self.tensors.remove(name) else {
+            let problem = format!("the tensor {} is missing", names::published(name));
+            return Err(weights(&self.dir, problem));
+        };
+        let expected = match layout {
+            Layout::Plain => shape.to_vec(),
+            Layout::Linear => vec![shape[1], shape[0]],
+            Layout::Vector => vec![shape[1]],
+        };
+        // A patch embedding's inputs lie in several dimensions.
+        let folded = match entry.shape[..] {
+            [] | [_] => entry.shape.clone(),
+            [first, ref rest @ ..] => vec![first, rest.iter().product()],
+        };
+        let problem = if folded != expected {
+            format!("has the shape {:?}, and the configuration needs {expected:?}", entry.shape)
+        } else if !matches!(entry.dtype, Dtype::F32 | Dtype::BF16 | Dtype::F16) {
+            format!("is {:?}; F32, BF16 and F16 can be read", entry.dtype)
+        } else {
+            return Ok(entry);
+        };
+        let problem = format!("the tensor {} {problem}", names::published(name));
+        Err(weights(&self.shards[entry.shard].path, problem))
+    }
+
+    /// Says that every tensor has been taken.
+    ///
+    /// # Errors
+    /// [`VlmError::Weights`] names those that the model has no use for.
+    pub fn finish(self) -> Result<(), VlmError> {
+        let names: Vec<String> = self.names().take(4).map(names::published).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        let more = self.tensors.len() - names.len();
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let problem = format!(
+            "{}{more} belong to no layer of the model that config.json describes",
+            names.join(", ")
+        );
+        Err(weights(&self.dir, problem))
+    }
+}
+
+/// Little-endian values of one of the three types as 32-bit floats.
+fn floats(bytes: &[u8], dtype: Dtype) -> Vec<f32> {
+    match dtype {
+        Dtype::BF16 => {
+            let words = bytes.as_chunks::<2>().0.par_iter();
+            words.map(|&word| bf16::from_le_bytes(word).to_f32()).collect()
+        }
+        Dtype::F16 => {
+            let words = bytes.as_chunks::<2>().0.par_iter();
+            words.map(|&word| f16::from_le_bytes(word).to_f32()).collect()
+        }
+        _ => {
+            let words = bytes.as_chunks::<4>().0.par_iter();
+            words.map(|&word| f32::from_le_bytes(word)).collect()
+        }
+    }
+}
+
+/// The transpose of a row-major matrix of `columns` columns, in blocks that fit the first cache.
+pub(crate) fn transposed(values: &[f32], columns: usize) -> Vec<f32> {
+    const BLOCK: usize = 32;
+    let rows = values.len() / columns.max(1);
+    let mut out = vec![0.0; values.len()];
+    out.par_chunks_mut((BLOCK * rows).max(1))
+        .enumerate()
+        .for_each(|(block, out)| {
+            let first = block * BLOCK;
+            let width = out.len() / rows;
+            for start in (0..rows).step_by(BLOCK) {
+                for row in start..rows.min(start + BLOCK) {
+                    let line = &values[row * columns + first..][..width];
+                    for (column, &value) in line.iter().enumerate() {
+                        out[column * rows + row] = value;
+                    }
+                }
+            }
+        });
+    out
+}
+
+pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> VlmError {
+    let path = path.to_owned();
+    move |source| VlmError::Io { path, source }
+}
+
+pub(crate) fn weights(path: &Path, problem: impl Into<String>) -> VlmError {
+    VlmError::Weights {
+        path: path.to_owned(),
+        problem: problem.into(),
+    }
+}

@@ -1,0 +1,199 @@
+//! Writing answers, token by token: images and prompts are encoded once, and their keys and values are shared by all
+//! answers to them.
+
+use std::ops::Range;
+
+use burn::tensor::{Device, Tensor};
+use dcsft_vlm::error::VlmError;
+use dcsft_vlm::generate::{Asked, Decoder, Step, Vocabulary, write};
+use dcsft_vlm::model::{Completion, Forward, Prompt, Sampling};
+use dcsft_vlm::ops::{self, Heads, KvCache, Rotary};
+use rayon::prelude::*;
+
+use super::QwenVl;
+use super::batch::{Ask, Batch, Sequence, mrope};
+use super::forward::{Pass, Rows, patches};
+
+/// Prompts that are worked on together at most; the answers do not depend on it.
+const GROUP: usize = 8;
+/// The same on a GPU, which works on all rows at once.
+const GPU_GROUP: usize = 32;
+
+pub(super) fn generate(
+    model: &QwenVl,
+    prompts: &[Prompt],
+    generations: Range<u32>,
+    sampling: &Sampling,
+) -> Result<Vec<Vec<Completion>>, VlmError> {
+    sampling.validate()?;
+    let mut sequences = Vec::with_capacity(prompts.len());
+    for sequence in encode_all(model, prompts) {
+        let sequence = sequence?;
+        let needed = sequence.encoded.ids.len() + 1;
+        if needed > model.context() {
+            return Err(VlmError::TooLong {
+                what: format!("the prompt of sample {} with one token of an answer", sequence.id),
+                needed,
+                room: model.context(),
+            });
+        }
+        sequences.push(sequence);
+    }
+    Ok(model.write(&sequences, generations, sampling))
+}
+
+fn encode_all(model: &QwenVl, prompts: &[Prompt]) -> Vec<Result<Sequence, VlmError>> {
+    let encode = |prompt: &Prompt| {
+        prompt.image.validate()?;
+        Ok(Sequence {
+            id: prompt.id.clone(),
+            encoded: model.encode(prompt)?.into(),
+            answers: Vec::new(),
+        })
+    };
+    prompts.par_iter().map(encode).collect()
+}
+
+impl QwenVl {
+    /// Answers `generations` to prompts that are encoded already, each with room for at least one token.
+    pub fn write(
+        &self,
+        prompts: &[Sequence],
+        generations: Range<u32>,
+        sampling: &Sampling,
+    ) -> Vec<Vec<Completion>> {
+        let model = self.without_gradients();
+        let vocabulary = Vocabulary {
+            size: self.config.text.vocab_size,
+            stops: &self.stops,
+        };
+        let group = |prompts: &[Sequence]| {
+            let asked: Vec<Asked> = prompts.iter().map(|prompt| model.asked(prompt)).collect();
+            let mut decoder = QwenDecoder::new(&model, prompts);
+            write(&mut decoder, &vocabulary, &asked, generations.clone(), sampling)
+        };
+        let answers: Vec<_> = match self.device.clone().inner() == Device::flex() {
+            true => {
+                let threads = rayon::current_num_threads();
+                let size = prompts.len().div_ceil(threads).clamp(1, GROUP);
+                prompts.par_chunks(size).map(group).collect()
+            }
+            false => prompts.chunks(GPU_GROUP).map(group).collect(),
+        };
+        answers.into_iter().flatten().collect()
+    }
+
+    fn asked<'a>(&self, prompt: &'a Sequence) -> Asked<'a> {
+        Asked {
+            id: &prompt.id,
+            tokens: &prompt.encoded.ids,
+            position: prompt.encoded.next_position as usize,
+            room: self.context().saturating_sub(prompt.encoded.ids.len()),
+        }
+    }
+
+    /// A copy that tracks no gradients; the weights are in memory once.
+    fn without_gradients(&self) -> Self {
+        let mut copy = self.clone();
+        for param in copy.params.iter_mut() {
+            param.value = param.value.clone().inner();
+            param.trainable = false;
+        }
+        copy
+    }
+}
+
+/// Decodes one group of prompts.
+struct QwenDecoder<'a> {
+    model: &'a QwenVl,
+    options: Forward,
+    prompts: &'a [Sequence],
+    layers: Vec<KvCache>,
+}
+
+impl<'a> QwenDecoder<'a> {
+    fn new(model: &'a QwenVl, prompts: &'a [Sequence]) -> Self {
+        Self {
+            model,
+            options: Forward::default(),
+            prompts,
+            layers: Vec::new(),
+        }
+    }
+
+    fn pass(&self) -> Pass<'_> {
+        Pass {
+            model: self.model,
+            options: &self.options,
+        }
+    }
+
+    fn heads(&self) -> Heads {
+        let text = &self.model.config().text;
+        Heads {
+            queries: text.heads,
+            keys: text.kv_heads,
+        }
+    }
+}
+
+/// Nothing is dropped when answers are written, so it does not matter whose a row is.
+const NOBODY: Rows<'static> = Rows {
+    ids: &[],
+    counts: &[],
+};
+
+impl Decoder for QwenDecoder<'_> {
+    fn start(&mut self) -> Vec<f32> {
+        let batch = Batch::new(self.model.config(), self.prompts, Ask::Next);
+        let pass = self.pass();
+        let modules = self.model.modules();
+        let image = batch.vision.as_ref().map(|plan| {
+            let rows = Rows {
+                ids: &batch.image_ids,
+                counts: &plan.image_rows,
+            };
+            let x = patches(&batch, self.model);
+            pass.encode(x, plan, rows)
+        });
+        let mut x = pass.embed(image, &batch);
+        let mut layers = Vec::with_capacity(modules.layers.len());
+        for (index, layer) in modules.layers.iter().enumerate() {
+            let last = index + 1 == modules.layers.len();
+            let spans = if last { &batch.asked_rows } else { &batch.all_rows };
+            let qkv = pass.qkv(x.clone(), layer, &batch.rotary, NOBODY);
+            layers.push(KvCache::new(&qkv, &batch.prompts, self.heads()));
+            let mixed = ops::attention(qkv, spans, self.heads());
+            if last {
+                x = ops::take_rows(x, &spans.query_rows());
+            }
+            x = pass.finish(x, mixed, layer, NOBODY);
+        }
+        let logits = read(pass.head(x));
+        self.layers = layers;
+        logits
+    }
+
+    fn step(&mut self, steps: &[Step]) -> Vec<f32> {
+        let mut layers = std::mem::take(&mut self.layers);
+        let pass = self.pass();
+        let modules = self.model.modules();
+        let tokens: Vec<u32> = steps.iter().map(|step| step.token).collect();
+        let positions: Vec<[u32; 3]> = steps.iter().map(|step| [step.position as u32; 3]).collect();
+        let rotary: Rotary = mrope(&positions, self.model.config());
+        let mut x = ops::take_rows(pass.embedding(), &tokens);
+        for (layer, cache) in modules.layers.iter().zip(&mut layers) {
+            let qkv = pass.qkv(x.clone(), layer, &rotary, NOBODY);
+            let mixed = cache.step(qkv, steps);
+            x = pass.finish(x, mixed, layer, NOBODY);
+        }
+        let logits = read(pass.head(x));
+        self.layers = layers;
+        logits
+    }
+}
+
+fn read(logits: Tensor<2>) -> Vec<f32> {
+    let data = logits.inner().into_data().convert::<f32>();
+    data.iter::<f32>().collect()
+}

@@ -1,0 +1,91 @@
+//! Adapters on the layers of some module groups.
+
+use burn::tensor::DType;
+use dcsft_vlm::error::VlmError;
+use dcsft_vlm::lora::LoraConfig;
+use dcsft_vlm::params::{Param, ParamId, ParamSet};
+use dcsft_vlm::rng::StreamKey;
+
+use super::QwenVl;
+use super::modules::{Linear, tensor};
+
+/// Puts adapters on the layers of the named groups and freezes all other weights. `a` is uniform in ±1/sqrt(in) (what
+/// PEFT's Kaiming initialisation comes to), `b` zero. Adapters are in 32 bits whatever the base is, as PEFT's are.
+pub(super) fn add(model: &mut QwenVl, config: &LoraConfig, seed: u64) -> Result<(), VlmError> {
+    add_to(model, config, seed, |_| true)
+}
+
+/// As [`add`], on those layers of the groups that `wanted` picks by name.
+pub(super) fn add_to(
+    model: &mut QwenVl,
+    config: &LoraConfig,
+    seed: u64,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<(), VlmError> {
+    config.validate()?;
+    if model.lora.is_some() {
+        return Err(VlmError::Config(
+            "the model has adapters already; merge them into its weights first".into(),
+        ));
+    }
+    for param in model.params.iter_mut() {
+        param.set_trainable(false);
+    }
+    let QwenVl { modules, params, device, .. } = model;
+    for (group, layer) in modules.adaptable() {
+        if !config.targets.contains(&group) || !wanted(&layer.name) {
+            continue;
+        }
+        let [input, output] = params.get(layer.weight).dims();
+        let bound = 1.0 / libm::sqrt(input as f64);
+        let name = adapter_name(layer, "A");
+        let mut stream = StreamKey::new("lora", seed).text(&name).stream();
+        let values = (0..input * config.rank)
+            .map(|_| stream.range(-bound, bound) as f32)
+            .collect();
+        let mut push = |name: String, values: Vec<f32>, shape: [usize; 2]| -> ParamId {
+            params.push(Param {
+                name,
+                value: tensor(values, shape, device, DType::F32).require_grad(),
+                trainable: true,
+                decay: true,
+            })
+        };
+        let a = push(name, values, [input, config.rank]);
+        let zeros = vec![0.0; config.rank * output];
+        let b = push(adapter_name(layer, "B"), zeros, [config.rank, output]);
+        layer.adapter = Some((a, b));
+    }
+    model.lora = Some(config.clone());
+    Ok(())
+}
+
+/// The name of an adapter's factor, as PEFT's without the prefix of the wrapped model.
+pub(super) fn adapter_name(layer: &Linear, factor: &str) -> String {
+    format!("{}.lora_{factor}.weight", layer.name)
+}
+
+/// Adds the adapters' products to the weights and removes them; all weights are trainable afterwards.
+pub(super) fn merge(model: &mut QwenVl) {
+    let Some(lora) = model.lora.take() else { return };
+    let QwenVl { modules, params, dtype, files, .. } = model;
+    files.unchanged = false;
+    for (_, layer) in modules.adaptable() {
+        let Some((a, b)) = layer.adapter.take() else {
+            continue;
+        };
+        let value = |params: &ParamSet, id| params.get(id).clone().inner();
+        let product = value(params, a).matmul(value(params, b)) * lora.scale();
+        let merged = value(params, layer.weight).cast(DType::F32) + product;
+        params.get_mut(layer.weight).value = merged.cast(*dtype).autodiff();
+    }
+    params.retain(|param| !is_adapter(param));
+    for param in params.iter_mut() {
+        param.set_trainable(true);
+    }
+}
+
+/// Whether a weight belongs to an adapter.
+pub(super) fn is_adapter(param: &Param) -> bool {
+    param.name.ends_with(".lora_A.weight") || param.name.ends_with(".lora_B.weight")
+}

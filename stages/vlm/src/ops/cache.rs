@@ -1,0 +1,205 @@
+//! Keys and values that generation keeps, for one attention layer.
+//!
+//! The rows of a prompt are kept once and shared by all of its answers; each answer adds its own.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
+
+use super::{Heads, Span, Spans, attention, take_rows};
+use crate::generate::Step;
+use crate::kernels::{self, Left, add_product};
+
+/// The cache of one layer for a group of prompts.
+pub struct KvCache {
+    heads: Heads,
+    store: Store,
+}
+
+enum Store {
+    Host(Host),
+    Tensors(Rows),
+}
+
+impl KvCache {
+    /// From the packed queries, keys and values of the prompts, `[rows, (heads.queries + 2 * heads.keys) * head
+    /// width]`; `prompts` are the rows of each.
+    pub fn new(qkv: &Tensor<2>, prompts: &[Range<usize>], heads: Heads) -> Self {
+        let on_host = qkv.device() == Device::flex() && qkv.dtype() == DType::F32;
+        let store = match on_host {
+            true => Store::Host(Host::new(qkv, prompts, heads)),
+            false => Store::Tensors(Rows::new(qkv, prompts)),
+        };
+        Self { heads, store }
+    }
+
+    /// Adds the rows of `steps` to their answers and attends from each: `[steps, heads.queries * head width]`. Steps of
+    /// one prompt follow each other.
+    pub fn step(&mut self, qkv: Tensor<2>, steps: &[Step]) -> Tensor<2> {
+        match &mut self.store {
+            Store::Host(host) => host.step(qkv, steps, self.heads),
+            Store::Tensors(rows) => rows.step(qkv, steps, self.heads),
+        }
+    }
+}
+
+/// As rows of one tensor, gathered for each step.
+struct Rows {
+    all: Tensor<2>,
+    prompts: Vec<Range<usize>>,
+    /// Rows of each answer.
+    answers: BTreeMap<usize, Vec<u32>>,
+}
+
+impl Rows {
+    fn new(qkv: &Tensor<2>, prompts: &[Range<usize>]) -> Self {
+        Self {
+            all: qkv.clone(),
+            prompts: prompts.to_vec(),
+            answers: BTreeMap::new(),
+        }
+    }
+
+    fn step(&mut self, qkv: Tensor<2>, steps: &[Step], heads: Heads) -> Tensor<2> {
+        let first = self.all.dims()[0] as u32;
+        for (step, row) in steps.iter().zip(first..) {
+            self.answers.entry(step.slot).or_default().push(row);
+        }
+        self.all = Tensor::cat(vec![self.all.clone(), qkv], 0);
+        let prompt_rows = self.prompts.last().map_or(0, |rows| rows.end);
+        let mut rows: Vec<u32> = (0..prompt_rows as u32).collect();
+        let mut spans = Vec::with_capacity(steps.len());
+        for step in steps {
+            let start = rows.len();
+            rows.extend(self.answers.get(&step.slot).into_iter().flatten());
+            let end = rows.len();
+            spans.push(Span {
+                prefix: self.prompts[step.prompt].clone(),
+                own: start..end,
+                queries: end - 1..end,
+                causal: true,
+            });
+        }
+        attention(take_rows(self.all.clone(), &rows), &Spans::new(spans), heads)
+    }
+}
+
+/// In buffers of the processor's memory.
+struct Host {
+    /// Width of a head.
+    width: usize,
+    prompts: Vec<Prefix>,
+    /// Keys and values of each answer, row after row.
+    answers: BTreeMap<usize, Vec<f32>>,
+}
+
+/// Keys and values of one prompt.
+struct Prefix {
+    rows: usize,
+    /// `[key heads, head width, rows]`.
+    keys: Vec<f32>,
+    /// `[key heads, rows, head width]`.
+    values: Vec<f32>,
+}
+
+impl Host {
+    fn new(qkv: &Tensor<2>, prompts: &[Range<usize>], heads: Heads) -> Self {
+        let row = qkv.dims()[1];
+        let width = heads.width(row);
+        let values = read(qkv);
+        let prefix = |rows: &Range<usize>| Prefix::new(&values, row, rows.clone(), heads);
+        Self {
+            width,
+            prompts: prompts.iter().map(prefix).collect(),
+            answers: BTreeMap::new(),
+        }
+    }
+
+    fn step(&mut self, qkv: Tensor<2>, steps: &[Step], heads: Heads) -> Tensor<2> {
+        let row = heads.row(self.width);
+        let queries = heads.queries * self.width;
+        let values = read(&qkv);
+        for (step, qkv) in steps.iter().zip(values.chunks_exact(row)) {
+            self.answers.entry(step.slot).or_default().extend(&qkv[queries..]);
+        }
+        let mut out = vec![0.0; steps.len() * queries];
+        let mut first = 0;
+        for steps in steps.chunk_by(|a, b| a.prompt == b.prompt) {
+            let rows = first..first + steps.len();
+            let qkv = &values[rows.start * row..rows.end * row];
+            let out = &mut out[rows.start * queries..rows.end * queries];
+            self.attend(qkv, steps, heads, out);
+            first = rows.end;
+        }
+        let shape = [steps.len(), queries];
+        Tensor::from_data(TensorData::new(out, shape), &qkv.device())
+    }
+
+    /// Attention of the answers to one prompt: over the prompt's rows, then over each answer's own.
+    fn attend(&self, qkv: &[f32], steps: &[Step], heads: Heads, out: &mut [f32]) {
+        let (width, row) = (self.width, heads.row(self.width));
+        let (queries, own_row) = (heads.queries * width, 2 * heads.keys * width);
+        let prefix = &self.prompts[steps[0].prompt];
+        let own: Vec<&[f32]> = steps.iter().map(|step| &self.answers[&step.slot][..]).collect();
+        let longest = own.iter().map(|own| own.len() / own_row).max().unwrap_or(0);
+        let stride = prefix.rows + longest;
+        let scale = 1.0 / (width as f32).sqrt();
+        let mut scores = vec![0.0; steps.len() * stride];
+        for head in 0..heads.queries {
+            let shared = head / (heads.queries / heads.keys);
+            scores.fill(0.0);
+            let query = Left::rows(&qkv[head * width..], row);
+            let keys = &prefix.keys[shared * width * prefix.rows..];
+            add_product(steps.len(), width, prefix.rows, query, keys, prefix.rows, &mut scores, stride);
+            for (which, own) in own.iter().enumerate() {
+                let written = own.len() / own_row;
+                let scores = &mut scores[which * stride..][..prefix.rows + written];
+                let query = &qkv[which * row + head * width..][..width];
+                kernels::dot_rows(query, &own[shared * width..], own_row, &mut scores[prefix.rows..]);
+                kernels::softmax_row(scores, scale);
+            }
+            let weights = Left::rows(&scores, stride);
+            let values = &prefix.values[shared * prefix.rows * width..];
+            let columns = &mut out[head * width..];
+            add_product(steps.len(), prefix.rows, width, weights, values, width, columns, queries);
+            for (which, own) in own.iter().enumerate() {
+                let written = own.len() / own_row;
+                let weights = &scores[which * stride + prefix.rows..][..written];
+                let values = &own[(heads.keys + shared) * width..];
+                let out = &mut out[which * queries + head * width..][..width];
+                kernels::add_weighted_rows(weights, values, own_row, out);
+            }
+        }
+    }
+}
+
+impl Prefix {
+    fn new(qkv: &[f32], row: usize, rows: Range<usize>, heads: Heads) -> Self {
+        let (width, count) = (heads.width(row), rows.len());
+        let mut keys = vec![0.0; heads.keys * width * count];
+        let mut values = Vec::with_capacity(keys.len());
+        for head in 0..heads.keys {
+            let key = (heads.queries + head) * width;
+            let value = (heads.queries + heads.keys + head) * width;
+            let keys = &mut keys[head * width * count..][..width * count];
+            for (slot, at) in rows.clone().enumerate() {
+                for (column, &key) in qkv[at * row + key..][..width].iter().enumerate() {
+                    keys[column * count + slot] = key;
+                }
+                values.extend_from_slice(&qkv[at * row + value..][..width]);
+            }
+        }
+        Self {
+            rows: count,
+            keys,
+            values,
+        }
+    }
+}
+
+/// The values of a tensor of the CPU device in 32 bits.
+fn read(tensor: &Tensor<2>) -> Vec<f32> {
+    let data = tensor.clone().inner().into_data();
+    data.try_to_vec().expect("32-bit floats, as the constructor checked")
+}
