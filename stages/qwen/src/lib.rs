@@ -1,1 +1,3 @@
 //! Qwen2.5-VL on burn.
+
+pub mod config;
