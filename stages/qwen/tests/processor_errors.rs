@@ -233,10 +233,10 @@ fn files_that_do_not_fit_the_model_are_refused() {
     assert!(error.contains("`do_normalize` is false"), "{error}");
 
     let mut config = support::checkpoint::config();
-    config["vocab_size"] = json!(262);
+    config["vocab_size"] = json!(263);
     let error = load_with("config.json", &config).unwrap_err();
     assert!(
-        error.contains("is token 262, and the model's vocabulary has 262 rows"),
+        error.contains("is token 263, and the model's vocabulary has 263 rows"),
         "{error}"
     );
     let error = load_with("tokenizer_config.json", &json!({"eos_token": "<stop>"})).unwrap_err();

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use dcsft_vlm::error::VlmError;
+use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Kwargs;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value, context};
 use serde::Serialize;
@@ -60,8 +61,7 @@ impl ChatTemplate {
         tokens: Vec<(String, String)>,
     ) -> Result<Self, VlmError> {
         let mut environment = Environment::new();
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
+        environment.set_syntax(syntax().map_err(|error| problem(&path, &error))?);
         environment.set_auto_escape_callback(|_| AutoEscape::None);
         environment
             .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
@@ -87,20 +87,26 @@ impl ChatTemplate {
         generation_prompt: bool,
         add_vision_id: bool,
     ) -> Result<String, VlmError> {
-        let messages: Vec<Value> = messages.iter().map(message).collect();
+        let messages: Value = messages.iter().map(message).collect();
         let variables = context! {
             messages,
             add_generation_prompt => generation_prompt,
             add_vision_id,
             tools => (),
             documents => (),
-            ..Value::from_iter(self.tokens.iter().cloned())
+            ..Value::from_pairs(self.tokens.iter().cloned())
         };
         self.environment
             .get_template(NAME)
             .and_then(|template| template.render(variables))
             .map_err(|error| problem(&self.path, &error))
     }
+}
+
+/// transformers' settings: a block's own line leaves nothing behind.
+fn syntax() -> Result<SyntaxConfig, Error> {
+    let mut builder = SyntaxConfig::builder();
+    builder.trim_blocks(true).lstrip_blocks(true).build()
 }
 
 /// A message as templates know it: text alone is a string, else a list of parts.
@@ -246,7 +252,7 @@ mod tests {
     #[test]
     fn python_methods_and_whitespace_control_work() {
         let source = "{% for m in messages %}\n    {% if m.content is string %}\n{{ m.content.upper() }}{{ eos_token }}\n    {% else %}\n{{ m.content | length }}\n    {% endif %}\n{% endfor %}\n{{ m is defined }}";
-        assert_eq!(render(source).unwrap(), "SHORT & <PLAIN><end>\n2\nfalse");
+        assert_eq!(render(source).unwrap(), "SHORT & <PLAIN><end>\n2\nFalse");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
 /// Special tokens, in the order of their ids: 256 and on, after the bytes.
-pub(crate) const SPECIAL: [&str; 7] = [
+pub(crate) const SPECIAL: [&str; 8] = [
     "<|endoftext|>",
     "<|im_start|>",
     "<|im_end|>",
@@ -14,6 +14,7 @@ pub(crate) const SPECIAL: [&str; 7] = [
     "<|vision_end|>",
     "<|image_pad|>",
     "<|video_pad|>",
+    "<tool_call>",
 ];
 
 /// The id of a special token.
