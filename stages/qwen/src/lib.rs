@@ -1,1 +1,4 @@
 //! Qwen2.5-VL on burn.
+
+pub mod config;
+pub mod processor;

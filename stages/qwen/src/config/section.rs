@@ -1,0 +1,135 @@
+//! Fields of a JSON object, with errors that name them.
+
+use serde_json::{Map, Value};
+
+/// Where a group of fields is looked for: in each object in turn. `null` counts as absent.
+pub(super) struct Section<'a> {
+    prefix: String,
+    objects: Vec<&'a Map<String, Value>>,
+}
+
+impl<'a> Section<'a> {
+    /// The whole file.
+    pub(super) fn root(object: &'a Map<String, Value>) -> Self {
+        Self {
+            prefix: String::new(),
+            objects: vec![object],
+        }
+    }
+
+    /// The same fields, looked for in `object` too.
+    pub(super) fn or(mut self, object: &'a Map<String, Value>) -> Self {
+        self.objects.push(object);
+        self
+    }
+
+    /// The file does not have this group.
+    pub(super) fn is_empty(&self) -> bool {
+        self.objects.is_empty()
+    }
+
+    /// How errors name the group: empty or with a dot at its end.
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<(String, &'a Value)> {
+        self.objects
+            .iter()
+            .find_map(|object| object.get(key).filter(|value| !value.is_null()))
+            .map(|value| (format!("`{}{key}`", self.prefix), value))
+    }
+
+    /// The group `key`; empty where it is absent.
+    pub(super) fn below(&self, key: &str) -> Result<Section<'a>, String> {
+        let prefix = format!("{}{key}.", self.prefix);
+        let objects = match self.get(key) {
+            None => Vec::new(),
+            Some((_, Value::Object(object))) => vec![object],
+            Some((name, value)) => return Err(format!("{name} must be an object, not {value}")),
+        };
+        Ok(Section { prefix, objects })
+    }
+
+    fn required<T>(&self, key: &str, value: Option<T>) -> Result<T, String> {
+        value.ok_or_else(|| format!("`{}{key}` is missing", self.prefix))
+    }
+
+    pub(super) fn optional_size(&self, key: &str) -> Result<Option<usize>, String> {
+        self.get(key)
+            .map(|(name, value)| {
+                integer(value)
+                    .filter(|&size| size > 0)
+                    .ok_or_else(|| format!("{name} must be a positive integer, not {value}"))
+            })
+            .transpose()
+    }
+
+    pub(super) fn size(&self, key: &str) -> Result<usize, String> {
+        self.required(key, self.optional_size(key)?)
+    }
+
+    pub(super) fn size_or(&self, key: &str, default: usize) -> Result<usize, String> {
+        Ok(self.optional_size(key)?.unwrap_or(default))
+    }
+
+    pub(super) fn token(&self, key: &str) -> Result<u32, String> {
+        let (name, value) = self.required(key, self.get(key))?;
+        integer(value)
+            .and_then(|id| u32::try_from(id).ok())
+            .ok_or_else(|| format!("{name} must be a token id, not {value}"))
+    }
+
+    pub(super) fn positive(&self, key: &str) -> Result<f64, String> {
+        let (name, value) = self.required(key, self.get(key))?;
+        value
+            .as_f64()
+            .filter(|number| *number > 0.0)
+            .ok_or_else(|| format!("{name} must be a positive number, not {value}"))
+    }
+
+    pub(super) fn boolean(&self, key: &str) -> Result<Option<bool>, String> {
+        self.get(key)
+            .map(|(name, value)| {
+                value
+                    .as_bool()
+                    .ok_or_else(|| format!("{name} must be true or false, not {value}"))
+            })
+            .transpose()
+    }
+
+    pub(super) fn string(&self, key: &str) -> Result<Option<&'a str>, String> {
+        self.get(key)
+            .map(|(name, value)| {
+                value
+                    .as_str()
+                    .ok_or_else(|| format!("{name} must be a string, not {value}"))
+            })
+            .transpose()
+    }
+
+    /// A list of integers, each 0 or more.
+    pub(super) fn indices(&self, key: &str) -> Result<Vec<usize>, String> {
+        let (name, value) = self.required(key, self.get(key))?;
+        value
+            .as_array()
+            .and_then(|values| values.iter().map(integer).collect())
+            .ok_or_else(|| format!("{name} must be a list of integers, not {value}"))
+    }
+
+    pub(super) fn only_silu(&self) -> Result<(), String> {
+        match self.string("hidden_act")? {
+            None | Some("silu") => Ok(()),
+            Some(other) => Err(format!(
+                "`{}hidden_act` is {other:?}, and only \"silu\" is supported",
+                self.prefix
+            )),
+        }
+    }
+}
+
+fn integer(value: &Value) -> Option<usize> {
+    value
+        .as_u64()
+        .and_then(|number| usize::try_from(number).ok())
+}
