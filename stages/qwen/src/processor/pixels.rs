@@ -171,6 +171,16 @@ impl ImageSettings {
         grid.iter().product::<usize>() / (self.merge_size * self.merge_size)
     }
 
+    /// The image in the size that the model sees it in.
+    ///
+    /// # Errors
+    /// As [`ImageSettings::patches`].
+    pub fn resized(&self, image: &RgbImage) -> Result<RgbImage, VlmError> {
+        let [_, rows, columns] = self.grid(image.height as usize, image.width as usize)?;
+        let (height, width) = (rows * self.patch_size, columns * self.patch_size);
+        resize(image, height, width, self.resampling)
+    }
+
     /// The image's patches: resized, normalised and cut up.
     ///
     /// # Errors
@@ -178,10 +188,8 @@ impl ImageSettings {
     pub fn patches(&self, image: &RgbImage) -> Result<Patches, VlmError> {
         let grid = self.grid(image.height as usize, image.width as usize)?;
         let [_, rows, columns] = grid;
-        let (height, width) = (rows * self.patch_size, columns * self.patch_size);
-        let resized = resize(image, height, width, self.resampling)?;
         Ok(Patches {
-            values: self.cut(&resized, rows, columns),
+            values: self.cut(&self.resized(image)?, rows, columns),
             grid,
         })
     }
