@@ -308,6 +308,18 @@ fn root_mean_square_norm_gate_and_rotary_positions_are_their_definitions() {
 }
 
 #[test]
+fn a_tied_head_has_the_values_and_gradients_of_its_definition() {
+    for rows in [3, 140] {
+        let inputs = [random("x", [rows, 24]), random("embedding", [530, 24])];
+        compare(
+            &inputs,
+            |i| ops::tied_head(i[0].clone(), &i[1]),
+            |i| composed::tied_head(i[0].clone(), &i[1]),
+        );
+    }
+}
+
+#[test]
 fn grouped_heads_are_shared_heads() {
     let spans = Spans::new(vec![
         Span { prefix: 0..0, own: 0..5, queries: 3..5, causal: true },

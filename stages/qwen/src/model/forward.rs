@@ -11,7 +11,7 @@ use dcsft_vlm::params::ParamId;
 use super::batch::Batch;
 use super::modules::{DecoderLayer, Linear, Mlp, VisionBlock};
 use super::vision::VisionPlan;
-use super::QwenVl;
+use super::{HiddenStates, QwenVl};
 
 /// A model on its way through a batch.
 #[derive(Clone, Copy)]
@@ -63,6 +63,30 @@ impl Pass<'_> {
             x = self.vision_block(x, block, index, plan, rows);
         }
         self.merge(x, rows)
+    }
+
+    pub(crate) fn hidden_states(&self, batch: &Batch) -> HiddenStates {
+        let modules = self.model.modules();
+        let (mut vision, mut merged, mut window_index) = (Vec::new(), None, Vec::new());
+        if let Some(plan) = &batch.vision {
+            let rows = Rows { ids: &batch.image_ids, counts: &plan.image_rows };
+            let x = patches(batch, self.model);
+            let mut x = self.linear(x, &modules.patch, rows, Activation::None);
+            vision.push(x.clone());
+            for (index, block) in modules.blocks.iter().enumerate() {
+                x = self.vision_block(x, block, index, plan, rows);
+                vision.push(x.clone());
+            }
+            merged = Some(self.merge(x, rows));
+            window_index = plan.window_index.clone();
+        }
+        let mut x = self.embed(merged.clone(), batch);
+        let mut decoder = vec![x.clone()];
+        for layer in &modules.layers {
+            x = self.decoder_layer(x, layer, batch, false);
+            decoder.push(x.clone());
+        }
+        HiddenStates { window_index, vision, merged, decoder, last: self.text_norm(x, modules.norm) }
     }
 
     /// The token embedding, `[vocab, hidden]`.
@@ -128,8 +152,8 @@ impl Pass<'_> {
         let (modules, params) = (self.model.modules(), self.model.params_ref());
         let x = self.text_norm(x, modules.norm);
         match modules.head {
-            Some(head) => x.matmul(params.get(head).clone()),
-            None => x.matmul(params.get(modules.embedding).clone().transpose()),
+            Some(head) => ops::linear(x, params.get(head), None, None, Activation::None),
+            None => ops::tied_head(x, params.get(modules.embedding)),
         }
     }
 

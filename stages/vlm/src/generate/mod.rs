@@ -260,7 +260,7 @@ mod tests {
     use super::{Sampling, TensorDecoder, asked, generate, patches, prompt_tokens, vocabulary, write};
     use crate::lora::LoraConfig;
     use crate::micro::{MicroConfig, MicroVlm};
-    use crate::model::{Prompt, RgbImage};
+    use crate::model::{Prompt, RgbImage, VisionLanguageModel as _};
     use crate::rng::StreamKey;
 
     #[test]
