@@ -13,7 +13,12 @@ fn real_rows(tensors: &Tensors, name: &str) -> Option<Vec<f32>> {
     let width = *shape.last().unwrap();
     let (_, mask) = tensors.i64("attention_mask").unwrap();
     let rows = all.chunks_exact(width).zip(mask);
-    Some(rows.filter(|(_, real)| *real == 1).flat_map(|(row, _)| row).copied().collect())
+    Some(
+        rows.filter(|(_, real)| *real == 1)
+            .flat_map(|(row, _)| row)
+            .copied()
+            .collect(),
+    )
 }
 
 /// Merged tokens from window order to the images' own order.
@@ -34,7 +39,13 @@ fn golden_logits_and_vision_features_of_every_case() {
         let tensors = Tensors::read(&golden.dir.join(format!("forward/{name}.safetensors")));
         let sequences = golden.case(&model, &name);
         let logits = values(model.logits(&sequences));
-        close(&format!("{name}: logits"), &logits, &real_rows(&tensors, "logits").unwrap(), 1e-4, 0.0);
+        close(
+            &format!("{name}: logits"),
+            &logits,
+            &real_rows(&tensors, "logits").unwrap(),
+            1e-4,
+            0.0,
+        );
         let states = model.hidden_states(&sequences);
         if let Some(merged) = states.merged {
             let own = own_order(&values(merged), &states.window_index);
@@ -59,7 +70,9 @@ fn golden_hidden_states_of_every_block() {
         }
         let states = model.hidden_states(&golden.case(&model, &name));
         let mut check = |what: String, ours: Vec<f32>| {
-            let (_, reference) = tensors.f32(&what).unwrap_or_else(|| panic!("{name} has no {what}"));
+            let (_, reference) = tensors
+                .f32(&what)
+                .unwrap_or_else(|| panic!("{name} has no {what}"));
             close(&format!("{name}: {what}"), &ours, &reference, 3e-5, 1e-5);
             compared += 1;
         };
@@ -90,12 +103,21 @@ fn golden_logits_of_the_published_layout_in_bf16() {
     let tensors = Tensors::read(&golden.dir.join("forward/hub_bf16_logits.safetensors"));
     let suffix = ".logits_f32_from_bf16_weights";
     let names = tensors.names();
-    let cases: Vec<&str> = names.iter().filter_map(|name| name.strip_suffix(suffix)).collect();
+    let cases: Vec<&str> = names
+        .iter()
+        .filter_map(|name| name.strip_suffix(suffix))
+        .collect();
     assert!(!cases.is_empty());
     for case in cases {
         let (_, reference) = tensors.f32(&format!("{case}{suffix}")).unwrap();
         let logits = values(model.logits(&golden.case(&model, case)));
-        close(&format!("{case}: logits of bf16 weights"), &logits, &reference, 1e-4, 0.0);
+        close(
+            &format!("{case}: logits of bf16 weights"),
+            &logits,
+            &reference,
+            1e-4,
+            0.0,
+        );
     }
 }
 
@@ -110,7 +132,10 @@ fn golden_packing_changes_no_bit() {
         .collect();
     let alone = |sequence: &Sequence| logits(&model, std::slice::from_ref(sequence));
     let apart: Vec<f32> = all.iter().flat_map(alone).collect();
-    assert!(logits(&model, &all) == apart, "a sequence's logits depend on its neighbours");
+    assert!(
+        logits(&model, &all) == apart,
+        "a sequence's logits depend on its neighbours"
+    );
 }
 
 fn logits(model: &QwenVl, sequences: &[Sequence]) -> Vec<f32> {

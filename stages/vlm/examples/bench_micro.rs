@@ -68,7 +68,7 @@ fn generation(model: &MicroVlm, limit: Duration) -> Result<f64, Box<dyn std::err
         top_p: 1.0,
         top_k: 0,
         max_new_tokens: 5,
- repetition_penalty: 1.0,
+        repetition_penalty: 1.0,
         seed: 0,
     };
     let mut answers = 0usize;

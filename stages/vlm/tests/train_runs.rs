@@ -97,7 +97,7 @@ fn accuracy(model: &dyn VisionLanguageModel, examples: &[Example]) -> f64 {
         top_p: 1.0,
         top_k: 0,
         max_new_tokens: 6,
- repetition_penalty: 1.0,
+        repetition_penalty: 1.0,
         seed: 0,
     };
     let answers = model.generate(&prompts, 0..1, &greedy).expect("answers");

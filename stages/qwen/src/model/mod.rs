@@ -25,8 +25,8 @@ use dcsft_vlm::params::{Param, ParamSet};
 
 pub use adapter::load as load_adapter;
 pub use batch::Sequence;
-pub use files::{Imported, ModelFiles, Precision, SETTINGS, Settings, import};
 pub(crate) use files::write_json;
+pub use files::{Imported, ModelFiles, Precision, SETTINGS, Settings, import};
 pub(crate) use modules::{Modules, shapes};
 
 use crate::config::QwenConfig;
@@ -153,7 +153,10 @@ impl QwenVl {
     }
 
     fn run(&self, batch: &Batch, options: &Forward) -> Tensor<2> {
-        let pass = Pass { model: self, options };
+        let pass = Pass {
+            model: self,
+            options,
+        };
         Chain::new(pass, batch).run(forward::patches(batch, self))
     }
 
@@ -161,7 +164,10 @@ impl QwenVl {
     pub fn hidden_states(&self, sequences: &[Sequence]) -> HiddenStates {
         let batch = Batch::new(&self.config, sequences, Ask::Everything);
         let options = Forward::default();
-        let pass = Pass { model: self, options: &options };
+        let pass = Pass {
+            model: self,
+            options: &options,
+        };
         pass.hidden_states(&batch)
     }
 
@@ -226,11 +232,7 @@ impl<'a> OwnedTape<'a> {
 }
 
 impl Tape for OwnedTape<'_> {
-    fn backward(
-        self: Box<Self>,
-        pull: Tensor<2>,
-        take: &mut dyn FnMut(burn::tensor::Gradients),
-    ) {
+    fn backward(self: Box<Self>, pull: Tensor<2>, take: &mut dyn FnMut(burn::tensor::Gradients)) {
         let pass = Pass {
             model: self.model,
             options: &self.options,
@@ -286,16 +288,18 @@ impl VisionLanguageModel for QwenVl {
     fn check(&self, prompt: &Prompt, answer: &[u32]) -> Result<(), VlmError> {
         prompt.image.validate()?;
         if answer.is_empty() {
-            return Err(VlmError::Config("an answer needs at least the end token".into()));
+            return Err(VlmError::Config(
+                "an answer needs at least the end token".into(),
+            ));
         }
         let options = Encode {
             generation_prompt: true,
             ..Encode::default()
         };
         let size = (prompt.image.width, prompt.image.height);
-        let tokens =
-            self.processor
-                .count_tokens(&Self::conversation(prompt), &[size], &options)?;
+        let tokens = self
+            .processor
+            .count_tokens(&Self::conversation(prompt), &[size], &options)?;
         let needed = tokens + answer.len();
         if needed > self.context() {
             return Err(VlmError::TooLong {
@@ -309,12 +313,16 @@ impl VisionLanguageModel for QwenVl {
 
     fn forward<'a>(&'a self, batch: &[Example], forward: &Forward) -> Result<Output<'a>, VlmError> {
         if batch.is_empty() {
-            return Err(VlmError::Config("a batch needs at least one example".into()));
+            return Err(VlmError::Config(
+                "a batch needs at least one example".into(),
+            ));
         }
         let sequences = match forward.dropout {
             // Each example draws its own dropout, so rows of a prompt cannot be shared.
             Some(_) if self.lora.as_ref().is_some_and(|lora| lora.dropout > 0.0) => {
-                let apart = batch.iter().map(|example| self.sequences(std::slice::from_ref(example)));
+                let apart = batch
+                    .iter()
+                    .map(|example| self.sequences(std::slice::from_ref(example)));
                 apart.collect::<Result<Vec<_>, _>>()?.concat()
             }
             _ => self.sequences(batch)?,

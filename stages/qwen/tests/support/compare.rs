@@ -18,10 +18,17 @@ pub(crate) fn largest(left: &[f32], right: &[f32]) -> f32 {
 
 /// Checks that the lists differ by at most `absolute + relative * |right|`, and prints by how much they do.
 pub(crate) fn close(what: &str, left: &[f32], right: &[f32], absolute: f32, relative: f32) {
-    println!("{what}: {} numbers, largest difference {:.2e}", right.len(), largest(left, right));
+    println!(
+        "{what}: {} numbers, largest difference {:.2e}",
+        right.len(),
+        largest(left, right)
+    );
     for (index, (a, b)) in left.iter().zip(right).enumerate() {
         let allowed = absolute + relative * b.abs();
-        assert!((a - b).abs() <= allowed, "{what}: number {index} is {a}, and the reference has {b}");
+        assert!(
+            (a - b).abs() <= allowed,
+            "{what}: number {index} is {a}, and the reference has {b}"
+        );
     }
 }
 

@@ -5,6 +5,7 @@
 pub(crate) mod checkpoint;
 pub(crate) mod compare;
 pub(crate) mod model;
+pub(crate) mod training;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

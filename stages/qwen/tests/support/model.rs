@@ -40,24 +40,44 @@ impl Golden {
     }
 
     /// A conversation, encoded.
-    pub(crate) fn sequence(&self, model: &QwenVl, messages: &Value, generation_prompt: bool) -> Sequence {
+    pub(crate) fn sequence(
+        &self,
+        model: &QwenVl,
+        messages: &Value,
+        generation_prompt: bool,
+    ) -> Sequence {
         let (messages, paths) = conversation(messages);
-        let options = Encode { generation_prompt, ..Encode::default() };
+        let options = Encode {
+            generation_prompt,
+            ..Encode::default()
+        };
         let encoded = model
             .processor()
             .encode(&messages, &choose(&self.images, &paths), &options)
             .unwrap_or_else(|error| panic!("{error}"));
-        Sequence { id: "golden".into(), encoded: encoded.into(), answers: Vec::new() }
+        Sequence {
+            id: "golden".into(),
+            encoded: encoded.into(),
+            answers: Vec::new(),
+        }
     }
 
     /// The members of a forward case, up to the generation prompt.
     pub(crate) fn case(&self, model: &QwenVl, name: &str) -> Vec<Sequence> {
         let messages = self.cases["cases"][name]["messages"].as_array().unwrap();
-        messages.iter().map(|messages| self.sequence(model, messages, true)).collect()
+        messages
+            .iter()
+            .map(|messages| self.sequence(model, messages, true))
+            .collect()
     }
 
     /// Names of all forward cases.
     pub(crate) fn case_names(&self) -> Vec<String> {
-        self.cases["cases"].as_object().unwrap().keys().cloned().collect()
+        self.cases["cases"]
+            .as_object()
+            .unwrap()
+            .keys()
+            .cloned()
+            .collect()
     }
 }

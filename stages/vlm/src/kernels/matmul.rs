@@ -164,7 +164,9 @@ impl Right<'_> {
                         }
                     }
                     if count < WIDE {
-                        block.chunks_exact_mut(WIDE).for_each(|panel| panel[count..].fill(0.0));
+                        block
+                            .chunks_exact_mut(WIDE)
+                            .for_each(|panel| panel[count..].fill(0.0));
                     }
                 }
             }

@@ -53,7 +53,7 @@ fn dropout_depends_on_its_key_and_the_sample_alone() {
     let with = |key: u64, batch: &[Example]| {
         let forward = Forward {
             dropout: Some(StreamKey::new("dropout", key)),
- ..Forward::default()
+            ..Forward::default()
         };
         values(model.forward(batch, &forward).unwrap().logits)
     };

@@ -97,6 +97,6 @@ const GREEDY: Sampling = Sampling {
     top_p: 1.0,
     top_k: 0,
     max_new_tokens: 8,
- repetition_penalty: 1.0,
+    repetition_penalty: 1.0,
     seed: 0,
 };

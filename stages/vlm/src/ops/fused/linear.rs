@@ -53,7 +53,10 @@ pub(in crate::ops) fn linear(
     let outputs = weight.dims()[1];
     let bias = bias.cloned().unwrap_or_else(|| {
         // A layer without a bias has a constant one: it costs one row.
-        Tensor::from_data(TensorData::new(vec![0f32; outputs], [1, outputs]), &Device::flex())
+        Tensor::from_data(
+            TensorData::new(vec![0f32; outputs], [1, outputs]),
+            &Device::flex(),
+        )
     });
     let (x, weight, bias) = (open(x), open(weight.clone()), open(bias));
     let factors = adapter.map(|adapter| (open(adapter.a.clone()), open(adapter.b.clone())));
@@ -330,9 +333,7 @@ impl State {
                 add_product_transposed(rows, rank, inputs, left, a_factor, rank, x_grad, inputs);
             } else {
                 let mut path = vec![0.0; rows * inputs];
-                add_product_transposed(
-                    rows, rank, inputs, left, a_factor, rank, &mut path, inputs,
-                );
+                add_product_transposed(rows, rank, inputs, left, a_factor, rank, &mut path, inputs);
                 adapter.drop_inputs(&mut path, inputs, first);
                 for (sum, value) in x_grad.iter_mut().zip(path) {
                     *sum += value;
