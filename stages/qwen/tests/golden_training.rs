@@ -17,14 +17,23 @@ use support::{Tensors, read_json};
 
 const PEFT_PREFIX: &str = "base_model.model.";
 
-/// Batches of the golden training set: two samples each.
+/// Batches of the golden training set, of as many samples as its tensors have rows.
 fn batches(golden: &Golden, model: &QwenVl, facts: &Value) -> Vec<Vec<Sequence>> {
+    let tensors = Tensors::read(&golden.dir.join("sft/sft.safetensors"));
     let samples = facts["samples"].as_array().unwrap();
     let sequences: Vec<Sequence> = samples
         .iter()
         .map(|sample| golden.sequence(model, &sample["messages"], false))
         .collect();
-    sequences.chunks(2).map(<[Sequence]>::to_vec).collect()
+    let mut rest = &sequences[..];
+    let mut batches = Vec::new();
+    while let Some((shape, _)) = tensors.i64(&format!("batch{}.input_ids", batches.len())) {
+        let (batch, after) = rest.split_at(shape[0]);
+        batches.push(batch.to_vec());
+        rest = after;
+    }
+    assert!(!batches.is_empty());
+    batches
 }
 
 fn number(value: &Value) -> f64 {
@@ -105,6 +114,18 @@ fn gradients_in(tensors: &Tensors) -> Vec<(String, Vec<f32>)> {
     names.filter_map(read).collect()
 }
 
+/// An argument of the schedule, which the set describes as a call: `get_cosine_schedule_with_warmup(name=value, ...)`.
+fn argument(optimizer: &Value, name: &str) -> usize {
+    let schedule = optimizer["schedule"].as_str().unwrap();
+    assert!(
+        schedule.contains("get_cosine_schedule_with_warmup"),
+        "{schedule}"
+    );
+    let (_, after) = schedule.split_once(&format!("{name}=")).unwrap();
+    let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().unwrap()
+}
+
 /// Five steps of AdamW as the golden set's trace describes them.
 fn five_steps(
     model: &mut QwenVl,
@@ -124,8 +145,8 @@ fn five_steps(
     let rate = LearningRate {
         base: lr,
         schedule: Schedule::Cosine,
-        warmup: 2,
-        total: 10,
+        warmup: argument(optimizer, "num_warmup_steps"),
+        total: argument(optimizer, "num_training_steps"),
         floor: 0.0,
     };
     for step in facts["trace"].as_array().unwrap() {

@@ -105,13 +105,12 @@ fn training(
     let mut steps = 0u64;
     while start.elapsed() < limit {
         let key = StreamKey::new("dropout", 0).number(steps);
-        let output = model.forward(
-            batch,
-            &Forward {
-                dropout: dropout.then_some(key),
-            },
-        )?;
-        let loss = token_logprobs(output.logits, &targets, 1.0).mean().neg();
+        let options = Forward {
+            dropout: dropout.then_some(key),
+            ..Forward::default()
+        };
+        let logits = model.forward(batch, &options)?.logits;
+        let loss = token_logprobs(logits, &targets, 1.0).mean().neg();
         let mut gradients = loss.backward();
         let trainable = model.params().iter().filter(|param| param.trainable);
         let gradients: Vec<Option<Tensor<2>>> = trainable

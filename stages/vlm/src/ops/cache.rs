@@ -19,7 +19,7 @@ pub struct KvCache {
 
 enum Store {
     Host(Host),
-    Tensors(Rows),
+    Tensors(Box<Rows>),
 }
 
 impl KvCache {
@@ -29,7 +29,7 @@ impl KvCache {
         let on_host = qkv.device() == Device::flex() && qkv.dtype() == DType::F32;
         let store = match on_host {
             true => Store::Host(Host::new(qkv, prompts, heads)),
-            false => Store::Tensors(Rows::new(qkv, prompts)),
+            false => Store::Tensors(Box::new(Rows::new(qkv, prompts))),
         };
         Self { heads, store }
     }
