@@ -1,5 +1,7 @@
 //! Generation and log-probabilities against what Transformers computed.
 
+#![allow(clippy::print_stdout, reason = "the tables of differences are for people")]
+
 mod support;
 
 use dcsft_qwen::model::{QwenVl, Sequence};

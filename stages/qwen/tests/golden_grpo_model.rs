@@ -1,5 +1,7 @@
 //! GRPO through the model: log-probabilities of policy and reference, losses and the gradients of adapters, against TRL.
 
+#![allow(clippy::print_stdout, reason = "the tables of differences are for people")]
+
 mod support;
 
 use std::sync::Arc;

@@ -10,7 +10,7 @@ use dcsft_qwen::config::QwenConfig;
 use dcsft_qwen::processor::{Encode, Encoded, Processor};
 use dcsft_vlm::model::{RgbImage, Tokenizer};
 use serde_json::Value;
-use support::{Tensors, choose, conversation, golden, images, numbers, read_json, rgb};
+use support::{Tensors, choose, conversation, golden, images, numbers, read_json};
 
 /// The checkpoints of the set: both layouts of the configuration.
 fn checkpoints(golden: &Path) -> Vec<(QwenConfig, Processor, PathBuf)> {
