@@ -111,7 +111,7 @@ pub(crate) fn write_file(path: &Path, stored: Vec<Stored<'_>>) -> Result<(), Vlm
 ///
 /// # Errors
 /// [`VlmError::Weights`] with the path.
-pub(crate) fn write_weights(
+pub fn write_weights(
     model: &QwenVl,
     dir: &Path,
     precision: Precision,
