@@ -23,7 +23,9 @@ pub(crate) fn run(app: &App, args: &Export) -> Result<Exit, Failure> {
     let wanted = Wanted::parse(&args.stage)?;
     let node = wanted.node(&project)?;
     let output = wanted.output(node)?;
-    let _guard = project.store.hold(&format!("dcsft export {}", project.study.name))?;
+    let _guard = project
+        .store
+        .hold(&format!("dcsft export {}", project.study.name))?;
     let plan = project.plan(&[], false)?;
     let made = plan
         .node(node.id)
@@ -31,8 +33,10 @@ pub(crate) fn run(app: &App, args: &Export) -> Result<Exit, Failure> {
         .record()
         .and_then(|record| record.outputs.get(&output.name));
     let Some(made) = made else {
-        return Err(Failure::failed(format!("{} is not in the cache", node.title()))
-            .help(format!("compute it with `{}`", run_command(args))));
+        return Err(
+            Failure::failed(format!("{} is not in the cache", node.title()))
+                .help(format!("compute it with `{}`", run_command(args))),
+        );
     };
     let from = project.store.open_input(&made.digest)?;
     let written = export(output.artifact, &from, &args.dir, args.format.map(format))
@@ -111,7 +115,11 @@ impl<'a> Wanted<'a> {
         }
         let output = match rest {
             "" => None,
-            _ => Some(rest.strip_prefix('.').filter(|name| !name.is_empty()).ok_or_else(wrong)?),
+            _ => Some(
+                rest.strip_prefix('.')
+                    .filter(|name| !name.is_empty())
+                    .ok_or_else(wrong)?,
+            ),
         };
         if stage.is_empty() {
             return Err(wrong());
@@ -166,7 +174,11 @@ impl<'a> Wanted<'a> {
             Some(name) => node.outputs.iter().find(|output| output.name == name),
         };
         found.ok_or_else(|| {
-            let names: Vec<&str> = node.outputs.iter().map(|output| output.name.as_str()).collect();
+            let names: Vec<&str> = node
+                .outputs
+                .iter()
+                .map(|output| output.name.as_str())
+                .collect();
             let asked = self.output.unwrap_or_default();
             Failure::usage(format!("{} has no output `{asked}`", node.title()))
                 .help(format!("its outputs are {}", names.join(", ")))
@@ -193,9 +205,20 @@ mod tests {
         assert_eq!(parts("sft.step-4"), ("sft", String::new(), Some("step-4")));
         assert_eq!(
             parts("sft[subset=easy+medium, rate=0.5].model"),
-            ("sft", "rate=0.5 subset=easy+medium".to_owned(), Some("model"))
+            (
+                "sft",
+                "rate=0.5 subset=easy+medium".to_owned(),
+                Some("model")
+            )
         );
-        for wrong in ["", ".model", "sft.", "sft[easy]", "sft[seed=0", "sft[seed=0]model"] {
+        for wrong in [
+            "",
+            ".model",
+            "sft.",
+            "sft[easy]",
+            "sft[seed=0",
+            "sft[seed=0]model",
+        ] {
             assert!(Wanted::parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -6,10 +6,8 @@ use std::fs::File;
 use std::path::Path;
 
 use dcsft_engine::kind::{ArtifactType, Input};
-use dcsft_stages::data::{
-    Dataset, Encoding, Generation, RolloutRecord, RolloutWriter, Split,
-};
-use dcsft_stages::export::{Exported, ExportError, Format, export};
+use dcsft_stages::data::{Dataset, Encoding, Generation, RolloutRecord, RolloutWriter, Split};
+use dcsft_stages::export::{ExportError, Exported, Format, export};
 use image::{Rgb, RgbImage};
 use parquet::file::reader::{FileReader as _, SerializedFileReader};
 use parquet::record::Field;
@@ -38,7 +36,10 @@ fn photos(bench: &mut Bench) -> Input {
 
 fn ids(dir: &Path) -> Vec<String> {
     let data = Dataset::open(dir).unwrap();
-    data.samples().iter().map(|sample| sample.id.clone()).collect()
+    data.samples()
+        .iter()
+        .map(|sample| sample.id.clone())
+        .collect()
 }
 
 #[test]
@@ -53,13 +54,25 @@ fn a_set_keeps_its_images_bytes_and_comes_back_as_the_same_samples() {
     };
     assert_eq!(written, expected);
     let lines = json_lines(&to.join("data.jsonl"));
-    assert_eq!(lines[1]["messages"][0], json!({"role": "system", "content": "Be brief."}));
-    assert_eq!(lines[1]["messages"][1], json!({"role": "user", "content": "<image>What?"}));
-    assert_eq!(lines[1]["messages"][2], json!({"role": "assistant", "content": "b.jpg"}));
+    assert_eq!(
+        lines[1]["messages"][0],
+        json!({"role": "system", "content": "Be brief."})
+    );
+    assert_eq!(
+        lines[1]["messages"][1],
+        json!({"role": "user", "content": "<image>What?"})
+    );
+    assert_eq!(
+        lines[1]["messages"][2],
+        json!({"role": "assistant", "content": "b.jpg"})
+    );
     let set = Dataset::open(&data.dir).unwrap();
     for (line, sample) in lines.iter().zip(set.samples()) {
         let path = to.join(line["images"][0].as_str().unwrap());
-        assert_eq!(std::fs::read(&path).unwrap(), set.image_bytes(&sample.images[0]).unwrap());
+        assert_eq!(
+            std::fs::read(&path).unwrap(),
+            set.image_bytes(&sample.images[0]).unwrap()
+        );
     }
     let run = bench.run("dataset", json!({"path": to.join("data.jsonl")}), &[]);
     run.summary();
@@ -139,7 +152,13 @@ fn a_parquet_table_holds_every_answer() {
     let mut bench = Bench::new();
     let (rollouts, records) = answers(&mut bench);
     let to = bench.folder().join("export");
-    export(ArtifactType::Rollouts, &rollouts.dir, &to, Some(Format::Parquet)).unwrap();
+    export(
+        ArtifactType::Rollouts,
+        &rollouts.dir,
+        &to,
+        Some(Format::Parquet),
+    )
+    .unwrap();
     let file = File::open(to.join("rollouts.parquet")).unwrap();
     let reader = SerializedFileReader::new(file).unwrap();
     let mut rows = reader.get_row_iter(None).unwrap();
@@ -148,7 +167,15 @@ fn a_parquet_table_holds_every_answer() {
             let row = rows.next().unwrap().unwrap();
             let fields: Vec<(&String, &Field)> = row.get_column_iter().collect();
             let names: Vec<&str> = fields.iter().map(|(name, _)| name.as_str()).collect();
-            let expected = ["id", "generation", "text", "reward", "finished", "tokens", "logprobs"];
+            let expected = [
+                "id",
+                "generation",
+                "text",
+                "reward",
+                "finished",
+                "tokens",
+                "logprobs",
+            ];
             assert_eq!(names, expected);
             let list = |at: usize| match fields[at].1 {
                 Field::ListInternal(list) => list.elements().to_vec(),
@@ -159,9 +186,17 @@ fn a_parquet_table_holds_every_answer() {
             assert_eq!(*fields[2].1, Field::Str(generation.text.clone()));
             assert_eq!(*fields[3].1, Field::Float(generation.reward));
             assert_eq!(*fields[4].1, Field::Bool(generation.finished));
-            let tokens: Vec<Field> = generation.tokens.iter().map(|token| Field::UInt(*token)).collect();
+            let tokens: Vec<Field> = generation
+                .tokens
+                .iter()
+                .map(|token| Field::UInt(*token))
+                .collect();
             assert_eq!(list(5), tokens);
-            let logprobs: Vec<Field> = generation.logprobs.iter().map(|value| Field::Float(*value)).collect();
+            let logprobs: Vec<Field> = generation
+                .logprobs
+                .iter()
+                .map(|value| Field::Float(*value))
+                .collect();
             assert_eq!(list(6), logprobs);
         }
     }
@@ -180,8 +215,17 @@ fn what_is_there_is_not_overwritten_and_formats_have_to_fit() {
     assert_eq!(names.len(), 1);
     let empty = bench.folder();
     export(ArtifactType::Rollouts, &rollouts.dir, &empty, None).unwrap();
-    assert!(empty.join("rollouts.jsonl").exists(), "an empty folder is filled");
+    assert!(
+        empty.join("rollouts.jsonl").exists(),
+        "an empty folder is filled"
+    );
     let to = bench.folder().join("export");
-    let error = export(ArtifactType::Rollouts, &rollouts.dir, &to, Some(Format::Merged)).unwrap_err();
+    let error = export(
+        ArtifactType::Rollouts,
+        &rollouts.dir,
+        &to,
+        Some(Format::Merged),
+    )
+    .unwrap_err();
     assert!(error.to_string().contains("`jsonl`, `parquet`"), "{error}");
 }

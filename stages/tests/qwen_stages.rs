@@ -42,9 +42,7 @@ fn pictures(bench: &mut Bench) -> Option<Input> {
         .map(|entry| entry.unwrap().path())
         .collect();
     images.sort();
-    let record = |(index, image): (usize, &PathBuf)| {
-        json!({"problem": "What is it?", "solution": ANSWERS[index % ANSWERS.len()], "image": image})
-    };
+    let record = |(index, image): (usize, &PathBuf)| json!({"problem": "What is it?", "solution": ANSWERS[index % ANSWERS.len()], "image": image});
     let records: Vec<Value> = images.iter().enumerate().map(record).collect();
     let list = bench.folder().join("list.json");
     std::fs::write(&list, Value::from(records).to_string()).unwrap();
@@ -82,7 +80,9 @@ fn answers(bench: &mut Bench, model: &Input, data: &Input) -> Vec<u8> {
 #[test]
 fn golden_an_import_is_the_checkpoint_and_its_settings() {
     let mut bench = Bench::new();
-    let Some(checkpoint) = golden("ckpt") else { return };
+    let Some(checkpoint) = golden("ckpt") else {
+        return;
+    };
     let params = with(
         model_params(&checkpoint),
         json!({"precision": "f32", "max_pixels": 9000, "max_tokens": 99}),
@@ -108,7 +108,9 @@ fn golden_an_import_is_the_checkpoint_and_its_settings() {
 #[test]
 fn golden_random_weights_are_a_function_of_the_shape_and_the_seed() {
     let mut bench = Bench::new();
-    let Some((checkpoint, _, data)) = study(&mut bench) else { return };
+    let Some((checkpoint, _, data)) = study(&mut bench) else {
+        return;
+    };
     let mut drawn = |seed: u64| {
         let params = with(
             model_params(&checkpoint),
@@ -125,7 +127,9 @@ fn golden_random_weights_are_a_function_of_the_shape_and_the_seed() {
 
 #[test]
 fn golden_files_of_the_checkpoint_are_its_identity() {
-    let Some(checkpoint) = golden("ckpt") else { return };
+    let Some(checkpoint) = golden("ckpt") else {
+        return;
+    };
     let registry = dcsft_stages::registry();
     let files = |more: Value| {
         let params = with(model_params(&checkpoint), more);
@@ -136,7 +140,11 @@ fn golden_files_of_the_checkpoint_are_its_identity() {
             .unwrap();
         let [param] = <[_; 1]>::try_from(resolved.files).unwrap();
         assert_eq!((param.field.as_str(), param.required), ("path", true));
-        param.files.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+        param
+            .files
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect::<Vec<_>>()
     };
     let mut on_disk: Vec<String> = std::fs::read_dir(&checkpoint)
         .unwrap()
@@ -167,10 +175,14 @@ fn params_of_the_other_kind_and_missing_ones_are_named() {
     assert_eq!(found.keys().collect::<Vec<_>>(), ["max_pixels", "path"]);
     assert!(found["path"].contains("`kind: qwen2_5_vl`"), "{found:?}");
     let found = problems(json!({"kind": "qwen2_5_vl", "image_size": 16, "seed": 3}));
-    assert_eq!(found.keys().collect::<Vec<_>>(), ["image_size", "path", "seed"]);
+    assert_eq!(
+        found.keys().collect::<Vec<_>>(),
+        ["image_size", "path", "seed"]
+    );
     assert!(found["image_size"].contains("`kind: micro`"), "{found:?}");
     assert!(found["seed"].contains("init: random"), "{found:?}");
-    let found = problems(json!({"kind": "qwen2_5_vl", "path": "x", "min_pixels": 9, "max_pixels": 8}));
+    let found =
+        problems(json!({"kind": "qwen2_5_vl", "path": "x", "min_pixels": 9, "max_pixels": 8}));
     assert!(found["min_pixels"].contains("above"), "{found:?}");
     let empty = tempfile::tempdir().unwrap();
     let found = problems(json!({"kind": "qwen2_5_vl", "path": empty.path()}));
@@ -195,7 +207,9 @@ fn micro_params_are_what_they_were() {
 fn golden_interrupted_training_ends_with_the_same_bytes() {
     for more in [json!({}), lora(), json!({"gradient_checkpointing": true})] {
         let mut bench = Bench::new();
-        let Some((_, model, data)) = study(&mut bench) else { return };
+        let Some((_, model, data)) = study(&mut bench) else {
+            return;
+        };
         let params = with(sft(4), more);
         let straight = bench.run("sft", params.clone(), &inputs(&model, &data));
         straight.summary();
@@ -241,7 +255,9 @@ fn golden_threads_change_no_byte() {
 fn golden_checkpoints_of_adapters_share_the_base() {
     use std::os::unix::fs::MetadataExt as _;
     let mut bench = Bench::new();
-    let Some((_, model, data)) = study(&mut bench) else { return };
+    let Some((_, model, data)) = study(&mut bench) else {
+        return;
+    };
     let run = bench.run("sft", with(sft(4), lora()), &inputs(&model, &data));
     run.summary();
     let inode = |dir: &Path| {
@@ -251,14 +267,20 @@ fn golden_checkpoints_of_adapters_share_the_base() {
     };
     for output in ["step-2", "step-4", "model"] {
         assert_eq!(inode(&run.output(output)), inode(&model.dir), "{output}");
-        assert!(run.output(output).join("adapter_model.safetensors").exists());
+        assert!(
+            run.output(output)
+                .join("adapter_model.safetensors")
+                .exists()
+        );
     }
 }
 
 #[test]
 fn golden_the_whole_study_runs() {
     let mut bench = Bench::new();
-    let Some((_, model, data)) = study(&mut bench) else { return };
+    let Some((_, model, data)) = study(&mut bench) else {
+        return;
+    };
     let samples = Dataset::open(&data.dir).unwrap().len();
 
     let cold = bench.run("sft", sft(4), &inputs(&model, &data));
@@ -280,7 +302,10 @@ fn golden_the_whole_study_runs() {
     let bins = bench.run("difficulty", quantiles, &wired);
     bins.summary();
     let half = input("high", &bins.output("high"));
-    assert_eq!(Dataset::open(&half.dir).unwrap().len(), samples - samples / 2);
+    assert_eq!(
+        Dataset::open(&half.dir).unwrap().len(),
+        samples - samples / 2
+    );
 
     let arm = bench.run("sft", with(sft(2), lora()), &inputs(&cold, &half));
     arm.summary();
@@ -307,7 +332,9 @@ fn golden_the_whole_study_runs() {
 #[test]
 fn golden_a_sample_beyond_the_token_budget_is_left_out_with_its_reason() {
     let mut bench = Bench::new();
-    let Some((checkpoint, _, data)) = study(&mut bench) else { return };
+    let Some((checkpoint, _, data)) = study(&mut bench) else {
+        return;
+    };
     let mut dropped = |tokens: usize| {
         let params = with(model_params(&checkpoint), json!({"max_tokens": tokens}));
         let model = bench.run("model", params, &[]);
@@ -322,7 +349,9 @@ fn golden_a_sample_beyond_the_token_budget_is_left_out_with_its_reason() {
 #[test]
 fn golden_a_merged_export_answers_as_the_adapters_do() {
     let mut bench = Bench::new();
-    let Some((_, model, data)) = study(&mut bench) else { return };
+    let Some((_, model, data)) = study(&mut bench) else {
+        return;
+    };
     let run = bench.run("sft", with(sft(4), lora()), &inputs(&model, &data));
     run.summary();
     let trained = input("sft", &run.output("model"));
@@ -330,7 +359,10 @@ fn golden_a_merged_export_answers_as_the_adapters_do() {
     let written = export(ArtifactType::Model, &trained.dir, &merged, None).unwrap();
     assert_eq!(written.format, Format::Merged);
     assert!(!merged.join("adapter_config.json").exists());
-    assert!(!merged.join("dcsft.json").exists(), "a setting of this program's own");
+    assert!(
+        !merged.join("dcsft.json").exists(),
+        "a setting of this program's own"
+    );
     let again = imported(&mut bench, &merged);
     let weights = |dir: &Path| std::fs::read(dir.join("model.safetensors")).unwrap();
     assert_ne!(weights(&merged), weights(&model.dir));
@@ -340,7 +372,13 @@ fn golden_a_merged_export_answers_as_the_adapters_do() {
     );
 
     let adapter = bench.folder().join("adapter");
-    export(ArtifactType::Model, &trained.dir, &adapter, Some(Format::Adapter)).unwrap();
+    export(
+        ArtifactType::Model,
+        &trained.dir,
+        &adapter,
+        Some(Format::Adapter),
+    )
+    .unwrap();
     let mut names: Vec<_> = std::fs::read_dir(&adapter)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -352,7 +390,9 @@ fn golden_a_merged_export_answers_as_the_adapters_do() {
 #[test]
 fn golden_a_model_without_adapters_is_exported_as_it_is() {
     let mut bench = Bench::new();
-    let Some((checkpoint, model, _)) = study(&mut bench) else { return };
+    let Some((checkpoint, model, _)) = study(&mut bench) else {
+        return;
+    };
     let to = bench.folder().join("export");
     export(ArtifactType::Model, &model.dir, &to, None).unwrap();
     for name in ["config.json", "model.safetensors", "tokenizer.json"] {
@@ -368,7 +408,9 @@ fn golden_a_model_without_adapters_is_exported_as_it_is() {
 #[test]
 fn golden_sixteen_bits_run_on_the_processor_too() {
     let mut bench = Bench::new();
-    let Some((checkpoint, _, data)) = study(&mut bench) else { return };
+    let Some((checkpoint, _, data)) = study(&mut bench) else {
+        return;
+    };
     let params = with(model_params(&checkpoint), json!({"precision": "bf16"}));
     let run = bench.run("model", params, &[]);
     let model = input("model", &run.output("model"));

@@ -12,7 +12,13 @@ fn folder(dir: &tempfile::TempDir, name: &str) -> String {
 fn names(dir: &str) -> Vec<String> {
     let mut names: Vec<String> = std::fs::read_dir(dir)
         .expect("the export")
-        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .map(|entry| {
+            entry
+                .expect("an entry")
+                .file_name()
+                .to_string_lossy()
+                .into_owned()
+        })
         .collect();
     names.sort();
     names
@@ -28,7 +34,10 @@ fn a_bin_is_exported_with_its_images() {
     let records = lines(&list);
     assert_eq!(
         text.trim(),
-        format!("wrote difficulty[seed=0].hard (jsonl, {} rows) to {to}", records.len())
+        format!(
+            "wrote difficulty[seed=0].hard (jsonl, {} rows) to {to}",
+            records.len()
+        )
     );
     for record in &records {
         assert_eq!(record["messages"][0]["role"], "user");
@@ -46,11 +55,19 @@ fn a_cell_is_named_by_as_many_axes_as_it_takes() {
     assert_eq!(done.code, 2);
     assert!(
         done.stderr.contains("several stages")
-            && done.stderr.contains("sft[seed=0,subset=hard], sft[seed=1,subset=hard]"),
+            && done
+                .stderr
+                .contains("sft[seed=0,subset=hard], sft[seed=1,subset=hard]"),
         "{}",
         done.stderr
     );
-    let line = lab.ok(&["export", "spec.yaml", "sft[subset=hard,seed=1].step-2", &to, "--json"]);
+    let line = lab.ok(&[
+        "export",
+        "spec.yaml",
+        "sft[subset=hard,seed=1].step-2",
+        &to,
+        "--json",
+    ]);
     let written = lines(&line).remove(0);
     assert_eq!(written["stage"], "sft[seed=1,subset=hard]");
     assert_eq!(written["output"], "step-2");
@@ -71,13 +88,31 @@ fn rollouts_are_exported_in_the_format_that_is_asked_for() {
     let dir = tempfile::tempdir().expect("a folder");
     for (format, file) in [("jsonl", "rollouts.jsonl"), ("parquet", "rollouts.parquet")] {
         let to = folder(&dir, format);
-        lab.ok(&["export", "spec.yaml", "rollouts[seed=0]", &to, "--format", format]);
+        lab.ok(&[
+            "export",
+            "spec.yaml",
+            "rollouts[seed=0]",
+            &to,
+            "--format",
+            format,
+        ]);
         assert_eq!(names(&to), [file]);
     }
     let to = folder(&dir, "merged");
-    let done = lab.dcsft(&["export", "spec.yaml", "rollouts[seed=0]", &to, "--format", "merged"]);
+    let done = lab.dcsft(&[
+        "export",
+        "spec.yaml",
+        "rollouts[seed=0]",
+        &to,
+        "--format",
+        "merged",
+    ]);
     assert_eq!(done.code, 1);
-    assert!(done.stderr.contains("no format `merged`"), "{}", done.stderr);
+    assert!(
+        done.stderr.contains("no format `merged`"),
+        "{}",
+        done.stderr
+    );
 }
 
 #[test]
@@ -95,7 +130,8 @@ fn what_never_ran_is_not_exported() {
     ]);
     assert_eq!(done.code, 1);
     assert!(
-        done.stderr.contains("cold_start[seed=0] is not in the cache")
+        done.stderr
+            .contains("cold_start[seed=0] is not in the cache")
             && done
                 .stderr
                 .contains("dcsft run spec.yaml --set 'stages.cold_start.with.steps=99'"),

@@ -70,11 +70,18 @@ fn golden_the_plan_shows_the_whole_study_with_its_counts() {
             ("ood[set=imagenet-r]", "imagenet-r_val_processed.json"),
             ("ood[set=imagenet-a]", "imagenet-a_val_processed.json"),
         ] {
-            assert_eq!(samples(title), (count(file).into(), "list".into()), "{title}");
+            assert_eq!(
+                samples(title),
+                (count(file).into(), "list".into()),
+                "{title}"
+            );
         }
         let all = count("imagenet_left_grpo.json");
         assert_eq!(samples("rollouts[seed=0]"), (all.into(), "list".into()));
-        assert_eq!(samples("sft[seed=0,subset=hard]"), (all.into(), "bound".into()));
+        assert_eq!(
+            samples("sft[seed=0,subset=hard]"),
+            (all.into(), "bound".into())
+        );
         // The cold start and five arms of SFT; 3 sets for each of 6 steps of 6 arms, and for the cold start.
         assert_eq!(stages(&plan, "sft").len(), 6);
         assert_eq!(stages(&plan, "grpo").len(), 1);
@@ -87,10 +94,15 @@ fn a_limit_bounds_the_count() {
     let lab = Lab::new(
         "dcsft: 1\nname: list\nstages:\n  train: {uses: dataset, with: {path: list.jsonl, limit: 2}}\n",
     );
-    let record = |n: usize| format!("{{\"problem\": \"?\", \"solution\": \"a\", \"image\": \"{n}.png\"}}\n");
+    let record =
+        |n: usize| format!("{{\"problem\": \"?\", \"solution\": \"a\", \"image\": \"{n}.png\"}}\n");
     lab.write("list.jsonl", &(0..5).map(record).collect::<String>());
     let samples = |more: &[&str]| {
-        let args: Vec<&str> = ["plan", "spec.yaml", "--json"].iter().chain(more).copied().collect();
+        let args: Vec<&str> = ["plan", "spec.yaml", "--json"]
+            .iter()
+            .chain(more)
+            .copied()
+            .collect();
         lines(&lab.ok(&args)).remove(0)["samples"].clone()
     };
     assert_eq!(samples(&[]), 2);
@@ -160,16 +172,77 @@ fn golden_the_study_runs_in_miniature_with_overrides_alone() {
     assert_eq!(last["failed"], 0, "{last}");
     let rows = lines(&with(&["results", &spec, "--json", "--all-steps"]));
     let accuracy = |arm: &str, set: &str| {
-        let mut found = rows.iter().filter(|row| {
-            row["arm"] == arm && row["set"] == set && row["metric"] == "accuracy"
-        });
+        let mut found = rows
+            .iter()
+            .filter(|row| row["arm"] == arm && row["set"] == set && row["metric"] == "accuracy");
         found.next().map(|row| row["n"].clone())
     };
-    for arm in ["cold_start", "sft/all", "sft/easy", "sft/medium", "sft/hard", "sft/easy+medium", "grpo"] {
+    for arm in [
+        "cold_start",
+        "sft/all",
+        "sft/easy",
+        "sft/medium",
+        "sft/hard",
+        "sft/easy+medium",
+        "grpo",
+    ] {
         for set in ["val", "sketch"] {
             assert_eq!(accuracy(arm, set), Some(4.into()), "{arm} on {set}");
         }
     }
     let again = lines(&with(&["run", &spec, "--json"]));
     assert_eq!(again.last().expect("an event")["executed"], 0);
+}
+
+#[test]
+fn golden_the_grounding_study_runs_in_miniature() {
+    let (Some(checkpoint), Some(photos)) = (checkpoint(), shared("data/photos")) else {
+        return;
+    };
+    let lab = Lab::new("");
+    let text = std::fs::read_to_string(photos.join("train.json")).expect("a list");
+    let mut records: Vec<Value> = serde_json::from_str(&text).expect("JSON");
+    records.truncate(6);
+    for record in &mut records {
+        record["problem"] = "Where is it? Answer as [x1, y1, x2, y2].".into();
+        record["solution"] = "[1, 2, 20, 30]".into();
+    }
+    for name in ["cold_sft", "left_grpo", "val_processed", "ood_processed"] {
+        lab.write(
+            &format!("lists/refcoco_{name}.json"),
+            &Value::from(records.clone()).to_string(),
+        );
+    }
+    let lists = lab.root().join("lists");
+    let spec = spec("refcoco_3b");
+    let args: Vec<String> = [
+        set("vars.checkpoint", checkpoint.display()),
+        set("vars.lists", lists.display()),
+        set("vars.image_root", photos.display()),
+        set("vars.precision", "f32"),
+        set("stages.cold_start.with.steps", 1),
+        set("stages.rollouts.with.max_new_tokens", 4),
+        set("stages.sft.matrix.subset", "[all]"),
+        set("vars.steps", 1),
+        set("vars.save_steps", 1),
+        set("stages.grpo.with.prompts_per_step", 1),
+        set("stages.grpo.with.max_new_tokens", 4),
+        set("stages.eval_sft_id.matrix.step", "[1]"),
+        set("stages.eval_sft_ood.matrix.step", "[1]"),
+        set("stages.eval_grpo_id.matrix.step", "[1]"),
+        set("stages.eval_grpo_ood.matrix.step", "[1]"),
+    ]
+    .concat();
+    let with = |command: &[&str]| {
+        let args = args.iter().map(String::as_str);
+        let all: Vec<&str> = command.iter().copied().chain(args).collect();
+        lines(&lab.ok(&all))
+    };
+    assert_eq!(
+        with(&["run", &spec, "--json"]).last().expect("an event")["failed"],
+        0
+    );
+    let rows = with(&["results", &spec, "--json"]);
+    let sets = |split: &str| rows.iter().filter(|row| row["split"] == split).count();
+    assert!(sets("id") > 0 && sets("id") == sets("ood"), "{rows:?}");
 }

@@ -70,13 +70,12 @@ fn file_bytes(data: &Dataset, entry: &ImageEntry) -> Result<Vec<u8>, ExportError
     }
     let fail = |problem: String| ExportError::Data(DataError::Image(problem));
     let length = bytes.len();
-    let image =
-        image::RgbImage::from_raw(entry.width, entry.height, bytes).ok_or_else(|| {
-            fail(format!(
-                "{length} bytes do not make {}x{} pixels",
-                entry.width, entry.height
-            ))
-        })?;
+    let image = image::RgbImage::from_raw(entry.width, entry.height, bytes).ok_or_else(|| {
+        fail(format!(
+            "{length} bytes do not make {}x{} pixels",
+            entry.width, entry.height
+        ))
+    })?;
     let mut png = Cursor::new(Vec::new());
     image
         .write_to(&mut png, image::ImageFormat::Png)

@@ -184,9 +184,8 @@ impl ModelParams {
 /// Name and path of each file of a checkpoint's folder. Hidden files and folders in it are no part of the checkpoint,
 /// and neither are the weights where they are not read.
 fn checkpoint_files(folder: &Path, init: Init) -> Result<Vec<(String, PathBuf)>, ParamProblem> {
-    let fail = |error: std::io::Error| {
-        ParamProblem::new("path", format!("{}: {error}", folder.display()))
-    };
+    let fail =
+        |error: std::io::Error| ParamProblem::new("path", format!("{}: {error}", folder.display()));
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(fail)? {
         let path = entry.map_err(fail)?.path();
