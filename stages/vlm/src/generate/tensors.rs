@@ -3,8 +3,6 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use burn::tensor::Tensor;
-
 use super::{Decoder, Step};
 use crate::micro::{MicroVlm, Pass, Sequences};
 use crate::model::Forward;
