@@ -107,7 +107,7 @@ fn training(
         let key = StreamKey::new("dropout", 0).number(steps);
         let options = Forward {
             dropout: dropout.then_some(key),
-            checkpointing: false,
+            ..Forward::default()
         };
         let logits = model.forward(batch, &options)?.logits;
         let loss = token_logprobs(logits, &targets, 1.0).mean().neg();
