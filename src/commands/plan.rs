@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::why::headline;
 use crate::cli;
+use crate::collect::samples::samples;
 use crate::exit::{Exit, Failure};
 use crate::output::{count, print_json, print_table, stdout, table};
 use crate::report::scale::duration;
@@ -24,9 +25,10 @@ pub(crate) fn run(app: &App, args: &cli::Plan) -> Result<Exit, Failure> {
     let project = app.project(&args.spec)?;
     let plan = project.plan(&args.force, args.paranoid)?;
     let mut explainer = Explainer::new(&project.study, &project.registry, &plan, &project.store);
+    let samples = samples(&project.study, &project.registry, &plan, &project.store);
     let mut out = stdout();
     if app.terminal.json {
-        for (node, planned) in project.study.nodes.iter().zip(&plan.nodes) {
+        for ((node, planned), samples) in project.study.nodes.iter().zip(&plan.nodes).zip(samples) {
             let shares = planned.shares.map(|id| project.study.nodes[id.0].title());
             let reason = reason(&project, &plan, &mut explainer, node.id)?;
             print_json(
@@ -34,15 +36,17 @@ pub(crate) fn run(app: &App, args: &cli::Plan) -> Result<Exit, Failure> {
                 &json!({
                     "stage": node.title(), "kind": node.kind, "state": planned.state.word(), "reason": reason,
                     "key": planned.state.key(), "shares": shares,
+                    "samples": samples.map(|samples| samples.count),
+                    "samples_basis": samples.map(|samples| samples.basis),
                 }),
             )?;
         }
         print_json(&mut out, &json!({"summary": plan.summary}))?;
     } else {
         writeln!(out, "{}", totals(&plan))?;
-        let mut list = table(&["stage", "kind", "state", "reason"], &[]);
+        let mut list = table(&["stage", "kind", "state", "samples", "reason"], &[3]);
         let mut shown = 0;
-        for (node, planned) in project.study.nodes.iter().zip(&plan.nodes) {
+        for ((node, planned), samples) in project.study.nodes.iter().zip(&plan.nodes).zip(samples) {
             if matches!(planned.state, NodeState::Cached { .. }) && !args.all {
                 continue;
             }
@@ -52,6 +56,7 @@ pub(crate) fn run(app: &App, args: &cli::Plan) -> Result<Exit, Failure> {
                 node.title(),
                 node.kind.clone(),
                 planned.state.word().to_owned(),
+                samples.map_or_else(String::new, |samples| samples.text()),
                 reason,
             ]);
         }

@@ -2,8 +2,10 @@
 
 mod cache;
 mod errors;
+mod export;
 mod interrupt;
 mod lock;
+mod paper;
 mod planning;
 mod results;
 mod running;

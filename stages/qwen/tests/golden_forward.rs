@@ -1,7 +1,13 @@
 //! Logits, hidden states and vision features against what Transformers computed.
 
+#![allow(
+    clippy::print_stdout,
+    reason = "the tables of differences are for people"
+)]
+
 mod support;
 
+use burn::tensor::Device;
 use dcsft_qwen::model::{QwenVl, Sequence};
 use support::Tensors;
 use support::compare::{close, values};
@@ -119,6 +125,49 @@ fn golden_logits_of_the_published_layout_in_bf16() {
             0.0,
         );
     }
+}
+
+#[test]
+fn golden_bf16_arithmetic_stays_near_the_reference() {
+    let Some(golden) = Golden::open() else { return };
+    let tensors = Tensors::read(&golden.dir.join("forward/hub_bf16_logits.safetensors"));
+    // The same files with settings that ask for 16 bits.
+    let dir = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(golden.dir.join("ckpt_hub_bf16")).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
+    }
+    std::fs::write(dir.path().join("dcsft.json"), r#"{"precision": "bf16"}"#).unwrap();
+    let model = QwenVl::load(dir.path(), &Device::flex()).unwrap_or_else(|error| panic!("{error}"));
+    let suffix = ".logits_bf16_compute";
+    for name in tensors.names() {
+        let Some(case) = name.strip_suffix(suffix) else {
+            continue;
+        };
+        let ours = values(model.logits(&golden.case(&model, case)));
+        let (_, reference) = tensors.f32(&name).unwrap();
+        let (_, exact) = tensors
+            .f32(&format!("{case}.logits_f32_from_bf16_weights"))
+            .unwrap();
+        // Both are off the exact logits by the rounding of 16 bits; ours must not be further off than twice theirs.
+        let (own, theirs) = (mean_square(&ours, &exact), mean_square(&reference, &exact));
+        println!(
+            "{case}: mean square off the exact logits: ours {own:.2e}, reference {theirs:.2e}"
+        );
+        assert!(
+            own > 0.0 && own < 4.0 * theirs,
+            "{case}: {own} and {theirs}"
+        );
+    }
+}
+
+fn mean_square(left: &[f32], right: &[f32]) -> f64 {
+    assert_eq!(left.len(), right.len());
+    let squares = left
+        .iter()
+        .zip(right)
+        .map(|(a, b)| f64::from(a - b).powi(2));
+    squares.sum::<f64>() / left.len() as f64
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! Generation and log-probabilities against what Transformers computed.
 
-#![allow(clippy::print_stdout, reason = "the tables of differences are for people")]
+#![allow(
+    clippy::print_stdout,
+    reason = "the tables of differences are for people"
+)]
 
 mod support;
 

@@ -1,6 +1,9 @@
 //! GRPO through the model: log-probabilities of policy and reference, losses and the gradients of adapters, against TRL.
 
-#![allow(clippy::print_stdout, reason = "the tables of differences are for people")]
+#![allow(
+    clippy::print_stdout,
+    reason = "the tables of differences are for people"
+)]
 
 mod support;
 

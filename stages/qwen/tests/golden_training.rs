@@ -1,6 +1,9 @@
 //! Losses, gradients and optimiser steps, of all weights and of adapters, against PyTorch and PEFT.
 
-#![allow(clippy::print_stdout, reason = "the tables of differences are for people")]
+#![allow(
+    clippy::print_stdout,
+    reason = "the tables of differences are for people"
+)]
 
 mod support;
 

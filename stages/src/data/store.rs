@@ -68,6 +68,14 @@ impl Dataset {
         })
     }
 
+    /// What the artifact in `dir` says of itself; its samples are not read.
+    ///
+    /// # Errors
+    /// If the file is missing or malformed.
+    pub fn info_of(dir: &Path) -> Result<DatasetInfo, DataError> {
+        read_json(&dir.join(INFO))
+    }
+
     /// Set name, split, count.
     pub fn info(&self) -> &DatasetInfo {
         &self.info

@@ -100,6 +100,17 @@ impl Stage for ImportDataset {
         ])
     }
 
+    /// The records that will be read. How many of them can be used shows when their images are read.
+    fn samples(params: &DatasetParams, root: &Path) -> BTreeMap<String, u64> {
+        let source = Source::read(&root.join(&params.path), params.layout);
+        let selected = source.map(|source| params.select(source.records.len()).len() as u64);
+        selected
+            .ok()
+            .map(|count| (OUTPUT.to_owned(), count))
+            .into_iter()
+            .collect()
+    }
+
     fn run(params: DatasetParams, ctx: &mut StageContext) -> Result<(), StageError> {
         let path = PathBuf::from(&params.path);
         let source = Source::read(&path, params.layout).map_err(StageError::failed)?;

@@ -1,7 +1,10 @@
 //! What several test files share.
 
 #![allow(dead_code, reason = "each test file uses its part")]
-#![allow(clippy::print_stdout, reason = "the tables of differences are for people")]
+#![allow(
+    clippy::print_stdout,
+    reason = "the tables of differences are for people"
+)]
 
 pub(crate) mod checkpoint;
 pub(crate) mod compare;

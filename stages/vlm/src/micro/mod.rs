@@ -17,6 +17,7 @@ use std::path::Path;
 use burn::tensor::{Device, Tensor, TensorData};
 
 pub use config::{BlocksConfig, MicroConfig};
+pub use files::MODEL_TYPE;
 pub(crate) use forward::{Pass, Sequences};
 pub(crate) use modules::{Block, Linear, Modules, Norm};
 
