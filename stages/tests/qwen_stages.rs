@@ -363,6 +363,15 @@ fn golden_a_merged_export_answers_as_the_adapters_do() {
         !merged.join("dcsft.json").exists(),
         "a setting of this program's own"
     );
+    for entry in std::fs::read_dir(&merged).unwrap() {
+        let entry = entry.unwrap();
+        let fixed = entry.metadata().unwrap().permissions().readonly();
+        assert!(
+            !fixed,
+            "{:?} can be changed, unlike the cache's files",
+            entry.file_name()
+        );
+    }
     let again = imported(&mut bench, &merged);
     let weights = |dir: &Path| std::fs::read(dir.join("model.safetensors")).unwrap();
     assert_ne!(weights(&merged), weights(&model.dir));

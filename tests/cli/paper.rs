@@ -6,7 +6,12 @@ use serde_json::Value;
 
 use crate::support::{Lab, lines};
 
-const SPECS: [&str; 3] = ["imagenet_3b", "imagenet_7b", "refcoco_3b"];
+const SPECS: [&str; 4] = [
+    "imagenet_3b",
+    "imagenet_7b",
+    "imagenet_3b_published",
+    "refcoco_3b",
+];
 
 fn spec(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("experiments/paper/{name}.yaml"));
@@ -87,6 +92,44 @@ fn golden_the_plan_shows_the_whole_study_with_its_counts() {
         assert_eq!(stages(&plan, "grpo").len(), 1);
         assert_eq!(stages(&plan, "eval").len(), 3 * (6 * 6 + 1));
     }
+}
+
+#[test]
+fn golden_the_published_bins_are_planned_with_their_sizes() {
+    let (Some(checkpoint), Some(lists)) = (checkpoint(), shared("data/dcsft-imagenet")) else {
+        return;
+    };
+    let lab = Lab::new("");
+    let (spec, more) = (
+        spec("imagenet_3b_published"),
+        [
+            set("vars.checkpoint", checkpoint.display()),
+            set("vars.lists", lists.display()),
+        ]
+        .concat(),
+    );
+    let args = ["plan", &spec, "--json"].into_iter();
+    let all: Vec<&str> = args.chain(more.iter().map(String::as_str)).collect();
+    let plan = lines(&lab.ok(&all));
+    let arms: Vec<(String, u64)> = stages(&plan, "sft")
+        .iter()
+        .map(|line| {
+            let stage = line["stage"].as_str().unwrap_or_default().to_owned();
+            (stage, line["samples"].as_u64().unwrap_or_default())
+        })
+        .collect();
+    let expected = [
+        ("cold_start[seed=0]", 400),
+        ("sft[seed=0,subset=all]", 9600),
+        ("sft[seed=0,subset=easy]", 4163),
+        ("sft[seed=0,subset=medium]", 4017),
+        ("sft[seed=0,subset=hard]", 1420),
+    ];
+    assert_eq!(
+        arms,
+        expected.map(|(stage, count)| (stage.to_owned(), count))
+    );
+    assert!(stages(&plan, "rollout").is_empty());
 }
 
 #[test]
