@@ -28,6 +28,7 @@ attention=${ATTENTION:-sdpa}
 for _ in $(seq "${ROUNDS:-3}"); do
   for part in lora full rollout; do
     "$python" bench/qwen_peer.py "$folder" "$part" --threads "$threads" --seconds "$seconds" --attention "$attention" 2>/dev/null
-    RAYON_NUM_THREADS=$threads "$program" "$folder" "$part" "$seconds"
+    # As the program starts its workers.
+    MIMALLOC_PURGE_DELAY=-1 RAYON_NUM_THREADS=$threads "$program" "$folder" "$part" "$seconds"
   done
 done | tee bench/qwen.jsonl | "$python" bench/table.py

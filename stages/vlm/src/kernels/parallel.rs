@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 /// Rows per piece: enough that handing a piece to a thread costs little beside computing it.
-const ROWS: usize = 128;
+pub(crate) const ROWS: usize = 128;
 
 /// Calls `f` for each piece of work, on this thread if there is no other: entering the pool from outside costs
 /// more than a small operation.

@@ -9,7 +9,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use super::{Heads, Span, Spans, attention, take_rows};
 use crate::generate::Step;
-use crate::kernels::{self, Left, add_product};
+use crate::kernels::{self, Left, add_product, parallel};
 
 /// The cache of one layer for a group of prompts.
 pub struct KvCache {
@@ -131,14 +131,17 @@ impl Host {
                 .extend(&qkv[queries..]);
         }
         let mut out = vec![0.0; steps.len() * queries];
-        let mut first = 0;
+        let (mut qkv_left, mut out_left) = (&values[..], &mut out[..]);
+        let mut work = Vec::new();
         for steps in steps.chunk_by(|a, b| a.prompt == b.prompt) {
-            let rows = first..first + steps.len();
-            let qkv = &values[rows.start * row..rows.end * row];
-            let out = &mut out[rows.start * queries..rows.end * queries];
-            self.attend(qkv, steps, heads, out);
-            first = rows.end;
+            let (own, rest) = qkv_left.split_at(steps.len() * row);
+            let (out, out_rest) = out_left.split_at_mut(steps.len() * queries);
+            work.push((own, steps, out));
+            (qkv_left, out_left) = (rest, out_rest);
         }
+        parallel::for_each(work, |(qkv, steps, out)| {
+            self.attend(qkv, steps, heads, out)
+        });
         let shape = [steps.len(), queries];
         Tensor::from_data(TensorData::new(out, shape), &qkv.device())
     }

@@ -13,8 +13,10 @@ use super::{Flat, close, contiguous, new, open, values};
 use crate::kernels::{self, Left, add_product, add_product_transposed, parallel};
 use crate::ops::composed::{Activation, Adapter, Dropout};
 
-/// Values of a weight whose gradient is worth a pass of its own.
+/// Values of a weight that is worth other cuts of the work than along the rows.
 const LARGE: usize = 1 << 16;
+/// Outputs in one piece of work that is cut along them.
+const COLUMNS: usize = 128;
 
 #[derive(Debug)]
 struct Linear;
@@ -171,6 +173,10 @@ impl State {
         let [inputs, outputs] = self.sizes();
         let rank = self.adapter.as_ref().map_or(0, AdapterState::rank);
         let mut inner = vec![0.0; out.len() / outputs * rank];
+        if out.len() <= parallel::ROWS * outputs && inputs * outputs >= LARGE {
+            self.forward_by_columns(bias, out, &mut inner);
+            return inner;
+        }
         let (x, weight) = (values(&self.x), values(&self.weight));
         parallel::two_rows(out, outputs, &mut inner, rank, |first, out, inner| {
             let rows = out.len() / outputs;
@@ -189,21 +195,7 @@ impl State {
                 outputs,
             );
             let Some(adapter) = &self.adapter else { return };
-            let kept = self.kept_inputs(adapter, x, first);
-            let left = Left::rows(&kept, inputs);
-            add_product(
-                rows,
-                inputs,
-                rank,
-                left,
-                values(&adapter.a),
-                rank,
-                inner,
-                rank,
-            );
-            for value in inner.iter_mut() {
-                *value *= adapter.scale;
-            }
+            self.inner(adapter, x, first, inner);
             add_product(
                 rows,
                 rank,
@@ -216,6 +208,65 @@ impl State {
             );
         });
         inner
+    }
+
+    /// `scale * dropped(x) @ a` of some rows, the first of which is row `first`, into `inner`.
+    fn inner(&self, adapter: &AdapterState, x: &[f32], first: usize, inner: &mut [f32]) {
+        let (inputs, rank) = (self.sizes()[0], adapter.rank());
+        let kept = self.kept_inputs(adapter, x, first);
+        let (rows, left) = (inner.len() / rank, Left::rows(&kept, inputs));
+        add_product(
+            rows,
+            inputs,
+            rank,
+            left,
+            values(&adapter.a),
+            rank,
+            inner,
+            rank,
+        );
+        for value in inner {
+            *value *= adapter.scale;
+        }
+    }
+
+    /// As [`State::forward`] for a few rows, as generation has them: cut along the outputs, so that every thread has
+    /// work and the weight is read once.
+    fn forward_by_columns(&self, bias: &[f32], out: &mut [f32], inner: &mut [f32]) {
+        let [inputs, outputs] = self.sizes();
+        let rows = out.len() / outputs;
+        let (x, weight) = (values(&self.x), values(&self.weight));
+        if let Some(adapter) = &self.adapter {
+            self.inner(adapter, x, 0, inner);
+        }
+        let inner = &*inner;
+        let mut parts: Vec<Vec<f32>> = vec![Vec::new(); outputs.div_ceil(COLUMNS)];
+        parallel::for_each(parts.iter_mut().enumerate().collect(), |(index, part)| {
+            let first = index * COLUMNS;
+            let columns = COLUMNS.min(outputs - first);
+            *part = bias[first..first + columns].repeat(rows);
+            let left = Left::rows(x, inputs);
+            add_product(
+                rows,
+                inputs,
+                columns,
+                left,
+                &weight[first..],
+                outputs,
+                part,
+                columns,
+            );
+            if let Some(adapter) = &self.adapter {
+                let (rank, b) = (adapter.rank(), &values(&adapter.b)[first..]);
+                let left = Left::rows(inner, rank);
+                add_product(rows, rank, columns, left, b, outputs, part, columns);
+            }
+        });
+        for (row, out) in out.chunks_exact_mut(outputs).enumerate() {
+            for (part, out) in parts.iter().zip(out.chunks_mut(COLUMNS)) {
+                out.copy_from_slice(&part[row * out.len()..][..out.len()]);
+            }
+        }
     }
 
     fn kept_inputs<'a>(
@@ -296,7 +347,11 @@ impl State {
             rest = after;
             own.to_vec()
         });
-        let weight = if apart { self.weight_grad(grad) } else { weight };
+        let weight = if apart {
+            self.weight_grad(grad)
+        } else {
+            weight
+        };
         [x_grad, weight, bias, a, b]
     }
 
