@@ -7,6 +7,7 @@ pub mod difficulty;
 pub mod eval;
 mod files;
 pub mod grpo;
+mod memory;
 mod misfit;
 pub mod model;
 mod progress;

@@ -28,13 +28,29 @@ pub struct Dataset {
     pack: Pack,
 }
 
+/// `dataset.json` of the artifact in `dir`.
+///
+/// # Errors
+/// If it is missing or malformed.
+pub(crate) fn dataset_info(dir: &Path) -> Result<DatasetInfo, DataError> {
+    read_json(&dir.join(INFO))
+}
+
+/// The samples of the artifact in `dir`, without their images.
+///
+/// # Errors
+/// If they are missing or malformed.
+pub(crate) fn read_samples(dir: &Path) -> Result<Vec<Sample>, DataError> {
+    read_lines(&dir.join(SAMPLES))
+}
+
 impl Dataset {
     /// Opens the artifact in `dir`.
     ///
     /// # Errors
     /// If a file is missing, malformed, or the three files do not belong together.
     pub fn open(dir: &Path) -> Result<Self, DataError> {
-        let info: DatasetInfo = read_json(&dir.join(INFO))?;
+        let info = dataset_info(dir)?;
         if info.format != DatasetInfo::FORMAT {
             let message = format!(
                 "format {} is not known here; this version reads {}",
@@ -44,7 +60,7 @@ impl Dataset {
             return Err(DataError::format(&dir.join(INFO), message));
         }
         let path = dir.join(SAMPLES);
-        let samples: Vec<Sample> = read_lines(&path)?;
+        let samples = read_samples(dir)?;
         if samples.len() != info.count {
             let message = format!("{} lines, but {INFO} says {}", samples.len(), info.count);
             return Err(DataError::format(&path, message));

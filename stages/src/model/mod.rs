@@ -3,12 +3,15 @@
 mod open;
 
 use dcsft_engine::context::StageContext;
+use dcsft_engine::forecast::{Forecast, Prospect};
 use dcsft_engine::kind::{ArtifactType, InputDecl, OutputDecl, ParamProblem, Stage, StageError};
 use dcsft_vlm::micro::{MicroConfig, MicroVlm};
 use dcsft_vlm::model::VisionLanguageModel as _;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+
+use crate::memory::ModelFacts;
 
 pub(crate) use open::{device, open};
 
@@ -59,6 +62,10 @@ impl Stage for Model {
             .map(|error| ParamProblem::new("", error.to_string()))
             .into_iter()
             .collect()
+    }
+
+    fn forecast(params: &ModelParams, prospect: &Prospect) -> Forecast {
+        ModelFacts::micro(&params.sizes).made(prospect, &Self::outputs(params), true)
     }
 
     fn run(params: ModelParams, ctx: &mut StageContext) -> Result<(), StageError> {

@@ -15,9 +15,9 @@ use super::batch::{Ask, Batch, Sequence, mrope};
 use super::forward::{Pass, Rows, patches};
 
 /// Prompts that are worked on together at most; the answers do not depend on it.
-const GROUP: usize = 8;
+pub(super) const GROUP: usize = 8;
 /// The same on a GPU, which works on all rows at once.
-const GPU_GROUP: usize = 32;
+pub(super) const GPU_GROUP: usize = 32;
 
 pub(super) fn generate(
     model: &QwenVl,

@@ -7,6 +7,7 @@ mod files;
 mod forward;
 mod generate;
 mod lora;
+mod memory;
 mod modules;
 pub mod vision;
 
@@ -26,7 +27,8 @@ use dcsft_vlm::params::{Param, ParamSet};
 pub use adapter::load as load_adapter;
 pub use batch::Sequence;
 pub use files::{Imported, ModelFiles, Precision, SETTINGS, Settings, import};
-pub(crate) use files::write_json;
+pub(crate) use files::{weight_files, write_json};
+pub use memory::{QwenFootprint, Texts};
 pub(crate) use modules::{Modules, shapes};
 
 use crate::config::QwenConfig;

@@ -9,6 +9,7 @@ mod batch;
 mod config;
 mod files;
 mod forward;
+mod memory;
 mod modules;
 
 use std::ops::Range;
@@ -17,6 +18,7 @@ use std::path::Path;
 use burn::tensor::{Device, Tensor, TensorData};
 
 pub use config::{BlocksConfig, MicroConfig};
+pub use memory::MicroFootprint;
 pub(crate) use forward::{Pass, Sequences};
 pub(crate) use modules::{Block, Linear, Modules, Norm};
 
