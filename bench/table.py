@@ -1,14 +1,22 @@
-"""Turns the JSON lines of micro.sh into a table: one row a part, ours beside the peer's."""
-import json, sys
+"""Turns the JSON lines of a benchmark into a table: one row a part, ours beside the peer's. Where a part was measured
+several times: the median rate, the largest peak. `CPUs`: processors that each had on average, where it was measured."""
+import json, statistics, sys
 
 rows = {}
 for line in sys.stdin:
     line = line.strip()
     if line.startswith("{"):
         row = json.loads(line)
-        rows.setdefault(row["part"], {})["peer" if "peer" in row else "ours"] = row
-print(f"{'part':<10} {'peer/s':>9} {'dcsft/s':>9} {'ratio':>6} {'peer MiB':>9} {'dcsft MiB':>9}")
+        if "per_second" in row:
+            rows.setdefault(row["part"], {}).setdefault("peer" if "peer" in row else "ours", []).append(row)
+print(f"{'part':<10} {'peer/s':>9} {'dcsft/s':>9} {'ratio':>6} {'peer MiB':>9} {'dcsft MiB':>9} {'CPUs':>9}")
 for part, pair in rows.items():
-    peer, ours = pair["peer"], pair["ours"]
-    print(f"{part:<10} {peer['per_second']:>9.0f} {ours['per_second']:>9.0f} "
-          f"{ours['per_second'] / peer['per_second']:>5.2f}x {peer['peak_mib']:>9.0f} {ours['peak_mib']:>9.0f}")
+    def middle(name):
+        return [statistics.median(row.get(name, 0) for row in pair[side]) for side in ("peer", "ours")]
+
+    peer, ours = middle("per_second")
+    peaks = [max(row["peak_mib"] for row in pair[side]) for side in ("peer", "ours")]
+    digits = 0 if peer >= 100 else 2
+    processors = "/".join(f"{number:.1f}" for number in middle("processors") if number)
+    print(f"{part:<10} {peer:>9.{digits}f} {ours:>9.{digits}f} {ours / peer:>5.2f}x "
+          f"{peaks[0]:>9.0f} {peaks[1]:>9.0f} {processors:>9}")

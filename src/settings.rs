@@ -32,8 +32,10 @@ pub(crate) struct Project {
     pub(crate) study: Study,
     /// The cache.
     pub(crate) store: Store,
-    /// The device class.
+    /// The device whose arithmetic is in the keys.
     pub(crate) device: String,
+    /// All devices; parallel stages get one each.
+    pub(crate) devices: Vec<String>,
 }
 
 impl App {
@@ -86,7 +88,7 @@ impl App {
     /// # Errors
     /// Mistakes in the spec; a cache that cannot be opened.
     pub(crate) fn project(&self, args: &SpecArgs) -> Result<Project, Failure> {
-        let device = device_class(&args.device)?;
+        let devices = device_list(&args.device)?;
         let registry = dcsft_stages::registry();
         let loaded = spec::load(&args.spec, &args.overrides, &registry)
             .map_err(|found| Failure::Spec(Box::new(found)))?;
@@ -99,7 +101,8 @@ impl App {
             registry,
             study: loaded.study,
             store,
-            device,
+            device: devices[0].clone(),
+            devices,
         })
     }
 }
@@ -170,6 +173,33 @@ impl Project {
             .to_string_lossy()
             .into_owned()
     }
+}
+
+/// Checks a list of devices, as in `cuda:0,cuda:1`: all of one class, none twice.
+///
+/// # Errors
+/// Any other list.
+fn device_list(names: &str) -> Result<Vec<String>, Failure> {
+    let devices: Vec<String> = names
+        .split(',')
+        .map(|name| device_class(name.trim()))
+        .collect::<Result<_, _>>()?;
+    let class = |device: &str| device.split(':').next().map(str::to_owned);
+    if devices
+        .iter()
+        .any(|device| class(device) != class(&devices[0]))
+    {
+        return Err(Failure::usage(format!(
+            "--device {names}: all devices of a run must be of one class, as in cuda:0,cuda:1"
+        )));
+    }
+    let distinct: BTreeSet<&String> = devices.iter().collect();
+    if distinct.len() < devices.len() {
+        return Err(Failure::usage(format!(
+            "--device {names}: a device is named twice"
+        )));
+    }
+    Ok(devices)
 }
 
 /// Checks a device's name: `cpu`, `cuda` or `cuda:N`.

@@ -45,7 +45,7 @@ pub(crate) fn run(app: &App, args: &Run) -> Result<Exit, Failure> {
         jobs: args.jobs,
         threads: args.threads,
         keep_going: args.keep_going,
-        devices: vec![project.device.clone()],
+        devices: project.devices.clone(),
         interrupted,
         ..RunOptions::default()
     };

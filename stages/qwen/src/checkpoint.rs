@@ -105,9 +105,8 @@ impl Checkpoint {
         // SAFETY: the file is only read. Another process that shortens it meanwhile can end this one with SIGBUS,
         // as with any mapped file; a damaged header or length is found below.
         let bytes = unsafe { Mmap::map(&file) }.map_err(io(&path))?;
-        let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| {
-            weights(&path, format!("it is no whole safetensors file: {error}"))
-        })?;
+        let (header, metadata) = SafeTensors::read_metadata(&bytes)
+            .map_err(|error| weights(&path, format!("it is no whole safetensors file: {error}")))?;
         let start = header + 8;
         for (name, info) in metadata.tensors() {
             let place = start + info.data_offsets.0..start + info.data_offsets.1;
@@ -121,7 +120,11 @@ impl Checkpoint {
                 shape: info.shape.clone(),
                 place,
             };
-            if self.tensors.insert(names::module_of(&name), entry).is_some() {
+            if self
+                .tensors
+                .insert(names::module_of(&name), entry)
+                .is_some()
+            {
                 return Err(weights(&path, format!("the tensor {name} is there twice")));
             }
         }
@@ -187,7 +190,10 @@ impl Checkpoint {
             [first, ref rest @ ..] => vec![first, rest.iter().product()],
         };
         let problem = if folded != expected {
-            format!("has the shape {:?}, and the configuration needs {expected:?}", entry.shape)
+            format!(
+                "has the shape {:?}, and the configuration needs {expected:?}",
+                entry.shape
+            )
         } else if !matches!(entry.dtype, Dtype::F32 | Dtype::BF16 | Dtype::F16) {
             format!("is {:?}; F32, BF16 and F16 can be read", entry.dtype)
         } else {
@@ -207,7 +213,11 @@ impl Checkpoint {
             return Ok(());
         }
         let more = self.tensors.len() - names.len();
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let more = if more > 0 {
+            format!(" and {more} more")
+        } else {
+            String::new()
+        };
         let problem = format!(
             "{}{more} belong to no layer of the model that config.json describes",
             names.join(", ")
@@ -221,11 +231,15 @@ fn floats(bytes: &[u8], dtype: Dtype) -> Vec<f32> {
     match dtype {
         Dtype::BF16 => {
             let words = bytes.as_chunks::<2>().0.par_iter();
-            words.map(|&word| bf16::from_le_bytes(word).to_f32()).collect()
+            words
+                .map(|&word| bf16::from_le_bytes(word).to_f32())
+                .collect()
         }
         Dtype::F16 => {
             let words = bytes.as_chunks::<2>().0.par_iter();
-            words.map(|&word| f16::from_le_bytes(word).to_f32()).collect()
+            words
+                .map(|&word| f16::from_le_bytes(word).to_f32())
+                .collect()
         }
         _ => {
             let words = bytes.as_chunks::<4>().0.par_iter();

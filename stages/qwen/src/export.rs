@@ -72,8 +72,14 @@ impl View for &Lazy<'_> {
             values = transposed(&values, tensor.dims()[1]);
         }
         let bytes: Vec<u8> = match self.stored.dtype {
-            DType::BF16 => values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect(),
-            _ => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            DType::BF16 => values
+                .iter()
+                .flat_map(|&value| bf16::from_f32(value).to_le_bytes())
+                .collect(),
+            _ => values
+                .iter()
+                .flat_map(|value| value.to_le_bytes())
+                .collect(),
         };
         bytes.into()
     }
@@ -90,7 +96,10 @@ impl View for &Lazy<'_> {
 pub(crate) fn write_file(path: &Path, stored: Vec<Stored<'_>>) -> Result<(), VlmError> {
     let lazy: Vec<Lazy> = stored
         .iter()
-        .map(|stored| Lazy { stored, shape: stored.file_shape() })
+        .map(|stored| Lazy {
+            stored,
+            shape: stored.file_shape(),
+        })
         .collect();
     let views = lazy.iter().map(|lazy| (lazy.stored.name.as_str(), lazy));
     let metadata = [("format".to_owned(), "pt".to_owned())].into();
@@ -102,7 +111,7 @@ pub(crate) fn write_file(path: &Path, stored: Vec<Stored<'_>>) -> Result<(), Vlm
 ///
 /// # Errors
 /// [`VlmError::Weights`] with the path.
-pub(crate) fn write_weights(
+pub fn write_weights(
     model: &QwenVl,
     dir: &Path,
     precision: Precision,
@@ -124,12 +133,18 @@ pub(crate) fn write_weights(
     }
     let count = shards.len();
     if count == 1 {
-        return shards.into_iter().try_for_each(|shard| write_file(&dir.join(SINGLE), shard));
+        return shards
+            .into_iter()
+            .try_for_each(|shard| write_file(&dir.join(SINGLE), shard));
     }
     let mut map: BTreeMap<String, String> = BTreeMap::new();
     for (index, shard) in shards.into_iter().enumerate() {
         let file = format!("model-{:05}-of-{count:05}.safetensors", index + 1);
-        map.extend(shard.iter().map(|stored| (stored.name.clone(), file.clone())));
+        map.extend(
+            shard
+                .iter()
+                .map(|stored| (stored.name.clone(), file.clone())),
+        );
         write_file(&dir.join(file), shard)?;
     }
     let index = json!({"metadata": {"total_size": total}, "weight_map": map});
@@ -156,11 +171,10 @@ pub(crate) fn check(mut checkpoint: Checkpoint, config: &QwenConfig) -> Result<u
 impl QwenVl {
     /// Its weights as they stand in a file, without adapters.
     fn stored(&self, precision: Precision) -> Vec<Stored<'_>> {
-        let layouts: BTreeMap<String, Layout> =
-            crate::model::shapes(self.config())
-                .into_iter()
-                .map(|(name, _, layout)| (name, layout))
-                .collect();
+        let layouts: BTreeMap<String, Layout> = crate::model::shapes(self.config())
+            .into_iter()
+            .map(|(name, _, layout)| (name, layout))
+            .collect();
         let vision = &self.config().vision;
         let patch = vec![
             vision.hidden_size,

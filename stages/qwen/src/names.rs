@@ -49,9 +49,18 @@ mod tests {
     #[test]
     fn both_layouts_name_the_same_module() {
         for (file, module) in [
-            ("visual.blocks.0.attn.qkv.weight", "model.visual.blocks.0.attn.qkv.weight"),
-            ("model.layers.3.mlp.up_proj.weight", "model.language_model.layers.3.mlp.up_proj.weight"),
-            ("model.embed_tokens.weight", "model.language_model.embed_tokens.weight"),
+            (
+                "visual.blocks.0.attn.qkv.weight",
+                "model.visual.blocks.0.attn.qkv.weight",
+            ),
+            (
+                "model.layers.3.mlp.up_proj.weight",
+                "model.language_model.layers.3.mlp.up_proj.weight",
+            ),
+            (
+                "model.embed_tokens.weight",
+                "model.language_model.embed_tokens.weight",
+            ),
             ("lm_head.weight", "lm_head.weight"),
         ] {
             assert_eq!(module_of(file), module);
@@ -62,10 +71,19 @@ mod tests {
 
     #[test]
     fn biases_and_norms_of_the_decoder_are_not_decayed() {
-        for name in ["model.language_model.norm.weight", "a.input_layernorm.weight", "a.q_proj.bias", "a.q_norm.weight"] {
+        for name in [
+            "model.language_model.norm.weight",
+            "a.input_layernorm.weight",
+            "a.q_proj.bias",
+            "a.q_norm.weight",
+        ] {
             assert!(!decays(name), "{name}");
         }
-        for name in ["model.visual.blocks.0.norm1.weight", "model.visual.merger.ln_q.weight", "lm_head.weight"] {
+        for name in [
+            "model.visual.blocks.0.norm1.weight",
+            "model.visual.merger.ln_q.weight",
+            "lm_head.weight",
+        ] {
             assert!(decays(name), "{name}");
         }
     }

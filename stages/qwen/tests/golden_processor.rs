@@ -10,7 +10,7 @@ use dcsft_qwen::config::QwenConfig;
 use dcsft_qwen::processor::{Encode, Encoded, Processor};
 use dcsft_vlm::model::{RgbImage, Tokenizer};
 use serde_json::Value;
-use support::{Tensors, conversation, golden, numbers, read_json};
+use support::{Tensors, choose, conversation, golden, images, numbers, read_json};
 
 /// The checkpoints of the set: both layouts of the configuration.
 fn checkpoints(golden: &Path) -> Vec<(QwenConfig, Processor, PathBuf)> {
@@ -21,42 +21,6 @@ fn checkpoints(golden: &Path) -> Vec<(QwenConfig, Processor, PathBuf)> {
         (config, processor, dir)
     };
     ["ckpt", "ckpt_hub_bf16"].map(load).into()
-}
-
-fn rgb(width: usize, height: usize, pixels: Vec<u8>) -> RgbImage {
-    RgbImage {
-        width: width as u32,
-        height: height as u32,
-        pixels: pixels.into(),
-    }
-}
-
-/// The set's images by path, as transformers decodes them: the stored pixels, or those of a plain RGB file.
-fn images(golden: &Path) -> BTreeMap<String, RgbImage> {
-    let tensors = Tensors::read(&golden.join("processor/images.safetensors"));
-    let index = read_json(&golden.join("processor/images.json"));
-    let mut images = BTreeMap::new();
-    for (name, facts) in index["images"].as_object().unwrap() {
-        let file = facts["file"].as_str().unwrap();
-        let image = match tensors.bytes(&format!("{name}.decoded_rgb_u8")) {
-            Some((shape, pixels)) => rgb(shape[1], shape[0], pixels),
-            None => {
-                assert_eq!(facts["mode"], "RGB", "{name}");
-                let read = image::open(golden.join(file)).unwrap().into_rgb8();
-                rgb(
-                    read.width() as usize,
-                    read.height() as usize,
-                    read.into_raw(),
-                )
-            }
-        };
-        images.insert(file.to_owned(), image);
-    }
-    images
-}
-
-fn choose(images: &BTreeMap<String, RgbImage>, paths: &[String]) -> Vec<RgbImage> {
-    paths.iter().map(|path| images[path].clone()).collect()
 }
 
 #[test]

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::data::{DatasetInfo, Sample, dataset_info, read_samples};
 
 /// Bytes of a sample in memory besides its texts: the record with its further fields, and the index by ID.
-const SAMPLE: f64 = 1500.0;
+const SAMPLE: f64 = 2300.0;
 /// Bytes of a question ready to be asked, with its answer's tokens, besides the image.
 const QUESTION: f64 = 300.0;
 /// Bytes of a question and of an answer where texts are not known.

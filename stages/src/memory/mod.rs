@@ -18,8 +18,13 @@ use serde_json::Value;
 
 pub(crate) use data::{DataFacts, Spread};
 
-/// Resident memory of a worker process before it has read anything: code and tables that every stage touches.
-const PROCESS: f64 = 16.0 * MIB;
+/// Resident memory of a worker process that computes next to nothing: code, tables and the allocator's first pages.
+/// Measured, as are the two below.
+const PROCESS: f64 = 18.0 * MIB;
+/// What a thread adds that has computed something: its stack, and pages that its allocator keeps.
+const THREAD: f64 = 6.0 * MIB;
+/// Freed blocks of up to a few MiB stay with the allocator, at most about so many bytes in all.
+const SLACK: f64 = 24.0 * MIB;
 const MIB: f64 = 1024.0 * 1024.0;
 
 /// What is known of a model before anything has run.
@@ -104,7 +109,7 @@ impl ModelFacts {
                 true => model.weights(None) + model.saving(false),
                 false => 0.0,
             };
-            report(prospect, [model.parameters(), 0.0], 0.0, bytes, 0.0)
+            memory_of(prospect, [model.parameters(), 0.0], 0.0, bytes, PROCESS)
         });
         Forecast {
             memory,
@@ -206,8 +211,8 @@ fn train_memory(
         model.parameters() + training.lora.map_or(0.0, |lora| model.trained(Some(lora))),
         model.trained(training.lora),
     ];
-    let kept = data.kept(model, training.originals);
-    report(prospect, numbers, activations, bytes, kept)
+    let host = working(prospect, activations) + data.kept(model, training.originals);
+    memory_of(prospect, numbers, activations, bytes, host)
 }
 
 /// The forecast of a stage that asks its input model about a set, so many answers of so many tokens per sample.
@@ -234,7 +239,8 @@ pub(crate) fn ask(prospect: &Prospect, answers: u32, max_new_tokens: usize) -> F
         let adapters = facts.adapters.as_ref().map_or(0.0, |lora| model.trained(Some(lora)));
         let numbers = [model.parameters() + adapters, 0.0];
         let bytes = weights + writing.max(model.loading());
-        report(prospect, numbers, writing, bytes, data.asked(model, chunk))
+        let host = working(prospect, writing) + data.asked(model, chunk);
+        memory_of(prospect, numbers, writing, bytes, host)
     });
     Forecast {
         memory,
@@ -246,19 +252,20 @@ fn on_gpu(prospect: &Prospect) -> bool {
     prospect.device != "cpu"
 }
 
-/// `host` bytes are in the process whatever the device is.
-fn report(
+/// Bytes of a process whose threads compute, besides what they compute with.
+fn working(prospect: &Prospect, activations: f64) -> f64 {
+    PROCESS + THREAD * prospect.threads as f64 + SLACK.min(2.0 * activations)
+}
+
+/// `bytes` are on the device, `host` bytes in the process wherever it computes.
+fn memory_of(
     prospect: &Prospect,
     [parameters, trained]: [f64; 2],
     activations: f64,
     bytes: f64,
     host: f64,
 ) -> Memory {
-    let peak = if on_gpu(prospect) {
-        bytes
-    } else {
-        PROCESS + bytes + host
-    };
+    let peak = if on_gpu(prospect) { bytes } else { bytes + host };
     Memory {
         parameters: parameters as u64,
         trained: trained as u64,

@@ -68,7 +68,7 @@ fn generation(model: &MicroVlm, limit: Duration) -> Result<f64, Box<dyn std::err
         top_p: 1.0,
         top_k: 0,
         max_new_tokens: 5,
- repetition_penalty: 1.0,
+        repetition_penalty: 1.0,
         seed: 0,
     };
     let mut answers = 0usize;
@@ -105,13 +105,12 @@ fn training(
     let mut steps = 0u64;
     while start.elapsed() < limit {
         let key = StreamKey::new("dropout", 0).number(steps);
-        let output = model.forward(
-            batch,
-            &Forward {
-                dropout: dropout.then_some(key),
-            },
-        )?;
-        let loss = token_logprobs(output.logits, &targets, 1.0).mean().neg();
+        let options = Forward {
+            dropout: dropout.then_some(key),
+            ..Forward::default()
+        };
+        let logits = model.forward(batch, &options)?.logits;
+        let loss = token_logprobs(logits, &targets, 1.0).mean().neg();
         let mut gradients = loss.backward();
         let trainable = model.params().iter().filter(|param| param.trainable);
         let gradients: Vec<Option<Tensor<2>>> = trainable

@@ -68,7 +68,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ..GrpoConfig::default()
     };
     let begin = Instant::now();
-    let mut trainer = GrpoTrainer::new(config, &mut model, Some(&base), data, &reward)?;
+    let mut trainer = GrpoTrainer::new(config, &mut model, Some(&*base), data, &reward)?;
     let summary = trainer.run(&mut ())?;
     let grpo = begin.elapsed().as_secs_f64() / steps as f64;
     let distinct: usize = trainer

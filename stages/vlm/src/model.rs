@@ -178,11 +178,7 @@ pub trait VisionLanguageModel: Send + Sync {
     ///
     /// # Errors
     /// [`VlmError`] where an example does not fit the model.
-    fn forward<'a>(
-        &'a self,
-        batch: &[Example],
-        forward: &Forward,
-    ) -> Result<Output<'a>, VlmError>;
+    fn forward<'a>(&'a self, batch: &[Example], forward: &Forward) -> Result<Output<'a>, VlmError>;
     /// Generates answers `generations` (indices, so that more of them can be drawn later) for each prompt;
     /// the image and prompt are encoded once per prompt. The result does not depend on how prompts are
     /// grouped into calls.

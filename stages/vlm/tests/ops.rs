@@ -232,7 +232,9 @@ fn a_shared_prefix_gives_what_whole_sequences_give() {
         },
     ]);
     let inputs = [random("qkv", [7, 3 * 12])];
-    let left = run(&inputs, |i| ops::attention(i[0].clone(), &shared, Heads::all(2)));
+    let left = run(&inputs, |i| {
+        ops::attention(i[0].clone(), &shared, Heads::all(2))
+    });
     let right = run(&inputs, |i| {
         ops::attention(ops::take_rows(i[0].clone(), &whole), &apart, Heads::all(2))
     });
@@ -308,12 +310,37 @@ fn root_mean_square_norm_gate_and_rotary_positions_are_their_definitions() {
 }
 
 #[test]
+fn a_tied_head_has_the_values_and_gradients_of_its_definition() {
+    for rows in [3, 140] {
+        let inputs = [random("x", [rows, 24]), random("embedding", [530, 24])];
+        compare(
+            &inputs,
+            |i| ops::tied_head(i[0].clone(), &i[1]),
+            |i| composed::tied_head(i[0].clone(), &i[1]),
+        );
+    }
+}
+
+#[test]
 fn grouped_heads_are_shared_heads() {
     let spans = Spans::new(vec![
-        Span { prefix: 0..0, own: 0..5, queries: 3..5, causal: true },
-        Span { prefix: 0..5, own: 5..9, queries: 5..9, causal: true },
+        Span {
+            prefix: 0..0,
+            own: 0..5,
+            queries: 3..5,
+            causal: true,
+        },
+        Span {
+            prefix: 0..5,
+            own: 5..9,
+            queries: 5..9,
+            causal: true,
+        },
     ]);
-    let heads = Heads { queries: 4, keys: 2 };
+    let heads = Heads {
+        queries: 4,
+        keys: 2,
+    };
     let inputs = [random("qkv", [9, 8 * 6])];
     compare(
         &inputs,
@@ -323,9 +350,8 @@ fn grouped_heads_are_shared_heads() {
     // The same with each head of keys and values written out once for each of its query heads.
     let columns = |head: usize| head * 6..(head + 1) * 6;
     let spread = |x: &Tensor<2>| {
-        let parts = [0, 1, 2, 3, 4, 4, 5, 5, 6, 6, 7, 7].map(|head| {
-            x.clone().slice([0..9, columns(head)])
-        });
+        let parts =
+            [0, 1, 2, 3, 4, 4, 5, 5, 6, 6, 7, 7].map(|head| x.clone().slice([0..9, columns(head)]));
         Tensor::cat(parts.to_vec(), 1)
     };
     compare(

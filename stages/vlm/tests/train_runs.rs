@@ -97,7 +97,7 @@ fn accuracy(model: &dyn VisionLanguageModel, examples: &[Example]) -> f64 {
         top_p: 1.0,
         top_k: 0,
         max_new_tokens: 6,
- repetition_penalty: 1.0,
+        repetition_penalty: 1.0,
         seed: 0,
     };
     let answers = model.generate(&prompts, 0..1, &greedy).expect("answers");
@@ -326,7 +326,7 @@ fn bytes_do_not_depend_on_threads() {
             let mut trainer = GrpoTrainer::new(
                 grpo_config(3),
                 &mut model,
-                Some(&reference),
+                Some(&*reference),
                 data(&prompts),
                 &reward_a,
             )
@@ -509,7 +509,7 @@ fn grpo_raises_the_reward() {
         let mut trainer = GrpoTrainer::new(
             config,
             &mut model,
-            Some(&reference),
+            Some(&*reference),
             data(&prompts),
             &reward_a,
         )
@@ -545,7 +545,7 @@ fn the_kl_term_holds_the_policy_to_the_reference() {
         let mut trainer = GrpoTrainer::new(
             config,
             &mut model,
-            Some(&reference),
+            Some(&*reference),
             data(&prompts),
             &reward_a,
         )
@@ -619,7 +619,7 @@ fn the_gradient_is_laid_to_the_bin_it_comes_from() {
         ..grpo_config(6)
     };
     let mut trainer =
-        GrpoTrainer::new(config, &mut model, Some(&reference), data, &reward).expect("a trainer");
+        GrpoTrainer::new(config, &mut model, Some(&*reference), data, &reward).expect("a trainer");
     let summary = trainer.run(&mut ()).expect("a run");
     let shares = |value: fn(&dcsft_vlm::train::grpo::BinShare) -> f64| -> Vec<f64> {
         summary.bins.iter().map(value).collect()
@@ -673,7 +673,7 @@ fn smaller_forward_batches_give_the_same_loss() {
         let mut trainer = GrpoTrainer::new(
             config,
             &mut model,
-            Some(&reference),
+            Some(&*reference),
             data(&prompts),
             &reward_a,
         )
@@ -715,7 +715,7 @@ fn a_stopped_grpo_run_ends_with_the_same_bytes() {
                 let mut trainer = GrpoTrainer::new(
                     config,
                     &mut model,
-                    Some(&reference),
+                    Some(&*reference),
                     data(&prompts),
                     &reward_a,
                 )

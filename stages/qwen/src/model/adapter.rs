@@ -71,7 +71,10 @@ impl Read {
         };
         let bias = self.bias.as_deref().unwrap_or("none");
         [
-            (self.peft_type != "LORA", format!("peft_type {:?}", self.peft_type)),
+            (
+                self.peft_type != "LORA",
+                format!("peft_type {:?}", self.peft_type),
+            ),
             (bias != "none", format!("bias {bias:?}")),
             (self.use_rslora, "use_rslora".into()),
             (self.use_dora, "use_dora".into()),
@@ -87,7 +90,9 @@ impl Read {
 
 /// Writes the model's adapters, if it has any, into `dir`.
 pub(super) fn save(model: &QwenVl, dir: &Path) -> Result<(), VlmError> {
-    let Some(lora) = &model.lora else { return Ok(()) };
+    let Some(lora) = &model.lora else {
+        return Ok(());
+    };
     let mut modules = model.modules.clone();
     let mut names = Vec::new();
     for (_, layer) in modules.adaptable() {
@@ -131,7 +136,10 @@ pub fn load(model: &mut QwenVl, dir: &Path) -> Result<(), VlmError> {
     let path = dir.join(CONFIG);
     let read: Read = read_json(&path)?;
     if let Some(setting) = read.unsupported() {
-        return Err(weights(&path, format!("{setting}: only plain LoRA adapters can be read")));
+        return Err(weights(
+            &path,
+            format!("{setting}: only plain LoRA adapters can be read"),
+        ));
     }
     let file = dir.join(WEIGHTS);
     let mut checkpoint = Checkpoint::of_files(&file, vec![file.clone()])?;
@@ -159,7 +167,12 @@ pub fn load(model: &mut QwenVl, dir: &Path) -> Result<(), VlmError> {
     for param in params.iter_mut().filter(|param| lora::is_adapter(param)) {
         let name = in_file
             .iter()
-            .find(|name| name.strip_prefix(PEFT_PREFIX).map(names::module_of).as_deref() == Some(&param.name))
+            .find(|name| {
+                name.strip_prefix(PEFT_PREFIX)
+                    .map(names::module_of)
+                    .as_deref()
+                    == Some(&param.name)
+            })
             .cloned()
             .unwrap_or_else(|| format!("{PEFT_PREFIX}{}", param.name));
         let shape = param.value.dims();
@@ -172,5 +185,6 @@ pub fn load(model: &mut QwenVl, dir: &Path) -> Result<(), VlmError> {
 /// The module that a tensor of an adapter's file belongs to.
 fn module(name: &str) -> Option<&str> {
     let name = name.strip_prefix(PEFT_PREFIX)?;
-    name.strip_suffix(".lora_A.weight").or_else(|| name.strip_suffix(".lora_B.weight"))
+    name.strip_suffix(".lora_A.weight")
+        .or_else(|| name.strip_suffix(".lora_B.weight"))
 }

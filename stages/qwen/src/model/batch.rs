@@ -153,7 +153,8 @@ impl<'a> Packer<'a> {
         };
         let first = labels().next().map_or(end, |(index, _)| start + index);
         for (index, label) in labels() {
-            self.predictions.push((self.asked_rows + start + index - first) as u32);
+            self.predictions
+                .push((self.asked_rows + start + index - first) as u32);
             self.targets.push(label);
         }
         self.span(&sequence.id, 0..0, start..end, first..end);
@@ -174,7 +175,12 @@ impl<'a> Packer<'a> {
     fn answers_after(&mut self, sequence: &Sequence, start: usize, answers: &[Arc<[u32]>]) {
         let prompt = start..self.sources.len();
         let first = self.asked_rows as u32;
-        self.span(&sequence.id, 0..0, prompt.clone(), prompt.end - 1..prompt.end);
+        self.span(
+            &sequence.id,
+            0..0,
+            prompt.clone(),
+            prompt.end - 1..prompt.end,
+        );
         for answer in answers {
             let start = self.sources.len();
             self.feed(answer, sequence.encoded.next_position);
@@ -203,7 +209,13 @@ impl<'a> Packer<'a> {
         self.predictions.extend(first..first + rows.len() as u32);
     }
 
-    fn span(&mut self, id: &Arc<str>, prefix: Range<usize>, own: Range<usize>, asked: Range<usize>) {
+    fn span(
+        &mut self,
+        id: &Arc<str>,
+        prefix: Range<usize>,
+        own: Range<usize>,
+        asked: Range<usize>,
+    ) {
         self.asked_rows += asked.len();
         self.span_ids.push(id.clone());
         let span = |queries| Span {
@@ -258,7 +270,9 @@ pub fn mrope(positions: &[[u32; 3]], config: &QwenConfig) -> Rotary {
         .collect();
     let angle = |position: &[u32; 3]| {
         let pairs = frequencies.iter().zip(&axes);
-        pairs.map(|(frequency, &axis)| position[axis] as f32 * frequency).collect::<Vec<_>>()
+        pairs
+            .map(|(frequency, &axis)| position[axis] as f32 * frequency)
+            .collect::<Vec<_>>()
     };
     let angles: Vec<f32> = positions.iter().flat_map(angle).collect();
     Rotary::new(&angles, config.text.head_dim / 2)

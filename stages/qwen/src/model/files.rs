@@ -101,17 +101,27 @@ impl QwenVl {
     ///
     /// # Errors
     /// [`VlmError`] with the file and what is wrong with it.
-    pub fn random(dir: &Path, settings: Settings, seed: u64, device: &Device) -> Result<Self, VlmError> {
+    pub fn random(
+        dir: &Path,
+        settings: Settings,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Self, VlmError> {
         let source = Source::Random { seed, std: 0.02 };
         let mut model = Self::build(dir, settings, source, device)?;
         model.files.unchanged = false;
         Ok(model)
     }
 
-    fn build(dir: &Path, settings: Settings, source: Source<'_>, device: &Device) -> Result<Self, VlmError> {
+    fn build(
+        dir: &Path,
+        settings: Settings,
+        source: Source<'_>,
+        device: &Device,
+    ) -> Result<Self, VlmError> {
         let config = QwenConfig::load(dir)?;
-        let processor = Processor::load(dir, &config)?
-            .with_pixels(settings.min_pixels, settings.max_pixels)?;
+        let processor =
+            Processor::load(dir, &config)?.with_pixels(settings.min_pixels, settings.max_pixels)?;
         let dtype = settings.precision.dtype();
         let (modules, params) = build(&config, source, device, dtype)?;
         Ok(Self {
@@ -140,8 +150,8 @@ impl QwenVl {
 /// [`VlmError`] with the file and what is wrong with it.
 pub fn import(from: &Path, to: &Path, settings: Settings) -> Result<Imported, VlmError> {
     let config = QwenConfig::load(from)?;
-    let processor = Processor::load(from, &config)?
-        .with_pixels(settings.min_pixels, settings.max_pixels)?;
+    let processor =
+        Processor::load(from, &config)?.with_pixels(settings.min_pixels, settings.max_pixels)?;
     let parameters = export::check(Checkpoint::open(from)?, &config)?;
     processor.save(to)?;
     copy(from, to, config::FILE)?;
@@ -171,7 +181,11 @@ pub struct Imported {
 /// Writes the model's folder. A base that nobody trained is linked or copied from where it was read.
 pub(super) fn save(model: &QwenVl, dir: &Path) -> Result<(), VlmError> {
     fs::create_dir_all(dir).map_err(io(dir))?;
-    let ModelFiles { dir: from, settings, unchanged } = &model.files;
+    let ModelFiles {
+        dir: from,
+        settings,
+        unchanged,
+    } = &model.files;
     write_json(&dir.join(SETTINGS), settings)?;
     model.processor.save(dir)?;
     if from.join(GENERATION).exists() {
@@ -186,7 +200,10 @@ pub(super) fn save(model: &QwenVl, dir: &Path) -> Result<(), VlmError> {
             }
         }
     } else {
-        write_json(&dir.join(config::FILE), &config_for(&model.config.raw, settings.precision))?;
+        write_json(
+            &dir.join(config::FILE),
+            &config_for(&model.config.raw, settings.precision),
+        )?;
         export::write_weights(model, dir, settings.precision, MAX_SHARD_BYTES)?;
     }
     adapter::save(model, dir)
@@ -200,7 +217,11 @@ pub(crate) fn config_for(raw: &Value, precision: Precision) -> Value {
         Precision::Bf16 => "bfloat16",
     };
     if let Some(object) = config.as_object_mut() {
-        let key = if object.contains_key("torch_dtype") { "torch_dtype" } else { "dtype" };
+        let key = if object.contains_key("torch_dtype") {
+            "torch_dtype"
+        } else {
+            "dtype"
+        };
         object.insert(key.to_owned(), name.into());
     }
     config
@@ -248,7 +269,9 @@ fn stops(dir: &Path, eos: u32) -> Result<Vec<u32>, VlmError> {
 
 fn copy(from: &Path, to: &Path, name: &str) -> Result<(), VlmError> {
     let source = from.join(name);
-    fs::copy(&source, to.join(name)).map(drop).map_err(io(&source))
+    fs::copy(&source, to.join(name))
+        .map(drop)
+        .map_err(io(&source))
 }
 
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), VlmError> {

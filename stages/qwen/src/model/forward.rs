@@ -11,7 +11,7 @@ use dcsft_vlm::params::ParamId;
 use super::batch::Batch;
 use super::modules::{DecoderLayer, Linear, Mlp, VisionBlock};
 use super::vision::VisionPlan;
-use super::QwenVl;
+use super::{HiddenStates, QwenVl};
 
 /// A model on its way through a batch.
 #[derive(Clone, Copy)]
@@ -41,13 +41,25 @@ pub(crate) struct Chain<'a> {
 
 impl Pass<'_> {
     /// A block of the vision tower.
-    pub(crate) fn vision_block(&self, x: Tensor<2>, block: &VisionBlock, index: usize, plan: &VisionPlan, rows: Rows) -> Tensor<2> {
+    pub(crate) fn vision_block(
+        &self,
+        x: Tensor<2>,
+        block: &VisionBlock,
+        index: usize,
+        plan: &VisionPlan,
+        rows: Rows,
+    ) -> Tensor<2> {
         let config = &self.model.config().vision;
         let spans = match config.full_attention_blocks.contains(&index) {
             true => &plan.frames,
             false => &plan.windows,
         };
-        let qkv = self.linear(self.vision_norm(x.clone(), block.norm1), &block.qkv, rows, Activation::None);
+        let qkv = self.linear(
+            self.vision_norm(x.clone(), block.norm1),
+            &block.qkv,
+            rows,
+            Activation::None,
+        );
         let qkv = ops::rotate(qkv, &plan.rotary, 2 * config.heads);
         let mixed = ops::attention(qkv, spans, Heads::all(config.heads));
         let x = x + self.linear(mixed, &block.proj, rows, Activation::None);
@@ -65,9 +77,45 @@ impl Pass<'_> {
         self.merge(x, rows)
     }
 
+    pub(crate) fn hidden_states(&self, batch: &Batch) -> HiddenStates {
+        let modules = self.model.modules();
+        let (mut vision, mut merged, mut window_index) = (Vec::new(), None, Vec::new());
+        if let Some(plan) = &batch.vision {
+            let rows = Rows {
+                ids: &batch.image_ids,
+                counts: &plan.image_rows,
+            };
+            let x = patches(batch, self.model);
+            let mut x = self.linear(x, &modules.patch, rows, Activation::None);
+            vision.push(x.clone());
+            for (index, block) in modules.blocks.iter().enumerate() {
+                x = self.vision_block(x, block, index, plan, rows);
+                vision.push(x.clone());
+            }
+            merged = Some(self.merge(x, rows));
+            window_index = plan.window_index.clone();
+        }
+        let mut x = self.embed(merged.clone(), batch);
+        let mut decoder = vec![x.clone()];
+        for layer in &modules.layers {
+            x = self.decoder_layer(x, layer, batch, false);
+            decoder.push(x.clone());
+        }
+        HiddenStates {
+            window_index,
+            vision,
+            merged,
+            decoder,
+            last: self.text_norm(x, modules.norm),
+        }
+    }
+
     /// The token embedding, `[vocab, hidden]`.
     pub(crate) fn embedding(&self) -> Tensor<2> {
-        self.model.params_ref().get(self.model.modules().embedding).clone()
+        self.model
+            .params_ref()
+            .get(self.model.modules().embedding)
+            .clone()
     }
 
     /// The patch merger: `[rows, width]` to `[rows / merge², out width]`.
@@ -78,9 +126,17 @@ impl Pass<'_> {
             .vision_norm(x, self.model.modules().merger_norm)
             .reshape([count / block, width * block]);
         let counts: Vec<usize> = rows.counts.iter().map(|count| count / block).collect();
-        let rows = Rows { counts: &counts, ..rows };
+        let rows = Rows {
+            counts: &counts,
+            ..rows
+        };
         let [first, second] = &self.model.modules().merger;
-        self.linear(self.linear(x, first, rows, Activation::Gelu), second, rows, Activation::None)
+        self.linear(
+            self.linear(x, first, rows, Activation::Gelu),
+            second,
+            rows,
+            Activation::None,
+        )
     }
 
     /// The decoder's input: image tokens and text tokens in the order of the sequences.
@@ -93,27 +149,53 @@ impl Pass<'_> {
     }
 
     /// Queries, keys and values of a decoder layer, turned by their positions.
-    pub(crate) fn qkv(&self, x: Tensor<2>, layer: &DecoderLayer, rotary: &ops::Rotary, rows: Rows) -> Tensor<2> {
+    pub(crate) fn qkv(
+        &self,
+        x: Tensor<2>,
+        layer: &DecoderLayer,
+        rotary: &ops::Rotary,
+        rows: Rows,
+    ) -> Tensor<2> {
         let text = &self.model.config().text;
         let x = self.text_norm(x, layer.norm1);
         let parts = layer
             .qkv
             .each_ref()
             .map(|part| self.linear(x.clone(), part, rows, Activation::None));
-        ops::rotate(Tensor::cat(parts.to_vec(), 1), rotary, text.heads + text.kv_heads)
+        ops::rotate(
+            Tensor::cat(parts.to_vec(), 1),
+            rotary,
+            text.heads + text.kv_heads,
+        )
     }
 
     /// What follows attention.
-    pub(crate) fn finish(&self, x: Tensor<2>, mixed: Tensor<2>, layer: &DecoderLayer, rows: Rows) -> Tensor<2> {
+    pub(crate) fn finish(
+        &self,
+        x: Tensor<2>,
+        mixed: Tensor<2>,
+        layer: &DecoderLayer,
+        rows: Rows,
+    ) -> Tensor<2> {
         let x = x + self.linear(mixed, &layer.out, rows, Activation::None);
         let hidden = self.mlp(self.text_norm(x.clone(), layer.norm2), &layer.mlp, rows);
         x + hidden
     }
 
     /// A layer of the decoder on `spans`; gives the rows that these ask for. `given` are the rows in, `asked` those out.
-    fn layer(&self, x: Tensor<2>, layer: &DecoderLayer, batch: &Batch, spans: &Spans, [given, asked]: [Rows; 2]) -> Tensor<2> {
+    fn layer(
+        &self,
+        x: Tensor<2>,
+        layer: &DecoderLayer,
+        batch: &Batch,
+        spans: &Spans,
+        [given, asked]: [Rows; 2],
+    ) -> Tensor<2> {
         let text = &self.model.config().text;
-        let heads = Heads { queries: text.heads, keys: text.kv_heads };
+        let heads = Heads {
+            queries: text.heads,
+            keys: text.kv_heads,
+        };
         let qkv = self.qkv(x.clone(), layer, &batch.rotary, given);
         let mixed = ops::attention(qkv, spans, heads);
         let x = match spans.outputs() == x.dims()[0] {
@@ -128,8 +210,8 @@ impl Pass<'_> {
         let (modules, params) = (self.model.modules(), self.model.params_ref());
         let x = self.text_norm(x, modules.norm);
         match modules.head {
-            Some(head) => x.matmul(params.get(head).clone()),
-            None => x.matmul(params.get(modules.embedding).clone().transpose()),
+            Some(head) => ops::linear(x, params.get(head), None, None, Activation::None),
+            None => ops::tied_head(x, params.get(modules.embedding)),
         }
     }
 
@@ -149,21 +231,42 @@ impl Pass<'_> {
     }
 
     /// A linear layer with its adapter.
-    pub(crate) fn linear(&self, x: Tensor<2>, layer: &Linear, rows: Rows, activation: Activation) -> Tensor<2> {
+    pub(crate) fn linear(
+        &self,
+        x: Tensor<2>,
+        layer: &Linear,
+        rows: Rows,
+        activation: Activation,
+    ) -> Tensor<2> {
         let params = self.model.params_ref();
-        let adapter = layer.adapter.zip(self.model.adapters()).map(|((a, b), lora)| {
-            let key = self.options.dropout.as_ref().filter(|_| lora.dropout > 0.0);
-            let width = x.dims()[1];
-            let owners = || rows.ids.iter().map(|id| &**id).zip(rows.counts.iter().copied());
-            Adapter {
-                a: params.get(a).clone(),
-                b: params.get(b).clone(),
-                scale: lora.scale(),
-                dropout: key.map(|key| draw_dropout(key, &layer.name, lora.dropout, owners(), width)),
-            }
-        });
+        let adapter = layer
+            .adapter
+            .zip(self.model.adapters())
+            .map(|((a, b), lora)| {
+                let key = self.options.dropout.as_ref().filter(|_| lora.dropout > 0.0);
+                let width = x.dims()[1];
+                let owners = || {
+                    rows.ids
+                        .iter()
+                        .map(|id| &**id)
+                        .zip(rows.counts.iter().copied())
+                };
+                Adapter {
+                    a: params.get(a).clone(),
+                    b: params.get(b).clone(),
+                    scale: lora.scale(),
+                    dropout: key
+                        .map(|key| draw_dropout(key, &layer.name, lora.dropout, owners(), width)),
+                }
+            });
         let bias = layer.bias.map(|bias| params.get(bias));
-        ops::linear(x, params.get(layer.weight), bias, adapter.as_ref(), activation)
+        ops::linear(
+            x,
+            params.get(layer.weight),
+            bias,
+            adapter.as_ref(),
+            activation,
+        )
     }
 }
 
@@ -174,15 +277,25 @@ const VISION_EPSILON: f64 = 1e-6;
 impl<'a> Chain<'a> {
     /// All steps of a batch: vision blocks, merger, embedding, decoder layers, head.
     pub(crate) fn new(pass: Pass<'a>, batch: &'a Batch) -> Self {
-        let mut chain = Self { steps: Vec::new(), trains: Vec::new() };
+        let mut chain = Self {
+            steps: Vec::new(),
+            trains: Vec::new(),
+        };
         let modules = pass.model.modules();
         if let Some(plan) = &batch.vision {
-            let rows = Rows { ids: &batch.image_ids, counts: &plan.image_rows };
+            let rows = Rows {
+                ids: &batch.image_ids,
+                counts: &plan.image_rows,
+            };
             let patch = &modules.patch;
-            chain.push("model.visual.patch_embed.", pass, move |x| pass.linear(x, patch, rows, Activation::None));
+            chain.push("model.visual.patch_embed.", pass, move |x| {
+                pass.linear(x, patch, rows, Activation::None)
+            });
             for (index, block) in modules.blocks.iter().enumerate() {
                 let name = format!("model.visual.blocks.{index}.");
-                chain.push(&name, pass, move |x| pass.vision_block(x, block, index, plan, rows));
+                chain.push(&name, pass, move |x| {
+                    pass.vision_block(x, block, index, plan, rows)
+                });
             }
             chain.push("model.visual.merger.", pass, move |x| pass.merge(x, rows));
         }
@@ -193,11 +306,17 @@ impl<'a> Chain<'a> {
         for (index, layer) in modules.layers.iter().enumerate() {
             let name = format!("model.language_model.layers.{index}.");
             let last = index + 1 == modules.layers.len();
-            chain.push(&name, pass, move |x| pass.decoder_layer(x, layer, batch, last));
+            chain.push(&name, pass, move |x| {
+                pass.decoder_layer(x, layer, batch, last)
+            });
         }
         chain.push("", pass, move |x| {
             let logits = pass.head(x);
-            let in_order = batch.predictions.iter().enumerate().all(|(at, &row)| at == row as usize);
+            let in_order = batch
+                .predictions
+                .iter()
+                .enumerate()
+                .all(|(at, &row)| at == row as usize);
             match in_order && batch.predictions.len() == logits.dims()[0] {
                 true => logits,
                 false => ops::take_rows(logits, &batch.predictions),
@@ -261,14 +380,33 @@ impl<'a> Chain<'a> {
 }
 
 impl Pass<'_> {
-    fn decoder_layer(&self, x: Tensor<2>, layer: &DecoderLayer, batch: &Batch, last: bool) -> Tensor<2> {
+    fn decoder_layer(
+        &self,
+        x: Tensor<2>,
+        layer: &DecoderLayer,
+        batch: &Batch,
+        last: bool,
+    ) -> Tensor<2> {
         let counts = |spans: &Spans, asked: bool| -> Vec<usize> {
-            let count = |span: &ops::Span| if asked { span.queries.len() } else { span.own.len() };
+            let count = |span: &ops::Span| {
+                if asked {
+                    span.queries.len()
+                } else {
+                    span.own.len()
+                }
+            };
             spans.iter().map(count).collect()
         };
-        let spans = if last { &batch.asked_rows } else { &batch.all_rows };
+        let spans = if last {
+            &batch.asked_rows
+        } else {
+            &batch.all_rows
+        };
         let (given, asked) = (counts(&batch.all_rows, false), counts(spans, true));
-        let rows = |counts| Rows { ids: &batch.span_ids, counts };
+        let rows = |counts| Rows {
+            ids: &batch.span_ids,
+            counts,
+        };
         self.layer(x, layer, batch, spans, [rows(&given), rows(&asked)])
     }
 }
@@ -281,7 +419,10 @@ pub(crate) fn patches(batch: &Batch, model: &QwenVl) -> Tensor<2> {
     };
     let width = model.config().vision.patch_values();
     if rows == 0 {
-        return Tensor::from_data(TensorData::new(vec![0f32; width], [1, width]), model.device());
+        return Tensor::from_data(
+            TensorData::new(vec![0f32; width], [1, width]),
+            model.device(),
+        );
     }
     super::modules::tensor(values, [rows, width], model.device(), model.dtype())
 }

@@ -32,7 +32,10 @@ pub(super) fn generate(
         let needed = sequence.encoded.ids.len() + 1;
         if needed > model.context() {
             return Err(VlmError::TooLong {
-                what: format!("the prompt of sample {} with one token of an answer", sequence.id),
+                what: format!(
+                    "the prompt of sample {} with one token of an answer",
+                    sequence.id
+                ),
                 needed,
                 room: model.context(),
             });
@@ -70,7 +73,13 @@ impl QwenVl {
         let group = |prompts: &[Sequence]| {
             let asked: Vec<Asked> = prompts.iter().map(|prompt| model.asked(prompt)).collect();
             let mut decoder = QwenDecoder::new(&model, prompts);
-            write(&mut decoder, &vocabulary, &asked, generations.clone(), sampling)
+            write(
+                &mut decoder,
+                &vocabulary,
+                &asked,
+                generations.clone(),
+                sampling,
+            )
         };
         let answers: Vec<_> = match self.device.clone().inner() == Device::flex() {
             true => {
@@ -160,7 +169,11 @@ impl Decoder for QwenDecoder<'_> {
         let mut layers = Vec::with_capacity(modules.layers.len());
         for (index, layer) in modules.layers.iter().enumerate() {
             let last = index + 1 == modules.layers.len();
-            let spans = if last { &batch.asked_rows } else { &batch.all_rows };
+            let spans = if last {
+                &batch.asked_rows
+            } else {
+                &batch.all_rows
+            };
             let qkv = pass.qkv(x.clone(), layer, &batch.rotary, NOBODY);
             layers.push(KvCache::new(&qkv, &batch.prompts, self.heads()));
             let mixed = ops::attention(qkv, spans, self.heads());

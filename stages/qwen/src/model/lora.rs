@@ -31,7 +31,12 @@ pub(super) fn add_to(
     for param in model.params.iter_mut() {
         param.set_trainable(false);
     }
-    let QwenVl { modules, params, device, .. } = model;
+    let QwenVl {
+        modules,
+        params,
+        device,
+        ..
+    } = model;
     for (group, layer) in modules.adaptable() {
         if !config.targets.contains(&group) || !wanted(&layer.name) {
             continue;
@@ -67,8 +72,16 @@ pub(super) fn adapter_name(layer: &Linear, factor: &str) -> String {
 
 /// Adds the adapters' products to the weights and removes them; all weights are trainable afterwards.
 pub(super) fn merge(model: &mut QwenVl) {
-    let Some(lora) = model.lora.take() else { return };
-    let QwenVl { modules, params, dtype, files, .. } = model;
+    let Some(lora) = model.lora.take() else {
+        return;
+    };
+    let QwenVl {
+        modules,
+        params,
+        dtype,
+        files,
+        ..
+    } = model;
     files.unchanged = false;
     for (_, layer) in modules.adaptable() {
         let Some((a, b)) = layer.adapter.take() else {

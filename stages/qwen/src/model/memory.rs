@@ -189,6 +189,7 @@ impl QwenFootprint {
         let mut step = Step::on(rows * width);
         // The norm's input and output. The logits belong to the loss.
         step.keep(2.0 * rows * width);
+        // The logits are put together from pieces of the vocabulary.
         step.widen(rows * width, rows * vocab);
         step.train(trained.of(width + vocab * width));
         step

@@ -95,6 +95,11 @@ impl QwenVl {
         self.max_tokens.map_or(most, |tokens| tokens.min(most))
     }
 
+    /// Ends answers at these tokens, in the place of those that the checkpoint names.
+    pub fn set_stops(&mut self, stops: Vec<u32>) {
+        self.stops = stops;
+    }
+
     /// A question with its image as the conversation that the chat template takes.
     pub fn conversation(prompt: &Prompt) -> Vec<Message> {
         let text = |text: &str| Part::Text(text.to_owned());
@@ -130,20 +135,42 @@ impl QwenVl {
         self.run(&batch, &options)
     }
 
-    /// Logits that predict the labels of conversations, and the labels, sequence after sequence.
-    pub fn labelled(&self, sequences: &[Sequence], options: &Forward) -> (Output<'static>, Vec<u32>) {
-        let batch = Batch::new(&self.config, sequences, Ask::Labels);
-        let output = Output {
-            logits: self.run(&batch, options),
-            pooled: None,
-            tape: None,
+    /// Logits that predict the labels of sequences, and the labels, sequence after sequence.
+    pub fn labelled(&self, sequences: &[Sequence], options: &Forward) -> (Output<'_>, Vec<u32>) {
+        let mut batch = Batch::new(&self.config, sequences, Ask::Labels);
+        let targets = std::mem::take(&mut batch.targets);
+        let (logits, tape) = match options.checkpointing {
+            false => (self.run(&batch, options), None),
+            true => {
+                let (logits, tape) = OwnedTape::new(self, batch, options.clone());
+                (logits, Some(Box::new(tape) as Box<dyn Tape>))
+            }
         };
-        (output, batch.targets)
+        let output = Output {
+            logits,
+            pooled: None,
+            tape,
+        };
+        (output, targets)
     }
 
     fn run(&self, batch: &Batch, options: &Forward) -> Tensor<2> {
-        let pass = Pass { model: self, options };
+        let pass = Pass {
+            model: self,
+            options,
+        };
         Chain::new(pass, batch).run(forward::patches(batch, self))
+    }
+
+    /// What flows between the blocks for some conversations, as Transformers' `output_hidden_states` gives it.
+    pub fn hidden_states(&self, sequences: &[Sequence]) -> HiddenStates {
+        let batch = Batch::new(&self.config, sequences, Ask::Everything);
+        let options = Forward::default();
+        let pass = Pass {
+            model: self,
+            options: &options,
+        };
+        pass.hidden_states(&batch)
     }
 
     /// Neighbours that ask the same question of the same image become one sequence with several answers.
@@ -165,30 +192,54 @@ impl QwenVl {
     }
 }
 
-/// A batch with the options of its forward pass, so that a tape can borrow them.
-struct Kept {
-    batch: Batch,
-    options: Forward,
+/// What flows between the blocks, for the packed rows of a batch.
+pub struct HiddenStates {
+    /// For each merged image token in window order its place in the images' own order.
+    pub window_index: Vec<u32>,
+    /// After the patch embedding and after each block of the vision tower, in window order: `[patches, width]`.
+    pub vision: Vec<Tensor<2>>,
+    /// Merged image tokens in window order: `[tokens, decoder width]`.
+    pub merged: Option<Tensor<2>>,
+    /// The decoder's input, and what leaves each layer: `[rows, width]`.
+    pub decoder: Vec<Tensor<2>>,
+    /// After the last normalisation.
+    pub last: Tensor<2>,
 }
 
 /// A tape that owns what it goes back through.
 struct OwnedTape<'a> {
     model: &'a QwenVl,
-    kept: Kept,
+    batch: Batch,
+    options: Forward,
     inputs: Vec<Tensor<2>>,
 }
 
+impl<'a> OwnedTape<'a> {
+    /// Runs the batch; gives the logits, and the tape to go back from them.
+    fn new(model: &'a QwenVl, batch: Batch, options: Forward) -> (Tensor<2>, Self) {
+        let pass = Pass {
+            model,
+            options: &options,
+        };
+        let patches = forward::patches(&batch, model);
+        let (logits, inputs) = Chain::new(pass, &batch).run_checkpointed(patches);
+        let tape = Self {
+            model,
+            batch,
+            options,
+            inputs,
+        };
+        (logits, tape)
+    }
+}
+
 impl Tape for OwnedTape<'_> {
-    fn backward(
-        self: Box<Self>,
-        pull: Tensor<2>,
-        take: &mut dyn FnMut(burn::tensor::Gradients),
-    ) {
+    fn backward(self: Box<Self>, pull: Tensor<2>, take: &mut dyn FnMut(burn::tensor::Gradients)) {
         let pass = Pass {
             model: self.model,
-            options: &self.kept.options,
+            options: &self.options,
         };
-        Chain::new(pass, &self.kept.batch).backward(self.inputs, pull, take);
+        Chain::new(pass, &self.batch).backward(self.inputs, pull, take);
     }
 }
 
@@ -239,16 +290,18 @@ impl VisionLanguageModel for QwenVl {
     fn check(&self, prompt: &Prompt, answer: &[u32]) -> Result<(), VlmError> {
         prompt.image.validate()?;
         if answer.is_empty() {
-            return Err(VlmError::Config("an answer needs at least the end token".into()));
+            return Err(VlmError::Config(
+                "an answer needs at least the end token".into(),
+            ));
         }
         let options = Encode {
             generation_prompt: true,
             ..Encode::default()
         };
         let size = (prompt.image.width, prompt.image.height);
-        let tokens =
-            self.processor
-                .count_tokens(&Self::conversation(prompt), &[size], &options)?;
+        let tokens = self
+            .processor
+            .count_tokens(&Self::conversation(prompt), &[size], &options)?;
         let needed = tokens + answer.len();
         if needed > self.context() {
             return Err(VlmError::TooLong {
@@ -262,44 +315,21 @@ impl VisionLanguageModel for QwenVl {
 
     fn forward<'a>(&'a self, batch: &[Example], forward: &Forward) -> Result<Output<'a>, VlmError> {
         if batch.is_empty() {
-            return Err(VlmError::Config("a batch needs at least one example".into()));
+            return Err(VlmError::Config(
+                "a batch needs at least one example".into(),
+            ));
         }
         let sequences = match forward.dropout {
             // Each example draws its own dropout, so rows of a prompt cannot be shared.
             Some(_) if self.lora.as_ref().is_some_and(|lora| lora.dropout > 0.0) => {
-                let apart = batch.iter().map(|example| self.sequences(std::slice::from_ref(example)));
+                let apart = batch
+                    .iter()
+                    .map(|example| self.sequences(std::slice::from_ref(example)));
                 apart.collect::<Result<Vec<_>, _>>()?.concat()
             }
             _ => self.sequences(batch)?,
         };
-        let packed = Batch::new(&self.config, &sequences, Ask::Labels);
-        if !forward.checkpointing {
-            return Ok(Output {
-                logits: self.run(&packed, forward),
-                pooled: None,
-                tape: None,
-            });
-        }
-        let kept = Kept {
-            batch: packed,
-            options: forward.clone(),
-        };
-        let pass = Pass {
-            model: self,
-            options: &kept.options,
-        };
-        let patches = forward::patches(&kept.batch, self);
-        let (logits, inputs) = Chain::new(pass, &kept.batch).run_checkpointed(patches);
-        let tape = OwnedTape {
-            model: self,
-            kept,
-            inputs,
-        };
-        Ok(Output {
-            logits,
-            pooled: None,
-            tape: Some(Box::new(tape)),
-        })
+        Ok(self.labelled(&sequences, forward).0)
     }
 
     fn generate(

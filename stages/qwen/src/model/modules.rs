@@ -78,7 +78,11 @@ impl Modules {
             let own = [&mut block.qkv, &mut block.proj, gate, up, down];
             layers.extend(own.map(|layer| (ModuleGroup::Vision, layer)));
         }
-        layers.extend(self.merger.each_mut().map(|layer| (ModuleGroup::Projector, layer)));
+        layers.extend(
+            self.merger
+                .each_mut()
+                .map(|layer| (ModuleGroup::Projector, layer)),
+        );
         for layer in &mut self.layers {
             let Mlp { gate, up, down } = &mut layer.mlp;
             let [q, k, v] = &mut layer.qkv;
@@ -103,7 +107,12 @@ pub(crate) enum Source<'a> {
 }
 
 impl Source<'_> {
-    fn values(&mut self, name: &str, shape: [usize; 2], layout: Layout) -> Result<Vec<f32>, VlmError> {
+    fn values(
+        &mut self,
+        name: &str,
+        shape: [usize; 2],
+        layout: Layout,
+    ) -> Result<Vec<f32>, VlmError> {
         match self {
             Self::Checkpoint(checkpoint) => checkpoint.take(name, shape, layout),
             Self::Random { seed, std } => {
@@ -113,7 +122,9 @@ impl Source<'_> {
                     return Ok(vec![value; count]);
                 }
                 let mut stream = StreamKey::new("init", *seed).text(name).stream();
-                Ok((0..count).map(|_| (stream.normal() * *std) as f32).collect())
+                Ok((0..count)
+                    .map(|_| (stream.normal() * *std) as f32)
+                    .collect())
             }
         }
     }
@@ -172,7 +183,10 @@ struct Builder<'a> {
 impl Builder<'_> {
     fn modules(&mut self, config: &QwenConfig) -> Result<Modules, VlmError> {
         let (vision, text) = (&config.vision, &config.text);
-        let (width, merged) = (vision.hidden_size, vision.hidden_size * vision.spatial_merge_size.pow(2));
+        let (width, merged) = (
+            vision.hidden_size,
+            vision.hidden_size * vision.spatial_merge_size.pow(2),
+        );
         let patch = "model.visual.patch_embed.proj";
         let decoder = "model.language_model";
         Ok(Modules {
@@ -183,7 +197,12 @@ impl Builder<'_> {
             merger_norm: self.norm("model.visual.merger.ln_q", width)?,
             merger: [
                 self.linear("model.visual.merger.mlp.0", merged, merged, true)?,
-                self.linear("model.visual.merger.mlp.2", merged, vision.out_hidden_size, true)?,
+                self.linear(
+                    "model.visual.merger.mlp.2",
+                    merged,
+                    vision.out_hidden_size,
+                    true,
+                )?,
             ],
             embedding: self.param(
                 &format!("{decoder}.embed_tokens.weight"),
@@ -196,7 +215,9 @@ impl Builder<'_> {
             norm: self.norm(&format!("{decoder}.norm"), text.hidden_size)?,
             head: match config.tie_word_embeddings {
                 true => None,
-                false => Some(self.param(HEAD, [text.hidden_size, text.vocab_size], Layout::Linear)?),
+                false => {
+                    Some(self.param(HEAD, [text.hidden_size, text.vocab_size], Layout::Linear)?)
+                }
             },
         })
     }
@@ -213,7 +234,11 @@ impl Builder<'_> {
         })
     }
 
-    fn decoder_layer(&mut self, index: usize, config: &QwenConfig) -> Result<DecoderLayer, VlmError> {
+    fn decoder_layer(
+        &mut self,
+        index: usize,
+        config: &QwenConfig,
+    ) -> Result<DecoderLayer, VlmError> {
         let name = format!("model.language_model.layers.{index}");
         let text = &config.text;
         let (width, queries) = (text.hidden_size, text.heads * text.head_dim);
@@ -239,7 +264,13 @@ impl Builder<'_> {
         })
     }
 
-    fn linear(&mut self, name: &str, input: usize, output: usize, bias: bool) -> Result<Linear, VlmError> {
+    fn linear(
+        &mut self,
+        name: &str,
+        input: usize,
+        output: usize,
+        bias: bool,
+    ) -> Result<Linear, VlmError> {
         Ok(Linear {
             name: name.to_owned(),
             weight: self.param(&format!("{name}.weight"), [input, output], Layout::Linear)?,
@@ -255,13 +286,23 @@ impl Builder<'_> {
         self.param(&format!("{name}.weight"), [1, width], Layout::Vector)
     }
 
-    fn param(&mut self, name: &str, shape: [usize; 2], layout: Layout) -> Result<ParamId, VlmError> {
+    fn param(
+        &mut self,
+        name: &str,
+        shape: [usize; 2],
+        layout: Layout,
+    ) -> Result<ParamId, VlmError> {
         (self.push)(name, shape, layout)
     }
 }
 
 /// A tensor of the type `dtype`.
-pub(crate) fn tensor(values: Vec<f32>, shape: [usize; 2], device: &Device, dtype: DType) -> Tensor<2> {
+pub(crate) fn tensor(
+    values: Vec<f32>,
+    shape: [usize; 2],
+    device: &Device,
+    dtype: DType,
+) -> Tensor<2> {
     let data = match dtype {
         DType::BF16 => {
             let values: Vec<bf16> = values.into_iter().map(bf16::from_f32).collect();

@@ -65,14 +65,21 @@ impl VisionPlan {
             place[token as usize] = at as u32;
         }
         Self {
-            patches: order.iter().flat_map(|&row| all[row as usize]).copied().collect(),
+            patches: order
+                .iter()
+                .flat_map(|&row| all[row as usize])
+                .copied()
+                .collect(),
             rows: order.len(),
             window_index,
             place,
             windows: Spans::new(windows),
             frames: Spans::new(frames),
             rotary: rotary(&positions, config).take_rows(&order),
-            image_rows: images.iter().map(|image| image.grid.iter().product()).collect(),
+            image_rows: images
+                .iter()
+                .map(|image| image.grid.iter().product())
+                .collect(),
         }
     }
 }
@@ -98,7 +105,11 @@ fn windows_of([t, h, w]: [usize; 3], config: &VisionConfig) -> Vec<Vec<u32>> {
             for left in (0..w).step_by(side) {
                 let rows = top..h.min(top + side);
                 let columns = left..w.min(left + side);
-                let token = |y| columns.clone().map(move |x| ((frame * h + y) * w + x) as u32);
+                let token = |y| {
+                    columns
+                        .clone()
+                        .map(move |x| ((frame * h + y) * w + x) as u32)
+                };
                 windows.push(rows.flat_map(token).collect());
             }
         }
@@ -129,7 +140,11 @@ pub fn rotary(positions: &[[u32; 2]], config: &VisionConfig) -> Rotary {
     let angles: Vec<f32> = positions
         .iter()
         .flatten()
-        .flat_map(|&position| frequencies.iter().map(move |frequency| position as f32 * frequency))
+        .flat_map(|&position| {
+            frequencies
+                .iter()
+                .map(move |frequency| position as f32 * frequency)
+        })
         .collect();
     Rotary::new(&angles, half)
 }

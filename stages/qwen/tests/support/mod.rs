@@ -1,12 +1,21 @@
 //! What several test files share.
 
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(
+    clippy::print_stdout,
+    reason = "the tables of differences are for people"
+)]
 
 pub(crate) mod checkpoint;
+pub(crate) mod compare;
+pub(crate) mod model;
+pub(crate) mod training;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use dcsft_qwen::processor::{Message, Part, Role};
+use dcsft_vlm::model::RgbImage;
 use serde_json::Value;
 
 /// The golden set's folder, or none where there is none on this machine.
@@ -114,4 +123,42 @@ impl Tensors {
             .map(ToString::to_string)
             .collect()
     }
+}
+
+/// An image from its pixels.
+pub(crate) fn rgb(width: usize, height: usize, pixels: Vec<u8>) -> RgbImage {
+    RgbImage {
+        width: width as u32,
+        height: height as u32,
+        pixels: pixels.into(),
+    }
+}
+
+/// The set's images by path, as transformers decodes them: the stored pixels, or those of a plain RGB file.
+pub(crate) fn images(golden: &Path) -> BTreeMap<String, RgbImage> {
+    let tensors = Tensors::read(&golden.join("processor/images.safetensors"));
+    let index = read_json(&golden.join("processor/images.json"));
+    let mut images = BTreeMap::new();
+    for (name, facts) in index["images"].as_object().unwrap() {
+        let file = facts["file"].as_str().unwrap();
+        let image = match tensors.bytes(&format!("{name}.decoded_rgb_u8")) {
+            Some((shape, pixels)) => rgb(shape[1], shape[0], pixels),
+            None => {
+                assert_eq!(facts["mode"], "RGB", "{name}");
+                let read = image::open(golden.join(file)).unwrap().into_rgb8();
+                rgb(
+                    read.width() as usize,
+                    read.height() as usize,
+                    read.into_raw(),
+                )
+            }
+        };
+        images.insert(file.to_owned(), image);
+    }
+    images
+}
+
+/// The images at `paths`.
+pub(crate) fn choose(images: &BTreeMap<String, RgbImage>, paths: &[String]) -> Vec<RgbImage> {
+    paths.iter().map(|path| images[path].clone()).collect()
 }

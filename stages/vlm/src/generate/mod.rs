@@ -126,14 +126,26 @@ pub(crate) fn generate(
             let slots = <[Prompt]>::len(prompts) * generations.len();
             let mut decoder = HostDecoder::new(&host, patches(&merged, prompts)?, tokens, slots);
             let asked = asked(&merged, prompts, tokens);
-            Ok(write(&mut decoder, &vocabulary(&merged), &asked, generations.clone(), sampling))
+            Ok(write(
+                &mut decoder,
+                &vocabulary(&merged),
+                &asked,
+                generations.clone(),
+                sampling,
+            ))
         };
         groups.into_par_iter().map(answer).collect()
     } else {
         let answer = |(prompts, tokens)| {
             let mut decoder = TensorDecoder::new(&merged, patches(&merged, prompts)?, tokens);
             let asked = asked(&merged, prompts, tokens);
-            Ok(write(&mut decoder, &vocabulary(&merged), &asked, generations.clone(), sampling))
+            Ok(write(
+                &mut decoder,
+                &vocabulary(&merged),
+                &asked,
+                generations.clone(),
+                sampling,
+            ))
         };
         groups.into_iter().map(answer).collect()
     };
@@ -220,7 +232,10 @@ pub fn write(
     while !rows.is_empty() {
         let mut writing = Vec::with_capacity(rows.len());
         let mut steps = Vec::with_capacity(rows.len());
-        for (row, logits) in rows.into_iter().zip(logits.chunks_exact_mut(vocabulary.size)) {
+        for (row, logits) in rows
+            .into_iter()
+            .zip(logits.chunks_exact_mut(vocabulary.size))
+        {
             let (asked, answer) = (&prompts[row.prompt], &mut answers[row.slot]);
             let index = answer.tokens.len();
             let (token, logprob) =
@@ -257,10 +272,12 @@ mod tests {
 
     use burn::tensor::Device;
 
-    use super::{Sampling, TensorDecoder, asked, generate, patches, prompt_tokens, vocabulary, write};
+    use super::{
+        Sampling, TensorDecoder, asked, generate, patches, prompt_tokens, vocabulary, write,
+    };
     use crate::lora::LoraConfig;
     use crate::micro::{MicroConfig, MicroVlm};
-    use crate::model::{Prompt, RgbImage};
+    use crate::model::{Prompt, RgbImage, VisionLanguageModel as _};
     use crate::rng::StreamKey;
 
     #[test]

@@ -1,9 +1,19 @@
 //! Matrix products.
 
+use std::ops::Range;
+
 use multiversion::{multiversion, target::target_cfg_f};
 
 /// Columns of a tile: a vector register of the widest instruction set.
 const PANEL: usize = 16;
+/// Columns of a packed panel.
+const WIDE: usize = 2 * PANEL;
+/// Inner rows of a packed panel: it takes 32 KiB.
+const DEPTH: usize = 256;
+/// Fewer rows of the result do not pay for packing.
+const PACK_ROWS: usize = 16;
+/// Right factors of fewer values are read in place.
+const PACK_SIZE: usize = 1 << 16;
 
 /// The left factor of a product, `[rows, inner]`, in any layout.
 #[derive(Clone, Copy)]
@@ -60,18 +70,15 @@ pub(crate) fn add_product(
     if rows == 0 || inner == 0 || columns == 0 {
         return;
     }
-    assert!(
-        x.values.len() > (rows - 1) * x.row + (inner - 1) * x.inner,
-        "left factor too short"
-    );
+    check(rows, inner, columns, x, out, out_width);
     assert!(
         w.len() >= (inner - 1) * w_width + columns,
         "right factor too short"
     );
-    assert!(
-        out.len() >= (rows - 1) * out_width + columns,
-        "result too short"
-    );
+    if rows >= PACK_ROWS && inner * w_width >= PACK_SIZE {
+        let right = Right::Plain { w, width: w_width };
+        return packed(rows, inner, columns, x, right, out, out_width);
+    }
     let whole = columns - columns % PANEL;
     if whole > 0 {
         panels(rows, inner, whole, x, w, w_width, out, out_width);
@@ -83,14 +90,140 @@ pub(crate) fn add_product(
         for (padded, row) in padded.chunks_exact_mut(PANEL).zip(w.chunks(w_width)) {
             padded[..rest].copy_from_slice(&row[whole..columns]);
         }
-        let mut result = vec![0.0; rows * PANEL];
-        for (result, row) in result.chunks_exact_mut(PANEL).zip(out.chunks(out_width)) {
-            result[..rest].copy_from_slice(&row[whole..columns]);
+        last_panel(rows, inner, x, &padded, rest, &mut out[whole..], out_width);
+    }
+}
+
+/// As [`add_product`] with the right factor transposed: `out += x @ w^T`, `w`: `[columns, inner]`, row-major with
+/// `w_width` values from one row to the next.
+///
+/// # Panics
+/// If a slice is too short for the sizes.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the sizes and strides of three matrices"
+)]
+pub(crate) fn add_product_transposed(
+    rows: usize,
+    inner: usize,
+    columns: usize,
+    x: Left,
+    w: &[f32],
+    w_width: usize,
+    out: &mut [f32],
+    out_width: usize,
+) {
+    if rows == 0 || inner == 0 || columns == 0 {
+        return;
+    }
+    check(rows, inner, columns, x, out, out_width);
+    assert!(
+        w.len() >= (columns - 1) * w_width + inner,
+        "right factor too short"
+    );
+    let right = Right::Transposed { w, width: w_width };
+    packed(rows, inner, columns, x, right, out, out_width);
+}
+
+fn check(rows: usize, inner: usize, columns: usize, x: Left, out: &[f32], out_width: usize) {
+    assert!(
+        x.values.len() > (rows - 1) * x.row + (inner - 1) * x.inner,
+        "left factor too short"
+    );
+    assert!(
+        out.len() >= (rows - 1) * out_width + columns,
+        "result too short"
+    );
+}
+
+/// A right factor, `[inner, columns]` or transposed.
+#[derive(Clone, Copy)]
+enum Right<'a> {
+    Plain { w: &'a [f32], width: usize },
+    Transposed { w: &'a [f32], width: usize },
+}
+
+impl Right<'_> {
+    /// Copies `columns` (at most [`WIDE`]) columns of some inner rows into `panel`, `[rows, WIDE]`, zeros behind them.
+    fn pack(self, inner: Range<usize>, columns: Range<usize>, panel: &mut [f32]) {
+        let count = columns.len();
+        match self {
+            Self::Plain { w, width } => {
+                for (row, panel) in inner.zip(panel.chunks_exact_mut(WIDE)) {
+                    panel[..count].copy_from_slice(&w[row * width + columns.start..][..count]);
+                    panel[count..].fill(0.0);
+                }
+            }
+            Self::Transposed { w, width } => {
+                // Blocks of sixteen rows of the panel stay in the first cache while all columns are written.
+                for (block, rows) in panel.chunks_mut(16 * WIDE).zip(inner.clone().step_by(16)) {
+                    for (column, from) in columns.clone().enumerate() {
+                        let line = &w[from * width + rows..][..block.len() / WIDE];
+                        for (panel, &value) in block.chunks_exact_mut(WIDE).zip(line) {
+                            panel[column] = value;
+                        }
+                    }
+                    if count < WIDE {
+                        block
+                            .chunks_exact_mut(WIDE)
+                            .for_each(|panel| panel[count..].fill(0.0));
+                    }
+                }
+            }
         }
-        panels(rows, inner, PANEL, x, &padded, PANEL, &mut result, PANEL);
-        for (result, row) in result.chunks_exact(PANEL).zip(out.chunks_mut(out_width)) {
-            row[whole..columns].copy_from_slice(&result[..rest]);
+    }
+}
+
+/// A product whose right factor is copied panel by panel into one piece of memory that fits the first cache: a matrix
+/// of many columns is spread over so many pages that reading it in place costs more.
+fn packed(
+    rows: usize,
+    inner: usize,
+    columns: usize,
+    x: Left,
+    right: Right,
+    out: &mut [f32],
+    out_width: usize,
+) {
+    let mut panel = vec![0.0; inner.min(DEPTH) * WIDE];
+    for first in (0..inner).step_by(DEPTH) {
+        let part = first..inner.min(first + DEPTH);
+        let x = Left {
+            values: &x.values[first * x.inner..],
+            ..x
+        };
+        for column in (0..columns).step_by(WIDE) {
+            let wide = column..columns.min(column + WIDE);
+            let panel = &mut panel[..part.len() * WIDE];
+            right.pack(part.clone(), wide.clone(), panel);
+            let out = &mut out[column..];
+            if wide.len() == WIDE {
+                panels(rows, part.len(), WIDE, x, panel, WIDE, out, out_width);
+            } else {
+                last_panel(rows, part.len(), x, panel, wide.len(), out, out_width);
+            }
         }
+    }
+}
+
+/// The product with a zero-filled panel of which the first `columns` columns count.
+fn last_panel(
+    rows: usize,
+    inner: usize,
+    x: Left,
+    panel: &[f32],
+    columns: usize,
+    out: &mut [f32],
+    out_width: usize,
+) {
+    let width = panel.len() / inner;
+    let mut result = vec![0.0; rows * width];
+    for (result, row) in result.chunks_exact_mut(width).zip(out.chunks(out_width)) {
+        result[..columns].copy_from_slice(&row[..columns]);
+    }
+    panels(rows, inner, width, x, panel, width, &mut result, width);
+    for (result, row) in result.chunks_exact(width).zip(out.chunks_mut(out_width)) {
+        row[..columns].copy_from_slice(&result[..columns]);
     }
 }
 
@@ -210,7 +343,7 @@ pub(crate) fn transpose(values: &[f32], width: usize) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Left, add_product, transpose};
+    use super::{Left, add_product, add_product_transposed, transpose};
     use crate::rng::StreamKey;
 
     fn random(count: usize, name: &str) -> Vec<f32> {
@@ -257,6 +390,22 @@ mod tests {
                     assert_eq!(turned, right, "transposed {rows} x {inner} x {columns}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn packed_and_transposed_factors_give_the_bits_of_the_definition() {
+        for (rows, inner, columns) in [(16, 300, 300), (37, 513, 129), (3, 20, 33), (1, 7, 5)] {
+            let (x, w) = (random(rows * inner, "x"), random(inner * columns, "w"));
+            let start = random(rows * columns, "out");
+            let (mut right, mut out, mut turned) = (start.clone(), start.clone(), start);
+            reference(rows, inner, columns, &x, &w, &mut right);
+            let left = Left::rows(&x, inner);
+            add_product(rows, inner, columns, left, &w, columns, &mut out, columns);
+            assert_eq!(out, right, "{rows} x {inner} x {columns}");
+            let w = transpose(&w, columns);
+            add_product_transposed(rows, inner, columns, left, &w, inner, &mut turned, columns);
+            assert_eq!(turned, right, "transposed {rows} x {inner} x {columns}");
         }
     }
 

@@ -63,8 +63,8 @@ impl Step {
 
     /// A linear layer. Its input is kept by [`Step::keep`], since several layers may share it.
     ///
-    /// An adapter keeps its inner values, `rows * rank`, and the places of dropped inputs. On the way back the weight is
-    /// turned, and gradients of weights are summed by pieces of rows, each with sums of its own.
+    /// An adapter keeps its inner values, `rows * rank`, and the places of dropped inputs. On the way back gradients of
+    /// weights are summed by pieces of rows, each with sums of its own.
     pub fn linear(&mut self, layer: Linear<'_>) {
         let Linear {
             rows,
@@ -88,7 +88,7 @@ impl Step {
         let copies = if pieces > 1.0 { pieces + 1.0 } else { 1.0 };
         let activations = rows * (input + output);
         self.forward = self.forward.max(activations);
-        self.backward = self.backward.max(activations + input * output + copies * sums);
+        self.backward = self.backward.max(activations + copies * sums);
     }
 }
 

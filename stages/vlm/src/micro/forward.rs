@@ -148,7 +148,12 @@ impl Pass<'_> {
         } else {
             ops::take_rows(x, &spans.query_rows())
         };
-        self.finish(x, ops::attention(qkv, spans, Heads::all(heads)), block, sequences)
+        self.finish(
+            x,
+            ops::attention(qkv, spans, Heads::all(heads)),
+            block,
+            sequences,
+        )
     }
 
     /// The block's queries, keys and values: `[rows, 3 * width]`.

@@ -250,11 +250,7 @@ impl VisionLanguageModel for MicroVlm {
         self.prompt_tokens(prompt, answer).map(drop)
     }
 
-    fn forward<'a>(
-        &'a self,
-        batch: &[Example],
-        forward: &Forward,
-    ) -> Result<Output<'a>, VlmError> {
+    fn forward<'a>(&'a self, batch: &[Example], forward: &Forward) -> Result<Output<'a>, VlmError> {
         forward::forward(self, batch, forward)
     }
 

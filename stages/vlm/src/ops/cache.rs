@@ -19,7 +19,7 @@ pub struct KvCache {
 
 enum Store {
     Host(Host),
-    Tensors(Rows),
+    Tensors(Box<Rows>),
 }
 
 impl KvCache {
@@ -29,7 +29,7 @@ impl KvCache {
         let on_host = qkv.device() == Device::flex() && qkv.dtype() == DType::F32;
         let store = match on_host {
             true => Store::Host(Host::new(qkv, prompts, heads)),
-            false => Store::Tensors(Rows::new(qkv, prompts)),
+            false => Store::Tensors(Box::new(Rows::new(qkv, prompts))),
         };
         Self { heads, store }
     }
@@ -81,7 +81,11 @@ impl Rows {
                 causal: true,
             });
         }
-        attention(take_rows(self.all.clone(), &rows), &Spans::new(spans), heads)
+        attention(
+            take_rows(self.all.clone(), &rows),
+            &Spans::new(spans),
+            heads,
+        )
     }
 }
 
@@ -121,7 +125,10 @@ impl Host {
         let queries = heads.queries * self.width;
         let values = read(&qkv);
         for (step, qkv) in steps.iter().zip(values.chunks_exact(row)) {
-            self.answers.entry(step.slot).or_default().extend(&qkv[queries..]);
+            self.answers
+                .entry(step.slot)
+                .or_default()
+                .extend(&qkv[queries..]);
         }
         let mut out = vec![0.0; steps.len() * queries];
         let mut first = 0;
@@ -141,7 +148,10 @@ impl Host {
         let (width, row) = (self.width, heads.row(self.width));
         let (queries, own_row) = (heads.queries * width, 2 * heads.keys * width);
         let prefix = &self.prompts[steps[0].prompt];
-        let own: Vec<&[f32]> = steps.iter().map(|step| &self.answers[&step.slot][..]).collect();
+        let own: Vec<&[f32]> = steps
+            .iter()
+            .map(|step| &self.answers[&step.slot][..])
+            .collect();
         let longest = own.iter().map(|own| own.len() / own_row).max().unwrap_or(0);
         let stride = prefix.rows + longest;
         let scale = 1.0 / (width as f32).sqrt();
@@ -151,18 +161,41 @@ impl Host {
             scores.fill(0.0);
             let query = Left::rows(&qkv[head * width..], row);
             let keys = &prefix.keys[shared * width * prefix.rows..];
-            add_product(steps.len(), width, prefix.rows, query, keys, prefix.rows, &mut scores, stride);
+            add_product(
+                steps.len(),
+                width,
+                prefix.rows,
+                query,
+                keys,
+                prefix.rows,
+                &mut scores,
+                stride,
+            );
             for (which, own) in own.iter().enumerate() {
                 let written = own.len() / own_row;
                 let scores = &mut scores[which * stride..][..prefix.rows + written];
                 let query = &qkv[which * row + head * width..][..width];
-                kernels::dot_rows(query, &own[shared * width..], own_row, &mut scores[prefix.rows..]);
+                kernels::dot_rows(
+                    query,
+                    &own[shared * width..],
+                    own_row,
+                    &mut scores[prefix.rows..],
+                );
                 kernels::softmax_row(scores, scale);
             }
             let weights = Left::rows(&scores, stride);
             let values = &prefix.values[shared * prefix.rows * width..];
             let columns = &mut out[head * width..];
-            add_product(steps.len(), prefix.rows, width, weights, values, width, columns, queries);
+            add_product(
+                steps.len(),
+                prefix.rows,
+                width,
+                weights,
+                values,
+                width,
+                columns,
+                queries,
+            );
             for (which, own) in own.iter().enumerate() {
                 let written = own.len() / own_row;
                 let weights = &scores[which * stride + prefix.rows..][..written];
@@ -201,5 +234,6 @@ impl Prefix {
 /// The values of a tensor of the CPU device in 32 bits.
 fn read(tensor: &Tensor<2>) -> Vec<f32> {
     let data = tensor.clone().inner().into_data();
-    data.try_to_vec().expect("32-bit floats, as the constructor checked")
+    data.try_to_vec()
+        .expect("32-bit floats, as the constructor checked")
 }

@@ -78,6 +78,11 @@ fn dropout_mask(dropout: &Dropout, [rows, width]: [usize; 2], device: &Device) -
     Tensor::from_data(TensorData::new(mask, [rows, width]), device)
 }
 
+/// As [`super::tied_head`].
+pub fn tied_head(x: Tensor<2>, embedding: &Tensor<2>) -> Tensor<2> {
+    x.matmul(embedding.clone().transpose())
+}
+
 /// As [`super::layer_norm`].
 pub fn layer_norm(x: Tensor<2>, scale: &Tensor<2>, shift: &Tensor<2>) -> Tensor<2> {
     let centred = x.clone() - x.mean_dim(1);

@@ -66,6 +66,16 @@ pub fn linear(
     composed::linear(x, weight, bias, adapter, activation)
 }
 
+/// Logits from an output head that shares its weights with the token embedding: `x @ embedding^T`.
+///
+/// `x`: `[rows, width]`, `embedding`: `[vocab, width]`; gives `[rows, vocab]`.
+pub fn tied_head(x: Tensor<2>, embedding: &Tensor<2>) -> Tensor<2> {
+    if fused::can_take(&x) {
+        return fused::tied_head(x, embedding);
+    }
+    composed::tied_head(x, embedding)
+}
+
 /// Layer normalisation over the last dimension with epsilon 1e-5: `[rows, width]` to `[rows, width]`.
 ///
 /// `scale` and `shift`: `[1, width]`.

@@ -3,7 +3,7 @@
 //! On the CPU device one pass over plain slices updates weight and moments in place; on other devices the same
 //! formula runs as tensor operations. All sums run in a fixed order, so the result does not depend on threads.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use crate::params::{Param, ParamSet};
 use crate::train::error::TrainError;
@@ -153,9 +153,9 @@ pub(crate) fn trainable<'a>(sets: &'a mut [&mut ParamSet]) -> impl Iterator<Item
         .filter(|param| param.trainable)
 }
 
-/// Whether a tensor's values are in this process's memory.
+/// Whether a tensor's values are 32-bit floats in this process's memory.
 pub(crate) fn on_host(tensor: &Tensor<2>) -> bool {
-    tensor.device() == Device::flex()
+    tensor.device() == Device::flex() && tensor.dtype() == DType::F32
 }
 
 impl Moments {
@@ -167,7 +167,8 @@ impl Moments {
                 second: zeros,
             }
         } else {
-            let zeros = value.clone().inner().zeros_like();
+            // Moments are in 32 bits whatever the weights are.
+            let zeros = value.clone().inner().cast(DType::F32).zeros_like();
             Self::Device(Box::new([zeros.clone(), zeros]))
         }
     }
@@ -185,7 +186,7 @@ impl Gradient {
         if on_host(&param.value) {
             floats(gradient, || format!("the gradient of {}", param.name)).map(Self::Host)
         } else {
-            Ok(Self::Device(Box::new(gradient)))
+            Ok(Self::Device(Box::new(gradient.cast(DType::F32))))
         }
     }
 }
@@ -304,8 +305,15 @@ impl Factors {
             .sqrt()
             .div_scalar(self.root)
             .add_scalar(self.eps);
-        let value = param.value.clone().inner().mul_scalar(self.keep);
+        let own = param.value.dtype();
+        let value = param
+            .value
+            .clone()
+            .inner()
+            .cast(DType::F32)
+            .mul_scalar(self.keep);
         param.value = (value - first.clone().mul_scalar(self.step) / denominator)
+            .cast(own)
             .autodiff()
             .require_grad();
     }

@@ -18,7 +18,7 @@ fn fresh_adapters_change_nothing_and_merged_ones_what_they_did_before() {
     stir_adapters(&mut model);
     let adapted = logits(&model, &batch);
     assert_ne!(adapted, base);
-    assert_close(&logits(&model.frozen(), &batch), &adapted, 1e-4);
+    assert_close(&logits(&*model.frozen(), &batch), &adapted, 1e-4);
     let count = model.params().count();
     model.merge_lora();
     assert!(model.params().count() < count && model.lora().is_none());
@@ -53,7 +53,7 @@ fn dropout_depends_on_its_key_and_the_sample_alone() {
     let with = |key: u64, batch: &[Example]| {
         let forward = Forward {
             dropout: Some(StreamKey::new("dropout", key)),
- ..Forward::default()
+            ..Forward::default()
         };
         values(model.forward(batch, &forward).unwrap().logits)
     };

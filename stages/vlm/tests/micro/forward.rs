@@ -192,7 +192,7 @@ fn the_models_gradients_follow_finite_differences() {
         .collect();
     let forward = Forward {
         dropout: Some(StreamKey::new("dropout", 3)),
- ..Forward::default()
+        ..Forward::default()
     };
     let loss = |model: &MicroVlm| {
         token_logprobs(

@@ -56,7 +56,7 @@ fn sampled_logprobs_are_those_of_the_training_pass_at_that_temperature() {
         top_p: 0.8,
         top_k: 12,
         max_new_tokens: 6,
- repetition_penalty: 1.0,
+        repetition_penalty: 1.0,
         seed: 4,
     };
     let answers = model.generate(&prompts, 0..3, &sampling).unwrap();
@@ -88,7 +88,7 @@ fn answers_do_not_depend_on_grouping_threads_or_other_generations() {
         top_p: 0.95,
         top_k: 0,
         max_new_tokens: 7,
- repetition_penalty: 1.0,
+        repetition_penalty: 1.0,
         seed: 11,
     };
     let all = model.generate(&prompts, 0..4, &sampling).unwrap();
@@ -133,7 +133,7 @@ fn top_k_and_top_p_leave_the_likely_tokens() {
             top_p,
             top_k,
             max_new_tokens: 1,
- repetition_penalty: 1.0,
+            repetition_penalty: 1.0,
             seed: 0,
         };
         let answers = model.generate(&prompts, 0..count, &sampling).unwrap();
@@ -183,7 +183,7 @@ fn draws_follow_the_models_distribution() {
         top_p: 1.0,
         top_k: 0,
         max_new_tokens: 1,
- repetition_penalty: 1.0,
+        repetition_penalty: 1.0,
         seed: 5,
     };
     let count = 20_000;

@@ -60,7 +60,7 @@ fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.inner().into_data().try_to_vec().unwrap()
 }
 
-fn logits(model: &MicroVlm, batch: &[Example]) -> Vec<f32> {
+fn logits(model: &dyn VisionLanguageModel, batch: &[Example]) -> Vec<f32> {
     values(model.forward(batch, &Forward::default()).unwrap().logits)
 }
 
@@ -97,6 +97,6 @@ const GREEDY: Sampling = Sampling {
     top_p: 1.0,
     top_k: 0,
     max_new_tokens: 8,
- repetition_penalty: 1.0,
+    repetition_penalty: 1.0,
     seed: 0,
 };

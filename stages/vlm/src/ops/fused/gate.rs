@@ -30,7 +30,11 @@ pub(in crate::ops) fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
     let mut out = vec![0.0; rows * width];
     parallel::rows(&mut out, width, |first, out| {
         let part = first * width..first * width + out.len();
-        kernels::swiglu(&values(&state.gate)[part.clone()], &values(&state.up)[part], out);
+        kernels::swiglu(
+            &values(&state.gate)[part.clone()],
+            &values(&state.up)[part],
+            out,
+        );
     });
     let out = new(out, [rows, width]);
     let out = match SwiGlu
@@ -51,7 +55,11 @@ impl Backward<Flex, 2> for SwiGlu {
         let grad = grads.consume::<Flex>(&ops.node).to_contiguous();
         let shape = grad.layout().shape();
         let (rows, width) = (shape[0], shape[1]);
-        let (gate, up, grad) = (values(&ops.state.gate), values(&ops.state.up), values(&grad));
+        let (gate, up, grad) = (
+            values(&ops.state.gate),
+            values(&ops.state.up),
+            values(&grad),
+        );
         let [gate_node, up_node] = ops.parents;
         let mut gate_grad = vec![0.0; grad.len()];
         let mut up_grad = vec![0.0; grad.len()];

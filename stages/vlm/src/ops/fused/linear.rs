@@ -10,7 +10,7 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::{Flat, close, contiguous, new, open, values};
-use crate::kernels::{self, Left, add_product, parallel, transpose};
+use crate::kernels::{self, Left, add_product, add_product_transposed, parallel};
 use crate::ops::composed::{Activation, Adapter, Dropout};
 
 #[derive(Debug)]
@@ -53,7 +53,10 @@ pub(in crate::ops) fn linear(
     let outputs = weight.dims()[1];
     let bias = bias.cloned().unwrap_or_else(|| {
         // A layer without a bias has a constant one: it costs one row.
-        Tensor::from_data(TensorData::new(vec![0f32; outputs], [1, outputs]), &Device::flex())
+        Tensor::from_data(
+            TensorData::new(vec![0f32; outputs], [1, outputs]),
+            &Device::flex(),
+        )
     });
     let (x, weight, bias) = (open(x), open(weight.clone()), open(bias));
     let factors = adapter.map(|adapter| (open(adapter.a.clone()), open(adapter.b.clone())));
@@ -230,11 +233,6 @@ impl State {
     fn backward(&self, grad: &[f32], asked: [bool; 5]) -> [Vec<f32>; 5] {
         let [inputs, outputs] = self.sizes();
         let rank = self.adapter.as_ref().map_or(0, AdapterState::rank);
-        let weight_turned = transpose(values(&self.weight), outputs);
-        let turned = self.adapter.as_ref().map(|adapter| Turned {
-            a: transpose(values(&adapter.a), rank),
-            b: transpose(values(&adapter.b), outputs),
-        });
         let sizes = [inputs * outputs, outputs, inputs * rank, rank * outputs];
         let sizes = [0, 1, 2, 3].map(|index| if asked[index + 1] { sizes[index] } else { 0 });
         let mut x_grad = vec![0.0; values(&self.x).len()];
@@ -256,13 +254,13 @@ impl State {
                 };
                 if asked[0] {
                     let left = Left::rows(&grad, outputs);
-                    add_product(
+                    add_product_transposed(
                         rows,
                         outputs,
                         inputs,
                         left,
-                        &weight_turned,
-                        inputs,
+                        values(&self.weight),
+                        outputs,
                         out,
                         inputs,
                     );
@@ -279,8 +277,8 @@ impl State {
                         }
                     }
                 }
-                if let Some((adapter, turned)) = self.adapter.as_ref().zip(turned.as_ref()) {
-                    self.adapter_backward(adapter, turned, &chunk, asked, [out, a, b]);
+                if let Some(adapter) = &self.adapter {
+                    self.adapter_backward(adapter, &chunk, asked, [out, a, b]);
                 }
             },
         );
@@ -308,7 +306,6 @@ impl State {
     fn adapter_backward(
         &self,
         adapter: &AdapterState,
-        turned: &Turned,
         chunk: &Chunk,
         asked: [bool; 5],
         [x_grad, a_grad, b_grad]: [&mut [f32]; 3],
@@ -317,13 +314,13 @@ impl State {
         let (rank, &Chunk { first, rows, grad }) = (adapter.rank(), chunk);
         let mut inner_grad = vec![0.0; rows * rank];
         let left = Left::rows(grad, outputs);
-        add_product(
+        add_product_transposed(
             rows,
             outputs,
             rank,
             left,
-            &turned.b,
-            rank,
+            values(&adapter.b),
+            outputs,
             &mut inner_grad,
             rank,
         );
@@ -331,14 +328,12 @@ impl State {
             *value *= adapter.scale;
         }
         if asked[0] {
-            let left = Left::rows(&inner_grad, rank);
+            let (left, a_factor) = (Left::rows(&inner_grad, rank), values(&adapter.a));
             if adapter.dropped.is_none() {
-                add_product(rows, rank, inputs, left, &turned.a, inputs, x_grad, inputs);
+                add_product_transposed(rows, rank, inputs, left, a_factor, rank, x_grad, inputs);
             } else {
                 let mut path = vec![0.0; rows * inputs];
-                add_product(
-                    rows, rank, inputs, left, &turned.a, inputs, &mut path, inputs,
-                );
+                add_product_transposed(rows, rank, inputs, left, a_factor, rank, &mut path, inputs);
                 adapter.drop_inputs(&mut path, inputs, first);
                 for (sum, value) in x_grad.iter_mut().zip(path) {
                     *sum += value;
@@ -359,12 +354,6 @@ impl State {
             add_product(rank, rows, outputs, left, grad, outputs, b_grad, outputs);
         }
     }
-}
-
-/// An adapter's factors, transposed.
-struct Turned {
-    a: Vec<f32>,
-    b: Vec<f32>,
 }
 
 /// Rows that are worked on together, and the gradient of their sums before the activation.

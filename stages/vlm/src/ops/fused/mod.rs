@@ -12,6 +12,7 @@ mod norm;
 mod rms;
 mod rotary;
 mod rows;
+mod tied;
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Flex};
@@ -25,6 +26,7 @@ pub(super) use norm::layer_norm;
 pub(super) use rms::rms_norm;
 pub(super) use rotary::rotate;
 pub(super) use rows::take_rows;
+pub(super) use tied::tied_head;
 
 /// A tensor of the CPU device.
 type Flat = FloatTensor<Flex>;

@@ -205,7 +205,13 @@ impl<'a> SftTrainer<'a> {
         let mut sum = GradientSum::zero(&self.sets());
         let mut losses = Losses::default();
         for micro_batch in indices.chunks(self.config.batch_size) {
-            self.add_gradients(step, micro_batch, [tokens, indices.len()], &mut losses, &mut sum)?;
+            self.add_gradients(
+                step,
+                micro_batch,
+                [tokens, indices.len()],
+                &mut losses,
+                &mut sum,
+            )?;
         }
         let diverged = |what, value| TrainError::Diverged {
             step: step + 1,
@@ -273,9 +279,7 @@ impl<'a> SftTrainer<'a> {
             (&self.head, self.labels, &self.config.auxiliary, pooled)
         {
             let labels: Vec<u32> = micro_batch.iter().map(|&index| labels[index]).collect();
-            let classified = head
-                .loss(pooled, &labels)
-                .mul_scalar(1.0 / samples as f64);
+            let classified = head.loss(pooled, &labels).mul_scalar(1.0 / samples as f64);
             losses.auxiliary += scalar(&classified)?;
             loss = loss + classified.mul_scalar(auxiliary.weight);
         }
@@ -337,7 +341,11 @@ fn new_head(
     // The width is the model's own affair; one pass over one sample shows it.
     let pooled = model.forward(&examples[..1], &Forward::default())?.pooled;
     let pooled = pooled.ok_or_else(|| {
-        TrainError::config("auxiliary", "{..}", "this model gives no image features to classify")
+        TrainError::config(
+            "auxiliary",
+            "{..}",
+            "this model gives no image features to classify",
+        )
     })?;
     Ok(AuxiliaryHead::new(
         pooled.dims()[1],
