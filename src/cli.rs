@@ -88,6 +88,8 @@ pub(crate) enum Command {
     Report(Report),
     /// Write SPEC.lock: keys, output digests and metrics of every stage
     Lock(Lock),
+    /// Write a stage's result in a format that other tools load
+    Export(Export),
     /// Look into the cache, check it, make it smaller
     #[command(subcommand)]
     Cache(Cache),
@@ -255,6 +257,37 @@ pub(crate) struct Lock {
     /// Print it instead of writing SPEC.lock
     #[arg(long)]
     pub(crate) print: bool,
+}
+
+/// `export`.
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    #[command(flatten)]
+    pub(crate) spec: SpecArgs,
+    /// A stage's output, such as sft[subset=easy].step-100; the default output where none is named
+    #[arg(value_name = "STAGE[.OUTPUT]")]
+    pub(crate) stage: String,
+    /// The folder to write, new or empty
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// What to write [default: merged for models, jsonl for sets and rollouts, files for the rest]
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<ExportFormat>,
+}
+
+/// Forms of an export.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// A model in Hugging Face's layout, adapters added to its weights.
+    Merged,
+    /// A model's adapters in PEFT's layout.
+    Adapter,
+    /// A set in ms-swift's layout with its images; rollouts as JSON lines.
+    Jsonl,
+    /// Rollouts as a Parquet table.
+    Parquet,
+    /// The cached files as they are.
+    Files,
 }
 
 /// `cache`.

@@ -52,6 +52,7 @@ fn dispatch(app: &App, command: &Command) -> Result<Exit, Failure> {
         Command::Results(args) => commands::results::run(app, args),
         Command::Report(args) => commands::report::run(app, args),
         Command::Lock(args) => commands::lock::run(app, args),
+        Command::Export(args) => commands::export::run(app, args),
         Command::Cache(command) => commands::cache::run(app, command),
         Command::Stages(args) => commands::stages::run(app, args),
         Command::Schema => commands::schema::run(),

@@ -85,9 +85,9 @@ pub fn forecasts(
             inputs: inputs.collect(),
             outputs: outputs(plan, store, node),
         };
-        let forecast = registry.get(&node.kind).map(|kind| {
-            kind.forecast(&params_with_paths(node, &study.root), &prospect)
-        });
+        let forecast = registry
+            .get(&node.kind)
+            .map(|kind| kind.forecast(&params_with_paths(node, &study.root), &prospect));
         forecasts.push(forecast.unwrap_or_default());
     }
     forecasts

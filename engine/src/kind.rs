@@ -155,6 +155,12 @@ pub trait Stage: Send + Sync + 'static {
         Forecast::default()
     }
 
+    /// How many samples each output will hold, as far as the params and the user's files say so before the stage
+    /// runs; `root` is what relative paths are relative to. For plans; never part of a key.
+    fn samples(_params: &Self::Params, _root: &Path) -> BTreeMap<String, u64> {
+        BTreeMap::new()
+    }
+
     /// Does the work: reads `ctx` inputs, writes `ctx` outputs. Runs in a process of its own.
     ///
     /// # Errors
@@ -229,6 +235,8 @@ pub trait Kind: Send + Sync {
     fn resolve(&self, with: &Value, root: &Path) -> Result<ResolvedParams, Vec<ParamProblem>>;
     /// As [`Stage::forecast`]; nothing for params that do not parse.
     fn forecast(&self, params: &Value, prospect: &Prospect) -> Forecast;
+    /// See [`Stage::samples`]; `params` as [`Kind::resolve`] gave them.
+    fn samples(&self, params: &Value, root: &Path) -> BTreeMap<String, u64>;
     /// Runs the stage with params as [`Kind::resolve`] gave them.
     ///
     /// # Errors
@@ -282,6 +290,10 @@ impl<S: Stage> Kind for Typed<S> {
         parse(params)
             .map(|params| S::forecast(&params, prospect))
             .unwrap_or_default()
+    }
+
+    fn samples(&self, params: &Value, root: &Path) -> BTreeMap<String, u64> {
+        parse(params).map_or_else(|_| BTreeMap::new(), |params| S::samples(&params, root))
     }
 
     fn run(&self, params: &Value, ctx: &mut StageContext) -> Result<(), StageError> {

@@ -4,6 +4,7 @@ mod difficulty;
 pub(crate) mod groups;
 mod history;
 mod matched;
+pub(crate) mod samples;
 mod stages;
 mod tables;
 mod times;

@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::why::headline;
 use crate::cli;
+use crate::collect::samples::samples;
 use crate::exit::{Exit, Failure};
 use crate::output::{bytes, count, print_json, print_table, stdout, table};
 use crate::report::scale::duration;
@@ -33,10 +34,18 @@ pub(crate) fn run(app: &App, args: &cli::Plan) -> Result<Exit, Failure> {
         ..
     } = &project;
     let forecasts = forecasts(study, registry, &plan, store, threads);
-    let stages = || study.nodes.iter().zip(&plan.nodes).zip(&forecasts);
+    let samples = samples(study, registry, &plan, store);
+    let stages = || {
+        study
+            .nodes
+            .iter()
+            .zip(&plan.nodes)
+            .zip(&forecasts)
+            .zip(&samples)
+    };
     let mut out = stdout();
     if app.terminal.json {
-        for ((node, planned), forecast) in stages() {
+        for (((node, planned), forecast), samples) in stages() {
             let shares = planned.shares.map(|id| project.study.nodes[id.0].title());
             let reason = reason(&project, &plan, &mut explainer, node.id)?;
             print_json(
@@ -44,6 +53,8 @@ pub(crate) fn run(app: &App, args: &cli::Plan) -> Result<Exit, Failure> {
                 &json!({
                     "stage": node.title(), "kind": node.kind, "state": planned.state.word(), "reason": reason,
                     "key": planned.state.key(), "shares": shares, "memory": forecast.memory,
+                    "samples": samples.map(|samples| samples.count),
+                    "samples_basis": samples.map(|samples| samples.basis),
                 }),
             )?;
         }
@@ -51,11 +62,20 @@ pub(crate) fn run(app: &App, args: &cli::Plan) -> Result<Exit, Failure> {
     } else {
         writeln!(out, "{}", totals(&plan))?;
         let mut list = table(
-            &["stage", "kind", "state", "params", "activations", "peak", "reason"],
-            &[3, 4, 5],
+            &[
+                "stage",
+                "kind",
+                "state",
+                "samples",
+                "params",
+                "activations",
+                "peak",
+                "reason",
+            ],
+            &[3, 4, 5, 6],
         );
         let mut shown = 0;
-        for ((node, planned), forecast) in stages() {
+        for (((node, planned), forecast), samples) in stages() {
             if matches!(planned.state, NodeState::Cached { .. }) && !args.all {
                 continue;
             }
@@ -66,6 +86,7 @@ pub(crate) fn run(app: &App, args: &cli::Plan) -> Result<Exit, Failure> {
                 node.title(),
                 node.kind.clone(),
                 planned.state.word().to_owned(),
+                samples.map_or_else(String::new, |samples| samples.text()),
                 params,
                 activations,
                 peak,

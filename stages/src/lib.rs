@@ -5,6 +5,7 @@ pub mod data;
 pub mod dataset;
 pub mod difficulty;
 pub mod eval;
+pub mod export;
 mod files;
 pub mod grpo;
 mod memory;

@@ -4,6 +4,7 @@ mod cache;
 mod errors;
 mod interrupt;
 mod lock;
+mod memory;
 mod planning;
 mod results;
 mod running;

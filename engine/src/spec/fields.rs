@@ -162,7 +162,7 @@ impl<'a> Fields<'a> {
                 axis.spans.get(*index as usize).copied()
             }
             Expr::Var(path) => self.vars.span(&scope.text(path).ok()?),
-            Expr::Ref(_) => None,
+            Expr::Env(_) | Expr::Ref(_) => None,
         }
     }
 

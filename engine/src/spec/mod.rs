@@ -14,6 +14,7 @@ mod axis;
 mod cells;
 mod compile;
 mod document;
+mod environment;
 mod expand;
 mod fields;
 mod link;

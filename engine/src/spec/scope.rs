@@ -152,6 +152,7 @@ impl<'t> Vars<'t> {
                 Expr::Axis(name) => {
                     reads.axes.entry(name.clone()).or_insert(*span);
                 }
+                Expr::Env(_) => {}
                 Expr::Var(path) => {
                     self.reads(path, reads);
                     if let Some(form) = self
@@ -263,6 +264,7 @@ impl Scope<'_> {
                     .ok_or_else(|| self.unknown_var(&path, span))?;
                 self.value(form)
             }
+            Expr::Env(value) => Ok(value.clone()),
             Expr::Ref(reference) => {
                 let message = format!(
                     "a reference to the stage `{}` cannot stand here",

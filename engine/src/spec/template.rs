@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `${matrix.x}` | the value of axis `x` |
 //! | `${vars.a.b}` | a var |
+//! | `${env.X}`, `${env.X:-default}` | a variable of the environment, or the default where it is not set |
 //! | `${stage}`, `${stage.output}` | another stage's output |
 //! | `${stage[x=1,y=*].output}` | with axis `x` pinned and `y` gathered |
 //! | `$${` | the characters `${` |
@@ -13,6 +14,7 @@
 use serde_json::Value;
 
 use super::axis::{is_name, is_name_char};
+use super::environment::{self, Missing};
 use super::tree::{Data, Tree};
 use crate::diagnostic::{Diagnostic, Findings, Span};
 
@@ -39,6 +41,8 @@ pub(crate) enum Expr {
     Axis(String),
     /// The var at a dotted path.
     Var(Template),
+    /// What the environment gave.
+    Env(Value),
     /// Another stage's output.
     Ref(RefExpr),
 }
@@ -261,11 +265,8 @@ impl Reader<'_> {
                 Expr::Var(self.template(&['}'], false)?)
             }
             "env" => {
-                let problem =
-                    Diagnostic::error(self.span(start), "a spec does not read the environment")
-                        .note("the same spec would then mean different experiments")
-                        .help("use a var and set it: `--set vars.name=value`");
-                return Err(Box::new(problem));
+                self.expect('.', start)?;
+                Expr::Env(self.environment(start)?)
             }
             _ => Expr::Ref(self.reference(head, head_at)?),
         };
@@ -276,6 +277,41 @@ impl Reader<'_> {
             }
             _ => Err(self.unexpected(start)),
         }
+    }
+
+    /// `NAME` or `NAME:-default`, looked up at once. The default goes up to the `}`.
+    fn environment(&mut self, start: usize) -> Parsed<Value> {
+        let name_at = self.at;
+        let name = self.name();
+        if !environment::is_name(&name) {
+            return Err(self.fail(
+                name_at.saturating_sub(1),
+                "`env.` is followed by the name of an environment variable",
+            ));
+        }
+        let mut default = None;
+        if (self.peek(0), self.peek(1)) == (Some(':'), Some('-')) {
+            let text = self.at + 2;
+            while self.peek(0).is_some_and(|c| c != '}') {
+                self.at += 1;
+            }
+            default = Some(self.chars[text..self.at].iter().collect::<String>());
+        }
+        if self.peek(0) != Some('}') {
+            return Err(self.unexpected(start));
+        }
+        environment::read(&name, default.as_deref()).map_err(|missing| {
+            let span = self.tree.part(start, self.at + 1 - start);
+            let (what, help) = match missing {
+                Missing::Unset => (
+                    "is not set",
+                    format!("set it, or write a default: `${{env.{name}:-default}}`"),
+                ),
+                Missing::NotText => ("is not UTF-8", "set it to text".to_owned()),
+            };
+            let message = format!("the environment variable `{name}` {what}");
+            Box::new(Diagnostic::error(span, message).help(help))
+        })
     }
 
     fn reference(&mut self, stage: String, head_at: usize) -> Parsed<RefExpr> {
@@ -394,7 +430,7 @@ impl Reader<'_> {
             .tree
             .part(start, end.min(self.chars.len()).max(start + 1) - start);
         let problem = Diagnostic::error(span, message)
-            .note("there are `${matrix.AXIS}`, `${vars.NAME}`, `${STAGE}`, `${STAGE.OUTPUT}`, `${STAGE[AXIS=VALUE].OUTPUT}`")
+            .note("there are `${matrix.AXIS}`, `${vars.NAME}`, `${env.NAME}`, `${STAGE}`, `${STAGE.OUTPUT}`, `${STAGE[AXIS=VALUE].OUTPUT}`")
             .help("for the characters `${` themselves write `$${`");
         Box::new(problem)
     }

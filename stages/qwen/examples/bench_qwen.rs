@@ -24,7 +24,8 @@ use dcsft_vlm::train::adamw::{AdamW, AdamWSettings};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const BATCH: usize = 8;
-const QUESTION: &str = "Please provide the object name in the image. Output the answer using one word.";
+const QUESTION: &str =
+    "Please provide the object name in the image. Output the answer using one word.";
 /// Tokens of an answer; with the end token five.
 const ANSWER: usize = 4;
 const GENERATIONS: u32 = 8;
@@ -42,7 +43,8 @@ fn main() -> Result<(), Failure> {
     let [folder, part, options @ ..] = &arguments[..] else {
         return Err("which folder and part? FOLDER lora|full|rollout [SECONDS] [DEVICE] [f32|bf16] [random]".into());
     };
-    let option = |index: usize, default: &'static str| options.get(index).map_or(default, String::as_str);
+    let option =
+        |index: usize, default: &'static str| options.get(index).map_or(default, String::as_str);
     let limit = Duration::from_secs_f64(option(0, "10").parse()?);
     let device = option(1, "cpu").parse::<DeviceSpec>()?.open()?;
     let precision = match option(2, "f32") {
@@ -50,10 +52,19 @@ fn main() -> Result<(), Failure> {
         "bf16" => Precision::Bf16,
         other => return Err(format!("no precision {other:?}: f32 or bf16").into()),
     };
-    let mut model = open(Path::new(folder), &device, precision, option(3, "") == "random")?;
+    let mut model = open(
+        Path::new(folder),
+        &device,
+        precision,
+        option(3, "") == "random",
+    )?;
     let prompts = prompts(&Path::new(folder).join("images"))?;
     let loaded = memory("VmRSS:");
-    let Timed { rate, steps, processors } = match part.as_str() {
+    let Timed {
+        rate,
+        steps,
+        processors,
+    } = match part.as_str() {
         "lora" => {
             let lora = LoraConfig {
                 rank: 32,
@@ -78,7 +89,12 @@ fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-fn open(folder: &Path, device: &Device, precision: Precision, random: bool) -> Result<QwenVl, Failure> {
+fn open(
+    folder: &Path,
+    device: &Device,
+    precision: Precision,
+    random: bool,
+) -> Result<QwenVl, Failure> {
     let settings = Settings {
         precision,
         ..Settings::default()
@@ -86,7 +102,9 @@ fn open(folder: &Path, device: &Device, precision: Precision, random: bool) -> R
     Ok(match (random, precision) {
         (true, _) => QwenVl::random(folder, settings, 0, device)?,
         (false, Precision::F32) => QwenVl::load(folder, device)?,
-        (false, Precision::Bf16) => return Err("bf16 is measured with random weights: add `random`".into()),
+        (false, Precision::Bf16) => {
+            return Err("bf16 is measured with random weights: add `random`".into());
+        }
     })
 }
 
@@ -103,8 +121,15 @@ fn processor_seconds() -> f64 {
     const TICKS_PER_SECOND: f64 = 100.0;
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // After the name, which may hold spaces, come state and 10 more fields, then time in user and in system mode.
-    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-    let ticks = fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok());
+    let fields = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace();
+    let ticks = fields
+        .skip(11)
+        .take(2)
+        .filter_map(|ticks| ticks.parse::<f64>().ok());
     ticks.sum::<f64>() / TICKS_PER_SECOND
 }
 
@@ -150,7 +175,10 @@ fn training(model: &mut QwenVl, prompts: &[Prompt], limit: Duration) -> Result<T
             }
         })
         .collect();
-    let targets: Vec<u32> = examples.iter().flat_map(|example| example.answer.to_vec()).collect();
+    let targets: Vec<u32> = examples
+        .iter()
+        .flat_map(|example| example.answer.to_vec())
+        .collect();
     let mut optimizer = AdamW::new(AdamWSettings {
         betas: [0.9, 0.95],
         eps: 1e-8,
@@ -184,7 +212,11 @@ fn rollouts(model: &QwenVl, prompts: &[Prompt], limit: Duration) -> Result<Timed
     let mut result = timed(limit, tokens, || {
         sampling.seed += 1;
         let answers = model.generate(prompts, 0..GENERATIONS, &sampling)?;
-        let count: usize = answers.iter().flatten().map(|answer| answer.tokens.len()).sum();
+        let count: usize = answers
+            .iter()
+            .flatten()
+            .map(|answer| answer.tokens.len())
+            .sum();
         written = (written.0 + count, written.1 + tokens);
         Ok(())
     })?;
@@ -194,7 +226,11 @@ fn rollouts(model: &QwenVl, prompts: &[Prompt], limit: Duration) -> Result<Timed
 }
 
 /// How fast `step` is, which does `amount` each time, after steps that are not timed.
-fn timed(limit: Duration, amount: usize, mut step: impl FnMut() -> Result<(), Failure>) -> Result<Timed, Failure> {
+fn timed(
+    limit: Duration,
+    amount: usize,
+    mut step: impl FnMut() -> Result<(), Failure>,
+) -> Result<Timed, Failure> {
     for _ in 0..WARM_UP {
         step()?;
     }

@@ -33,7 +33,9 @@ fn main() -> Result<(), Failure> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
         ["export", golden, out] => export(Path::new(golden), Path::new(out)),
-        ["logits", golden, folder, out] => logits(Path::new(golden), Path::new(folder), Path::new(out)),
+        ["logits", golden, folder, out] => {
+            logits(Path::new(golden), Path::new(folder), Path::new(out))
+        }
         _ => Err("export GOLDEN OUT, or logits GOLDEN FOLDER OUT".into()),
     }
 }
@@ -43,13 +45,20 @@ fn export(golden: &Path, out: &Path) -> Result<(), Failure> {
     let base = golden.join("ckpt");
     for name in ["lora_lm", "lora_all"] {
         let mut model = QwenVl::load(&base, &device)?;
-        load_adapter(&mut model, &golden.join("sft").join(name).join("adapter_after_5_steps"))?;
+        load_adapter(
+            &mut model,
+            &golden.join("sft").join(name).join("adapter_after_5_steps"),
+        )?;
         model.save(&out.join(format!("{name}.adapter")))?;
         model.merge_lora();
         model.save(&out.join(format!("{name}.merged")))?;
     }
     all_weights(&base, Precision::F32, &out.join("ckpt"))?;
-    all_weights(&golden.join("ckpt_hub_bf16"), Precision::Bf16, &out.join("ckpt_hub_bf16"))
+    all_weights(
+        &golden.join("ckpt_hub_bf16"),
+        Precision::Bf16,
+        &out.join("ckpt_hub_bf16"),
+    )
 }
 
 /// Imports a checkpoint and writes all its weights anew: in one file, and in shards.
@@ -77,20 +86,36 @@ fn logits(golden: &Path, folder: &Path, out: &Path) -> Result<(), Failure> {
     import(folder, scratch.path(), Settings::default())?;
     let model = QwenVl::load(scratch.path(), &Device::flex())?;
     let cases = read_json(&golden.join("forward/cases.json"));
-    let cases = cases["cases"].as_object().ok_or("cases.json has no cases")?;
+    let cases = cases["cases"]
+        .as_object()
+        .ok_or("cases.json has no cases")?;
     let mut tensors: Vec<(String, Vec<usize>, Dtype, Vec<u8>)> = Vec::new();
     for (name, case) in cases {
-        let members = case["messages"].as_array().ok_or("a case has no messages")?;
+        let members = case["messages"]
+            .as_array()
+            .ok_or("a case has no messages")?;
         for (index, messages) in members.iter().enumerate() {
             let (messages, paths) = conversation(messages);
-            let images: Vec<RgbImage> = paths.iter().map(|path| open(golden, path)).collect::<Result<_, _>>()?;
+            let images: Vec<RgbImage> = paths
+                .iter()
+                .map(|path| open(golden, path))
+                .collect::<Result<_, _>>()?;
             let options = Encode {
                 generation_prompt: true,
                 ..Encode::default()
             };
             let encoded = model.processor().encode(&messages, &images, &options)?;
-            let ids = encoded.ids.iter().flat_map(|&id| i64::from(id).to_le_bytes()).collect();
-            tensors.push((format!("{name}.{index}.ids"), vec![encoded.ids.len()], Dtype::I64, ids));
+            let ids = encoded
+                .ids
+                .iter()
+                .flat_map(|&id| i64::from(id).to_le_bytes())
+                .collect();
+            tensors.push((
+                format!("{name}.{index}.ids"),
+                vec![encoded.ids.len()],
+                Dtype::I64,
+                ids,
+            ));
             let sequence = Sequence {
                 id: "0".into(),
                 encoded: Arc::new(encoded),
@@ -98,14 +123,26 @@ fn logits(golden: &Path, folder: &Path, out: &Path) -> Result<(), Failure> {
             };
             let logits = model.logits(&[sequence]);
             let shape = logits.dims().to_vec();
-            let values = logits.inner().into_data().try_to_vec::<f32>().map_err(|error| format!("{error:?}"))?;
-            let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            let values = logits
+                .inner()
+                .into_data()
+                .try_to_vec::<f32>()
+                .map_err(|error| format!("{error:?}"))?;
+            let bytes = values
+                .iter()
+                .flat_map(|value| value.to_le_bytes())
+                .collect();
             tensors.push((format!("{name}.{index}.logits"), shape, Dtype::F32, bytes));
         }
     }
     let views: Vec<(&str, TensorView)> = tensors
         .iter()
-        .map(|(name, shape, dtype, bytes)| Ok((name.as_str(), TensorView::new(*dtype, shape.clone(), bytes)?)))
+        .map(|(name, shape, dtype, bytes)| {
+            Ok((
+                name.as_str(),
+                TensorView::new(*dtype, shape.clone(), bytes)?,
+            ))
+        })
         .collect::<Result<_, Failure>>()?;
     Ok(safetensors::serialize_to_file(views, None, out)?)
 }

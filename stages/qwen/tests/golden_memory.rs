@@ -15,7 +15,7 @@ use dcsft_qwen::config::QwenConfig;
 use dcsft_qwen::model::{Precision, QwenFootprint, QwenVl, Settings, Texts};
 use dcsft_vlm::lora::LoraConfig;
 use dcsft_vlm::memory::{
-    Batch, Footprint, GRPO_LOSS, Generation, SFT_LOSS, Training, Update, generate, train,
+    Batch, Footprint, GRPO_LOSS, Generation, SFT_LOSS, Training, Update, generate, process, train,
 };
 use dcsft_vlm::model::{Example, Prompt, RgbImage, Sampling, VisionLanguageModel};
 use dcsft_vlm::rng::StreamKey;
@@ -46,7 +46,10 @@ fn folder(golden: &Path, dir: &Path) {
     for entry in std::fs::read_dir(&from).expect("the checkpoint") {
         let path = entry.expect("a file").path();
         let name = path.file_name().expect("a name");
-        if path.extension().is_some_and(|extension| extension == "safetensors") {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "safetensors")
+        {
             continue;
         }
         std::fs::copy(&path, dir.join(name)).expect("a copy");
@@ -61,7 +64,8 @@ fn folder(golden: &Path, dir: &Path) {
     let text = json!({"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 6, "vocab_size": 4096,
                       "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 64, "layer_types": null});
     set(&mut config["text_config"], text);
-    let rope = json!({"mrope_section": [8, 12, 12], "rope_theta": 1_000_000.0, "rope_type": "default"});
+    let rope =
+        json!({"mrope_section": [8, 12, 12], "rope_theta": 1_000_000.0, "rope_type": "default"});
     config["text_config"]["rope_parameters"] = rope;
     let vision = json!({"hidden_size": 320, "intermediate_size": 768, "depth": 6, "num_heads": 5,
                         "out_hidden_size": 384, "fullatt_block_indexes": [2, 5]});
@@ -80,7 +84,9 @@ fn folder(golden: &Path, dir: &Path) {
 fn prompts(count: usize) -> Vec<Prompt> {
     let prompt = |index: usize| {
         let mut stream = StreamKey::new("noise", index as u64).stream();
-        let pixels: Arc<[u8]> = (0..3 * SIDE * SIDE).map(|_| stream.below(256) as u8).collect();
+        let pixels: Arc<[u8]> = (0..3 * SIDE * SIDE)
+            .map(|_| stream.below(256) as u8)
+            .collect();
         Prompt {
             id: index.to_string().into(),
             image: RgbImage {
@@ -119,7 +125,10 @@ fn sft(model: &mut QwenVl, config: SftConfig) {
         prompt,
         answer: answer.clone(),
     };
-    let examples: Vec<Example> = prompts(config.batch_size).into_iter().map(example).collect();
+    let examples: Vec<Example> = prompts(config.batch_size)
+        .into_iter()
+        .map(example)
+        .collect();
     let mut trainer = SftTrainer::new(config, model, &examples, None).expect("a trainer");
     trainer.run(&mut ()).expect("two steps");
 }
@@ -133,7 +142,6 @@ fn work(part: &str, dir: &Path) {
         model
     };
     match part {
-        "process" => drop(prompts(QUESTIONS)),
         "load" => drop(load()),
         "sft" => sft(&mut load(), sft_config(2, false)),
         "sft lora" => sft(&mut adapted(), sft_config(4, false)),
@@ -173,7 +181,7 @@ fn work(part: &str, dir: &Path) {
     }
 }
 
-/// Bytes, without the process itself.
+/// Bytes of the whole process.
 fn estimate(part: &str, model: &QwenFootprint) -> f64 {
     let pixels = f64::from(SIDE * SIDE);
     let tokens = model.tokens(pixels, QUESTION.len() as f64, ANSWER.len() as f64);
@@ -204,17 +212,20 @@ fn estimate(part: &str, model: &QwenFootprint) -> f64 {
         on_gpu: false,
         adapters: None,
     };
+    let trained = |update: &Update<'_>| {
+        let peak = train(model, update, None);
+        process(THREADS as f64, peak.activations) + peak.peak
+    };
     match part {
-        "process" => 0.0,
-        "load" => model.weights(None) + model.loading(),
-        "sft" => train(model, &update(2, None), None).peak,
-        "sft lora" => train(model, &update(4, Some(&lora)), None).peak,
+        "load" => process(THREADS as f64, 0.0) + model.weights(None) + model.loading(),
+        "sft" => trained(&update(2, None)),
+        "sft lora" => trained(&update(4, Some(&lora))),
         "sft lora checkpointing" => {
             let update = Update {
                 checkpointing: true,
                 ..update(4, Some(&lora))
             };
-            train(model, &update, None).peak
+            trained(&update)
         }
         "grpo lora" => {
             let batch = Batch {
@@ -229,10 +240,14 @@ fn estimate(part: &str, model: &QwenFootprint) -> f64 {
             };
             // This test reads the reference from its file; the stage shares the policy's weights with it.
             let reference = model.weights(None);
-            let drawing = model.weights(Some(&lora)) + generate(model, &asked(2));
-            train(model, &update, None).peak.max(drawing) + reference
+            let drawing = generate(model, &asked(2));
+            let drawn = process(THREADS as f64, drawing) + model.weights(Some(&lora)) + drawing;
+            trained(&update).max(drawn) + reference
         }
-        "rollout" => model.weights(None) + generate(model, &asked(QUESTIONS)).max(model.loading()),
+        "rollout" => {
+            let writing = generate(model, &asked(QUESTIONS));
+            process(THREADS as f64, writing) + model.weights(None) + writing.max(model.loading())
+        }
         other => panic!("no part {other}"),
     }
 }
@@ -281,18 +296,30 @@ fn golden_memory_is_as_estimated() {
     assert_eq!(loaded.params().count() as f64, model.parameters());
     loaded.add_lora(&lora(), 0).expect("adapters");
     let trained = loaded.params().iter().filter(|param| param.trainable);
-    let trained: usize = trained.map(|param| param.value.dims().iter().product::<usize>()).sum();
+    let trained: usize = trained
+        .map(|param| param.value.dims().iter().product::<usize>())
+        .sum();
     assert_eq!(trained as f64, model.trained(Some(&lora())));
     drop(loaded);
 
-    let process = measure("process", dir.path());
     let mut wrong = Vec::new();
     println!("| part | estimate MiB | measured MiB | ratio |");
-    for part in ["load", "sft", "sft lora", "sft lora checkpointing", "grpo lora", "rollout"] {
-        let (estimate, measured) = (process + estimate(part, &model), measure(part, dir.path()));
+    for part in [
+        "load",
+        "sft",
+        "sft lora",
+        "sft lora checkpointing",
+        "grpo lora",
+        "rollout",
+    ] {
+        let (estimate, measured) = (estimate(part, &model), measure(part, dir.path()));
         let ratio = estimate / measured;
         let mib = |bytes: f64| bytes / f64::from(1 << 20);
-        println!("| {part} | {:.0} | {:.0} | {ratio:.2} |", mib(estimate), mib(measured));
+        println!(
+            "| {part} | {:.0} | {:.0} | {ratio:.2} |",
+            mib(estimate),
+            mib(measured)
+        );
         if (ratio - 1.0).abs() > TOLERANCE {
             wrong.push(part);
         }

@@ -28,14 +28,6 @@ pub struct Dataset {
     pack: Pack,
 }
 
-/// `dataset.json` of the artifact in `dir`.
-///
-/// # Errors
-/// If it is missing or malformed.
-pub(crate) fn dataset_info(dir: &Path) -> Result<DatasetInfo, DataError> {
-    read_json(&dir.join(INFO))
-}
-
 /// The samples of the artifact in `dir`, without their images.
 ///
 /// # Errors
@@ -50,7 +42,7 @@ impl Dataset {
     /// # Errors
     /// If a file is missing, malformed, or the three files do not belong together.
     pub fn open(dir: &Path) -> Result<Self, DataError> {
-        let info = dataset_info(dir)?;
+        let info = Self::info_of(dir)?;
         if info.format != DatasetInfo::FORMAT {
             let message = format!(
                 "format {} is not known here; this version reads {}",
@@ -82,6 +74,14 @@ impl Dataset {
             by_id,
             pack,
         })
+    }
+
+    /// What the artifact in `dir` says of itself; its samples are not read.
+    ///
+    /// # Errors
+    /// If the file is missing or malformed.
+    pub fn info_of(dir: &Path) -> Result<DatasetInfo, DataError> {
+        read_json(&dir.join(INFO))
     }
 
     /// Set name, split, count.

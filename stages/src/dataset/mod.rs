@@ -104,7 +104,10 @@ impl Stage for ImportDataset {
 
     /// Of the artifact where it is in the cache, else of the list alone: images are not opened.
     fn forecast(params: &DatasetParams, prospect: &Prospect) -> Forecast {
-        let cached = prospect.outputs.get(OUTPUT).and_then(|dir| DataFacts::read(dir));
+        let cached = prospect
+            .outputs
+            .get(OUTPUT)
+            .and_then(|dir| DataFacts::read(dir));
         let facts = cached.or_else(|| listed(params));
         Forecast {
             memory: None,
@@ -113,6 +116,17 @@ impl Stage for ImportDataset {
                 .into_iter()
                 .collect(),
         }
+    }
+
+    /// The records that will be read. How many of them can be used shows when their images are read.
+    fn samples(params: &DatasetParams, root: &Path) -> BTreeMap<String, u64> {
+        let source = Source::read(&root.join(&params.path), params.layout);
+        let selected = source.map(|source| params.select(source.records.len()).len() as u64);
+        selected
+            .ok()
+            .map(|count| (OUTPUT.to_owned(), count))
+            .into_iter()
+            .collect()
     }
 
     fn run(params: DatasetParams, ctx: &mut StageContext) -> Result<(), StageError> {

@@ -7,7 +7,7 @@ use dcsft_vlm::memory::{Footprint, Tokens};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::data::{DatasetInfo, Sample, dataset_info, read_samples};
+use crate::data::{Dataset, Sample, read_samples};
 
 /// Bytes of a sample in memory besides its texts: the record with its further fields, and the index by ID.
 const SAMPLE: f64 = 2300.0;
@@ -99,7 +99,7 @@ impl DataFacts {
 
     /// The same, of a subset in the cache.
     pub(crate) fn subset(self, dir: Option<&Path>) -> Self {
-        let info: Option<DatasetInfo> = dir.and_then(|dir| dataset_info(dir).ok());
+        let info = dir.and_then(|dir| Dataset::info_of(dir).ok());
         Self {
             samples: info.map(|info| info.count as u64).or(self.samples),
             ..self
@@ -113,7 +113,8 @@ impl DataFacts {
 
     /// `most`, or all samples where there are fewer.
     pub(super) fn samples(&self, most: f64) -> f64 {
-        self.samples.map_or(most, |samples| most.min(samples as f64))
+        self.samples
+            .map_or(most, |samples| most.min(samples as f64))
     }
 
     /// Tokens of a sample, on average over the largest batch of `count` samples to be expected.
@@ -145,7 +146,8 @@ impl DataFacts {
     }
 
     fn mean_pixels(&self, model: &dyn Footprint) -> f64 {
-        self.pixels.map_or(model.largest_image(), |pixels| pixels.mean)
+        self.pixels
+            .map_or(model.largest_image(), |pixels| pixels.mean)
     }
 
     fn texts(&self) -> f64 {

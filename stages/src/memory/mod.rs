@@ -18,15 +18,6 @@ use serde_json::Value;
 
 pub(crate) use data::{DataFacts, Spread};
 
-/// Resident memory of a worker process that computes next to nothing: code, tables and the allocator's first pages.
-/// Measured, as are the two below.
-const PROCESS: f64 = 18.0 * MIB;
-/// What a thread adds that has computed something: its stack, and pages that its allocator keeps.
-const THREAD: f64 = 6.0 * MIB;
-/// Freed blocks of up to a few MiB stay with the allocator, at most about so many bytes in all.
-const SLACK: f64 = 24.0 * MIB;
-const MIB: f64 = 1024.0 * 1024.0;
-
 /// What is known of a model before anything has run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ModelFacts {
@@ -55,13 +46,17 @@ impl ModelFacts {
         }
     }
 
-    /// Of the checkpoint in a folder of Hugging Face's layout.
+    /// Of the checkpoint in a folder of Hugging Face's layout, or of `random` weights in its shape.
     ///
     /// # Errors
     /// [`VlmError`] with the file and what is wrong with it.
-    pub(crate) fn qwen(dir: &Path, settings: &Settings) -> Result<Self, VlmError> {
+    pub(crate) fn qwen(dir: &Path, settings: &Settings, random: bool) -> Result<Self, VlmError> {
         let config = QwenConfig::load(dir)?;
-        let texts = Texts::of(dir, &config, settings)?;
+        let mut texts = Texts::of(dir, &config, settings)?;
+        if random {
+            let model = QwenFootprint::new(config.clone(), settings.precision, texts);
+            texts.files = model.weights(None);
+        }
         Ok(Self {
             shape: Shape::Qwen {
                 config: config.raw,
@@ -103,13 +98,24 @@ impl ModelFacts {
 
     /// The forecast of the stage that writes the model first; `random` weights are in memory, those of a checkpoint
     /// are copied from file to file.
-    pub(crate) fn made(&self, prospect: &Prospect, outputs: &[OutputDecl], random: bool) -> Forecast {
+    pub(crate) fn made(
+        &self,
+        prospect: &Prospect,
+        outputs: &[OutputDecl],
+        random: bool,
+    ) -> Forecast {
         let memory = self.footprint().map(|model| {
             let bytes = match random {
                 true => model.weights(None) + model.saving(false),
                 false => 0.0,
             };
-            memory_of(prospect, [model.parameters(), 0.0], 0.0, bytes, PROCESS)
+            memory_of(
+                prospect,
+                [model.parameters(), 0.0],
+                0.0,
+                bytes,
+                memory::process(0.0, 0.0),
+            )
         });
         Forecast {
             memory,
@@ -145,7 +151,11 @@ pub(crate) struct Training<'a> {
 }
 
 /// The forecast of a stage that trains its input model.
-pub(crate) fn train(prospect: &Prospect, outputs: &[OutputDecl], training: &Training<'_>) -> Forecast {
+pub(crate) fn train(
+    prospect: &Prospect,
+    outputs: &[OutputDecl],
+    training: &Training<'_>,
+) -> Forecast {
     let Some(facts) = ModelFacts::of(prospect) else {
         return Forecast::default();
     };
@@ -195,7 +205,7 @@ fn train_memory(
             questions: training.draws as f64,
             answers: training.answers as f64,
             tokens,
-            threads: prospect.threads as f64,
+            threads: threads(prospect),
             on_gpu: on_gpu(prospect),
             adapters: training.lora,
         };
@@ -211,7 +221,8 @@ fn train_memory(
         model.parameters() + training.lora.map_or(0.0, |lora| model.trained(Some(lora))),
         model.trained(training.lora),
     ];
-    let host = working(prospect, activations) + data.kept(model, training.originals);
+    let host =
+        memory::process(threads(prospect), activations) + data.kept(model, training.originals);
     memory_of(prospect, numbers, activations, bytes, host)
 }
 
@@ -230,16 +241,19 @@ pub(crate) fn ask(prospect: &Prospect, answers: u32, max_new_tokens: usize) -> F
             questions: chunk,
             answers: f64::from(answers),
             tokens,
-            threads: prospect.threads as f64,
+            threads: threads(prospect),
             on_gpu: on_gpu(prospect),
             adapters: facts.adapters.as_ref(),
         };
         let writing = memory::generate(model, &asked);
         let weights = model.weights(facts.adapters.as_ref());
-        let adapters = facts.adapters.as_ref().map_or(0.0, |lora| model.trained(Some(lora)));
+        let adapters = facts
+            .adapters
+            .as_ref()
+            .map_or(0.0, |lora| model.trained(Some(lora)));
         let numbers = [model.parameters() + adapters, 0.0];
         let bytes = weights + writing.max(model.loading());
-        let host = working(prospect, writing) + data.asked(model, chunk);
+        let host = memory::process(threads(prospect), writing) + data.asked(model, chunk);
         memory_of(prospect, numbers, writing, bytes, host)
     });
     Forecast {
@@ -248,13 +262,12 @@ pub(crate) fn ask(prospect: &Prospect, answers: u32, max_new_tokens: usize) -> F
     }
 }
 
-fn on_gpu(prospect: &Prospect) -> bool {
-    prospect.device != "cpu"
+fn threads(prospect: &Prospect) -> f64 {
+    prospect.threads as f64
 }
 
-/// Bytes of a process whose threads compute, besides what they compute with.
-fn working(prospect: &Prospect, activations: f64) -> f64 {
-    PROCESS + THREAD * prospect.threads as f64 + SLACK.min(2.0 * activations)
+fn on_gpu(prospect: &Prospect) -> bool {
+    prospect.device != "cpu"
 }
 
 /// `bytes` are on the device, `host` bytes in the process wherever it computes.
@@ -265,7 +278,11 @@ fn memory_of(
     bytes: f64,
     host: f64,
 ) -> Memory {
-    let peak = if on_gpu(prospect) { bytes } else { bytes + host };
+    let peak = if on_gpu(prospect) {
+        bytes
+    } else {
+        bytes + host
+    };
     Memory {
         parameters: parameters as u64,
         trained: trained as u64,

@@ -1,43 +1,24 @@
-//! `model`: a fresh micro VLM.
+//! `model`: a fresh micro VLM, or a Qwen2.5-VL checkpoint of the user's.
 
 mod open;
+mod params;
+
+use std::path::Path;
 
 use dcsft_engine::context::StageContext;
 use dcsft_engine::forecast::{Forecast, Prospect};
-use dcsft_engine::kind::{ArtifactType, InputDecl, OutputDecl, ParamProblem, Stage, StageError};
-use dcsft_vlm::micro::{MicroConfig, MicroVlm};
+use dcsft_engine::kind::{
+    ArtifactType, FileParam, InputDecl, OutputDecl, ParamProblem, Stage, StageError,
+};
+use dcsft_qwen::model::{QwenVl, import};
+use dcsft_vlm::micro::MicroVlm;
 use dcsft_vlm::model::VisionLanguageModel as _;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::memory::ModelFacts;
 
-pub(crate) use open::{device, open};
-
-/// Which architecture.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ModelKind {
-    /// A ViT patch encoder, a projector and a causal decoder, small enough to pre-train in a minute.
-    #[default]
-    Micro,
-}
-
-/// `with:` of `model`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ModelParams {
-    /// Which architecture.
-    #[serde(default)]
-    pub kind: ModelKind,
-    /// Seed of the initial weights.
-    #[serde(default)]
-    pub seed: u64,
-    /// Sizes and vocabulary.
-    #[serde(flatten)]
-    pub sizes: MicroConfig,
-}
+pub(crate) use open::{device, is_micro, open};
+pub use params::{Init, ModelKind, ModelParams, QwenParams, Source};
 
 /// The stage kind.
 pub struct Model;
@@ -46,7 +27,8 @@ impl Stage for Model {
     type Params = ModelParams;
     const NAME: &'static str = "model";
     const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "A fresh micro VLM with random weights";
+    const SUMMARY: &'static str =
+        "A fresh micro VLM, or Qwen2.5-VL from a folder in Hugging Face's layout";
     const INPUTS: &'static [InputDecl] = &[];
     const NUMERIC: bool = false;
 
@@ -55,31 +37,61 @@ impl Stage for Model {
     }
 
     fn check(params: &ModelParams) -> Vec<ParamProblem> {
-        params
-            .sizes
-            .validate()
-            .err()
-            .map(|error| ParamProblem::new("", error.to_string()))
-            .into_iter()
-            .collect()
+        params.problems()
+    }
+
+    fn files(params: &ModelParams, root: &Path) -> Result<Vec<FileParam>, ParamProblem> {
+        params.files(root)
     }
 
     fn forecast(params: &ModelParams, prospect: &Prospect) -> Forecast {
-        ModelFacts::micro(&params.sizes).made(prospect, &Self::outputs(params), true)
+        let outputs = Self::outputs(params);
+        match &params.source {
+            Source::Micro { sizes, .. } => ModelFacts::micro(sizes).made(prospect, &outputs, true),
+            Source::Qwen(QwenParams {
+                path,
+                init,
+                settings,
+                ..
+            }) => {
+                let random = *init == Init::Random;
+                ModelFacts::qwen(Path::new(path), settings, random)
+                    .map(|facts| facts.made(prospect, &outputs, random))
+                    .unwrap_or_default()
+            }
+        }
     }
 
     fn run(params: ModelParams, ctx: &mut StageContext) -> Result<(), StageError> {
-        let ModelParams {
-            kind: ModelKind::Micro,
-            seed,
-            sizes,
-        } = params;
-        let device = device(ctx)?.open().map_err(StageError::failed)?;
-        let model = MicroVlm::new(sizes, seed, &device).map_err(StageError::failed)?;
-        model
-            .save(&ctx.output("model")?)
-            .map_err(StageError::failed)?;
-        ctx.summarise(json!({"parameters": model.params().count()}));
+        let to = ctx.output("model")?;
+        let parameters = match params.source {
+            Source::Micro { sizes, seed } => {
+                let device = device(ctx)?.open().map_err(StageError::failed)?;
+                let model = MicroVlm::new(sizes, seed, &device).map_err(StageError::failed)?;
+                model.save(&to).map_err(StageError::failed)?;
+                model.params().count()
+            }
+            Source::Qwen(params) => qwen(&params, ctx, &to)?,
+        };
+        ctx.summarise(json!({"parameters": parameters}));
         Ok(())
+    }
+}
+
+/// Takes a checkpoint over, or draws one in its shape; gives the number of parameters.
+fn qwen(params: &QwenParams, ctx: &StageContext, to: &Path) -> Result<usize, StageError> {
+    let from = Path::new(&params.path);
+    match params.init {
+        Init::Checkpoint => {
+            let imported = import(from, to, params.settings).map_err(StageError::failed)?;
+            Ok(imported.parameters)
+        }
+        Init::Random => {
+            let device = device(ctx)?.open().map_err(StageError::failed)?;
+            let model = QwenVl::random(from, params.settings, params.seed, &device)
+                .map_err(StageError::failed)?;
+            model.save(to).map_err(StageError::failed)?;
+            Ok(model.params().count())
+        }
     }
 }

@@ -12,8 +12,8 @@ use serde_json::json;
 
 use crate::answers::{Request, ask_all, reward_problems};
 use crate::data::{Dataset, Generation, RolloutRecord, RolloutWriter};
-use crate::misfit::{Dropped, OnError};
 use crate::memory;
+use crate::misfit::{Dropped, OnError};
 use crate::model;
 use crate::reward::Reward;
 

@@ -18,8 +18,8 @@ use serde_json::json;
 
 use crate::data::Dataset;
 use crate::files::JsonLines;
-use crate::misfit::OnError;
 use crate::memory;
+use crate::misfit::OnError;
 use crate::model;
 use crate::training::{self, Checkpoints, Report, Trainer, TrainingSet, classes, train};
 

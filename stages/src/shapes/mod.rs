@@ -77,6 +77,11 @@ impl Stage for Shapes {
         }
     }
 
+    fn samples(params: &ShapesParams, _root: &Path) -> BTreeMap<String, u64> {
+        let count = |set: &Set| (set.name().to_owned(), params.counts.of(*set));
+        Set::ALL.iter().map(count).collect()
+    }
+
     fn run(params: ShapesParams, ctx: &mut StageContext) -> Result<(), StageError> {
         let total = Set::ALL.iter().map(|set| params.counts.of(*set)).sum();
         let mut done = 0;

@@ -11,11 +11,21 @@ pub(super) const LONGEST: usize = "caption".len();
 
 /// The answers that a set may ask for; of pre-training the captions.
 pub(super) fn answers(set: Set) -> impl Iterator<Item = String> {
-    let scenes = if set == Set::Pretrain { &SCENES[..] } else { &[] };
-    let captions = OBJECTS
-        .iter()
-        .flat_map(move |object| scenes.iter().map(move |scene| format!("{object} on {scene}")));
-    let names = if set == Set::Pretrain { &[] } else { &OBJECTS[..] };
+    let scenes = if set == Set::Pretrain {
+        &SCENES[..]
+    } else {
+        &[]
+    };
+    let captions = OBJECTS.iter().flat_map(move |object| {
+        scenes
+            .iter()
+            .map(move |scene| format!("{object} on {scene}"))
+    });
+    let names = if set == Set::Pretrain {
+        &[]
+    } else {
+        &OBJECTS[..]
+    };
     captions.chain(names.iter().map(|&name| name.to_owned()))
 }
 

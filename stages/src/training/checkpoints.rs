@@ -1,6 +1,7 @@
 //! Model folders of a run, kept in the stage's state until the run is done.
 
 use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 
 use dcsft_engine::context::StageContext;
@@ -84,16 +85,49 @@ fn share(ctx: &StageContext, base: &Path, file: &Path) -> Result<(), StageError>
         return Ok(());
     };
     let original = base.join(name);
-    let length = |path: &Path| fs::metadata(path).map(|metadata| metadata.len()).ok();
-    if length(&original).is_none() || length(&original) != length(file) {
+    let (Ok(old), Ok(new)) = (fs::metadata(&original), fs::metadata(file)) else {
+        return Ok(());
+    };
+    if old.len() != new.len() || is_same_file(&old, &new) || !is_equal(&original, file)? {
         return Ok(());
     }
-    let read = |path: &Path| fs::read(path).map_err(StageError::io(path));
-    if read(&original)? == read(file)? {
-        fs::remove_file(file).map_err(StageError::io(file))?;
-        ctx.link(&original, file)?;
+    fs::remove_file(file).map_err(StageError::io(file))?;
+    ctx.link(&original, file)
+}
+
+/// Whether two names mean one file, as where the model linked its base.
+#[cfg(unix)]
+fn is_same_file(a: &fs::Metadata, b: &fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    (a.dev(), a.ino()) == (b.dev(), b.ino())
+}
+
+#[cfg(not(unix))]
+fn is_same_file(_: &fs::Metadata, _: &fs::Metadata) -> bool {
+    false
+}
+
+/// Whether two files of the same length hold the same bytes, piece by piece: they may be larger than the memory.
+fn is_equal(a: &Path, b: &Path) -> Result<bool, StageError> {
+    const PIECE: usize = 1 << 20;
+    let open = |path: &Path| {
+        let file = File::open(path).map_err(StageError::io(path))?;
+        Ok::<_, StageError>(BufReader::with_capacity(PIECE, file))
+    };
+    let (mut first, mut second) = (open(a)?, open(b)?);
+    loop {
+        let left = first.fill_buf().map_err(StageError::io(a))?;
+        let right = second.fill_buf().map_err(StageError::io(b))?;
+        let length = left.len().min(right.len());
+        if left[..length] != right[..length] {
+            return Ok(false);
+        }
+        if length == 0 {
+            return Ok(left.len() == right.len());
+        }
+        first.consume(length);
+        second.consume(length);
     }
-    Ok(())
 }
 
 /// The files of a model's folder.

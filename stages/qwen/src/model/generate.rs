@@ -102,7 +102,7 @@ impl QwenVl {
     }
 
     /// A copy that tracks no gradients; the weights are in memory once.
-    fn without_gradients(&self) -> Self {
+    pub(super) fn without_gradients(&self) -> Self {
         let mut copy = self.clone();
         for param in copy.params.iter_mut() {
             param.value = param.value.clone().inner();

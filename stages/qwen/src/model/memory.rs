@@ -13,7 +13,8 @@ use crate::config::QwenConfig;
 use crate::processor::{Encode, Message, Part, Processor, Role};
 
 /// A text to measure the tokenizer on: how many bytes a token has.
-const TEXT: &str = "What is shown in the image? Answer with one of the following options and nothing else.";
+const TEXT: &str =
+    "What is shown in the image? Answer with one of the following options and nothing else.";
 
 /// The memory of a Qwen2.5-VL model of some size.
 #[derive(Clone, Debug)]
@@ -78,7 +79,10 @@ impl QwenFootprint {
     /// Of a model of this configuration.
     pub fn new(config: QwenConfig, precision: Precision, texts: Texts) -> Self {
         let sizes = shapes(&config);
-        let largest = sizes.iter().map(|(_, [rows, columns], _)| rows * columns).max();
+        let largest = sizes
+            .iter()
+            .map(|(_, [rows, columns], _)| rows * columns)
+            .max();
         Self {
             largest: largest.unwrap_or(0) as f64,
             config,
@@ -232,7 +236,8 @@ impl Footprint for QwenFootprint {
             ..trained.linear(ModuleGroup::Vision, rows, [values, width], false)
         });
         let blocks = (0..vision.depth).map(|index| self.vision_block(index, batch, trained));
-        let layers = (0..text.layers).map(|index| self.layer(index + 1 == text.layers, batch, trained));
+        let layers =
+            (0..text.layers).map(|index| self.layer(index + 1 == text.layers, batch, trained));
         [patch]
             .into_iter()
             .chain(blocks)

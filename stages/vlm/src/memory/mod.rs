@@ -13,6 +13,23 @@ pub use step::{Linear, Step, Trained};
 /// Bytes of a 32-bit number: adapters, optimiser states and everything on the CPU device.
 const F32: f64 = 4.0;
 
+/// A process that computes next to nothing: code, tables and the allocator's first pages. Measured, as are the next
+/// two.
+const PROCESS: f64 = 18.0 * MIB;
+/// What a thread adds that has computed something: its stack, and pages that its allocator keeps.
+const THREAD: f64 = 6.0 * MIB;
+/// Freed blocks of up to a few MiB stay with the allocator, at most about so many bytes in all.
+const SLACK: f64 = 24.0 * MIB;
+const MIB: f64 = 1024.0 * 1024.0;
+/// The allocator's size classes are up to an eighth apart, and a freed block serves those of its class alone.
+const CLASSES: f64 = 1.125;
+
+/// Resident bytes of a process besides what it computes with: `threads` that work, and the activations whose freed
+/// blocks the allocator may keep.
+pub fn process(threads: f64, activations: f64) -> f64 {
+    PROCESS + THREAD * threads + SLACK.min(2.0 * activations)
+}
+
 /// Tokens of one question with its image and of one answer to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Tokens {
@@ -191,10 +208,14 @@ pub fn train(model: &dyn Footprint, update: &Update<'_>, adapted: Option<&LoraCo
     let number = if lora.is_some() { F32 } else { model.number() };
     let weights = model.weights(lora);
     let moments = 2.0 * F32 * trained;
-    let earlier = if update.accumulates { number * trained } else { 0.0 };
+    let earlier = if update.accumulates {
+        number * trained
+    } else {
+        0.0
+    };
     let pass = pass(model, update);
     let reading = model.weights(adapted) + model.loading();
-    let updating = weights + moments + earlier + pass.peak;
+    let updating = weights + moments + earlier + CLASSES * pass.peak;
     // One tensor is written at a time.
     let saving = weights + moments + model.saving(lora.is_some());
     Peak {
@@ -226,7 +247,11 @@ fn pass(model: &dyn Footprint, update: &Update<'_>) -> Peak {
     let images = model.images(batch);
     let (mut held, mut most): (f64, f64) = (0.0, 0.0);
     for (index, step) in steps.iter().enumerate() {
-        let inside = if index < lowest { step.input } else { step.kept };
+        let inside = if index < lowest {
+            step.input
+        } else {
+            step.kept
+        };
         most = most.max((held + inside + step.forward + images) * activation);
         held += match (update.checkpointing, index < lowest) {
             (true, _) => step.input,
@@ -240,7 +265,11 @@ fn pass(model: &dyn Footprint, update: &Update<'_>) -> Peak {
         let again = if update.checkpointing { step.kept } else { 0.0 };
         gradients += step.gradient * gradient;
         most = most.max((held + again + step.backward) * activation + gradients);
-        held -= if update.checkpointing { step.input } else { step.kept };
+        held -= if update.checkpointing {
+            step.input
+        } else {
+            step.kept
+        };
     }
     Peak {
         activations,
@@ -269,7 +298,9 @@ pub struct Generation<'a> {
 /// reading a group's images and questions.
 pub fn generate(model: &dyn Footprint, asked: &Generation<'_>) -> f64 {
     let threads = if asked.on_gpu { 1.0 } else { asked.threads };
-    let group = (asked.questions / threads).ceil().clamp(1.0, model.group(asked.on_gpu));
+    let group = (asked.questions / threads)
+        .ceil()
+        .clamp(1.0, model.group(asked.on_gpu));
     let groups = (asked.questions / group).ceil().clamp(1.0, threads);
     let batch = Batch {
         questions: group,
@@ -288,5 +319,5 @@ pub fn generate(model: &dyn Footprint, asked: &Generation<'_>) -> f64 {
     let logits = 3.0 * group * asked.answers * model.vocabulary();
     let writing = prompts + (answers + logits).max(widest);
     let waiting = asked.questions * model.waiting(&asked.tokens);
-    (groups * writing + waiting) * model.number() + model.generating(asked.adapters)
+    CLASSES * (groups * writing + waiting) * model.number() + model.generating(asked.adapters)
 }

@@ -85,7 +85,8 @@ impl Step {
         }
         self.gradient += sums;
         let pieces = (rows / PIECE).ceil();
-        let copies = if pieces > 1.0 { pieces + 1.0 } else { 1.0 };
+        // The pieces' sums, their total, and the total cut into weight, bias and factors.
+        let copies = if pieces > 1.0 { pieces + 2.0 } else { 2.0 };
         let activations = rows * (input + output);
         self.forward = self.forward.max(activations);
         self.backward = self.backward.max(activations + copies * sums);
@@ -98,13 +99,7 @@ pub struct Trained<'a>(pub Option<Training<'a>>);
 
 impl<'a> Trained<'a> {
     /// A linear layer of a group on `rows` rows, with `sizes` inputs and outputs.
-    pub fn linear(
-        self,
-        group: ModuleGroup,
-        rows: f64,
-        sizes: [f64; 2],
-        bias: bool,
-    ) -> Linear<'a> {
+    pub fn linear(self, group: ModuleGroup, rows: f64, sizes: [f64; 2], bias: bool) -> Linear<'a> {
         Linear {
             rows,
             sizes,

@@ -22,7 +22,8 @@ const ADAPTER_CONFIG: &str = "adapter_config.json";
 const ADAPTER: &str = "adapter_model.safetensors";
 /// PEFT's name of the wrapped model.
 const PEFT_PREFIX: &str = "base_model.model.";
-const MODEL_TYPE: &str = "dcsft_micro_vlm";
+/// `model_type` in the `config.json` of a micro VLM.
+pub const MODEL_TYPE: &str = "dcsft_micro_vlm";
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -37,7 +37,10 @@ struct Rows {
 }
 
 fn block(blocks: &BlocksConfig, rows: &Rows, group: ModuleGroup, trained: Trained<'_>) -> Step {
-    let (width, hidden) = (blocks.width as f64, (blocks.width * blocks.mlp_ratio) as f64);
+    let (width, hidden) = (
+        blocks.width as f64,
+        (blocks.width * blocks.mlp_ratio) as f64,
+    );
     let Rows {
         given,
         asked,

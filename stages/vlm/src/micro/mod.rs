@@ -18,8 +18,9 @@ use std::path::Path;
 use burn::tensor::{Device, Tensor, TensorData};
 
 pub use config::{BlocksConfig, MicroConfig};
-pub use memory::MicroFootprint;
+pub use files::MODEL_TYPE;
 pub(crate) use forward::{Pass, Sequences};
+pub use memory::MicroFootprint;
 pub(crate) use modules::{Block, Linear, Modules, Norm};
 
 use crate::error::VlmError;

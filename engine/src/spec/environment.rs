@@ -1,0 +1,46 @@
+//! `${env.NAME}` and `${env.NAME:-default}`: what a spec takes from the environment, read once when it is loaded.
+//!
+//! The value stands in the place of the text, as if it were written in the spec: it enters keys, plans and
+//! explanations, and a worker never looks at the environment again.
+
+use serde_json::Value;
+
+use super::yaml;
+
+/// Why there is no value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Missing {
+    /// Not set, or empty, and the spec gives no default.
+    Unset,
+    /// Not UTF-8.
+    NotText,
+}
+
+/// Whether `name` can name a variable of the environment.
+pub(crate) fn is_name(name: &str) -> bool {
+    let mut chars = name.chars();
+    chars
+        .next()
+        .is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
+        && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+/// The value of the variable `name`; `default` where it is not set or empty. A number, `true` or `false` is read as
+/// such; everything else is text.
+///
+/// # Errors
+/// Why there is none.
+pub(crate) fn read(name: &str, default: Option<&str>) -> Result<Value, Missing> {
+    let set = match std::env::var(name) {
+        Ok(text) => Some(text).filter(|text| !text.is_empty()),
+        Err(std::env::VarError::NotPresent) => None,
+        Err(std::env::VarError::NotUnicode(_)) => return Err(Missing::NotText),
+    };
+    let text = set
+        .or_else(|| default.map(str::to_owned))
+        .ok_or(Missing::Unset)?;
+    Ok(match yaml::plain_scalar(&text) {
+        Ok(value @ (Value::Bool(_) | Value::Number(_))) => value,
+        _ => Value::String(text),
+    })
+}

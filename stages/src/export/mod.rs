@@ -1,0 +1,154 @@
+//! Artifacts in the formats that other tools load: models for Transformers, PEFT and vLLM, sets for ms-swift, sampled
+//! answers as tables.
+
+mod error;
+mod model;
+mod rollouts;
+mod samples;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use dcsft_engine::kind::ArtifactType;
+use serde::Serialize;
+
+pub use error::ExportError;
+
+/// What is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// A model's folder with its adapters added to the weights.
+    Merged,
+    /// A model's adapters alone, as PEFT keeps them.
+    Adapter,
+    /// JSON lines: a set in ms-swift's layout with its images beside it, or one line per sampled answer.
+    Jsonl,
+    /// A table of sampled answers.
+    Parquet,
+    /// The artifact's files as they are.
+    Files,
+}
+
+impl Format {
+    /// The format as users write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Merged => "merged",
+            Self::Adapter => "adapter",
+            Self::Jsonl => "jsonl",
+            Self::Parquet => "parquet",
+            Self::Files => "files",
+        }
+    }
+}
+
+/// The formats of an artifact; the first is the default.
+pub fn formats(artifact: ArtifactType) -> &'static [Format] {
+    match artifact {
+        ArtifactType::Model => &[Format::Merged, Format::Adapter, Format::Files],
+        ArtifactType::Dataset => &[Format::Jsonl, Format::Files],
+        ArtifactType::Rollouts => &[Format::Jsonl, Format::Parquet, Format::Files],
+        _ => &[Format::Files],
+    }
+}
+
+/// What an export came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Exported {
+    /// The format that was written.
+    pub format: Format,
+    /// Samples or answers written; none for a model.
+    pub rows: Option<usize>,
+}
+
+/// Writes the artifact in the folder `from` to the folder `to`, which is not there yet or is empty. It appears there
+/// whole or not at all.
+///
+/// # Errors
+/// [`ExportError`]: a format that the artifact does not have, a folder with something in it, a file that cannot be
+/// read or written.
+pub fn export(
+    artifact: ArtifactType,
+    from: &Path,
+    to: &Path,
+    format: Option<Format>,
+) -> Result<Exported, ExportError> {
+    let known = formats(artifact);
+    let format = format.unwrap_or(known[0]);
+    if !known.contains(&format) {
+        return Err(ExportError::Format { format, known });
+    }
+    ensure_empty(to)?;
+    let partial = beside(to)?;
+    fs::create_dir_all(&partial).map_err(ExportError::io(&partial))?;
+    let written = write(artifact, from, &partial, format);
+    let placed = written.and_then(|rows| {
+        fs::rename(&partial, to).map_err(ExportError::io(to))?;
+        Ok(Exported { format, rows })
+    });
+    if placed.is_err() {
+        // The first mistake is the one to tell.
+        let _ = fs::remove_dir_all(&partial);
+    }
+    placed
+}
+
+fn write(
+    artifact: ArtifactType,
+    from: &Path,
+    to: &Path,
+    format: Format,
+) -> Result<Option<usize>, ExportError> {
+    match (artifact, format) {
+        (ArtifactType::Dataset, Format::Jsonl) => samples::write(from, to).map(Some),
+        (ArtifactType::Rollouts, Format::Jsonl) => rollouts::write_jsonl(from, to).map(Some),
+        (ArtifactType::Rollouts, Format::Parquet) => rollouts::write_parquet(from, to).map(Some),
+        (ArtifactType::Model, Format::Merged) => model::write_merged(from, to).map(|()| None),
+        (ArtifactType::Model, Format::Adapter) => model::write_adapter(from, to).map(|()| None),
+        _ => copy_all(from, to, &[]).map(|()| None),
+    }
+}
+
+fn ensure_empty(dir: &Path) -> Result<(), ExportError> {
+    match fs::read_dir(dir) {
+        Ok(mut entries) => match entries.next() {
+            Some(_) => Err(ExportError::NotEmpty(dir.to_owned())),
+            None => Ok(()),
+        },
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(ExportError::io(dir)(error)),
+    }
+}
+
+/// A folder of this process in the folder that `to` will be in.
+fn beside(to: &Path) -> Result<PathBuf, ExportError> {
+    let whole = std::path::absolute(to).map_err(ExportError::io(to))?;
+    let (Some(parent), Some(name)) = (whole.parent(), whole.file_name()) else {
+        return Err(ExportError::NotEmpty(whole));
+    };
+    let name = name.to_string_lossy();
+    Ok(parent.join(format!(".{name}.{}.partial", std::process::id())))
+}
+
+/// Copies the files of a folder but those named in `without`. Copies and no links: whoever changes an export must not
+/// change the cache.
+fn copy_all(from: &Path, to: &Path, without: &[&str]) -> Result<(), ExportError> {
+    for entry in fs::read_dir(from).map_err(ExportError::io(from))? {
+        let entry = entry.map_err(ExportError::io(from))?;
+        let (path, name) = (entry.path(), entry.file_name());
+        if path.is_file() && !without.iter().any(|other| name == **other) {
+            copy(&path, &to.join(name))?;
+        }
+    }
+    Ok(())
+}
+
+/// Copies a file's bytes; the copy can be written to, which a file of the cache cannot.
+fn copy(from: &Path, to: &Path) -> Result<(), ExportError> {
+    let mut source = fs::File::open(from).map_err(ExportError::io(from))?;
+    let mut target = fs::File::create(to).map_err(ExportError::io(to))?;
+    std::io::copy(&mut source, &mut target)
+        .map(drop)
+        .map_err(ExportError::io(to))
+}

@@ -1,0 +1,42 @@
+//! Models: a Hugging Face folder with the adapters merged, or the adapters alone as PEFT keeps them.
+
+use std::path::Path;
+
+use dcsft_qwen::model::{QwenVl, SETTINGS};
+use dcsft_vlm::device::DeviceSpec;
+use dcsft_vlm::error::VlmError;
+use dcsft_vlm::model::VisionLanguageModel as _;
+
+use super::{ExportError, copy, copy_all};
+use crate::model::is_micro;
+
+const ADAPTER: [&str; 2] = ["adapter_config.json", "adapter_model.safetensors"];
+
+/// The model in `from` with its adapters merged. Without adapters, and for a micro model, that is a copy; what Hugging
+/// Face's layout does not know is left out.
+pub(super) fn write_merged(from: &Path, to: &Path) -> Result<(), ExportError> {
+    if is_micro(from)? {
+        return copy_all(from, to, &[]);
+    }
+    if !from.join(ADAPTER[0]).exists() {
+        return copy_all(from, to, &[SETTINGS]);
+    }
+    let device = DeviceSpec::Cpu
+        .open()
+        .map_err(|error| VlmError::Config(error.to_string()))?;
+    let mut model = QwenVl::load(from, &device)?;
+    model.merge_lora();
+    model.save(to)?;
+    let settings = to.join(SETTINGS);
+    std::fs::remove_file(&settings).map_err(ExportError::io(&settings))
+}
+
+/// The adapters of the model in `from`.
+pub(super) fn write_adapter(from: &Path, to: &Path) -> Result<(), ExportError> {
+    if !from.join(ADAPTER[0]).exists() {
+        return Err(ExportError::NoAdapter);
+    }
+    ADAPTER
+        .iter()
+        .try_for_each(|name| copy(&from.join(name), &to.join(name)))
+}

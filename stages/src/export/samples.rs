@@ -1,0 +1,84 @@
+//! Sets as ms-swift reads them: `data.jsonl` with `messages` and `images`, the images as files in `images/`.
+
+use std::io::Cursor;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::ExportError;
+use crate::data::{DataError, Dataset, Encoding, ImageEntry, Sample};
+
+const LIST: &str = "data.jsonl";
+const IMAGES: &str = "images";
+
+/// Writes the set in `from`; gives the number of its samples. Images that came from files have their bytes, drawn ones
+/// become PNG.
+pub(super) fn write(from: &Path, to: &Path) -> Result<usize, ExportError> {
+    let data = Dataset::open(from)?;
+    let folder = to.join(IMAGES);
+    std::fs::create_dir_all(&folder).map_err(ExportError::io(&folder))?;
+    let mut list = String::new();
+    for sample in data.samples() {
+        let mut images = Vec::with_capacity(sample.images.len());
+        for (index, entry) in sample.images.iter().enumerate() {
+            let name = image_name(sample, index, entry.format);
+            let path = folder.join(&name);
+            let bytes = file_bytes(&data, entry)?;
+            std::fs::write(&path, bytes).map_err(ExportError::io(&path))?;
+            images.push(format!("{IMAGES}/{name}"));
+        }
+        list.push_str(&record(sample, &images).to_string());
+        list.push('\n');
+    }
+    let path = to.join(LIST);
+    std::fs::write(&path, list).map_err(ExportError::io(&path))?;
+    Ok(data.len())
+}
+
+fn record(sample: &Sample, images: &[String]) -> Value {
+    let turn = |role: &str, content: &str| json!({"role": role, "content": content});
+    let system = sample.meta.get("system").and_then(Value::as_str);
+    let turns: Vec<Value> = system
+        .map(|text| turn("system", text))
+        .into_iter()
+        .chain([
+            turn("user", &sample.prompt),
+            turn("assistant", &sample.answer),
+        ])
+        .collect();
+    json!({"messages": turns, "images": images})
+}
+
+/// The sample's content ID, with the image's number where a sample has several.
+fn image_name(sample: &Sample, index: usize, format: Encoding) -> String {
+    let ending = match format {
+        Encoding::Jpeg => "jpg",
+        Encoding::Webp => "webp",
+        Encoding::Png | Encoding::Rgb8 => "png",
+    };
+    if sample.images.len() == 1 {
+        format!("{}.{ending}", sample.id)
+    } else {
+        format!("{}-{}.{ending}", sample.id, index + 1)
+    }
+}
+
+fn file_bytes(data: &Dataset, entry: &ImageEntry) -> Result<Vec<u8>, ExportError> {
+    let bytes = data.image_bytes(entry)?;
+    if entry.format != Encoding::Rgb8 {
+        return Ok(bytes);
+    }
+    let fail = |problem: String| ExportError::Data(DataError::Image(problem));
+    let length = bytes.len();
+    let image = image::RgbImage::from_raw(entry.width, entry.height, bytes).ok_or_else(|| {
+        fail(format!(
+            "{length} bytes do not make {}x{} pixels",
+            entry.width, entry.height
+        ))
+    })?;
+    let mut png = Cursor::new(Vec::new());
+    image
+        .write_to(&mut png, image::ImageFormat::Png)
+        .map_err(|error| fail(error.to_string()))?;
+    Ok(png.into_inner())
+}
