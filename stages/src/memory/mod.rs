@@ -18,6 +18,9 @@ use serde_json::Value;
 
 pub(crate) use data::{DataFacts, Spread};
 
+/// Tokenizer, template and regular expressions of a checkpoint's processor with what they bring into memory; measured.
+const PROCESSOR: f64 = 16.0 * 1024.0 * 1024.0;
+
 /// What is known of a model before anything has run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ModelFacts {
@@ -71,6 +74,14 @@ impl ModelFacts {
         serde_json::from_value(prospect.input("model")?.clone()).ok()
     }
 
+    /// Bytes of its text and image side.
+    fn processor(&self) -> f64 {
+        match self.shape {
+            Shape::Micro(_) => 0.0,
+            Shape::Qwen { .. } => PROCESSOR,
+        }
+    }
+
     fn footprint(&self) -> Option<Box<dyn Footprint>> {
         Some(match &self.shape {
             Shape::Micro(sizes) => Box::new(MicroFootprint::new(sizes.clone()).ok()?),
@@ -114,7 +125,7 @@ impl ModelFacts {
                 [model.parameters(), 0.0],
                 0.0,
                 bytes,
-                memory::process(0.0, 0.0),
+                memory::process(0.0, bytes),
             )
         });
         Forecast {
@@ -221,8 +232,9 @@ fn train_memory(
         model.parameters() + training.lora.map_or(0.0, |lora| model.trained(Some(lora))),
         model.trained(training.lora),
     ];
-    let host =
-        memory::process(threads(prospect), activations) + data.kept(model, training.originals);
+    let host = facts.processor()
+        + memory::process(threads(prospect), activations)
+        + data.kept(model, training.originals);
     memory_of(prospect, numbers, activations, bytes, host)
 }
 
@@ -253,7 +265,9 @@ pub(crate) fn ask(prospect: &Prospect, answers: u32, max_new_tokens: usize) -> F
             .map_or(0.0, |lora| model.trained(Some(lora)));
         let numbers = [model.parameters() + adapters, 0.0];
         let bytes = weights + writing.max(model.loading());
-        let host = memory::process(threads(prospect), writing) + data.asked(model, chunk);
+        let host = facts.processor()
+            + memory::process(threads(prospect), writing)
+            + data.asked(model, chunk);
         memory_of(prospect, numbers, writing, bytes, host)
     });
     Forecast {

@@ -183,9 +183,10 @@ impl Footprint for MicroFootprint {
         3.0 * self.weights(None)
     }
 
-    /// A copy of the weights as slices, and one with the adapters merged.
+    /// A copy of the weights as slices, and one with the adapters merged; what reading the file has freed is still with
+    /// the allocator.
     fn generating(&self, adapters: Option<&LoraConfig>) -> f64 {
         let copies = if adapters.is_some() { 2.0 } else { 1.0 };
-        copies * self.weights(None)
+        copies * self.weights(None) + self.loading()
     }
 }
