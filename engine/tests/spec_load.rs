@@ -835,3 +835,21 @@ fn the_same_mistake_in_many_cells_is_reported_once() {
     );
     assert_eq!(message.matches("error:").count(), 1, "{message}");
 }
+
+#[test]
+fn the_environment_stands_where_its_value_would() {
+    // Cargo sets these for the tests it runs.
+    let package = std::env::var("CARGO_PKG_NAME").expect("cargo runs this test");
+    let minor: u64 = std::env::var("CARGO_PKG_VERSION_MINOR")
+        .expect("cargo runs this test")
+        .parse()
+        .expect("a number");
+    let loaded = load_stages(
+        "vars: {name: '${env.CARGO_PKG_NAME}', unset: '${env.NOT_SET_ANYWHERE:-7}'}",
+        "  a:\n    uses: train\n    with:\n      data: '${world.easy}'\n      steps: '${env.CARGO_PKG_VERSION_MINOR}'\n      \
+         note: 'of ${vars.name}: ${vars.unset}, ${env.NOT_SET_ANYWHERE:-}, ${env.NOT_SET_ANYWHERE:-a b:c/d}'\n",
+    );
+    let params = &node(&loaded, "a").params;
+    assert_eq!(params["steps"], minor, "alone, a number is a number");
+    assert_eq!(params["note"], format!("of {package}: 7, , a b:c/d"));
+}

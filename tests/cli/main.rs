@@ -2,9 +2,11 @@
 
 mod cache;
 mod errors;
+mod export;
 mod interrupt;
 mod lock;
 mod memory;
+mod paper;
 mod planning;
 mod results;
 mod running;

@@ -28,7 +28,20 @@ pub(super) fn write_merged(from: &Path, to: &Path) -> Result<(), ExportError> {
     model.merge_lora();
     model.save(to)?;
     let settings = to.join(SETTINGS);
-    std::fs::remove_file(&settings).map_err(ExportError::io(&settings))
+    std::fs::remove_file(&settings).map_err(ExportError::io(&settings))?;
+    open_up(to)
+}
+
+/// Gives all files of a folder the permissions of the one that was written as any other program would: some were
+/// copied from the cache, which is read-only, some moved from a private scratch file.
+fn open_up(dir: &Path) -> Result<(), ExportError> {
+    let usual = dir.join("config.json");
+    let metadata = std::fs::metadata(&usual).map_err(ExportError::io(&usual))?;
+    for entry in std::fs::read_dir(dir).map_err(ExportError::io(dir))? {
+        let path = entry.map_err(ExportError::io(dir))?.path();
+        std::fs::set_permissions(&path, metadata.permissions()).map_err(ExportError::io(&path))?;
+    }
+    Ok(())
 }
 
 /// The adapters of the model in `from`.

@@ -310,6 +310,20 @@ fn root_mean_square_norm_gate_and_rotary_positions_are_their_definitions() {
 }
 
 #[test]
+fn a_large_linear_layer_has_the_values_and_gradients_of_its_definition() {
+    let inputs = [
+        random("x", [150, 260]),
+        random("w", [260, 270]),
+        random("b", [1, 270]),
+    ];
+    compare(
+        &inputs,
+        |i| ops::linear(i[0].clone(), &i[1], Some(&i[2]), None, Activation::Gelu),
+        |i| composed::linear(i[0].clone(), &i[1], Some(&i[2]), None, Activation::Gelu),
+    );
+}
+
+#[test]
 fn a_tied_head_has_the_values_and_gradients_of_its_definition() {
     for rows in [3, 140] {
         let inputs = [random("x", [rows, 24]), random("embedding", [530, 24])];

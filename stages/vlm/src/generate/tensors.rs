@@ -1,15 +1,12 @@
 //! The micro VLM's inference as tensor operations, with a cache of keys and values, for any device.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
-
-use burn::tensor::Tensor;
 
 use super::{Decoder, Step};
 use crate::micro::{MicroVlm, Pass, Sequences};
 use crate::model::Forward;
-use crate::ops::{self, Heads, Span, Spans};
+use crate::ops::{self, Heads, KvCache, Span, Spans};
 use crate::weights::Matrix;
 
 /// Decodes one group of prompts with a model whose adapters are merged.
@@ -20,28 +17,17 @@ pub(super) struct TensorDecoder<'a> {
     patches: Vec<f32>,
     /// The prompts' tokens.
     tokens: &'a [Vec<u32>],
-    /// Queries, keys and values of every row so far, per layer: `[rows, 3 * width]`.
-    cache: Vec<Tensor<2>>,
-    /// Rows of each prompt in the cache, its image included.
-    prompts: Vec<Range<usize>>,
-    /// Rows of each answer in the cache.
-    answers: BTreeMap<usize, Vec<u32>>,
-    /// Rows in the cache.
-    rows: usize,
+    layers: Vec<KvCache>,
 }
 
 impl<'a> TensorDecoder<'a> {
     pub(super) fn new(model: &'a MicroVlm, patches: Vec<f32>, tokens: &'a [Vec<u32>]) -> Self {
-        let (cache, prompts, answers) = (Vec::new(), Vec::new(), BTreeMap::new());
         Self {
             model,
             options: Forward::default(),
             patches,
             tokens,
-            cache,
-            prompts,
-            answers,
-            rows: 0,
+            layers: Vec::new(),
         }
     }
 
@@ -52,23 +38,8 @@ impl<'a> TensorDecoder<'a> {
         }
     }
 
-    /// The rows that a step attends to, prompts first, and its spans over them; one row is asked for per step.
-    fn gather(&self, steps: &[Step]) -> (Vec<u32>, Spans) {
-        let prompt_rows = self.prompts.last().map_or(0, |rows| rows.end);
-        let mut rows: Vec<u32> = (0..prompt_rows as u32).collect();
-        let mut spans = Vec::with_capacity(steps.len());
-        for step in steps {
-            let start = rows.len();
-            rows.extend(self.answers.get(&step.slot).into_iter().flatten());
-            let end = rows.len();
-            spans.push(Span {
-                prefix: self.prompts[step.prompt].clone(),
-                own: start..end,
-                queries: end - 1..end,
-                causal: true,
-            });
-        }
-        (rows, Spans::new(spans))
+    fn heads(&self) -> Heads {
+        Heads::all(self.model.config().decoder.heads)
     }
 }
 
@@ -81,15 +52,15 @@ impl Decoder for TensorDecoder<'_> {
         let image_rows = per_image * prompts.len();
         let tokens: Vec<u32> = prompts.concat();
         let (mut sources, mut positions, mut text) = (Vec::new(), Vec::new(), image_rows as u32);
+        let mut rows = Vec::with_capacity(prompts.len());
         for (index, prompt) in prompts.iter().enumerate() {
             let start = sources.len();
             sources.extend((index * per_image..(index + 1) * per_image).map(|row| row as u32));
             sources.extend(text..text + prompt.len() as u32);
             text += prompt.len() as u32;
             positions.extend(0..(sources.len() - start) as u32);
-            self.prompts.push(start..sources.len());
+            rows.push(start..sources.len());
         }
-        self.rows = sources.len();
         let spans = |last: bool| {
             let span = |own: &Range<usize>| {
                 let queries = if last {
@@ -104,7 +75,7 @@ impl Decoder for TensorDecoder<'_> {
                     causal: true,
                 }
             };
-            Spans::new(self.prompts.iter().map(span).collect())
+            Spans::new(rows.iter().map(span).collect())
         };
         let pass = self.pass();
         let mut x = pass.embed(
@@ -113,7 +84,7 @@ impl Decoder for TensorDecoder<'_> {
             &sources,
             &positions,
         );
-        let mut cache = Vec::with_capacity(modules.decoder_blocks.len());
+        let mut layers = Vec::with_capacity(modules.decoder_blocks.len());
         for (index, block) in modules.decoder_blocks.iter().enumerate() {
             let spans = spans(index + 1 == modules.decoder_blocks.len());
             let sequences = Sequences {
@@ -121,14 +92,14 @@ impl Decoder for TensorDecoder<'_> {
                 ids: &ids,
             };
             let qkv = pass.qkv(x.clone(), block, &sequences);
-            let mixed = ops::attention(qkv.clone(), &spans, Heads::all(config.decoder.heads));
+            layers.push(KvCache::new(&qkv, &rows, self.heads()));
+            let mixed = ops::attention(qkv, &spans, self.heads());
             x = pass.finish(
                 ops::take_rows(x, &spans.query_rows()),
                 mixed,
                 block,
                 &sequences,
             );
-            cache.push(qkv);
         }
         let logits = pass.head(
             x,
@@ -137,39 +108,29 @@ impl Decoder for TensorDecoder<'_> {
                 ids: &ids,
             },
         );
-        self.cache = cache;
+        self.layers = layers;
         Matrix::from_tensor(&logits).values
     }
 
     fn step(&mut self, steps: &[Step]) -> Vec<f32> {
-        for step in steps {
-            self.answers
-                .entry(step.slot)
-                .or_default()
-                .push(self.rows as u32);
-            self.rows += 1;
-        }
-        let (rows, spans) = self.gather(steps);
+        let mut layers = std::mem::take(&mut self.layers);
         let tokens: Vec<u32> = steps.iter().map(|step| step.token).collect();
         let sources: Vec<u32> = (0..steps.len() as u32).collect();
         let positions: Vec<u32> = steps.iter().map(|step| step.position as u32).collect();
         let pass = self.pass();
+        // Nothing is dropped here, so it does not matter whose a row is.
+        let spans = Spans::new(Vec::new());
         let sequences = Sequences {
             spans: &spans,
             ids: &[],
         };
         let mut x = pass.embed(None, &tokens, &sources, &positions);
-        let mut cache = Vec::with_capacity(self.cache.len());
-        for (block, before) in self.model.modules().decoder_blocks.iter().zip(&self.cache) {
+        for (block, cache) in self.model.modules().decoder_blocks.iter().zip(&mut layers) {
             let qkv = pass.qkv(x.clone(), block, &sequences);
-            let all = Tensor::cat(vec![before.clone(), qkv], 0);
-            let seen = ops::take_rows(all.clone(), &rows);
-            let mixed = ops::attention(seen, &spans, Heads::all(self.model.config().decoder.heads));
-            x = pass.finish(x, mixed, block, &sequences);
-            cache.push(all);
+            x = pass.finish(x, cache.step(qkv, steps), block, &sequences);
         }
         let logits = Matrix::from_tensor(&pass.head(x, &sequences)).values;
-        self.cache = cache;
+        self.layers = layers;
         logits
     }
 }

@@ -5,6 +5,8 @@ use crate::lora::{LoraConfig, ModuleGroup};
 
 /// Rows that one piece of work has in the fused operations; each piece sums weight gradients by itself.
 const PIECE: f64 = 128.0;
+/// The gradient of a weight of so many values is computed in one pass, without sums by pieces.
+const LARGE: f64 = 65536.0;
 
 /// One step of a forward pass, such as a transformer block. All in values, not bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -71,9 +73,11 @@ impl Step {
             sizes: [input, output],
             ..
         } = layer;
-        let mut sums = 0.0;
+        let (mut sums, mut apart) = (0.0, 0.0);
         if layer.trained {
-            sums += input * output + if layer.bias { output } else { 0.0 };
+            let weight = input * output;
+            sums += if layer.bias { output } else { 0.0 };
+            *(if weight < LARGE { &mut sums } else { &mut apart }) += weight;
         }
         if let Some((lora, dropout)) = layer.adapter {
             let rank = lora.rank as f64;
@@ -83,7 +87,7 @@ impl Step {
                 self.kept += lora.dropout * rows * input;
             }
         }
-        self.gradient += sums;
+        self.gradient += sums + apart;
         let pieces = (rows / PIECE).ceil();
         // The pieces' sums, their total, and the total cut into weight, bias and factors.
         let copies = if pieces > 1.0 { pieces + 2.0 } else { 2.0 };

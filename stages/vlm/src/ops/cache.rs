@@ -237,3 +237,56 @@ fn read(tensor: &Tensor<2>) -> Vec<f32> {
     data.try_to_vec()
         .expect("32-bit floats, as the constructor checked")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::StreamKey;
+
+    fn random(name: &str, shape: [usize; 2]) -> Tensor<2> {
+        let mut stream = StreamKey::new("cache test", 0).text(name).stream();
+        let values: Vec<f32> = (0..shape[0] * shape[1])
+            .map(|_| stream.normal() as f32)
+            .collect();
+        Tensor::from_data(TensorData::new(values, shape), &Device::flex())
+    }
+
+    #[test]
+    fn both_stores_give_the_same_attention() {
+        let heads = Heads {
+            queries: 4,
+            keys: 2,
+        };
+        let width = heads.row(6);
+        let prompts = [0..3, 3..8];
+        let qkv = random("prompts", [8, width]);
+        let mut host = KvCache::new(&qkv, &prompts, heads);
+        assert!(matches!(host.store, Store::Host(_)));
+        let store = Store::Tensors(Box::new(Rows::new(&qkv, &prompts)));
+        let mut tensors = KvCache { heads, store };
+        // Two answers to each prompt; one of the first prompt's ends early.
+        for (round, slots) in [[0, 1, 2, 3].as_slice(), &[0, 1, 2, 3], &[1, 2, 3]]
+            .into_iter()
+            .enumerate()
+        {
+            let steps: Vec<Step> = slots
+                .iter()
+                .map(|&slot| Step {
+                    prompt: slot / 2,
+                    slot,
+                    token: 0,
+                    position: 0,
+                })
+                .collect();
+            let qkv = random(&format!("round {round}"), [slots.len(), width]);
+            let left = read(&host.step(qkv.clone(), &steps));
+            let right = read(&tensors.step(qkv, &steps));
+            for (left, right) in left.iter().zip(&right) {
+                assert!(
+                    (left - right).abs() < 1e-5,
+                    "round {round}: {left} and {right}"
+                );
+            }
+        }
+    }
+}

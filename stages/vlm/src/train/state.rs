@@ -135,7 +135,9 @@ pub(crate) fn restore(
     }
     for (param, value) in trainable(sets).zip(values) {
         let data = TensorData::new(value, param.value.shape());
+        let own = param.value.dtype();
         param.value = Tensor::<2>::from_data(data, &param.value.device())
+            .cast(own)
             .autodiff()
             .require_grad();
     }

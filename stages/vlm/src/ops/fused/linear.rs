@@ -13,6 +13,9 @@ use super::{Flat, close, contiguous, new, open, values};
 use crate::kernels::{self, Left, add_product, add_product_transposed, parallel};
 use crate::ops::composed::{Activation, Adapter, Dropout};
 
+/// Values of a weight whose gradient is worth a pass of its own.
+const LARGE: usize = 1 << 16;
+
 #[derive(Debug)]
 struct Linear;
 
@@ -233,8 +236,13 @@ impl State {
     fn backward(&self, grad: &[f32], asked: [bool; 5]) -> [Vec<f32>; 5] {
         let [inputs, outputs] = self.sizes();
         let rank = self.adapter.as_ref().map_or(0, AdapterState::rank);
+        // Sums of a large weight for every piece of the rows would cost more than the products.
+        let apart = asked[1] && inputs * outputs >= LARGE;
         let sizes = [inputs * outputs, outputs, inputs * rank, rank * outputs];
-        let sizes = [0, 1, 2, 3].map(|index| if asked[index + 1] { sizes[index] } else { 0 });
+        let mut sizes = [0, 1, 2, 3].map(|index| if asked[index + 1] { sizes[index] } else { 0 });
+        if apart {
+            sizes[0] = 0;
+        }
         let mut x_grad = vec![0.0; values(&self.x).len()];
         let sums = parallel::rows_and_sums(
             &mut x_grad,
@@ -265,7 +273,7 @@ impl State {
                         inputs,
                     );
                 }
-                if asked[1] {
+                if asked[1] && !apart {
                     let x = &values(&self.x)[first * inputs..];
                     let left = Left::transposed(x, inputs);
                     add_product(inputs, rows, outputs, left, &grad, outputs, weight, outputs);
@@ -288,7 +296,22 @@ impl State {
             rest = after;
             own.to_vec()
         });
+        let weight = if apart { self.weight_grad(grad) } else { weight };
         [x_grad, weight, bias, a, b]
+    }
+
+    /// The gradient of a large weight, cut along its inputs.
+    fn weight_grad(&self, grad: &[f32]) -> Vec<f32> {
+        let [inputs, outputs] = self.sizes();
+        let grad = self.before_activation(grad, 0);
+        let (x, rows) = (values(&self.x), grad.len() / outputs);
+        let mut out = vec![0.0; inputs * outputs];
+        parallel::rows(&mut out, outputs, |first, out| {
+            let left = Left::transposed(&x[first..], inputs);
+            let count = out.len() / outputs;
+            add_product(count, rows, outputs, left, &grad, outputs, out, outputs);
+        });
+        out
     }
 
     /// The gradient before the activation.

@@ -1,0 +1,432 @@
+//! Qwen2.5-VL in the stages: imported, trained, asked, evaluated, exported, on the golden checkpoint.
+
+mod common;
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use common::golden;
+use dcsft_engine::kind::{ArtifactType, Input, StageError};
+use dcsft_stages::data::Dataset;
+use dcsft_stages::export::{ExportError, Format, export};
+use serde_json::{Value, json};
+use support::{Bench, How, input, json_lines, on_threads};
+
+/// Words that the samples have as answers.
+const ANSWERS: [&str; 2] = ["cat", "dog"];
+
+fn model_params(checkpoint: &Path) -> Value {
+    json!({"kind": "qwen2_5_vl", "path": checkpoint})
+}
+
+fn with(base: Value, more: Value) -> Value {
+    let mut merged = base;
+    let more = more.as_object().unwrap().clone();
+    merged.as_object_mut().unwrap().extend(more);
+    merged
+}
+
+/// The golden checkpoint as the stage `model` takes it over.
+fn imported(bench: &mut Bench, checkpoint: &Path) -> Input {
+    let run = bench.run("model", model_params(checkpoint), &[]);
+    run.summary();
+    input("model", &run.output("model"))
+}
+
+/// The golden images as a set; the answers take turns.
+fn pictures(bench: &mut Bench) -> Option<Input> {
+    let folder = golden("images")?;
+    let mut images: Vec<PathBuf> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    images.sort();
+    let record = |(index, image): (usize, &PathBuf)| json!({"problem": "What is it?", "solution": ANSWERS[index % ANSWERS.len()], "image": image});
+    let records: Vec<Value> = images.iter().enumerate().map(record).collect();
+    let list = bench.folder().join("list.json");
+    std::fs::write(&list, Value::from(records).to_string()).unwrap();
+    let run = bench.run("dataset", json!({"path": list, "set": "pictures"}), &[]);
+    assert_eq!(run.summary()["kept"], images.len());
+    Some(input("data", &run.output("data")))
+}
+
+/// Checkpoint, model and set, or none without the golden set.
+fn study(bench: &mut Bench) -> Option<(PathBuf, Input, Input)> {
+    let checkpoint = golden("ckpt")?;
+    let data = pictures(bench)?;
+    let model = imported(bench, &checkpoint);
+    Some((checkpoint, model, data))
+}
+
+fn inputs(model: &Input, data: &Input) -> [(&'static str, Vec<Input>); 2] {
+    [("model", vec![model.clone()]), ("data", vec![data.clone()])]
+}
+
+fn sft(steps: usize) -> Value {
+    json!({"steps": steps, "save_steps": 2, "batch_size": 2, "gradient_accumulation": 2, "learning_rate": 2e-3})
+}
+
+fn lora() -> Value {
+    json!({"lora": {"rank": 4, "alpha": 8, "dropout": 0.1, "targets": ["vision", "projector", "decoder"]}})
+}
+
+fn answers(bench: &mut Bench, model: &Input, data: &Input) -> Vec<u8> {
+    let run = bench.run("eval", json!({"max_new_tokens": 6}), &inputs(model, data));
+    run.summary();
+    std::fs::read(run.output("evaluation").join("answers.jsonl")).unwrap()
+}
+
+#[test]
+fn golden_an_import_is_the_checkpoint_and_its_settings() {
+    let mut bench = Bench::new();
+    let Some(checkpoint) = golden("ckpt") else {
+        return;
+    };
+    let params = with(
+        model_params(&checkpoint),
+        json!({"precision": "f32", "max_pixels": 9000, "max_tokens": 99}),
+    );
+    let run = bench.run("model", params, &[]);
+    let weights = std::fs::read(checkpoint.join("model.safetensors")).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&weights).unwrap();
+    let numbers: usize = tensors
+        .tensors()
+        .iter()
+        .map(|(_, tensor)| tensor.shape().iter().product::<usize>())
+        .sum();
+    assert_eq!(run.summary()["parameters"], numbers);
+    let file = |name: &str| std::fs::read(run.output("model").join(name)).unwrap();
+    assert_eq!(file("model.safetensors"), weights);
+    let tokenizer = std::fs::read(checkpoint.join("tokenizer.json")).unwrap();
+    assert_eq!(file("tokenizer.json"), tokenizer);
+    let settings: Value = serde_json::from_slice(&file("dcsft.json")).unwrap();
+    assert_eq!(settings["max_pixels"], 9000);
+    assert_eq!(settings["max_tokens"], 99);
+}
+
+#[test]
+fn golden_random_weights_are_a_function_of_the_shape_and_the_seed() {
+    let mut bench = Bench::new();
+    let Some((checkpoint, _, data)) = study(&mut bench) else {
+        return;
+    };
+    let mut drawn = |seed: u64| {
+        let params = with(
+            model_params(&checkpoint),
+            json!({"init": "random", "seed": seed}),
+        );
+        bench.run("model", params, &[])
+    };
+    let (first, again, other) = (drawn(1), drawn(1), drawn(2));
+    assert_eq!(first.files(), again.files());
+    assert_ne!(first.files(), other.files());
+    let model = input("model", &first.output("model"));
+    assert!(!answers(&mut bench, &model, &data).is_empty());
+}
+
+#[test]
+fn golden_files_of_the_checkpoint_are_its_identity() {
+    let Some(checkpoint) = golden("ckpt") else {
+        return;
+    };
+    let registry = dcsft_stages::registry();
+    let files = |more: Value| {
+        let params = with(model_params(&checkpoint), more);
+        let resolved = registry
+            .get("model")
+            .unwrap()
+            .resolve(&params, Path::new(""))
+            .unwrap();
+        let [param] = <[_; 1]>::try_from(resolved.files).unwrap();
+        assert_eq!((param.field.as_str(), param.required), ("path", true));
+        param
+            .files
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect::<Vec<_>>()
+    };
+    let mut on_disk: Vec<String> = std::fs::read_dir(&checkpoint)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    on_disk.sort();
+    assert_eq!(files(json!({})), on_disk);
+    let random = files(json!({"init": "random", "seed": 3}));
+    assert!(random.contains(&"config.json".to_owned()));
+    assert!(
+        !random.contains(&"model.safetensors".to_owned()),
+        "weights that are not read do not matter"
+    );
+}
+
+#[test]
+fn params_of_the_other_kind_and_missing_ones_are_named() {
+    let registry = dcsft_stages::registry();
+    let model = registry.get("model").unwrap();
+    let problems = |with: Value| -> BTreeMap<String, String> {
+        let found = model.resolve(&with, Path::new("")).unwrap_err();
+        found
+            .into_iter()
+            .map(|problem| (problem.path.join("."), problem.message))
+            .collect()
+    };
+    let found = problems(json!({"kind": "micro", "path": "folder", "max_pixels": 100}));
+    assert_eq!(found.keys().collect::<Vec<_>>(), ["max_pixels", "path"]);
+    assert!(found["path"].contains("`kind: qwen2_5_vl`"), "{found:?}");
+    let found = problems(json!({"kind": "qwen2_5_vl", "image_size": 16, "seed": 3}));
+    assert_eq!(
+        found.keys().collect::<Vec<_>>(),
+        ["image_size", "path", "seed"]
+    );
+    assert!(found["image_size"].contains("`kind: micro`"), "{found:?}");
+    assert!(found["seed"].contains("init: random"), "{found:?}");
+    let found =
+        problems(json!({"kind": "qwen2_5_vl", "path": "x", "min_pixels": 9, "max_pixels": 8}));
+    assert!(found["min_pixels"].contains("above"), "{found:?}");
+    let empty = tempfile::tempdir().unwrap();
+    let found = problems(json!({"kind": "qwen2_5_vl", "path": empty.path()}));
+    assert!(found["path"].contains("config.json"), "{found:?}");
+}
+
+#[test]
+fn micro_params_are_what_they_were() {
+    let registry = dcsft_stages::registry();
+    let model = registry.get("model").unwrap();
+    let resolved = model.resolve(&json!({}), Path::new("")).unwrap();
+    let blocks = json!({"width": 48, "layers": 2, "heads": 4, "mlp_ratio": 2});
+    let expected = json!({
+        "kind": "micro", "seed": 0, "image_size": 16, "patch_size": 4, "vision": blocks, "decoder": blocks,
+        "max_text_tokens": 11, "words": ["caption", "scene?", "object?", "on"],
+        "characters": "abcdefghijklmnopqrstuvwxyz",
+    });
+    assert_eq!(resolved.value, expected);
+}
+
+#[test]
+fn golden_interrupted_training_ends_with_the_same_bytes() {
+    for more in [json!({}), lora(), json!({"gradient_checkpointing": true})] {
+        let mut bench = Bench::new();
+        let Some((_, model, data)) = study(&mut bench) else {
+            return;
+        };
+        let params = with(sft(4), more);
+        let straight = bench.run("sft", params.clone(), &inputs(&model, &data));
+        straight.summary();
+        let state = bench.folder();
+        for tried in 0..2 {
+            let how = How {
+                interrupt_after: Some(1),
+                state: Some(state.clone()),
+            };
+            let run = bench.run_as("sft", params.clone(), &inputs(&model, &data), how);
+            assert!(
+                matches!(run.result, Err(StageError::Interrupted)),
+                "try {tried}: {:?}",
+                run.result
+            );
+        }
+        let how = How {
+            interrupt_after: None,
+            state: Some(state),
+        };
+        let resumed = bench.run_as("sft", params, &inputs(&model, &data), how);
+        resumed.summary();
+        assert_eq!(resumed.files(), straight.files());
+    }
+}
+
+#[test]
+fn golden_threads_change_no_byte() {
+    let run = |threads| {
+        on_threads(threads, || {
+            let mut bench = Bench::new();
+            let (_, model, data) = study(&mut bench)?;
+            let run = bench.run("sft", with(sft(2), lora()), &inputs(&model, &data));
+            run.summary();
+            Some(run.files())
+        })
+    };
+    assert_eq!(run(1), run(2));
+}
+
+#[cfg(unix)]
+#[test]
+fn golden_checkpoints_of_adapters_share_the_base() {
+    use std::os::unix::fs::MetadataExt as _;
+    let mut bench = Bench::new();
+    let Some((_, model, data)) = study(&mut bench) else {
+        return;
+    };
+    let run = bench.run("sft", with(sft(4), lora()), &inputs(&model, &data));
+    run.summary();
+    let inode = |dir: &Path| {
+        std::fs::metadata(dir.join("model.safetensors"))
+            .unwrap()
+            .ino()
+    };
+    for output in ["step-2", "step-4", "model"] {
+        assert_eq!(inode(&run.output(output)), inode(&model.dir), "{output}");
+        assert!(
+            run.output(output)
+                .join("adapter_model.safetensors")
+                .exists()
+        );
+    }
+}
+
+#[test]
+fn golden_the_whole_study_runs() {
+    let mut bench = Bench::new();
+    let Some((_, model, data)) = study(&mut bench) else {
+        return;
+    };
+    let samples = Dataset::open(&data.dir).unwrap().len();
+
+    let cold = bench.run("sft", sft(4), &inputs(&model, &data));
+    assert_eq!(cold.summary()["samples"], samples);
+    let losses: Vec<f64> = json_lines(&cold.output("log").join("loss.jsonl"))
+        .iter()
+        .map(|line| line["loss"].as_f64().unwrap())
+        .collect();
+    assert!(losses[3] < losses[0], "{losses:?}");
+    let cold = input("cold_start", &cold.output("step-4"));
+
+    let params = json!({"n": 2, "max_new_tokens": 4, "top_k": 50, "repetition_penalty": 1.05});
+    let rollouts = bench.run("rollout", params, &inputs(&cold, &data));
+    assert_eq!(rollouts.summary()["answers"], 2 * samples);
+    let rollouts = input("rollouts", &rollouts.output("rollouts"));
+
+    let quantiles = json!({"quantiles": {"edges": [0.5], "names": ["low", "high"]}});
+    let wired = [("rollouts", vec![rollouts]), ("data", vec![data.clone()])];
+    let bins = bench.run("difficulty", quantiles, &wired);
+    bins.summary();
+    let half = input("high", &bins.output("high"));
+    assert_eq!(
+        Dataset::open(&half.dir).unwrap().len(),
+        samples - samples / 2
+    );
+
+    let arm = bench.run("sft", with(sft(2), lora()), &inputs(&cold, &half));
+    arm.summary();
+    let params = json!({"steps": 2, "prompts_per_step": 2, "generations": 2, "max_new_tokens": 4,
+                        "learning_rate": 1e-3, "forward_batch": 2});
+    let scored = [
+        ("model", vec![cold.clone()]),
+        ("data", vec![half]),
+        ("difficulty", vec![input("scores", &bins.output("scores"))]),
+    ];
+    let grpo = bench.run("grpo", with(params, lora()), &scored);
+    assert_eq!(grpo.summary()["steps"], 2);
+
+    for trained in [arm.output("model"), grpo.output("model")] {
+        let run = bench.run(
+            "eval",
+            json!({"max_new_tokens": 4}),
+            &inputs(&input("model", &trained), &data),
+        );
+        assert_eq!(run.summary()["results"][0]["n"], samples);
+    }
+}
+
+#[test]
+fn golden_a_sample_beyond_the_token_budget_is_left_out_with_its_reason() {
+    let mut bench = Bench::new();
+    let Some((checkpoint, _, data)) = study(&mut bench) else {
+        return;
+    };
+    let mut dropped = |tokens: usize| {
+        let params = with(model_params(&checkpoint), json!({"max_tokens": tokens}));
+        let model = bench.run("model", params, &[]);
+        let model = input("model", &model.output("model"));
+        bench.run("sft", sft(2), &inputs(&model, &data))
+    };
+    let failed = dropped(3).failure();
+    assert!(failed.contains("too_long"), "{failed}");
+    assert_eq!(dropped(100_000).summary()["dropped"]["total"], 0);
+}
+
+#[test]
+fn golden_a_merged_export_answers_as_the_adapters_do() {
+    let mut bench = Bench::new();
+    let Some((_, model, data)) = study(&mut bench) else {
+        return;
+    };
+    let run = bench.run("sft", with(sft(4), lora()), &inputs(&model, &data));
+    run.summary();
+    let trained = input("sft", &run.output("model"));
+    let merged = bench.folder().join("merged");
+    let written = export(ArtifactType::Model, &trained.dir, &merged, None).unwrap();
+    assert_eq!(written.format, Format::Merged);
+    assert!(!merged.join("adapter_config.json").exists());
+    assert!(
+        !merged.join("dcsft.json").exists(),
+        "a setting of this program's own"
+    );
+    for entry in std::fs::read_dir(&merged).unwrap() {
+        let entry = entry.unwrap();
+        let fixed = entry.metadata().unwrap().permissions().readonly();
+        assert!(
+            !fixed,
+            "{:?} can be changed, unlike the cache's files",
+            entry.file_name()
+        );
+    }
+    let again = imported(&mut bench, &merged);
+    let weights = |dir: &Path| std::fs::read(dir.join("model.safetensors")).unwrap();
+    assert_ne!(weights(&merged), weights(&model.dir));
+    assert_eq!(
+        answers(&mut bench, &again, &data),
+        answers(&mut bench, &trained, &data)
+    );
+
+    let adapter = bench.folder().join("adapter");
+    export(
+        ArtifactType::Model,
+        &trained.dir,
+        &adapter,
+        Some(Format::Adapter),
+    )
+    .unwrap();
+    let mut names: Vec<_> = std::fs::read_dir(&adapter)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["adapter_config.json", "adapter_model.safetensors"]);
+}
+
+#[test]
+fn golden_a_model_without_adapters_is_exported_as_it_is() {
+    let mut bench = Bench::new();
+    let Some((checkpoint, model, _)) = study(&mut bench) else {
+        return;
+    };
+    let to = bench.folder().join("export");
+    export(ArtifactType::Model, &model.dir, &to, None).unwrap();
+    for name in ["config.json", "model.safetensors", "tokenizer.json"] {
+        let bytes = |dir: &Path| std::fs::read(dir.join(name)).unwrap();
+        assert_eq!(bytes(&to), bytes(&checkpoint), "{name}");
+    }
+    let to = bench.folder().join("adapter");
+    let error = export(ArtifactType::Model, &model.dir, &to, Some(Format::Adapter)).unwrap_err();
+    assert!(matches!(error, ExportError::NoAdapter), "{error}");
+    assert!(!to.exists(), "nothing is left of an export that failed");
+}
+
+#[test]
+fn golden_sixteen_bits_run_on_the_processor_too() {
+    let mut bench = Bench::new();
+    let Some((checkpoint, _, data)) = study(&mut bench) else {
+        return;
+    };
+    let params = with(model_params(&checkpoint), json!({"precision": "bf16"}));
+    let run = bench.run("model", params, &[]);
+    let model = input("model", &run.output("model"));
+    for more in [json!({}), lora()] {
+        let trained = bench.run("sft", with(sft(2), more), &inputs(&model, &data));
+        trained.summary();
+        let trained = input("sft", &trained.output("model"));
+        assert!(!answers(&mut bench, &trained, &data).is_empty());
+    }
+}
