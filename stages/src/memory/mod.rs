@@ -21,6 +21,11 @@ pub(crate) use data::{DataFacts, Spread};
 /// Tokenizer, template and regular expressions of a checkpoint's processor with what they bring into memory; measured.
 const PROCESSOR: f64 = 16.0 * 1024.0 * 1024.0;
 
+/// Bytes of an answer until it is written: as text of the state to resume from, and as rows of the result; measured.
+const ANSWER: f64 = 400.0;
+/// The same for each of its tokens, with its log-probability.
+const ANSWER_TOKEN: f64 = 64.0;
+
 /// What is known of a model before anything has run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ModelFacts {
@@ -192,7 +197,7 @@ fn train_memory(
     let data = DataFacts::of(prospect);
     let mut tokens = data.tokens(model, training.questions as f64);
     if let Some(most) = training.answer_tokens {
-        tokens.answer = most as f64;
+        tokens.answer = model.longest_answer().min(most as f64);
     }
     let update = Update {
         batch: Batch {
@@ -248,7 +253,9 @@ pub(crate) fn ask(prospect: &Prospect, answers: u32, max_new_tokens: usize) -> F
         let data = DataFacts::of(prospect);
         let chunk = data.samples(crate::answers::CHUNK as f64);
         let mut tokens = data.tokens(model, chunk);
-        tokens.answer = max_new_tokens as f64;
+        let drawn = data.samples.unwrap_or(0) as f64 * f64::from(answers);
+        let written = drawn * (ANSWER + ANSWER_TOKEN * tokens.answer);
+        tokens.answer = model.longest_answer().min(max_new_tokens as f64);
         let asked = Generation {
             questions: chunk,
             answers: f64::from(answers),
@@ -267,6 +274,7 @@ pub(crate) fn ask(prospect: &Prospect, answers: u32, max_new_tokens: usize) -> F
         let bytes = weights + writing.max(model.loading());
         let host = facts.processor()
             + memory::process(threads(prospect), writing)
+            + written
             + data.asked(model, chunk);
         memory_of(prospect, numbers, writing, bytes, host)
     });

@@ -112,6 +112,10 @@ pub trait Footprint {
     fn number(&self) -> f64;
     /// The model's tokens: of an image of so many `pixels`, as its file has them, and of texts of so many bytes.
     fn tokens(&self, pixels: f64, question_bytes: f64, answer_bytes: f64) -> Tokens;
+    /// Tokens of the longest answer that the model has room for.
+    fn longest_answer(&self) -> f64 {
+        f64::INFINITY
+    }
     /// The largest image that the model does not shrink, in pixels; what is assumed where images are not known.
     fn largest_image(&self) -> f64;
     /// Bytes of an image as the model sees it, three bytes a pixel.

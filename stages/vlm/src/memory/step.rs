@@ -77,7 +77,11 @@ impl Step {
         if layer.trained {
             let weight = input * output;
             sums += if layer.bias { output } else { 0.0 };
-            *(if weight < LARGE { &mut sums } else { &mut apart }) += weight;
+            *(if weight < LARGE {
+                &mut sums
+            } else {
+                &mut apart
+            }) += weight;
         }
         if let Some((lora, dropout)) = layer.adapter {
             let rank = lora.rank as f64;

@@ -81,6 +81,10 @@ impl Footprint for MicroFootprint {
         }
     }
 
+    fn longest_answer(&self) -> f64 {
+        self.config.max_text_tokens as f64
+    }
+
     fn largest_image(&self) -> f64 {
         self.config.image_size.pow(2) as f64
     }

@@ -296,7 +296,11 @@ impl State {
             rest = after;
             own.to_vec()
         });
-        let weight = if apart { self.weight_grad(grad) } else { weight };
+        let weight = if apart {
+            self.weight_grad(grad)
+        } else {
+            weight
+        };
         [x_grad, weight, bias, a, b]
     }
 
