@@ -14,6 +14,8 @@ use serde_json::Value;
 use serde_path_to_error::Segment;
 
 use crate::context::StageContext;
+use crate::forecast::{Forecast, Prospect};
+use crate::study::Node;
 
 /// What an artifact holds, so that a reference to the wrong kind of thing is found before anything runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -147,6 +149,12 @@ pub trait Stage: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
+    /// What to expect of the stage: its memory, and facts for the stages that read its outputs. Paths of `params` are
+    /// as [`Stage::run`] gets them. Nothing depends on it but what `plan` prints.
+    fn forecast(_params: &Self::Params, _prospect: &Prospect) -> Forecast {
+        Forecast::default()
+    }
+
     /// How many samples each output will hold, as far as the params and the user's files say so before the stage
     /// runs; `root` is what relative paths are relative to. For plans; never part of a key.
     fn samples(_params: &Self::Params, _root: &Path) -> BTreeMap<String, u64> {
@@ -225,6 +233,8 @@ pub trait Kind: Send + Sync {
     /// # Errors
     /// Every mistake found.
     fn resolve(&self, with: &Value, root: &Path) -> Result<ResolvedParams, Vec<ParamProblem>>;
+    /// As [`Stage::forecast`]; nothing for params that do not parse.
+    fn forecast(&self, params: &Value, prospect: &Prospect) -> Forecast;
     /// See [`Stage::samples`]; `params` as [`Kind::resolve`] gave them.
     fn samples(&self, params: &Value, root: &Path) -> BTreeMap<String, u64>;
     /// Runs the stage with params as [`Kind::resolve`] gave them.
@@ -276,6 +286,12 @@ impl<S: Stage> Kind for Typed<S> {
         })
     }
 
+    fn forecast(&self, params: &Value, prospect: &Prospect) -> Forecast {
+        parse(params)
+            .map(|params| S::forecast(&params, prospect))
+            .unwrap_or_default()
+    }
+
     fn samples(&self, params: &Value, root: &Path) -> BTreeMap<String, u64> {
         parse(params).map_or_else(|_| BTreeMap::new(), |params| S::samples(&params, root))
     }
@@ -302,6 +318,19 @@ fn parse<T: DeserializeOwned>(value: &Value) -> Result<T, ParamProblem> {
             message: error.into_inner().to_string(),
         }
     })
+}
+
+/// A node's params with relative paths of files made absolute: a worker knows no spec to be relative to.
+pub(crate) fn params_with_paths(node: &Node, root: &Path) -> Value {
+    let mut params = node.params.clone();
+    for file in &node.files {
+        if let Some(Value::String(path)) =
+            params.pointer_mut(&format!("/{}", file.field.replace('.', "/")))
+        {
+            *path = root.join(&*path).to_string_lossy().into_owned();
+        }
+    }
+    params
 }
 
 /// The kinds a binary knows, by name.

@@ -4,6 +4,7 @@
 
 pub mod context;
 pub mod diagnostic;
+pub mod forecast;
 pub mod graph;
 pub mod journal;
 pub mod key;

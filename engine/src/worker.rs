@@ -188,8 +188,20 @@ fn end_group() {
 }
 
 /// The process's peak resident memory.
+///
+/// Linux counts what a process had before it became this program into `getrusage`, which is the memory of the run
+/// that started it; its status file does not.
 fn peak_rss_bytes() -> Option<u64> {
-    #[cfg(unix)]
+    #[cfg(target_os = "linux")]
+    {
+        let status = fs::read_to_string("/proc/self/status").ok()?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))?;
+        let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+        Some(kibibytes * 1024)
+    }
+    #[cfg(all(unix, not(target_os = "linux")))]
     {
         let usage =
             nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF).ok()?;

@@ -22,7 +22,7 @@ use crate::progress::Meter;
 use crate::reward::Reward;
 
 /// Samples in one call of the model; answers do not depend on it.
-const CHUNK: usize = 256;
+pub(crate) const CHUNK: usize = 256;
 /// How much work an unexpected end may cost.
 const SAVE_EVERY: Duration = Duration::from_secs(5);
 

@@ -5,6 +5,7 @@ mod errors;
 mod export;
 mod interrupt;
 mod lock;
+mod memory;
 mod paper;
 mod planning;
 mod results;

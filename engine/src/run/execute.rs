@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dcsft_cache::{Explain, KeyLock, OutputRef, Record, Store, StoreError};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::event::Failure;
 use super::executor::{End, Executor, Task};
 use crate::key::{FileDigests, FilesIdentity, KeyPreimage};
-use crate::kind::Input;
+use crate::kind::{Input, params_with_paths};
 use crate::protocol::{Event, Job};
 use crate::study::{Node, Study};
 
@@ -179,7 +179,7 @@ fn write_job(assignment: &Assignment<'_>, workspace: &Path) -> io::Result<PathBu
     let job = Job {
         kind: assignment.node.kind.clone(),
         version: assignment.preimage.version,
-        params: params_with_paths(assignment),
+        params: params_with_paths(assignment.node, &assignment.study.root),
         inputs: assignment.inputs.clone(),
         outputs: workspace.join("outputs"),
         state: workspace.join("state"),
@@ -189,24 +189,6 @@ fn write_job(assignment: &Assignment<'_>, workspace: &Path) -> io::Result<PathBu
     let path = workspace.join("job.json");
     fs::write(&path, serde_json::to_vec(&job)?)?;
     Ok(path)
-}
-
-/// The params with relative paths of files made absolute: a worker knows no spec to be relative to.
-fn params_with_paths(assignment: &Assignment<'_>) -> Value {
-    let mut params = assignment.node.params.clone();
-    for file in &assignment.node.files {
-        if let Some(Value::String(path)) =
-            params.pointer_mut(&format!("/{}", file.field.replace('.', "/")))
-        {
-            *path = assignment
-                .study
-                .root
-                .join(&*path)
-                .to_string_lossy()
-                .into_owned();
-        }
-    }
-    params
 }
 
 /// Refuses a result whose files changed while the stage read them: the key would promise what is not so.

@@ -29,4 +29,5 @@ pub use prompt::{IMAGE_PLACEHOLDER, to_example, to_prompt};
 pub use rollouts::{Generation, RolloutInfo, RolloutRecord, RolloutWriter, Rollouts};
 pub use sample::{ContentId, DatasetInfo, Encoding, ImageContent, ImageEntry, Sample, Split};
 pub use store::Dataset;
+pub(crate) use store::read_samples;
 pub use writer::{DatasetWriter, Draft, DraftImage};

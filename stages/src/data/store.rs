@@ -28,13 +28,21 @@ pub struct Dataset {
     pack: Pack,
 }
 
+/// The samples of the artifact in `dir`, without their images.
+///
+/// # Errors
+/// If they are missing or malformed.
+pub(crate) fn read_samples(dir: &Path) -> Result<Vec<Sample>, DataError> {
+    read_lines(&dir.join(SAMPLES))
+}
+
 impl Dataset {
     /// Opens the artifact in `dir`.
     ///
     /// # Errors
     /// If a file is missing, malformed, or the three files do not belong together.
     pub fn open(dir: &Path) -> Result<Self, DataError> {
-        let info: DatasetInfo = read_json(&dir.join(INFO))?;
+        let info = Self::info_of(dir)?;
         if info.format != DatasetInfo::FORMAT {
             let message = format!(
                 "format {} is not known here; this version reads {}",
@@ -44,7 +52,7 @@ impl Dataset {
             return Err(DataError::format(&dir.join(INFO), message));
         }
         let path = dir.join(SAMPLES);
-        let samples: Vec<Sample> = read_lines(&path)?;
+        let samples = read_samples(dir)?;
         if samples.len() != info.count {
             let message = format!("{} lines, but {INFO} says {}", samples.len(), info.count);
             return Err(DataError::format(&path, message));

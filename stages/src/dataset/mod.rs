@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use dcsft_engine::context::StageContext;
+use dcsft_engine::forecast::{Forecast, Prospect};
 use dcsft_engine::kind::{
     ArtifactType, FileParam, InputDecl, OutputDecl, ParamProblem, Stage, StageError,
 };
@@ -25,6 +26,7 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use crate::data::DatasetWriter;
+use crate::memory::{DataFacts, Spread};
 use drops::DropLog;
 use source::Source;
 
@@ -100,6 +102,22 @@ impl Stage for ImportDataset {
         ])
     }
 
+    /// Of the artifact where it is in the cache, else of the list alone: images are not opened.
+    fn forecast(params: &DatasetParams, prospect: &Prospect) -> Forecast {
+        let cached = prospect
+            .outputs
+            .get(OUTPUT)
+            .and_then(|dir| DataFacts::read(dir));
+        let facts = cached.or_else(|| listed(params));
+        Forecast {
+            memory: None,
+            facts: facts
+                .map(|facts| (OUTPUT.to_owned(), facts.to_value()))
+                .into_iter()
+                .collect(),
+        }
+    }
+
     /// The records that will be read. How many of them can be used shows when their images are read.
     fn samples(params: &DatasetParams, root: &Path) -> BTreeMap<String, u64> {
         let source = Source::read(&root.join(&params.path), params.layout);
@@ -173,6 +191,23 @@ fn notes(totals: &Value) -> BTreeMap<String, Value> {
         .flatten()
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect()
+}
+
+/// What the list tells of the set.
+fn listed(params: &DatasetParams) -> Option<DataFacts> {
+    let source = Source::read(Path::new(&params.path), params.layout).ok()?;
+    let chosen = params.select(source.records.len());
+    let read = || {
+        let record = |&index: &usize| source.records[index].as_ref().ok();
+        chosen.iter().filter_map(record)
+    };
+    let question = |prompt: &str| params.prompt_for(prompt).len() as f64;
+    Some(DataFacts {
+        samples: Some(chosen.len() as u64),
+        pixels: None,
+        question: Spread::of(read().map(|record| question(&record.prompt))),
+        answer: Spread::of(read().map(|record| record.answer.len() as f64)),
+    })
 }
 
 /// The folder that image names are relative to: `image_root`, or the list's own.

@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use dcsft_engine::context::StageContext;
+use dcsft_engine::forecast::{Forecast, Prospect};
 use dcsft_engine::kind::{
     ArtifactType, Cardinality, FileParam, InputDecl, OutputDecl, ParamProblem, Stage, StageError,
 };
@@ -26,6 +27,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::data::{Dataset, RolloutRecord, Rollouts};
+use crate::memory::DataFacts;
 use assign::{Scored, assign};
 
 /// The stage kind `difficulty`.
@@ -82,6 +84,22 @@ impl Stage for Difficulty {
             required: true,
         };
         Ok(params.scores.iter().map(file).collect())
+    }
+
+    /// A bin's samples are like those of the whole set, and at most as many.
+    fn forecast(params: &DifficultyParams, prospect: &Prospect) -> Forecast {
+        let whole = DataFacts::of(prospect);
+        let sets = Self::outputs(params)
+            .into_iter()
+            .filter(|output| output.artifact == ArtifactType::Dataset);
+        let facts = sets.map(|OutputDecl { name, .. }| {
+            let subset = whole.subset(prospect.outputs.get(&name).map(PathBuf::as_path));
+            (name, subset.to_value())
+        });
+        Forecast {
+            memory: None,
+            facts: facts.collect(),
+        }
     }
 
     fn run(params: DifficultyParams, ctx: &mut StageContext) -> Result<(), StageError> {

@@ -5,6 +5,7 @@ mod metrics;
 mod wilson;
 
 use dcsft_engine::context::StageContext;
+use dcsft_engine::forecast::{Forecast, Prospect};
 use dcsft_engine::kind::{
     ArtifactType, Cardinality, InputDecl, OutputDecl, ParamProblem, Stage, StageError,
 };
@@ -16,6 +17,7 @@ use serde_json::json;
 use crate::answers::{Request, ask_all, reward_problems};
 use crate::data::{Dataset, write_json};
 use crate::files::JsonLines;
+use crate::memory;
 use crate::misfit::{Dropped, OnError};
 use crate::model;
 use crate::reward::Reward;
@@ -92,6 +94,10 @@ impl Stage for Eval {
             .chain(check_penalty(params.repetition_penalty))
             .chain(reward_problems(&params.reward))
             .collect()
+    }
+
+    fn forecast(params: &EvalParams, prospect: &Prospect) -> Forecast {
+        memory::ask(prospect, 1, params.max_new_tokens)
     }
 
     fn run(params: EvalParams, ctx: &mut StageContext) -> Result<(), StageError> {

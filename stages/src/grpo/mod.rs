@@ -6,10 +6,12 @@ mod prompts;
 use std::path::Path;
 
 use dcsft_engine::context::StageContext;
+use dcsft_engine::forecast::{Forecast, Prospect};
 use dcsft_engine::kind::{
     ArtifactType, Cardinality, InputDecl, OutputDecl, ParamProblem, Stage, StageError,
 };
 use dcsft_vlm::lora::LoraConfig;
+use dcsft_vlm::memory::GRPO_LOSS;
 use dcsft_vlm::train::grpo::{GrpoConfig, GrpoData, GrpoRecord, GrpoSummary, GrpoTrainer};
 use dcsft_vlm::train::{Observer, TrainError};
 use schemars::JsonSchema;
@@ -20,6 +22,7 @@ use crate::answers::reward_problems;
 use crate::data::{Dataset, write_json};
 use crate::difficulty::Scores;
 use crate::files::JsonLines;
+use crate::memory;
 use crate::misfit::OnError;
 use crate::model;
 use crate::reward::Reward;
@@ -93,6 +96,30 @@ impl Stage for Grpo {
         );
         problems.extend(reward_problems(&params.reward));
         problems
+    }
+
+    /// All answers of a step are taken to be different.
+    fn forecast(params: &GrpoParams, prospect: &Prospect) -> Forecast {
+        let config = &params.training;
+        let drawn = config.prompts_per_step * config.generations;
+        let together = match config.forward_batch {
+            0 => drawn,
+            rows => rows.min(drawn),
+        };
+        let training = memory::Training {
+            lora: params.lora.as_ref(),
+            questions: together.div_ceil(config.generations),
+            answers: config.generations.min(together),
+            answer_tokens: Some(config.max_new_tokens),
+            dropout: false,
+            checkpointing: config.gradient_checkpointing,
+            accumulates: together < drawn,
+            loss: GRPO_LOSS,
+            originals: false,
+            draws: config.prompts_per_step,
+            reference: config.beta != 0.0 && params.lora.is_none(),
+        };
+        memory::train(prospect, &Self::outputs(params), &training)
     }
 
     fn run(params: GrpoParams, ctx: &mut StageContext) -> Result<(), StageError> {

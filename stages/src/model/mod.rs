@@ -6,6 +6,7 @@ mod params;
 use std::path::Path;
 
 use dcsft_engine::context::StageContext;
+use dcsft_engine::forecast::{Forecast, Prospect};
 use dcsft_engine::kind::{
     ArtifactType, FileParam, InputDecl, OutputDecl, ParamProblem, Stage, StageError,
 };
@@ -13,6 +14,8 @@ use dcsft_qwen::model::{QwenVl, import};
 use dcsft_vlm::micro::MicroVlm;
 use dcsft_vlm::model::VisionLanguageModel as _;
 use serde_json::json;
+
+use crate::memory::ModelFacts;
 
 pub(crate) use open::{device, is_micro, open};
 pub use params::{Init, ModelKind, ModelParams, QwenParams, Source};
@@ -39,6 +42,24 @@ impl Stage for Model {
 
     fn files(params: &ModelParams, root: &Path) -> Result<Vec<FileParam>, ParamProblem> {
         params.files(root)
+    }
+
+    fn forecast(params: &ModelParams, prospect: &Prospect) -> Forecast {
+        let outputs = Self::outputs(params);
+        match &params.source {
+            Source::Micro { sizes, .. } => ModelFacts::micro(sizes).made(prospect, &outputs, true),
+            Source::Qwen(QwenParams {
+                path,
+                init,
+                settings,
+                ..
+            }) => {
+                let random = *init == Init::Random;
+                ModelFacts::qwen(Path::new(path), settings, random)
+                    .map(|facts| facts.made(prospect, &outputs, random))
+                    .unwrap_or_default()
+            }
+        }
     }
 
     fn run(params: ModelParams, ctx: &mut StageContext) -> Result<(), StageError> {

@@ -1,6 +1,7 @@
 //! `rollout`: n sampled answers for each sample, with log-probabilities and rewards.
 
 use dcsft_engine::context::StageContext;
+use dcsft_engine::forecast::{Forecast, Prospect};
 use dcsft_engine::kind::{
     ArtifactType, Cardinality, InputDecl, OutputDecl, ParamProblem, Stage, StageError,
 };
@@ -11,6 +12,7 @@ use serde_json::json;
 
 use crate::answers::{Request, ask_all, reward_problems};
 use crate::data::{Dataset, Generation, RolloutRecord, RolloutWriter};
+use crate::memory;
 use crate::misfit::{Dropped, OnError};
 use crate::model;
 use crate::reward::Reward;
@@ -96,6 +98,10 @@ impl Stage for Rollout {
             .chain((params.n == 0).then(|| ParamProblem::new("n", "must be at least 1, not 0")))
             .chain(reward_problems(&params.reward))
             .collect()
+    }
+
+    fn forecast(params: &RolloutParams, prospect: &Prospect) -> Forecast {
+        memory::ask(prospect, params.n, params.max_new_tokens)
     }
 
     fn run(params: RolloutParams, ctx: &mut StageContext) -> Result<(), StageError> {

@@ -3,10 +3,12 @@
 use std::path::Path;
 
 use dcsft_engine::context::StageContext;
+use dcsft_engine::forecast::{Forecast, Prospect};
 use dcsft_engine::kind::{
     ArtifactType, Cardinality, InputDecl, OutputDecl, ParamProblem, Stage, StageError,
 };
 use dcsft_vlm::lora::LoraConfig;
+use dcsft_vlm::memory::SFT_LOSS;
 use dcsft_vlm::train::augment::Augment;
 use dcsft_vlm::train::sft::{SftConfig, SftRecord, SftTrainer};
 use dcsft_vlm::train::{Observer, TrainError};
@@ -16,6 +18,7 @@ use serde_json::json;
 
 use crate::data::Dataset;
 use crate::files::JsonLines;
+use crate::memory;
 use crate::misfit::OnError;
 use crate::model;
 use crate::training::{self, Checkpoints, Report, Trainer, TrainingSet, classes, train};
@@ -73,6 +76,24 @@ impl Stage for Sft {
             steps,
             save_steps,
         )
+    }
+
+    fn forecast(params: &SftParams, prospect: &Prospect) -> Forecast {
+        let config = &params.training;
+        let training = memory::Training {
+            lora: params.lora.as_ref(),
+            questions: config.batch_size,
+            answers: 1,
+            answer_tokens: None,
+            dropout: true,
+            checkpointing: config.gradient_checkpointing,
+            accumulates: config.gradient_accumulation > 1,
+            loss: SFT_LOSS,
+            originals: config.augment != Augment::default(),
+            draws: 0,
+            reference: false,
+        };
+        memory::train(prospect, &Self::outputs(params), &training)
     }
 
     fn run(params: SftParams, ctx: &mut StageContext) -> Result<(), StageError> {

@@ -24,6 +24,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use dcsft_engine::context::StageContext;
+use dcsft_engine::forecast::{Forecast, Prospect};
 use dcsft_engine::kind::{ArtifactType, InputDecl, OutputDecl, ParamProblem, Stage, StageError};
 use dcsft_engine::protocol::Progress;
 use dcsft_vlm::rng::StreamKey;
@@ -31,6 +32,7 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use crate::data::{DataError, DatasetWriter, Draft, DraftImage, Encoding};
+use crate::memory::{DataFacts, Spread};
 use recipe::Recipe;
 
 /// Pictures drawn between two progress events; they wait in memory for the writer.
@@ -57,6 +59,22 @@ impl Stage for Shapes {
 
     fn check(params: &ShapesParams) -> Vec<ParamProblem> {
         params.problems()
+    }
+
+    fn forecast(params: &ShapesParams, _prospect: &Prospect) -> Forecast {
+        let facts = |set: Set| {
+            let facts = DataFacts {
+                samples: Some(params.counts.of(set)),
+                pixels: Some(Spread::all(f64::from(params.image_size.pow(2)))),
+                question: Some(Spread::all(questions::LONGEST as f64)),
+                answer: Spread::of(questions::answers(set).map(|answer| answer.len() as f64)),
+            };
+            (set.name().to_owned(), facts.to_value())
+        };
+        Forecast {
+            memory: None,
+            facts: Set::ALL.into_iter().map(facts).collect(),
+        }
     }
 
     fn samples(params: &ShapesParams, _root: &Path) -> BTreeMap<String, u64> {

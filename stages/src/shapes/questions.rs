@@ -6,6 +6,29 @@ use super::names::{OBJECTS, SCENES};
 use super::picture::Picture;
 use super::recipe::Set;
 
+/// Bytes of the longest question.
+pub(super) const LONGEST: usize = "caption".len();
+
+/// The answers that a set may ask for; of pre-training the captions.
+pub(super) fn answers(set: Set) -> impl Iterator<Item = String> {
+    let scenes = if set == Set::Pretrain {
+        &SCENES[..]
+    } else {
+        &[]
+    };
+    let captions = OBJECTS.iter().flat_map(move |object| {
+        scenes
+            .iter()
+            .map(move |scene| format!("{object} on {scene}"))
+    });
+    let names = if set == Set::Pretrain {
+        &[]
+    } else {
+        &OBJECTS[..]
+    };
+    captions.chain(names.iter().map(|&name| name.to_owned()))
+}
+
 /// The question and the right answer.
 ///
 /// Pre-training asks "object?" and "caption" (3/8 each, both answered by the whole caption, so that the base

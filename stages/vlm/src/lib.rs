@@ -6,6 +6,7 @@ pub mod generate;
 pub mod image;
 mod kernels;
 pub mod lora;
+pub mod memory;
 pub mod micro;
 pub mod model;
 pub mod ops;

@@ -14,11 +14,11 @@ use super::QwenVl;
 use super::batch::{Ask, Batch, Sequence, mrope};
 use super::forward::{Pass, Rows, patches};
 
-/// Prompts that are worked on together: each weight is read once for all of their answers. The answers do not depend
-/// on it.
-const GROUP: usize = 16;
+/// Prompts that are worked on together at most: each weight is read once for all of their answers. The answers do not
+/// depend on it.
+pub(super) const GROUP: usize = 16;
 /// The same on a GPU, which works on all rows at once.
-const GPU_GROUP: usize = 32;
+pub(super) const GPU_GROUP: usize = 32;
 
 pub(super) fn generate(
     model: &QwenVl,
@@ -97,7 +97,7 @@ impl QwenVl {
     }
 
     /// A copy that tracks no gradients; the weights are in memory once.
-    fn without_gradients(&self) -> Self {
+    pub(super) fn without_gradients(&self) -> Self {
         let mut copy = self.clone();
         for param in copy.params.iter_mut() {
             param.value = param.value.clone().inner();

@@ -7,6 +7,7 @@ mod files;
 mod forward;
 mod generate;
 mod lora;
+mod memory;
 mod modules;
 pub mod vision;
 
@@ -25,8 +26,9 @@ use dcsft_vlm::params::{Param, ParamSet};
 
 pub use adapter::load as load_adapter;
 pub use batch::Sequence;
-pub(crate) use files::write_json;
 pub use files::{Imported, ModelFiles, Precision, SETTINGS, Settings, import};
+pub(crate) use files::{weight_files, write_json};
+pub use memory::{QwenFootprint, Texts};
 pub(crate) use modules::{Modules, shapes};
 
 use crate::config::QwenConfig;
@@ -215,11 +217,13 @@ struct OwnedTape<'a> {
 impl<'a> OwnedTape<'a> {
     /// Runs the batch; gives the logits, and the tape to go back from them.
     fn new(model: &'a QwenVl, batch: Batch, options: Forward) -> (Tensor<2>, Self) {
+        // burn keeps what a tracked pass has recorded until the next backward pass, even once its outputs are gone.
+        let plain = model.without_gradients();
         let pass = Pass {
-            model,
+            model: &plain,
             options: &options,
         };
-        let patches = forward::patches(&batch, model);
+        let patches = forward::patches(&batch, &plain);
         let (logits, inputs) = Chain::new(pass, &batch).run_checkpointed(patches);
         let tape = Self {
             model,

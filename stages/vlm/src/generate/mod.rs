@@ -23,7 +23,7 @@ use sample::Sampler;
 use tensors::TensorDecoder;
 
 /// Prompts that are worked on together; the answers do not depend on it.
-const GROUP: usize = 8;
+pub(crate) const GROUP: usize = 8;
 
 /// Below it a temperature is no number that logits can be divided by.
 const LOWEST_TEMPERATURE: f64 = 1e-6;

@@ -9,6 +9,7 @@ mod batch;
 mod config;
 mod files;
 mod forward;
+mod memory;
 mod modules;
 
 use std::ops::Range;
@@ -19,6 +20,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 pub use config::{BlocksConfig, MicroConfig};
 pub use files::MODEL_TYPE;
 pub(crate) use forward::{Pass, Sequences};
+pub use memory::MicroFootprint;
 pub(crate) use modules::{Block, Linear, Modules, Norm};
 
 use crate::error::VlmError;

@@ -1,0 +1,103 @@
+//! What is expected of stages before they run: how much memory they take, and facts about what they will write.
+//!
+//! Facts flow down the graph along the references, whether or not anything has run yet: a model's sizes reach the
+//! stages that train it and evaluate it. What a fact looks like is between the kinds that write and read it; the
+//! engine hands it on.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use dcsft_cache::Store;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::kind::{Registry, params_with_paths};
+use crate::plan::Plan;
+use crate::study::{Node, Reference, Study};
+
+/// Memory of a stage, estimated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Memory {
+    /// Numbers in the stage's model, adapters included.
+    pub parameters: u64,
+    /// Of these, numbers that the stage trains.
+    pub trained: u64,
+    /// Bytes of what one pass holds besides weights, gradients and optimiser states: in training what is kept for the
+    /// backward pass, else the cache of keys and values and the widest operation.
+    pub activation_bytes: u64,
+    /// Most bytes in use at once: on `cpu` the resident memory of the stage's process, on a GPU the GPU's memory.
+    pub peak_bytes: u64,
+}
+
+/// What is expected of one stage.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Forecast {
+    /// Its memory; none where the kind has no estimate or too little is known.
+    pub memory: Option<Memory>,
+    /// Facts about its outputs, by name.
+    pub facts: BTreeMap<String, Value>,
+}
+
+/// What a kind knows of a stage before it runs.
+#[derive(Clone, Debug, Default)]
+pub struct Prospect {
+    /// `cpu` or `cuda`, with or without an index.
+    pub device: String,
+    /// Threads that the stage is to have.
+    pub threads: usize,
+    /// Facts about each artifact of each input, `null` where nothing is known of it.
+    pub inputs: BTreeMap<String, Vec<Value>>,
+    /// Folders of the stage's own outputs, where they are in the cache.
+    pub outputs: BTreeMap<String, PathBuf>,
+}
+
+impl Prospect {
+    /// The facts about the first artifact of an input.
+    pub fn input(&self, name: &str) -> Option<&Value> {
+        self.inputs
+            .get(name)
+            .and_then(|all| all.first())
+            .filter(|facts| !facts.is_null())
+    }
+}
+
+/// One forecast for each node of the study. `threads` are those of a run's stages together.
+pub fn forecasts(
+    study: &Study,
+    registry: &Registry,
+    plan: &Plan,
+    store: &Store,
+    threads: usize,
+) -> Vec<Forecast> {
+    let mut forecasts: Vec<Forecast> = Vec::with_capacity(study.nodes.len());
+    for node in &study.nodes {
+        let fact = |reference: &Reference| {
+            let facts = &forecasts[reference.node.0].facts;
+            facts.get(&reference.output).cloned().unwrap_or_default()
+        };
+        let inputs = node.inputs.iter().map(|(name, references)| {
+            let facts = references.iter().map(fact).collect();
+            (name.clone(), facts)
+        });
+        let prospect = Prospect {
+            device: plan.options.device.clone(),
+            threads: node.execution.resources.threads.unwrap_or(threads),
+            inputs: inputs.collect(),
+            outputs: outputs(plan, store, node),
+        };
+        let forecast = registry
+            .get(&node.kind)
+            .map(|kind| kind.forecast(&params_with_paths(node, &study.root), &prospect));
+        forecasts.push(forecast.unwrap_or_default());
+    }
+    forecasts
+}
+
+fn outputs(plan: &Plan, store: &Store, node: &Node) -> BTreeMap<String, PathBuf> {
+    let record = plan.node(node.id).state.record();
+    record
+        .into_iter()
+        .flat_map(|record| &record.outputs)
+        .map(|(name, output)| (name.clone(), store.artifact_files(&output.digest)))
+        .collect()
+}

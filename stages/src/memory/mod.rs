@@ -1,0 +1,314 @@
+//! Estimates of memory: facts about models and data that flow down the graph, and what each stage makes of them.
+
+mod data;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use dcsft_engine::forecast::{Forecast, Memory, Prospect};
+use dcsft_engine::kind::{ArtifactType, OutputDecl};
+use dcsft_qwen::config::{self, QwenConfig};
+use dcsft_qwen::model::{Precision, QwenFootprint, Settings, Texts};
+use dcsft_vlm::error::VlmError;
+use dcsft_vlm::lora::LoraConfig;
+use dcsft_vlm::memory::{self, Batch, Footprint, Generation, Update};
+use dcsft_vlm::micro::{MicroConfig, MicroFootprint};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub(crate) use data::{DataFacts, Spread};
+
+/// Tokenizer, template and regular expressions of a checkpoint's processor with what they bring into memory; measured.
+const PROCESSOR: f64 = 16.0 * 1024.0 * 1024.0;
+
+/// Bytes of an answer until it is written: as text of the state to resume from, and as rows of the result; measured.
+const ANSWER: f64 = 400.0;
+/// The same for each of its tokens, with its log-probability.
+const ANSWER_TOKEN: f64 = 64.0;
+
+/// What is known of a model before anything has run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct ModelFacts {
+    shape: Shape,
+    /// The adapters that it carries.
+    adapters: Option<LoraConfig>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Shape {
+    Micro(MicroConfig),
+    Qwen {
+        config: Value,
+        precision: Precision,
+        texts: Texts,
+    },
+}
+
+impl ModelFacts {
+    /// Of a micro VLM.
+    pub(crate) fn micro(sizes: &MicroConfig) -> Self {
+        Self {
+            shape: Shape::Micro(sizes.clone()),
+            adapters: None,
+        }
+    }
+
+    /// Of the checkpoint in a folder of Hugging Face's layout, or of `random` weights in its shape.
+    ///
+    /// # Errors
+    /// [`VlmError`] with the file and what is wrong with it.
+    pub(crate) fn qwen(dir: &Path, settings: &Settings, random: bool) -> Result<Self, VlmError> {
+        let config = QwenConfig::load(dir)?;
+        let mut texts = Texts::of(dir, &config, settings)?;
+        if random {
+            let model = QwenFootprint::new(config.clone(), settings.precision, texts);
+            texts.files = model.weights(None);
+        }
+        Ok(Self {
+            shape: Shape::Qwen {
+                config: config.raw,
+                precision: settings.precision,
+                texts,
+            },
+            adapters: None,
+        })
+    }
+
+    fn of(prospect: &Prospect) -> Option<Self> {
+        serde_json::from_value(prospect.input("model")?.clone()).ok()
+    }
+
+    /// Bytes of its text and image side.
+    fn processor(&self) -> f64 {
+        match self.shape {
+            Shape::Micro(_) => 0.0,
+            Shape::Qwen { .. } => PROCESSOR,
+        }
+    }
+
+    fn footprint(&self) -> Option<Box<dyn Footprint>> {
+        Some(match &self.shape {
+            Shape::Micro(sizes) => Box::new(MicroFootprint::new(sizes.clone()).ok()?),
+            Shape::Qwen {
+                config,
+                precision,
+                texts,
+            } => {
+                let path = Path::new(config::FILE);
+                let config = QwenConfig::from_json(path, &config.to_string()).ok()?;
+                Box::new(QwenFootprint::new(config, *precision, *texts))
+            }
+        })
+    }
+
+    /// The facts about a stage's outputs that are models of this shape.
+    fn facts(&self, outputs: &[OutputDecl]) -> BTreeMap<String, Value> {
+        let value = serde_json::to_value(self).unwrap_or_default();
+        outputs
+            .iter()
+            .filter(|output| output.artifact == ArtifactType::Model)
+            .map(|output| (output.name.clone(), value.clone()))
+            .collect()
+    }
+
+    /// The forecast of the stage that writes the model first; `random` weights are in memory, those of a checkpoint
+    /// are copied from file to file.
+    pub(crate) fn made(
+        &self,
+        prospect: &Prospect,
+        outputs: &[OutputDecl],
+        random: bool,
+    ) -> Forecast {
+        let memory = self.footprint().map(|model| {
+            let bytes = match random {
+                true => model.weights(None) + model.saving(false),
+                false => 0.0,
+            };
+            memory_of(
+                prospect,
+                [model.parameters(), 0.0],
+                0.0,
+                bytes,
+                memory::process(0.0, bytes),
+            )
+        });
+        Forecast {
+            memory,
+            facts: self.facts(outputs),
+        }
+    }
+}
+
+/// Training with forward passes of some of a set's samples.
+pub(crate) struct Training<'a> {
+    /// Adapters; without them all weights.
+    pub(crate) lora: Option<&'a LoraConfig>,
+    /// Questions of one forward pass.
+    pub(crate) questions: usize,
+    /// Answers to each of them.
+    pub(crate) answers: usize,
+    /// Largest number of tokens of an answer; none takes the set's own.
+    pub(crate) answer_tokens: Option<usize>,
+    /// Dropout is drawn.
+    pub(crate) dropout: bool,
+    /// Only what goes into each block is kept.
+    pub(crate) checkpointing: bool,
+    /// Several forward passes make one update.
+    pub(crate) accumulates: bool,
+    /// As in [`Update::loss`].
+    pub(crate) loss: [f64; 2],
+    /// Images stay as they are, to be changed at random.
+    pub(crate) originals: bool,
+    /// Questions whose answers are drawn together, if the trainer draws any.
+    pub(crate) draws: usize,
+    /// A second copy of the weights.
+    pub(crate) reference: bool,
+}
+
+/// The forecast of a stage that trains its input model.
+pub(crate) fn train(
+    prospect: &Prospect,
+    outputs: &[OutputDecl],
+    training: &Training<'_>,
+) -> Forecast {
+    let Some(facts) = ModelFacts::of(prospect) else {
+        return Forecast::default();
+    };
+    let trained = ModelFacts {
+        adapters: training.lora.cloned(),
+        ..facts.clone()
+    };
+    let memory = facts
+        .footprint()
+        .map(|model| train_memory(prospect, &facts, model.as_ref(), training));
+    Forecast {
+        memory,
+        facts: trained.facts(outputs),
+    }
+}
+
+fn train_memory(
+    prospect: &Prospect,
+    facts: &ModelFacts,
+    model: &dyn Footprint,
+    training: &Training<'_>,
+) -> Memory {
+    let data = DataFacts::of(prospect);
+    let mut tokens = data.tokens(model, training.questions as f64);
+    if let Some(most) = training.answer_tokens {
+        tokens.answer = model.longest_answer().min(most as f64);
+    }
+    let update = Update {
+        batch: Batch {
+            questions: training.questions as f64,
+            answers: training.answers as f64,
+            tokens,
+        },
+        training: memory::Training {
+            lora: training.lora,
+            dropout: training.dropout,
+        },
+        checkpointing: training.checkpointing,
+        accumulates: training.accumulates,
+        loss: training.loss,
+    };
+    let peak = memory::train(model, &update, facts.adapters.as_ref());
+    let mut bytes = peak.peak;
+    let mut activations = peak.activations;
+    if training.draws > 0 {
+        let asked = Generation {
+            questions: training.draws as f64,
+            answers: training.answers as f64,
+            tokens,
+            threads: threads(prospect),
+            on_gpu: on_gpu(prospect),
+            adapters: training.lora,
+        };
+        let drawing = memory::generate(model, &asked);
+        let held = model.weights(training.lora) + 8.0 * model.trained(training.lora);
+        bytes = bytes.max(held + drawing);
+        activations = activations.max(drawing);
+    }
+    if training.reference {
+        bytes += model.weights(None);
+    }
+    let numbers = [
+        model.parameters() + training.lora.map_or(0.0, |lora| model.trained(Some(lora))),
+        model.trained(training.lora),
+    ];
+    let host = facts.processor()
+        + memory::process(threads(prospect), activations)
+        + data.kept(model, training.originals);
+    memory_of(prospect, numbers, activations, bytes, host)
+}
+
+/// The forecast of a stage that asks its input model about a set, so many answers of so many tokens per sample.
+pub(crate) fn ask(prospect: &Prospect, answers: u32, max_new_tokens: usize) -> Forecast {
+    let Some(facts) = ModelFacts::of(prospect) else {
+        return Forecast::default();
+    };
+    let memory = facts.footprint().map(|model| {
+        let model = model.as_ref();
+        let data = DataFacts::of(prospect);
+        let chunk = data.samples(crate::answers::CHUNK as f64);
+        let mut tokens = data.tokens(model, chunk);
+        let drawn = data.samples.unwrap_or(0) as f64 * f64::from(answers);
+        let written = drawn * (ANSWER + ANSWER_TOKEN * tokens.answer);
+        tokens.answer = model.longest_answer().min(max_new_tokens as f64);
+        let asked = Generation {
+            questions: chunk,
+            answers: f64::from(answers),
+            tokens,
+            threads: threads(prospect),
+            on_gpu: on_gpu(prospect),
+            adapters: facts.adapters.as_ref(),
+        };
+        let writing = memory::generate(model, &asked);
+        let weights = model.weights(facts.adapters.as_ref());
+        let adapters = facts
+            .adapters
+            .as_ref()
+            .map_or(0.0, |lora| model.trained(Some(lora)));
+        let numbers = [model.parameters() + adapters, 0.0];
+        let bytes = weights + writing.max(model.loading());
+        let host = facts.processor()
+            + memory::process(threads(prospect), writing)
+            + written
+            + data.asked(model, chunk);
+        memory_of(prospect, numbers, writing, bytes, host)
+    });
+    Forecast {
+        memory,
+        facts: BTreeMap::new(),
+    }
+}
+
+fn threads(prospect: &Prospect) -> f64 {
+    prospect.threads as f64
+}
+
+fn on_gpu(prospect: &Prospect) -> bool {
+    prospect.device != "cpu"
+}
+
+/// `bytes` are on the device, `host` bytes in the process wherever it computes.
+fn memory_of(
+    prospect: &Prospect,
+    [parameters, trained]: [f64; 2],
+    activations: f64,
+    bytes: f64,
+    host: f64,
+) -> Memory {
+    let peak = if on_gpu(prospect) {
+        bytes
+    } else {
+        bytes + host
+    };
+    Memory {
+        parameters: parameters as u64,
+        trained: trained as u64,
+        activation_bytes: activations as u64,
+        peak_bytes: peak as u64,
+    }
+}

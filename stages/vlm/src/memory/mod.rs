@@ -1,0 +1,331 @@
+//! How much memory a model takes, in training and when it writes answers.
+//!
+//! Nothing here is fitted: a model says which values each of its steps keeps for the backward pass, as the fused
+//! operations keep them ([`Step`]), and this module adds up what is alive at the same time. `docs/memory.md` has the
+//! formulas.
+
+mod step;
+
+use crate::lora::LoraConfig;
+
+pub use step::{Linear, Step, Trained};
+
+/// Bytes of a 32-bit number: adapters, optimiser states and everything on the CPU device.
+const F32: f64 = 4.0;
+
+/// A process that computes next to nothing: code, tables and the allocator's first pages. Measured, as are the next
+/// two.
+const PROCESS: f64 = 18.0 * MIB;
+/// What a thread adds that has computed something: its stack, and pages that its allocator keeps.
+const THREAD: f64 = 6.0 * MIB;
+/// Freed blocks of up to a few MiB stay with the allocator, at most about so many bytes in all.
+const SLACK: f64 = 24.0 * MIB;
+const MIB: f64 = 1024.0 * 1024.0;
+/// The allocator's size classes are up to an eighth apart, and a freed block serves those of its class alone.
+const CLASSES: f64 = 1.125;
+
+/// Resident bytes of a process besides what it computes with: `threads` that work, and the activations whose freed
+/// blocks the allocator may keep.
+pub fn process(threads: f64, activations: f64) -> f64 {
+    PROCESS + THREAD * threads + SLACK.min(2.0 * activations)
+}
+
+/// Tokens of one question with its image and of one answer to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Tokens {
+    /// Patches that the image encoder sees.
+    pub patches: f64,
+    /// Image tokens that the decoder sees.
+    pub image: f64,
+    /// Text tokens of the question.
+    pub question: f64,
+    /// Tokens of the answer, the end token included.
+    pub answer: f64,
+}
+
+/// A packed batch: questions that differ, each with so many answers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Batch {
+    /// Questions.
+    pub questions: f64,
+    /// Answers to each; they share the rows of image and question.
+    pub answers: f64,
+    /// Of one question and one answer, on average.
+    pub tokens: Tokens,
+}
+
+impl Batch {
+    /// Rows of all images in the encoder.
+    pub fn patches(&self) -> f64 {
+        self.questions * self.tokens.patches
+    }
+
+    /// Rows of one question in the decoder, image included.
+    pub fn question_rows(&self) -> f64 {
+        self.tokens.image + self.tokens.question
+    }
+
+    /// Rows of all sequences in the decoder. An answer's last token is not fed in.
+    pub fn rows(&self) -> f64 {
+        self.questions * (self.question_rows() + self.answers * (self.tokens.answer - 1.0))
+    }
+
+    /// Rows that the last layer gives out: those that predict a token of an answer.
+    pub fn asked_rows(&self) -> f64 {
+        // Answers that share a question share the row that predicts their first token.
+        self.questions * (1.0 + self.answers * (self.tokens.answer - 1.0))
+    }
+
+    /// Tokens of all answers.
+    pub fn answer_tokens(&self) -> f64 {
+        self.questions * self.answers * self.tokens.answer
+    }
+
+    /// Attention weights of one head: queries times keys, over all sequences. In the `last` layer only rows that
+    /// predict are queries.
+    pub fn attention(&self, last: bool) -> f64 {
+        let (prompt, own) = (self.question_rows(), self.tokens.answer - 1.0);
+        let keys = prompt + own;
+        let per_question = match (self.answers <= 1.0, last) {
+            // One answer is in one span with its question.
+            (true, false) => keys * keys,
+            (true, true) => (own + 1.0) * keys,
+            (false, false) => prompt * prompt + self.answers * own * keys,
+            (false, true) => prompt + self.answers * own * keys,
+        };
+        self.questions * per_question
+    }
+}
+
+/// What of a model is trained, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Training<'a> {
+    /// Adapters; without them all weights.
+    pub lora: Option<&'a LoraConfig>,
+    /// Dropout is drawn for the adapters' inputs.
+    pub dropout: bool,
+}
+
+/// A model's sizes, as far as memory goes.
+pub trait Footprint {
+    /// Bytes of one number of weights and activations.
+    fn number(&self) -> f64;
+    /// The model's tokens: of an image of so many `pixels`, as its file has them, and of texts of so many bytes.
+    fn tokens(&self, pixels: f64, question_bytes: f64, answer_bytes: f64) -> Tokens;
+    /// Tokens of the longest answer that the model has room for.
+    fn longest_answer(&self) -> f64 {
+        f64::INFINITY
+    }
+    /// The largest image that the model does not shrink, in pixels; what is assumed where images are not known.
+    fn largest_image(&self) -> f64;
+    /// Bytes of an image as the model sees it, three bytes a pixel.
+    fn seen_image(&self, tokens: &Tokens) -> f64;
+    /// The steps of a forward pass from pixels to logits, in order. Without `training` they tell of a pass that keeps
+    /// nothing.
+    fn steps(&self, batch: &Batch, training: Option<Training<'_>>) -> Vec<Step>;
+    /// Values of the batch's images, alive while the forward pass runs besides the tensor that goes in.
+    fn images(&self, batch: &Batch) -> f64;
+    /// Rows of the output head.
+    fn vocabulary(&self) -> f64;
+    /// Values of keys and values that all decoder layers keep for one row.
+    fn cached_row(&self) -> f64;
+    /// Largest number of questions that one thread answers together, and whether all questions of a call are encoded
+    /// before the first is answered.
+    fn group(&self, on_gpu: bool) -> f64;
+    /// Groups of questions that so many threads work on at a time.
+    fn groups(&self, threads: f64) -> f64;
+    /// Values of the images of questions that wait for their turn while others are answered, each.
+    fn waiting(&self, tokens: &Tokens) -> f64;
+    /// Bytes that reading the weights takes besides the weights.
+    fn loading(&self) -> f64;
+    /// Bytes that writing a checkpoint takes, with all weights or with adapters alone.
+    fn saving(&self, lora: bool) -> f64;
+    /// Bytes of copies of the weights that generation makes; `adapters` are those that the model carries.
+    fn generating(&self, adapters: Option<&LoraConfig>) -> f64;
+
+    /// Numbers of all weights without adapters.
+    fn parameters(&self) -> f64 {
+        self.trained(None)
+    }
+
+    /// Numbers that training updates: all weights, or those of adapters.
+    fn trained(&self, lora: Option<&LoraConfig>) -> f64 {
+        let dropout = false;
+        let steps = self.steps(&Batch::NOTHING, Some(Training { lora, dropout }));
+        steps.iter().map(|step| step.gradient).sum()
+    }
+
+    /// Bytes of the weights, adapters included.
+    fn weights(&self, lora: Option<&LoraConfig>) -> f64 {
+        let adapters = lora.map_or(0.0, |lora| self.trained(Some(lora)));
+        self.parameters() * self.number() + adapters * F32
+    }
+}
+
+impl Batch {
+    /// No question at all.
+    pub const NOTHING: Self = Self {
+        questions: 0.0,
+        answers: 1.0,
+        tokens: Tokens {
+            patches: 0.0,
+            image: 0.0,
+            question: 0.0,
+            answer: 1.0,
+        },
+    };
+}
+
+/// One update of the weights.
+#[derive(Clone, Copy, Debug)]
+pub struct Update<'a> {
+    /// The samples of one forward pass.
+    pub batch: Batch,
+    /// What is trained.
+    pub training: Training<'a>,
+    /// Only what goes into each step is kept.
+    pub checkpointing: bool,
+    /// Several forward passes make one update.
+    pub accumulates: bool,
+    /// How often the loss keeps a matrix `[answer tokens, vocabulary]`, and how many more it holds while it is
+    /// differentiated.
+    pub loss: [f64; 2],
+}
+
+/// Bytes of training, without process and data.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Peak {
+    /// Of what a pass keeps for its backward pass.
+    pub activations: f64,
+    /// Of all that is alive at the fullest moment.
+    pub peak: f64,
+}
+
+/// The loss on supervised answers holds the logits and their softmax; a copy of these while they are made, and their
+/// gradient on the way back.
+pub const SFT_LOSS: [f64; 2] = [2.0, 2.0];
+/// GRPO's differentiates in the logits first, and sends the product with that gradient through the model.
+pub const GRPO_LOSS: [f64; 2] = [2.0, 3.0];
+
+/// The fullest moment of training: reading the model, an update, or writing a checkpoint.
+pub fn train(model: &dyn Footprint, update: &Update<'_>, adapted: Option<&LoraConfig>) -> Peak {
+    let lora = update.training.lora;
+    let trained = model.trained(lora);
+    let number = if lora.is_some() { F32 } else { model.number() };
+    let weights = model.weights(lora);
+    let moments = 2.0 * F32 * trained;
+    let earlier = if update.accumulates {
+        number * trained
+    } else {
+        0.0
+    };
+    let pass = pass(model, update);
+    let reading = model.weights(adapted) + model.loading();
+    let updating = weights + moments + earlier + CLASSES * pass.peak;
+    // One tensor is written at a time.
+    let saving = weights + moments + model.saving(lora.is_some());
+    Peak {
+        activations: pass.activations,
+        peak: reading.max(updating).max(saving),
+    }
+}
+
+/// A forward and a backward pass: what they hold besides weights and moments.
+fn pass(model: &dyn Footprint, update: &Update<'_>) -> Peak {
+    let batch = &update.batch;
+    let mut steps = model.steps(batch, Some(update.training));
+    let matrix = batch.answer_tokens() * model.vocabulary();
+    steps.push(Step {
+        input: matrix,
+        kept: update.loss[0] * matrix,
+        forward: matrix,
+        backward: update.loss[1] * matrix,
+        gradient: 0.0,
+    });
+    // Below the first step that trains, nothing is kept and no gradient is sent.
+    let lowest = steps.iter().position(|step| step.gradient > 0.0);
+    let lowest = lowest.unwrap_or(steps.len());
+    let activation = model.number();
+    let gradient = match update.training.lora {
+        Some(_) => F32,
+        None => model.number(),
+    };
+    let images = model.images(batch);
+    let (mut held, mut most): (f64, f64) = (0.0, 0.0);
+    for (index, step) in steps.iter().enumerate() {
+        let inside = if index < lowest {
+            step.input
+        } else {
+            step.kept
+        };
+        most = most.max((held + inside + step.forward + images) * activation);
+        held += match (update.checkpointing, index < lowest) {
+            (true, _) => step.input,
+            (false, true) => 0.0,
+            (false, false) => step.kept,
+        };
+    }
+    let activations = held * activation;
+    let mut gradients = 0.0;
+    for step in steps[lowest..].iter().rev() {
+        let again = if update.checkpointing { step.kept } else { 0.0 };
+        gradients += step.gradient * gradient;
+        most = most.max((held + again + step.backward) * activation + gradients);
+        held -= if update.checkpointing {
+            step.input
+        } else {
+            step.kept
+        };
+    }
+    Peak {
+        activations,
+        peak: most,
+    }
+}
+
+/// Answers to a call of `questions` questions.
+#[derive(Clone, Copy, Debug)]
+pub struct Generation<'a> {
+    /// Questions of one call.
+    pub questions: f64,
+    /// Answers to each.
+    pub answers: f64,
+    /// Of one question and one answer at its longest.
+    pub tokens: Tokens,
+    /// Threads that work.
+    pub threads: f64,
+    /// On a GPU one group is worked on at a time.
+    pub on_gpu: bool,
+    /// The adapters that the model carries.
+    pub adapters: Option<&'a LoraConfig>,
+}
+
+/// Bytes that writing answers takes besides the weights: the cache of keys and values, and the widest moment of
+/// reading a group's images and questions.
+pub fn generate(model: &dyn Footprint, asked: &Generation<'_>) -> f64 {
+    let group = asked.questions.clamp(1.0, model.group(asked.on_gpu));
+    let most = if asked.on_gpu {
+        1.0
+    } else {
+        model.groups(asked.threads)
+    };
+    let groups = (asked.questions / group).ceil().clamp(1.0, most);
+    let batch = Batch {
+        questions: group,
+        answers: 1.0,
+        tokens: Tokens {
+            answer: 1.0,
+            ..asked.tokens
+        },
+    };
+    let steps = model.steps(&batch, None);
+    let widest = |step: &Step| step.input + step.forward;
+    let widest = steps.iter().map(widest).fold(0.0, f64::max) + model.images(&batch);
+    let prompts = group * batch.question_rows() * model.cached_row();
+    let answers = group * asked.answers * asked.tokens.answer * model.cached_row();
+    // Logits as the head gives them, read, and repeated for each answer.
+    let logits = 3.0 * group * asked.answers * model.vocabulary();
+    let writing = prompts + (answers + logits).max(widest);
+    let waiting = asked.questions * model.waiting(&asked.tokens);
+    CLASSES * (groups * writing + waiting) * model.number() + model.generating(asked.adapters)
+}

@@ -1,0 +1,134 @@
+//! One step of a forward pass, in numbers that it keeps.
+
+use super::Training;
+use crate::lora::{LoraConfig, ModuleGroup};
+
+/// Rows that one piece of work has in the fused operations; each piece sums weight gradients by itself.
+const PIECE: f64 = 128.0;
+/// The gradient of a weight of so many values is computed in one pass, without sums by pieces.
+const LARGE: f64 = 65536.0;
+
+/// One step of a forward pass, such as a transformer block. All in values, not bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Step {
+    /// What goes in: all that gradient checkpointing keeps.
+    pub input: f64,
+    /// What its operations keep for their backward passes.
+    pub kept: f64,
+    /// Most that is alive besides in its forward pass.
+    pub forward: f64,
+    /// Most that is alive besides in its backward pass.
+    pub backward: f64,
+    /// Weights that it trains.
+    pub gradient: f64,
+}
+
+/// A linear layer.
+#[derive(Clone, Copy, Debug)]
+pub struct Linear<'a> {
+    /// Rows of the input.
+    pub rows: f64,
+    /// Inputs and outputs of a row.
+    pub sizes: [f64; 2],
+    /// It adds a vector.
+    pub bias: bool,
+    /// Its weights are trained.
+    pub trained: bool,
+    /// The adapter on it, and whether its dropout is drawn.
+    pub adapter: Option<(&'a LoraConfig, bool)>,
+}
+
+impl Step {
+    /// A step on `input` values.
+    pub fn on(input: f64) -> Self {
+        Self {
+            input,
+            ..Self::default()
+        }
+    }
+
+    /// An operation that keeps `values`: its input, where nobody else keeps that, or what it has computed.
+    pub fn keep(&mut self, values: f64) {
+        self.kept += values;
+    }
+
+    /// An operation from `input` to `output` values at the step's widest.
+    pub fn widen(&mut self, input: f64, output: f64) {
+        self.forward = self.forward.max(input + output);
+        self.backward = self.backward.max(input + output);
+    }
+
+    /// Vectors of norms and biases, or an embedding, of which `values` are trained.
+    pub fn train(&mut self, values: f64) {
+        self.gradient += values;
+    }
+
+    /// A linear layer. Its input is kept by [`Step::keep`], since several layers may share it.
+    ///
+    /// An adapter keeps its inner values, `rows * rank`, and the places of dropped inputs. On the way back gradients of
+    /// weights are summed by pieces of rows, each with sums of its own.
+    pub fn linear(&mut self, layer: Linear<'_>) {
+        let Linear {
+            rows,
+            sizes: [input, output],
+            ..
+        } = layer;
+        let (mut sums, mut apart) = (0.0, 0.0);
+        if layer.trained {
+            let weight = input * output;
+            sums += if layer.bias { output } else { 0.0 };
+            *(if weight < LARGE {
+                &mut sums
+            } else {
+                &mut apart
+            }) += weight;
+        }
+        if let Some((lora, dropout)) = layer.adapter {
+            let rank = lora.rank as f64;
+            sums += rank * (input + output);
+            self.kept += rows * rank;
+            if dropout {
+                self.kept += lora.dropout * rows * input;
+            }
+        }
+        self.gradient += sums + apart;
+        let pieces = (rows / PIECE).ceil();
+        // The pieces' sums, their total, and the total cut into weight, bias and factors.
+        let copies = if pieces > 1.0 { pieces + 2.0 } else { 2.0 };
+        let activations = rows * (input + output);
+        self.forward = self.forward.max(activations);
+        self.backward = self.backward.max(activations + copies * sums);
+    }
+}
+
+/// What of a model's layers is trained.
+#[derive(Clone, Copy, Debug)]
+pub struct Trained<'a>(pub Option<Training<'a>>);
+
+impl<'a> Trained<'a> {
+    /// A linear layer of a group on `rows` rows, with `sizes` inputs and outputs.
+    pub fn linear(self, group: ModuleGroup, rows: f64, sizes: [f64; 2], bias: bool) -> Linear<'a> {
+        Linear {
+            rows,
+            sizes,
+            bias,
+            trained: self.whole(),
+            adapter: self.adapter(group),
+        }
+    }
+
+    /// `values` where all weights are trained, else none.
+    pub fn of(self, values: f64) -> f64 {
+        if self.whole() { values } else { 0.0 }
+    }
+
+    fn whole(self) -> bool {
+        self.0.is_some_and(|training| training.lora.is_none())
+    }
+
+    fn adapter(self, group: ModuleGroup) -> Option<(&'a LoraConfig, bool)> {
+        let training = self.0?;
+        let lora = training.lora.filter(|lora| lora.targets.contains(&group))?;
+        Some((lora, training.dropout && lora.dropout > 0.0))
+    }
+}
