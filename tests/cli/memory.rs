@@ -1,5 +1,6 @@
 //! `plan`'s estimates of memory against what the stages' processes took.
 #![cfg(target_os = "linux")]
+#![allow(clippy::print_stdout, reason = "the table is for people")]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
