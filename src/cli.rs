@@ -273,6 +273,9 @@ pub(crate) struct Export {
     /// What to write [default: merged for models, jsonl for sets and rollouts, files for the rest]
     #[arg(long, value_enum)]
     pub(crate) format: Option<ExportFormat>,
+    /// With --format adapter: the model that the adapters belong to, a folder or a name on the Hugging Face Hub
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) base: Option<String>,
 }
 
 /// Forms of an export.

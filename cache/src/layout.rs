@@ -103,6 +103,15 @@ impl Layout {
         self.base.join("runs")
     }
 
+    pub(crate) fn families(&self) -> PathBuf {
+        self.base.join("families")
+    }
+
+    /// Holds an empty file per member, called by its key.
+    pub(crate) fn family(&self, family: &Digest) -> PathBuf {
+        sharded(self.families(), family)
+    }
+
     pub(crate) fn stat_caches(&self) -> PathBuf {
         self.base.join("stat-cache")
     }

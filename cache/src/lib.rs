@@ -81,6 +81,7 @@ pub mod canonical;
 mod digest;
 mod durable;
 mod error;
+mod family;
 pub mod gc;
 mod layout;
 mod lock;

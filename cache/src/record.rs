@@ -99,6 +99,13 @@ impl Record {
             .unwrap_or(0.0)
     }
 
+    /// How long the computation takes from nothing, in seconds: what it took, and `execution.saved_seconds`, which other
+    /// results have spared it.
+    pub fn cost_seconds(&self) -> f64 {
+        let saved = self.execution.get("saved_seconds").and_then(Value::as_f64);
+        self.seconds() + saved.unwrap_or(0.0)
+    }
+
     /// The bytes of the record's file: one JSON object that carries the digest of the record's own bytes.
     pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, StoreError> {
         let body = serde_json::to_vec(self).map_err(|cause| StoreError::Encode {

@@ -54,6 +54,55 @@ fn without_a_policy_only_what_nothing_refers_to_goes() {
 }
 
 #[test]
+fn a_family_forgets_members_that_went() {
+    let bench = Bench::new();
+    let family = key("family");
+    for (name, time) in [("old", 10), ("new", 20)] {
+        bench.compute(&key(name), &[("f", name.as_bytes())], 1.0);
+        let mut record = bench.store.lookup(&key(name)).unwrap().unwrap();
+        record.created_unix = time;
+        bench.store.commit(&record).unwrap();
+        bench.store.join_family(&family, &key(name)).unwrap();
+        bench.store.join_family(&family, &key(name)).unwrap();
+    }
+    bench
+        .store
+        .join_family(&family, &key("never computed"))
+        .unwrap();
+    let members = || {
+        let records = bench.store.family(&family).unwrap();
+        records
+            .into_iter()
+            .map(|record| record.key)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(members(), [key("new"), key("old")]);
+    assert_eq!(bench.store.family(&key("another")).unwrap(), []);
+    let folder = bench
+        .inside("families")
+        .join(&family.to_string()[..2])
+        .join(family.to_string());
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 3);
+    let keep = Policy {
+        keep: BTreeSet::from([key("old")]),
+        drop_others: true,
+        ..Policy::default()
+    };
+    collect(&bench, keep);
+    assert_eq!(members(), [key("old")]);
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+    collect(
+        &bench,
+        Policy {
+            drop_others: true,
+            ..Policy::default()
+        },
+    );
+    assert_eq!(members(), []);
+    assert!(!folder.exists());
+}
+
+#[test]
 fn what_is_to_be_kept_stays_and_shared_bytes_with_it() {
     let bench = Bench::new();
     bench.compute(&key("a"), &[("f", b"shared"), ("g", b"own a")], 1.0);

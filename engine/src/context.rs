@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 
-use crate::kind::{Input, StageError};
+use crate::kind::{Input, Relative, StageError};
 use crate::protocol::{Event, Progress};
 
 /// Inputs, outputs, scratch space, device and progress of one running stage.
@@ -20,6 +20,8 @@ pub struct StageContext {
     interrupted: Arc<AtomicBool>,
     emit: Box<dyn FnMut(Event) + Send>,
     summary: Value,
+    relatives: Vec<Relative>,
+    saved_seconds: f64,
 }
 
 /// Everything [`StageContext::new`] needs.
@@ -38,6 +40,8 @@ pub struct ContextParts {
     pub interrupted: Arc<AtomicBool>,
     /// Takes progress and log events.
     pub emit: Box<dyn FnMut(Event) + Send>,
+    /// Finished results of the stage's family.
+    pub relatives: Vec<Relative>,
 }
 
 impl StageContext {
@@ -51,6 +55,7 @@ impl StageContext {
             threads,
             interrupted,
             emit,
+            relatives,
         } = parts;
         Self {
             inputs,
@@ -61,6 +66,8 @@ impl StageContext {
             interrupted,
             emit,
             summary: Value::Null,
+            relatives,
+            saved_seconds: 0.0,
         }
     }
 
@@ -142,6 +149,21 @@ impl StageContext {
     /// tables. An object.
     pub fn summarise(&mut self, summary: Value) {
         self.summary = summary;
+    }
+
+    /// Finished results that have parts in common with this one ([`crate::kind::Stage::family`]), newest first.
+    pub fn relatives(&self) -> &[Relative] {
+        &self.relatives
+    }
+
+    /// Says how many seconds of work relatives have spared the stage. It counts as part of what the result costs.
+    pub fn save_seconds(&mut self, seconds: f64) {
+        self.saved_seconds += seconds;
+    }
+
+    /// Seconds of work that relatives have spared the stage.
+    pub fn saved_seconds(&self) -> f64 {
+        self.saved_seconds
     }
 
     /// Ends the stage: what it summarised.

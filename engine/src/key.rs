@@ -13,7 +13,7 @@ use dcsft_cache::{Digest, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::kind::{FileParam, Kind, Label};
+use crate::kind::{Family, FileParam, Kind, Label};
 use crate::study::{Node, Reference, Study};
 
 /// Version of the preimage's shape. Raising it makes every stage of every user run again.
@@ -21,6 +21,7 @@ pub const FORMAT: u32 = 1;
 
 /// Keeps keys apart from every other digest of the same bytes.
 const KEY_DOMAIN: &str = "dcsft 1 stage key";
+const FAMILY_DOMAIN: &str = "dcsft 1 family";
 const FILES_DOMAIN: &str = "dcsft 1 user files";
 
 /// Everything that decides a stage's bytes.
@@ -91,6 +92,34 @@ impl KeyPreimage {
     pub fn digest(&self) -> Result<Digest, CanonicalError> {
         canonical::digest(KEY_DOMAIN, self)
     }
+}
+
+/// What the members of a family share.
+#[derive(Serialize)]
+struct FamilyPreimage<'a> {
+    kind: &'a str,
+    version: u32,
+    params: &'a Value,
+    inputs: BTreeMap<&'a str, Option<&'a [InputIdentity]>>,
+    numerics: Option<&'a Numerics>,
+}
+
+/// The digest of the family of the result with this preimage.
+///
+/// # Errors
+/// If the params hold a number that has no canonical form (NaN).
+pub fn family(preimage: &KeyPreimage, family: &Family) -> Result<Digest, CanonicalError> {
+    let identities = |name: &&'static str| (*name, preimage.inputs.get(*name).map(Vec::as_slice));
+    canonical::digest(
+        FAMILY_DOMAIN,
+        &FamilyPreimage {
+            kind: &preimage.kind,
+            version: preimage.version,
+            params: &family.params,
+            inputs: family.inputs.iter().map(identities).collect(),
+            numerics: preimage.numerics.as_ref(),
+        },
+    )
 }
 
 /// Why a key cannot be computed.

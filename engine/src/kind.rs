@@ -155,6 +155,12 @@ pub trait Stage: Send + Sync + 'static {
         Forecast::default()
     }
 
+    /// What two results must share to have parts in common: a result that another one of its family makes cheaper finds
+    /// it in [`StageContext::relatives`]. It must come out the same, byte for byte, without.
+    fn family(_params: &Self::Params) -> Option<Family> {
+        None
+    }
+
     /// How many samples each output will hold, as far as the params and the user's files say so before the stage
     /// runs; `root` is what relative paths are relative to. For plans; never part of a key.
     fn samples(_params: &Self::Params, _root: &Path) -> BTreeMap<String, u64> {
@@ -166,6 +172,26 @@ pub trait Stage: Send + Sync + 'static {
     /// # Errors
     /// [`StageError`] with a sentence for the user.
     fn run(params: Self::Params, ctx: &mut StageContext) -> Result<(), StageError>;
+}
+
+/// What the results of a family share, besides kind, version and arithmetic.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Family {
+    /// Params, those left out that only decide how much is computed or what is made of it.
+    pub params: Value,
+    /// The inputs whose content they share.
+    pub inputs: &'static [&'static str],
+}
+
+/// A finished result of a stage's family.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Relative {
+    /// Its label.
+    pub label: String,
+    /// What it takes to compute from nothing.
+    pub seconds: f64,
+    /// The folders with the files of its outputs, by name; read-only.
+    pub outputs: BTreeMap<String, PathBuf>,
 }
 
 /// Why a stage failed.
@@ -235,6 +261,8 @@ pub trait Kind: Send + Sync {
     fn resolve(&self, with: &Value, root: &Path) -> Result<ResolvedParams, Vec<ParamProblem>>;
     /// As [`Stage::forecast`]; nothing for params that do not parse.
     fn forecast(&self, params: &Value, prospect: &Prospect) -> Forecast;
+    /// See [`Stage::family`]; none for params that do not parse.
+    fn family(&self, params: &Value) -> Option<Family>;
     /// See [`Stage::samples`]; `params` as [`Kind::resolve`] gave them.
     fn samples(&self, params: &Value, root: &Path) -> BTreeMap<String, u64>;
     /// Runs the stage with params as [`Kind::resolve`] gave them.
@@ -290,6 +318,10 @@ impl<S: Stage> Kind for Typed<S> {
         parse(params)
             .map(|params| S::forecast(&params, prospect))
             .unwrap_or_default()
+    }
+
+    fn family(&self, params: &Value) -> Option<Family> {
+        S::family(&parse(params).ok()?)
     }
 
     fn samples(&self, params: &Value, root: &Path) -> BTreeMap<String, u64> {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::kind::Input;
+use crate::kind::{Input, Relative};
 
 /// Everything a worker needs to run one stage. It never sees the spec, so it cannot plan anew.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -27,6 +27,9 @@ pub struct Job {
     pub device: String,
     /// Threads it may use.
     pub threads: usize,
+    /// Finished results of the stage's family.
+    #[serde(default)]
+    pub relatives: Vec<Relative>,
 }
 
 /// How far a stage is.
@@ -64,6 +67,9 @@ pub enum Event {
         /// The worker's peak memory, where the system tells it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         peak_rss_bytes: Option<u64>,
+        /// Seconds of work that relatives have spared it.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        saved_seconds: f64,
     },
     /// It failed.
     Failed {
@@ -72,4 +78,12 @@ pub enum Event {
     },
     /// It stopped because the run was interrupted.
     Interrupted,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands over a reference"
+)]
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
 }

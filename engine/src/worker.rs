@@ -49,10 +49,11 @@ pub fn main(
         }
     };
     match run(job, kind, interrupted) {
-        Ok(summary) => {
+        Ok((summary, saved_seconds)) => {
             emit(&Event::Done {
                 summary,
                 peak_rss_bytes: peak_rss_bytes(),
+                saved_seconds,
             });
             EXIT_DONE
         }
@@ -87,7 +88,12 @@ fn read<'a>(path: &Path, registry: &'a Registry) -> Result<(Job, &'a dyn Kind), 
     Ok((job, kind))
 }
 
-fn run(job: Job, kind: &dyn Kind, interrupted: &Arc<AtomicBool>) -> Result<Value, StageError> {
+/// Runs the stage. Gives its summary, and the seconds that relatives have spared it.
+fn run(
+    job: Job,
+    kind: &dyn Kind,
+    interrupted: &Arc<AtomicBool>,
+) -> Result<(Value, f64), StageError> {
     let Job {
         params,
         inputs,
@@ -95,6 +101,7 @@ fn run(job: Job, kind: &dyn Kind, interrupted: &Arc<AtomicBool>) -> Result<Value
         state,
         device,
         threads,
+        relatives,
         ..
     } = job;
     let _turn = own_workspace(&state)?;
@@ -116,9 +123,11 @@ fn run(job: Job, kind: &dyn Kind, interrupted: &Arc<AtomicBool>) -> Result<Value
         threads,
         interrupted,
         emit,
+        relatives,
     });
     catch(|| kind.run(&params, &mut ctx))?;
-    Ok(ctx.into_summary())
+    let saved = ctx.saved_seconds();
+    Ok((ctx.into_summary(), saved))
 }
 
 /// Waits until a worker of a run that died has left the workspace.

@@ -6,6 +6,8 @@ mod basics;
 mod explain;
 #[path = "run/failures.rs"]
 mod failures;
+#[path = "run/families.rs"]
+mod families;
 #[path = "run/keys.rs"]
 mod keys;
 #[path = "run/kinds.rs"]

@@ -22,7 +22,7 @@ pub(super) fn arm_times(results: &Results<'_>) -> Vec<ArmTime> {
         let Some(record) = &results.records[trainer.id.0] else {
             continue;
         };
-        let time = (record.seconds(), scoring(results, trainer));
+        let time = (record.cost_seconds(), scoring(results, trainer));
         match arms.iter_mut().find(|(name, _)| *name == arm) {
             Some((_, times)) => times.push(time),
             None => arms.push((arm, vec![time])),
@@ -85,7 +85,7 @@ fn scoring(results: &Results<'_>, trainer: &Node) -> f64 {
     let seconds = |node: &Node| {
         results.records[node.id.0]
             .as_ref()
-            .map_or(0.0, |record| record.seconds())
+            .map_or(0.0, |record| record.cost_seconds())
     };
     match input(results, trainer, "data") {
         Some((bins, output)) if bins.kind == "difficulty" && output != "all" => {

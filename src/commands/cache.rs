@@ -54,7 +54,7 @@ fn ls(app: &App, args: &CacheLs) -> Result<Exit, Failure> {
                 &mut out,
                 &json!({
                     "key": record.key, "label": record.label, "outputs": record.outputs, "bytes": size(record),
-                    "seconds": record.seconds(), "created_unix": record.created_unix, "summary": record.summary,
+                    "seconds": record.seconds(), "cost_seconds": record.cost_seconds(), "created_unix": record.created_unix, "summary": record.summary,
                 }),
             )?;
         }

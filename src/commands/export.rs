@@ -19,6 +19,10 @@ use crate::settings::{App, Project};
 /// A wrong spec or stage; a result that is not in the cache; a folder with something in it; files that cannot be
 /// read or written.
 pub(crate) fn run(app: &App, args: &Export) -> Result<Exit, Failure> {
+    if args.base.is_some() && args.format != Some(ExportFormat::Adapter) {
+        return Err(Failure::usage("--base names the model of adapters")
+            .help("add `--format adapter`, or leave --base out"));
+    }
     let project = app.project(&args.spec)?;
     let wanted = Wanted::parse(&args.stage)?;
     let node = wanted.node(&project)?;
@@ -39,7 +43,8 @@ pub(crate) fn run(app: &App, args: &Export) -> Result<Exit, Failure> {
         );
     };
     let from = project.store.open_input(&made.digest)?;
-    let written = export(output.artifact, &from, &args.dir, args.format.map(format))
+    let (format, base) = (args.format.map(format), args.base.as_deref());
+    let written = export(output.artifact, &from, &args.dir, format, base)
         .map_err(|error| Failure::failed(format!("{}: {error}", args.stage)))?;
     let mut out = stdout();
     if app.terminal.json {

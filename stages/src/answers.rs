@@ -4,6 +4,7 @@
 //! cut or at which sample an interrupted stage goes on. Finished samples are kept as JSON lines in the stage's
 //! state folder; a last line that a kill has cut short is asked again.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Seek as _, Write as _};
 use std::ops::Range;
@@ -17,6 +18,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::data::{DataError, Dataset, Sample, to_prompt};
+use crate::lent::Lent;
 use crate::misfit::{Dropped, Misfit};
 use crate::progress::Meter;
 use crate::reward::Reward;
@@ -30,8 +32,10 @@ const SAVE_EVERY: Duration = Duration::from_secs(5);
 pub(crate) struct Request<'a> {
     /// How answers are drawn.
     pub(crate) sampling: Sampling,
-    /// Which generations.
-    pub(crate) generations: Range<u32>,
+    /// Answers to each sample.
+    pub(crate) n: u32,
+    /// Those of them that need not be drawn.
+    pub(crate) lent: Lent,
     /// Asked in the place of each sample's own question.
     pub(crate) prompt: Option<Arc<str>>,
     /// What the answers will be scored with: a sample whose right answer it cannot use is not asked.
@@ -66,15 +70,23 @@ pub(crate) fn ask_all(
     dropped: &mut Dropped,
     mut take: impl FnMut(usize, Vec<Completion>) -> Result<(), StageError>,
 ) -> Result<(), StageError> {
-    let per_sample = u64::from(request.generations.end - request.generations.start);
+    let per_sample = u64::from(request.n);
     let mut meter = Meter::new(data.len() as u64, "sample");
     let (mut kept, known) = Kept::open(ctx)?;
+    if let lent @ 1.. = request.lent.count(data, request.n as usize) {
+        let all = data.len() as u64 * per_sample;
+        ctx.log(format!("{lent} of {all} answers are those of earlier runs"));
+    }
     let mut row = 0;
     let mut hand_over = |ctx: &mut StageContext, reply: Reply| {
         row += 1;
         match reply {
             Reply::Misfit(misfit) => dropped.add(ctx, misfit),
-            Reply::Answers(answers) => take(row - 1, answers.into_iter().map(completion).collect()),
+            Reply::Answers(answers) => {
+                let id = &data.samples()[row - 1].id;
+                ctx.save_seconds(request.lent.seconds(id, request.n as usize));
+                take(row - 1, answers.into_iter().map(completion).collect())
+            }
         }
     };
     let mut done = known.len().min(data.len());
@@ -98,40 +110,59 @@ pub(crate) fn ask_all(
     Ok(())
 }
 
-/// One chunk: prompts are made on all threads, then those that fit go to the model together.
+/// One chunk: what is lent is taken; for the rest prompts are made on all threads, and those that fit go to the model
+/// together.
 fn ask(
     model: &dyn VisionLanguageModel,
     data: &Dataset,
     rows: Range<usize>,
     request: &Request<'_>,
 ) -> Result<Vec<Reply>, StageError> {
-    let prompts: Vec<_> = data.samples()[rows]
+    let lent = |sample: &Sample| request.lent.to(&sample.id, request.n as usize);
+    let complete = |sample: &Sample| lent(sample).len() == request.n as usize;
+    let samples = &data.samples()[rows];
+    let prompts: Vec<_> = samples
         .par_iter()
-        .map(|sample| (sample, to_prompt(data, sample)))
+        .map(|sample| (!complete(sample)).then(|| to_prompt(data, sample)))
         .collect();
-    let mut fitting = Vec::new();
-    let mut replies = Vec::new();
-    for (sample, prompt) in prompts {
-        match fit(
-            model,
-            sample,
-            prompt,
-            request.reward,
-            request.prompt.as_ref(),
-        )? {
-            Ok(prompt) => {
-                fitting.push(prompt);
-                replies.push(None);
+    let mut replies: Vec<Option<Reply>> = Vec::with_capacity(samples.len());
+    // By the number of answers that are lent.
+    let mut groups: BTreeMap<usize, (Vec<usize>, Vec<Prompt>)> = BTreeMap::new();
+    for (index, (sample, prompt)) in samples.iter().zip(prompts).enumerate() {
+        let fitting = match prompt {
+            None => scorable(sample, request.reward).map(|()| None),
+            Some(prompt) => fit(
+                model,
+                sample,
+                prompt,
+                request.reward,
+                request.prompt.as_ref(),
+            )?
+            .map(Some),
+        };
+        replies.push(match fitting {
+            Ok(None) => Some(Reply::Answers(
+                lent(sample).iter().cloned().map(raw).collect(),
+            )),
+            Ok(Some(prompt)) => {
+                let (indices, prompts) = groups.entry(lent(sample).len()).or_default();
+                indices.push(index);
+                prompts.push(prompt);
+                None
             }
-            Err(misfit) => replies.push(Some(Reply::Misfit(misfit))),
+            Err(misfit) => Some(Reply::Misfit(misfit)),
+        });
+    }
+    for (known, (indices, prompts)) in groups {
+        let drawn = model
+            .generate(&prompts, known as u32..request.n, &request.sampling)
+            .map_err(StageError::failed)?;
+        for (index, drawn) in indices.into_iter().zip(drawn) {
+            let answers = lent(&samples[index]).iter().cloned().chain(drawn);
+            replies[index] = Some(Reply::Answers(answers.map(raw).collect()));
         }
     }
-    let mut answers = generate(model, &fitting, request)?.into_iter();
-    // As many answers as prompts that fit, in their order.
-    Ok(replies
-        .into_iter()
-        .filter_map(|reply| reply.or_else(|| answers.next().map(Reply::Answers)))
-        .collect())
+    Ok(replies.into_iter().flatten().collect())
 }
 
 /// The prompt, if the model can take it and the reward can score its answers; `text` is asked in the place of the
@@ -150,8 +181,8 @@ pub(crate) fn fit(
     if let Some(text) = text {
         prompt.text = text.clone();
     }
-    if let Err(error) = reward.check(&sample.answer) {
-        return Ok(Err(Misfit::new("answer", &sample.id, error)));
+    if let Err(misfit) = scorable(sample, reward) {
+        return Ok(Err(misfit));
     }
     match model.check(&prompt, &[model.tokenizer().eos()]) {
         Ok(()) => Ok(Ok(prompt)),
@@ -159,24 +190,16 @@ pub(crate) fn fit(
     }
 }
 
+/// Whether the reward can score answers to the sample.
+fn scorable(sample: &Sample, reward: &Reward) -> Result<(), Misfit> {
+    let checked = reward.check(&sample.answer);
+    checked.map_err(|error| Misfit::new("answer", &sample.id, error))
+}
+
 type Raw = (Vec<u32>, Vec<f32>, bool);
 
-fn generate(
-    model: &dyn VisionLanguageModel,
-    prompts: &[Prompt],
-    request: &Request<'_>,
-) -> Result<Vec<Vec<Raw>>, StageError> {
-    if prompts.is_empty() {
-        return Ok(Vec::new());
-    }
-    let answers = model
-        .generate(prompts, request.generations.clone(), &request.sampling)
-        .map_err(StageError::failed)?;
-    let raw = |answer: Completion| (answer.tokens, answer.logprobs, answer.finished);
-    Ok(answers
-        .into_iter()
-        .map(|of_one| of_one.into_iter().map(raw).collect())
-        .collect())
+fn raw(answer: Completion) -> Raw {
+    (answer.tokens, answer.logprobs, answer.finished)
 }
 
 fn completion((tokens, logprobs, finished): Raw) -> Completion {

@@ -136,6 +136,7 @@ fn an_interrupt_and_the_number_of_threads_change_no_byte() {
             let how = |interrupt_after| How {
                 interrupt_after,
                 state: Some(state.clone()),
+                ..How::default()
             };
             for _ in 0..interrupts {
                 let run = bench.run_as("eval", json!({}), &inputs(&model, &data), how(Some(1)));

@@ -47,7 +47,7 @@ fn a_set_keeps_its_images_bytes_and_comes_back_as_the_same_samples() {
     let mut bench = Bench::new();
     let data = photos(&mut bench);
     let to = bench.folder().join("export");
-    let written = export(ArtifactType::Dataset, &data.dir, &to, None).unwrap();
+    let written = export(ArtifactType::Dataset, &data.dir, &to, None, None).unwrap();
     let expected = Exported {
         format: Format::Jsonl,
         rows: Some(3),
@@ -84,7 +84,7 @@ fn drawn_images_become_png_files_with_the_same_pixels() {
     let mut bench = Bench::new();
     let data = bench.colours("train", 0, 4, |_, name| name.to_owned());
     let to = bench.folder().join("export");
-    export(ArtifactType::Dataset, &data.dir, &to, None).unwrap();
+    export(ArtifactType::Dataset, &data.dir, &to, None, None).unwrap();
     let run = bench.run("dataset", json!({"path": to.join("data.jsonl")}), &[]);
     run.summary();
     let (before, after) = (
@@ -137,7 +137,7 @@ fn sampled_answers_are_one_json_line_each() {
     let mut bench = Bench::new();
     let (rollouts, records) = answers(&mut bench);
     let to = bench.folder().join("export");
-    let written = export(ArtifactType::Rollouts, &rollouts.dir, &to, None).unwrap();
+    let written = export(ArtifactType::Rollouts, &rollouts.dir, &to, None, None).unwrap();
     assert_eq!(written.rows, Some(4));
     let lines = json_lines(&to.join("rollouts.jsonl"));
     assert_eq!(lines.len(), 4);
@@ -157,6 +157,7 @@ fn a_parquet_table_holds_every_answer() {
         &rollouts.dir,
         &to,
         Some(Format::Parquet),
+        None,
     )
     .unwrap();
     let file = File::open(to.join("rollouts.parquet")).unwrap();
@@ -209,12 +210,12 @@ fn what_is_there_is_not_overwritten_and_formats_have_to_fit() {
     let (rollouts, _) = answers(&mut bench);
     let full = bench.folder();
     std::fs::write(full.join("mine.txt"), "mine").unwrap();
-    let error = export(ArtifactType::Rollouts, &rollouts.dir, &full, None).unwrap_err();
+    let error = export(ArtifactType::Rollouts, &rollouts.dir, &full, None, None).unwrap_err();
     assert!(matches!(error, ExportError::NotEmpty(_)), "{error}");
     let names: Vec<_> = std::fs::read_dir(&full).unwrap().collect();
     assert_eq!(names.len(), 1);
     let empty = bench.folder();
-    export(ArtifactType::Rollouts, &rollouts.dir, &empty, None).unwrap();
+    export(ArtifactType::Rollouts, &rollouts.dir, &empty, None, None).unwrap();
     assert!(
         empty.join("rollouts.jsonl").exists(),
         "an empty folder is filled"
@@ -225,6 +226,7 @@ fn what_is_there_is_not_overwritten_and_formats_have_to_fit() {
         &rollouts.dir,
         &to,
         Some(Format::Merged),
+        None,
     )
     .unwrap_err();
     assert!(error.to_string().contains("`jsonl`, `parquet`"), "{error}");

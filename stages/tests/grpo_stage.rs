@@ -136,6 +136,7 @@ fn interrupts_and_threads_change_no_byte() {
                     let how = How {
                         interrupt_after: Some(1),
                         state: Some(state.clone()),
+                        ..How::default()
                     };
                     let run =
                         bench.run_as("grpo", with(4, more.clone()), &inputs(&model, &data), how);
@@ -144,6 +145,7 @@ fn interrupts_and_threads_change_no_byte() {
                 let how = How {
                     interrupt_after: None,
                     state: Some(state),
+                    ..How::default()
                 };
                 let run = bench.run_as("grpo", with(4, more), &inputs(&model, &data), how);
                 (run.files(), run.summary().clone())

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use common::golden;
-use dcsft_engine::kind::{ArtifactType, Input, StageError};
+use dcsft_engine::kind::{ArtifactType, Input, Relative, StageError};
 use dcsft_stages::data::Dataset;
 use dcsft_stages::export::{ExportError, Format, export};
 use serde_json::{Value, json};
@@ -218,6 +218,7 @@ fn golden_interrupted_training_ends_with_the_same_bytes() {
             let how = How {
                 interrupt_after: Some(1),
                 state: Some(state.clone()),
+                ..How::default()
             };
             let run = bench.run_as("sft", params.clone(), &inputs(&model, &data), how);
             assert!(
@@ -229,11 +230,38 @@ fn golden_interrupted_training_ends_with_the_same_bytes() {
         let how = How {
             interrupt_after: None,
             state: Some(state),
+            ..How::default()
         };
         let resumed = bench.run_as("sft", params, &inputs(&model, &data), how);
         resumed.summary();
         assert_eq!(resumed.files(), straight.files());
     }
+}
+
+#[test]
+fn golden_lent_answers_are_those_that_would_be_drawn() {
+    let mut bench = Bench::new();
+    let Some((_, model, data)) = study(&mut bench) else {
+        return;
+    };
+    let params = |n: u32| json!({"n": n, "max_new_tokens": 6, "seed": 3});
+    let inputs = inputs(&model, &data);
+    let two = bench.run("rollout", params(2), &inputs);
+    two.summary();
+    let fresh = bench.run("rollout", params(5), &inputs);
+    fresh.summary();
+    let lender = Relative {
+        label: "earlier".into(),
+        seconds: 1.0,
+        outputs: [("rollouts".to_owned(), two.output("rollouts"))].into(),
+    };
+    let how = How {
+        relatives: vec![lender],
+        ..How::default()
+    };
+    let lent = bench.run_as("rollout", params(5), &inputs, how);
+    assert_eq!(lent.files(), fresh.files());
+    assert_eq!(lent.saved_seconds, 1.0);
 }
 
 #[test]
@@ -356,7 +384,7 @@ fn golden_a_merged_export_answers_as_the_adapters_do() {
     run.summary();
     let trained = input("sft", &run.output("model"));
     let merged = bench.folder().join("merged");
-    let written = export(ArtifactType::Model, &trained.dir, &merged, None).unwrap();
+    let written = export(ArtifactType::Model, &trained.dir, &merged, None, None).unwrap();
     assert_eq!(written.format, Format::Merged);
     assert!(!merged.join("adapter_config.json").exists());
     assert!(
@@ -386,8 +414,16 @@ fn golden_a_merged_export_answers_as_the_adapters_do() {
         &trained.dir,
         &adapter,
         Some(Format::Adapter),
+        Some("some/base"),
     )
     .unwrap();
+    let read = |dir: &Path| -> serde_json::Value {
+        let text = std::fs::read(dir.join("adapter_config.json")).unwrap();
+        serde_json::from_slice(&text).unwrap()
+    };
+    let (mut kept, named) = (read(&trained.dir), read(&adapter));
+    kept["base_model_name_or_path"] = "some/base".into();
+    assert_eq!(named, kept);
     let mut names: Vec<_> = std::fs::read_dir(&adapter)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -403,13 +439,20 @@ fn golden_a_model_without_adapters_is_exported_as_it_is() {
         return;
     };
     let to = bench.folder().join("export");
-    export(ArtifactType::Model, &model.dir, &to, None).unwrap();
+    export(ArtifactType::Model, &model.dir, &to, None, None).unwrap();
     for name in ["config.json", "model.safetensors", "tokenizer.json"] {
         let bytes = |dir: &Path| std::fs::read(dir.join(name)).unwrap();
         assert_eq!(bytes(&to), bytes(&checkpoint), "{name}");
     }
     let to = bench.folder().join("adapter");
-    let error = export(ArtifactType::Model, &model.dir, &to, Some(Format::Adapter)).unwrap_err();
+    let error = export(
+        ArtifactType::Model,
+        &model.dir,
+        &to,
+        Some(Format::Adapter),
+        None,
+    )
+    .unwrap_err();
     assert!(matches!(error, ExportError::NoAdapter), "{error}");
     assert!(!to.exists(), "nothing is left of an export that failed");
 }

@@ -4,10 +4,11 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use dcsft_engine::kind::{Input, StageError};
-use dcsft_stages::data::{Dataset, RolloutRecord, Rollouts};
+use dcsft_engine::kind::{Input, Relative, StageError};
+use dcsft_engine::protocol::Event;
+use dcsft_stages::data::{Dataset, Generation, RolloutRecord, Rollouts};
 use serde_json::{Value, json};
-use support::{Bench, How, on_threads};
+use support::{Bench, How, Run, on_threads};
 
 fn inputs(model: &Input, data: &Input) -> [(&'static str, Vec<Input>); 2] {
     [("model", vec![model.clone()]), ("data", vec![data.clone()])]
@@ -92,6 +93,122 @@ fn an_answer_depends_neither_on_n_nor_on_the_other_samples() {
     }
 }
 
+/// A finished run of `rollout` as a later one sees it.
+fn relative(run: &Run) -> Relative {
+    run.summary();
+    Relative {
+        label: "earlier".into(),
+        seconds: 60.0,
+        outputs: BTreeMap::from([("rollouts".to_owned(), run.output("rollouts"))]),
+    }
+}
+
+#[test]
+fn answers_that_an_earlier_run_has_are_taken_and_nothing_comes_out_differently() {
+    let mut bench = Bench::new();
+    let model = bench.model(0);
+    let few = bench.colours("train", 0, 40, |_, name| name.to_owned());
+    let many = bench.colours("train", 0, 300, |_, name| name.to_owned());
+    let two = bench.run("rollout", with(2), &inputs(&model, &many));
+    let four = bench.run("rollout", with(4), &inputs(&model, &few));
+    let relatives = vec![relative(&two), relative(&four)];
+    let how = |relatives| How {
+        relatives,
+        ..How::default()
+    };
+    let fresh = bench.run("rollout", with(3), &inputs(&model, &many));
+    let lent = bench.run_as("rollout", with(3), &inputs(&model, &many), how(relatives));
+    assert_eq!(lent.files(), fresh.files());
+    assert_eq!(lent.summary(), fresh.summary());
+    // 260 samples with 2 of 600 answers each, 40 with 3 of 160.
+    let saved = 60.0 * (520.0 / 600.0 + 120.0 / 160.0);
+    assert_eq!(fresh.saved_seconds, 0.0);
+    assert!((lent.saved_seconds - saved).abs() < 1e-9);
+
+    // Another reward needs no new answers.
+    let mut other = with(3);
+    other["reward"] = json!({"regex": {"pattern": "(.*)."}});
+    let scored = bench.run("rollout", other.clone(), &inputs(&model, &many));
+    let relatives = vec![relative(&fresh)];
+    let again = bench.run_as("rollout", other, &inputs(&model, &many), how(relatives));
+    assert_eq!(again.files(), scored.files());
+    assert!((again.saved_seconds - 60.0).abs() < 1e-9);
+}
+
+#[test]
+fn a_lender_is_not_asked_again_and_one_that_cannot_be_read_lends_nothing() {
+    let mut bench = Bench::new();
+    let model = bench.model(0);
+    let data = bench.colours("train", 0, 20, |_, name| name.to_owned());
+    let run = bench.run("rollout", with(2), &inputs(&model, &data));
+    let mut lender = relative(&run);
+    // Log-probabilities that no model would give show where an answer came from.
+    let path = run.output("rollouts").join("rollouts.jsonl");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let marked: String = text
+        .lines()
+        .map(|line| {
+            let mut record: RolloutRecord = serde_json::from_str(line).unwrap();
+            for generation in &mut record.generations {
+                generation.logprobs[0] = -1000.0;
+            }
+            serde_json::to_string(&record).unwrap() + "\n"
+        })
+        .collect();
+    std::fs::write(&path, marked).unwrap();
+    let how = |relatives| How {
+        relatives,
+        ..How::default()
+    };
+    let inputs = inputs(&model, &data);
+    let three = bench.run_as("rollout", with(3), &inputs, how(vec![lender.clone()]));
+    for record in Rollouts::open(&three.output("rollouts")).unwrap().records {
+        let marked = |generation: &Generation| generation.logprobs[0] == -1000.0;
+        let marked: Vec<bool> = record.generations.iter().map(marked).collect();
+        assert_eq!(marked, [true, true, false]);
+    }
+    lender.outputs.insert("rollouts".into(), bench.folder());
+    let fresh = bench.run("rollout", with(3), &inputs);
+    let alone = bench.run_as("rollout", with(3), &inputs, how(vec![lender]));
+    assert_eq!(alone.files(), fresh.files());
+    assert_eq!(alone.saved_seconds, 0.0);
+    let said = |event: &Event| matches!(event, Event::Log { message } if message.starts_with("earlier lends no answers: "));
+    assert!(alone.events.iter().any(said), "{:?}", alone.events);
+}
+
+#[test]
+fn only_what_draws_an_answer_makes_the_family() {
+    let registry = dcsft_stages::registry();
+    let kind = registry.get("rollout").unwrap();
+    let family = |change: Value| {
+        let mut params = with(2);
+        for (name, value) in change.as_object().unwrap() {
+            params[name] = value.clone();
+        }
+        let params = kind.resolve(&params, std::path::Path::new(".")).unwrap();
+        kind.family(&params.value).unwrap()
+    };
+    let plain = family(json!({}));
+    assert_eq!(plain.inputs, ["model"]);
+    for same in [
+        json!({"n": 9}),
+        json!({"reward": "iou"}),
+        json!({"on_error": "fail"}),
+    ] {
+        assert_eq!(family(same.clone()), plain, "{same}");
+    }
+    for other in [
+        json!({"temperature": 1.0}),
+        json!({"top_p": 0.5}),
+        json!({"top_k": 3}),
+        json!({"repetition_penalty": 1.1}),
+        json!({"max_new_tokens": 8}),
+        json!({"seed": 6}),
+    ] {
+        assert_ne!(family(other.clone()), plain, "{other}");
+    }
+}
+
 fn lines(data: &Dataset, rows: &[usize]) -> String {
     rows.iter()
         .map(|&row| serde_json::to_string(&data.samples()[row]).unwrap() + "\n")
@@ -115,6 +232,7 @@ fn an_interrupt_a_torn_state_and_threads_change_no_byte() {
             let how = |interrupt_after| How {
                 interrupt_after,
                 state: Some(state.clone()),
+                ..How::default()
             };
             for _ in 0..interrupts {
                 let run = bench.run_as("rollout", with(3), &inputs(&model, &data), how(Some(1)));

@@ -162,6 +162,7 @@ fn interrupted_runs_end_with_the_same_bytes() {
             let how = How {
                 interrupt_after: Some(1),
                 state: Some(state.clone()),
+                ..How::default()
             };
             let run = bench.run_as("sft", with.clone(), &inputs(&model, &data), how);
             assert!(
@@ -173,6 +174,7 @@ fn interrupted_runs_end_with_the_same_bytes() {
         let how = How {
             interrupt_after: None,
             state: Some(state),
+            ..How::default()
         };
         let resumed = bench.run_as("sft", with, &inputs(&model, &data), how);
         resumed.summary();
@@ -212,6 +214,7 @@ fn a_state_that_cannot_be_used_is_put_away() {
     let how = || How {
         interrupt_after: None,
         state: Some(state.clone()),
+        ..How::default()
     };
     let failed = bench.run_as("sft", with(2), &inputs(&model, &data), how());
     assert!(

@@ -9,6 +9,7 @@ mod memory;
 mod paper;
 mod planning;
 mod results;
+mod reuse;
 mod running;
 mod self_description;
 mod support;

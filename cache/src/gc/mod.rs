@@ -160,7 +160,7 @@ fn survey(
             removed: Removed {
                 key: record.key,
                 bytes: record.outputs.values().map(|output| output.bytes).sum(),
-                seconds: record.seconds(),
+                seconds: record.cost_seconds(),
                 label: record.label,
             },
         })
@@ -275,6 +275,9 @@ impl Sweep<'_> {
             !in_use.contains(&key)
                 && (layout.record(&key).exists() || idle_for(path, WORKSPACE_AGE))
         })?;
+        if !self.dry_run {
+            self.store.forget_members()?;
+        }
         self.report.freed_bytes += statcache::forget_gone(layout, self.dry_run)?;
         Ok(())
     }

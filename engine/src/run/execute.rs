@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use dcsft_cache::{Explain, KeyLock, OutputRef, Record, Store, StoreError};
+use dcsft_cache::{Digest, Explain, KeyLock, OutputRef, Record, Store, StoreError};
 use serde_json::json;
 
 use super::event::Failure;
 use super::executor::{End, Executor, Task};
 use crate::key::{FileDigests, FilesIdentity, KeyPreimage};
-use crate::kind::{Input, params_with_paths};
+use crate::kind::{Input, Relative, params_with_paths};
 use crate::protocol::{Event, Job};
 use crate::study::{Node, Study};
 
@@ -29,6 +29,9 @@ pub(super) struct Assignment<'a> {
     pub(super) lock: KeyLock,
     pub(super) preimage: Box<KeyPreimage>,
     pub(super) inputs: BTreeMap<String, Vec<Input>>,
+    /// The family that the result belongs to, and what there is of it.
+    pub(super) family: Option<Digest>,
+    pub(super) relatives: Vec<Relative>,
     /// The files' identity at planning time.
     pub(super) files: BTreeMap<String, FilesIdentity>,
     pub(super) device: String,
@@ -139,11 +142,12 @@ fn attempt(
     };
     let end = executor.execute(&task, &mut |event| tell(Word::Said(event)));
     let spent = spent_before(&workspace) + started.elapsed().as_secs_f64();
-    let (summary, peak_rss_bytes) = match end {
+    let (summary, peak_rss_bytes, saved_seconds) = match end {
         Ok(End::Done {
             summary,
             peak_rss_bytes,
-        }) => (summary, peak_rss_bytes),
+            saved_seconds,
+        }) => (summary, peak_rss_bytes, saved_seconds),
         Ok(End::Failed(message)) => return Err(Trouble::Failed(message)),
         Ok(End::Interrupted) => {
             // Only a figure for people: the next run adds it to its own.
@@ -166,11 +170,16 @@ fn attempt(
             "device": assignment.device,
             "attempts": attempts,
             "peak_rss_bytes": peak_rss_bytes,
+            "saved_seconds": saved_seconds,
             "started_unix": started_unix,
         }),
         created_unix: unix_seconds(),
     };
     store.commit(&record)?;
+    if let Some(family) = &assignment.family {
+        // The result is there; that others do not find it only costs them time.
+        let _ = store.join_family(family, key);
+    }
     store.clear_workspace(key)?;
     Ok(record)
 }
@@ -185,6 +194,7 @@ fn write_job(assignment: &Assignment<'_>, workspace: &Path) -> io::Result<PathBu
         state: workspace.join("state"),
         device: assignment.device.clone(),
         threads: assignment.threads,
+        relatives: assignment.relatives.clone(),
     };
     let path = workspace.join("job.json");
     fs::write(&path, serde_json::to_vec(&job)?)?;

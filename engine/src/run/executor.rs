@@ -54,6 +54,8 @@ pub enum End {
         summary: Value,
         /// The worker's peak memory.
         peak_rss_bytes: Option<u64>,
+        /// Seconds of work that relatives have spared it.
+        saved_seconds: f64,
     },
     /// The stage failed, or the worker died without a word.
     Failed(String),
@@ -272,9 +274,11 @@ impl<'a> Watch<'a> {
             Some(Event::Done {
                 summary,
                 peak_rss_bytes,
+                saved_seconds,
             }) if status.success() => End::Done {
                 summary,
                 peak_rss_bytes,
+                saved_seconds,
             },
             _ if why == Some(Why::TimedOut) => {
                 let seconds = self.timeout.unwrap_or_default().as_secs_f64();

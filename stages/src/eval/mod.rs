@@ -17,6 +17,7 @@ use serde_json::json;
 use crate::answers::{Request, ask_all, reward_problems};
 use crate::data::{Dataset, write_json};
 use crate::files::JsonLines;
+use crate::lent::Lent;
 use crate::memory;
 use crate::misfit::{Dropped, OnError};
 use crate::model;
@@ -113,7 +114,8 @@ impl Stage for Eval {
                 max_new_tokens: params.max_new_tokens,
                 seed: 0,
             },
-            generations: 0..1,
+            n: 1,
+            lent: Lent::default(),
             prompt: params.prompt.as_deref().map(Into::into),
             reward: &params.reward,
         };

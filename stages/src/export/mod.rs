@@ -63,7 +63,7 @@ pub struct Exported {
 }
 
 /// Writes the artifact in the folder `from` to the folder `to`, which is not there yet or is empty. It appears there
-/// whole or not at all.
+/// whole or not at all. `base` names the model that adapters belong to, for whoever loads them.
 ///
 /// # Errors
 /// [`ExportError`]: a format that the artifact does not have, a folder with something in it, a file that cannot be
@@ -73,6 +73,7 @@ pub fn export(
     from: &Path,
     to: &Path,
     format: Option<Format>,
+    base: Option<&str>,
 ) -> Result<Exported, ExportError> {
     let known = formats(artifact);
     let format = format.unwrap_or(known[0]);
@@ -82,7 +83,7 @@ pub fn export(
     ensure_empty(to)?;
     let partial = beside(to)?;
     fs::create_dir_all(&partial).map_err(ExportError::io(&partial))?;
-    let written = write(artifact, from, &partial, format);
+    let written = write(artifact, from, &partial, format, base);
     let placed = written.and_then(|rows| {
         fs::rename(&partial, to).map_err(ExportError::io(to))?;
         Ok(Exported { format, rows })
@@ -99,13 +100,16 @@ fn write(
     from: &Path,
     to: &Path,
     format: Format,
+    base: Option<&str>,
 ) -> Result<Option<usize>, ExportError> {
     match (artifact, format) {
         (ArtifactType::Dataset, Format::Jsonl) => samples::write(from, to).map(Some),
         (ArtifactType::Rollouts, Format::Jsonl) => rollouts::write_jsonl(from, to).map(Some),
         (ArtifactType::Rollouts, Format::Parquet) => rollouts::write_parquet(from, to).map(Some),
         (ArtifactType::Model, Format::Merged) => model::write_merged(from, to).map(|()| None),
-        (ArtifactType::Model, Format::Adapter) => model::write_adapter(from, to).map(|()| None),
+        (ArtifactType::Model, Format::Adapter) => {
+            model::write_adapter(from, to, base).map(|()| None)
+        }
         _ => copy_all(from, to, &[]).map(|()| None),
     }
 }

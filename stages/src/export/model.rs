@@ -1,11 +1,13 @@
 //! Models: a Hugging Face folder with the adapters merged, or the adapters alone as PEFT keeps them.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use dcsft_qwen::model::{QwenVl, SETTINGS};
 use dcsft_vlm::device::DeviceSpec;
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::model::VisionLanguageModel as _;
+use serde_json::Value;
 
 use super::{ExportError, copy, copy_all};
 use crate::model::is_micro;
@@ -44,12 +46,29 @@ fn open_up(dir: &Path) -> Result<(), ExportError> {
     Ok(())
 }
 
-/// The adapters of the model in `from`.
-pub(super) fn write_adapter(from: &Path, to: &Path) -> Result<(), ExportError> {
+/// The adapters of the model in `from`, and the name of the model that they belong to.
+pub(super) fn write_adapter(from: &Path, to: &Path, base: Option<&str>) -> Result<(), ExportError> {
     if !from.join(ADAPTER[0]).exists() {
         return Err(ExportError::NoAdapter);
     }
-    ADAPTER
-        .iter()
-        .try_for_each(|name| copy(&from.join(name), &to.join(name)))
+    for name in ADAPTER {
+        copy(&from.join(name), &to.join(name))?;
+    }
+    match base {
+        Some(base) => name_base(&to.join(ADAPTER[0]), base),
+        None => Ok(()),
+    }
+}
+
+/// Sets what PEFT loads the adapters onto where it is not given a model.
+fn name_base(path: &Path, base: &str) -> Result<(), ExportError> {
+    let text = std::fs::read_to_string(path).map_err(ExportError::io(path))?;
+    let table = |error: serde_json::Error| ExportError::Table {
+        path: path.to_owned(),
+        problem: error.to_string(),
+    };
+    let mut config: BTreeMap<String, Value> = serde_json::from_str(&text).map_err(table)?;
+    config.insert("base_model_name_or_path".into(), base.into());
+    let text = serde_json::to_string_pretty(&config).map_err(table)?;
+    std::fs::write(path, text + "\n").map_err(ExportError::io(path))
 }

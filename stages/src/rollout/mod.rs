@@ -3,7 +3,7 @@
 use dcsft_engine::context::StageContext;
 use dcsft_engine::forecast::{Forecast, Prospect};
 use dcsft_engine::kind::{
-    ArtifactType, Cardinality, InputDecl, OutputDecl, ParamProblem, Stage, StageError,
+    ArtifactType, Cardinality, Family, InputDecl, OutputDecl, ParamProblem, Stage, StageError,
 };
 use dcsft_vlm::model::{Completion, Sampling, Tokenizer};
 use schemars::JsonSchema;
@@ -12,6 +12,7 @@ use serde_json::json;
 
 use crate::answers::{Request, ask_all, reward_problems};
 use crate::data::{Dataset, Generation, RolloutRecord, RolloutWriter};
+use crate::lent::Lent;
 use crate::memory;
 use crate::misfit::{Dropped, OnError};
 use crate::model;
@@ -100,6 +101,19 @@ impl Stage for Rollout {
             .collect()
     }
 
+    /// An answer depends on model, sample and sampling settings alone, so `n`, the set and the reward may differ.
+    fn family(params: &RolloutParams) -> Option<Family> {
+        let mut params = serde_json::to_value(params).ok()?;
+        let fields = params.as_object_mut()?;
+        for other in ["n", "reward", "on_error"] {
+            fields.remove(other);
+        }
+        Some(Family {
+            params,
+            inputs: &["model"],
+        })
+    }
+
     fn forecast(params: &RolloutParams, prospect: &Prospect) -> Forecast {
         memory::ask(prospect, params.n, params.max_new_tokens)
     }
@@ -117,7 +131,8 @@ impl Stage for Rollout {
                 max_new_tokens: params.max_new_tokens,
                 seed: params.seed,
             },
-            generations: 0..params.n,
+            n: params.n,
+            lent: Lent::from_relatives(ctx),
             prompt: None,
             reward: &params.reward,
         };

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use dcsft_cache::Digest;
 use dcsft_engine::context::{ContextParts, StageContext};
-use dcsft_engine::kind::{Input, Label, StageError};
+use dcsft_engine::kind::{Input, Label, Relative, StageError};
 use dcsft_engine::protocol::Event;
 use dcsft_stages::data::{DatasetWriter, Draft, DraftImage, Encoding, Split};
 use dcsft_vlm::rng::StreamKey;
@@ -34,6 +34,8 @@ pub struct Run {
     pub result: Result<Value, StageError>,
     /// What it reported.
     pub events: Vec<Event>,
+    /// Seconds that relatives have spared it.
+    pub saved_seconds: f64,
     outputs: PathBuf,
 }
 
@@ -87,6 +89,8 @@ pub struct How {
     pub interrupt_after: Option<usize>,
     /// Scratch folder to share between tries; none gives a fresh one.
     pub state: Option<PathBuf>,
+    /// Finished results of its family.
+    pub relatives: Vec<Relative>,
 }
 
 impl Bench {
@@ -151,10 +155,11 @@ impl Bench {
             threads: 2,
             interrupted,
             emit,
+            relatives: how.relatives,
         });
-        let result = kind
-            .run(&params.value, &mut context)
-            .map(|()| context.into_summary());
+        let ended = kind.run(&params.value, &mut context);
+        let saved_seconds = context.saved_seconds();
+        let result = ended.map(|()| context.into_summary());
         if result.is_ok() {
             for output in &params.outputs {
                 assert!(
@@ -168,6 +173,7 @@ impl Bench {
         Run {
             result,
             events,
+            saved_seconds,
             outputs,
         }
     }

@@ -7,11 +7,12 @@ use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::Sender;
 use std::thread::Scope;
 
-use dcsft_cache::{Digest, KeyLock, Record, StoreError};
+use dcsft_cache::{Digest, KeyLock, OutputRef, Record, StoreError};
 
 use super::{Message, Scheduler, State};
 use crate::key;
-use crate::kind::Input;
+use crate::key::KeyPreimage;
+use crate::kind::{Input, Relative};
 use crate::plan;
 use crate::run::event::{Failure, RunEvent};
 use crate::run::execute::{self, Assignment};
@@ -20,6 +21,8 @@ use crate::study::NodeId;
 
 /// How often a stage is run again because its artifact was found damaged.
 const MAX_REOPENED: u32 = 2;
+/// Reading many results costs more than the newest of them do not have already.
+const MAX_RELATIVES: usize = 8;
 
 impl<'a> Scheduler<'a> {
     /// Starts what can start, most urgent first.
@@ -104,6 +107,7 @@ impl<'a> Scheduler<'a> {
         let Some(preimage) = self.slots[id.0].preimage.take() else {
             return Ok(None);
         };
+        let (family, relatives) = self.family(id, &preimage);
         let threads = self.resources.threads_for(node, active);
         let log = self.journal.log_path(&self.title(id))?;
         self.emit(RunEvent::StageStarted {
@@ -119,12 +123,51 @@ impl<'a> Scheduler<'a> {
             lock,
             preimage,
             inputs,
+            family,
+            relatives,
             files: self.plan.node(id).files.clone(),
             device: device.to_owned(),
             threads,
             log,
             backoff: self.options.backoff,
         }))
+    }
+
+    /// The family of a stage's result, and the newest of those of its results whose files are as they were written. A
+    /// stage that was asked to run again computes everything itself.
+    fn family(&self, id: NodeId, preimage: &KeyPreimage) -> (Option<Digest>, Vec<Relative>) {
+        let node = self.node(id);
+        let family = self
+            .registry
+            .get(&node.kind)
+            .and_then(|kind| kind.family(&node.params));
+        let Some(digest) = family.and_then(|family| key::family(preimage, &family).ok()) else {
+            return (None, Vec::new());
+        };
+        if self.slots[id.0].forced {
+            return (Some(digest), Vec::new());
+        }
+        let records = self.store.family(&digest).unwrap_or_default();
+        let open = |record: Record| {
+            let open = |(name, output): (&String, &OutputRef)| {
+                let dir = self.store.open_input(&output.digest).ok()?;
+                Some((name.clone(), dir))
+            };
+            let outputs: Option<BTreeMap<_, _>> = record.outputs.iter().map(open).collect();
+            Some(Relative {
+                seconds: record.cost_seconds(),
+                outputs: outputs?,
+                label: record.label,
+            })
+        };
+        (
+            Some(digest),
+            records
+                .into_iter()
+                .filter_map(open)
+                .take(MAX_RELATIVES)
+                .collect(),
+        )
     }
 
     /// The result of another process that has computed the key meanwhile.

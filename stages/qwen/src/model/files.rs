@@ -194,9 +194,8 @@ pub(super) fn save(model: &QwenVl, dir: &Path) -> Result<(), VlmError> {
     if *unchanged {
         copy(from, dir, config::FILE)?;
         for name in weight_files(from)? {
-            let (source, target) = (from.join(&name), dir.join(&name));
-            if fs::hard_link(&source, &target).is_err() {
-                fs::copy(&source, &target).map_err(io(&source))?;
+            if fs::hard_link(from.join(&name), dir.join(&name)).is_err() {
+                copy(from, dir, &name)?;
             }
         }
     } else {
@@ -267,9 +266,12 @@ fn stops(dir: &Path, eos: u32) -> Result<Vec<u32>, VlmError> {
     Ok(stops)
 }
 
+/// Copies a file's bytes, not its permissions: a file of a cache is read-only, its copy need not be.
 fn copy(from: &Path, to: &Path, name: &str) -> Result<(), VlmError> {
-    let source = from.join(name);
-    fs::copy(&source, to.join(name))
+    let (source, target) = (from.join(name), to.join(name));
+    let mut bytes = fs::File::open(&source).map_err(io(&source))?;
+    let mut file = fs::File::create(&target).map_err(io(&target))?;
+    std::io::copy(&mut bytes, &mut file)
         .map(drop)
         .map_err(io(&source))
 }

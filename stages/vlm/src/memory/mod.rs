@@ -129,8 +129,7 @@ pub trait Footprint {
     fn vocabulary(&self) -> f64;
     /// Values of keys and values that all decoder layers keep for one row.
     fn cached_row(&self) -> f64;
-    /// Largest number of questions that one thread answers together, and whether all questions of a call are encoded
-    /// before the first is answered.
+    /// Largest number of questions that are answered together.
     fn group(&self, on_gpu: bool) -> f64;
     /// Groups of questions that so many threads work on at a time.
     fn groups(&self, threads: f64) -> f64;

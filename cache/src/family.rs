@@ -1,0 +1,62 @@
+//! Families: results that have parts in common, so that a new one need not compute what another has.
+//!
+//! A family has a digest, as a key has, and a folder with an empty file for each member. That is a hint and nothing else:
+//! a member without a record counts for nothing, and a family that is lost costs time, never a result.
+
+use std::fs::{self, File};
+use std::io;
+
+use crate::error::Context;
+use crate::store::list_digests;
+use crate::{Digest, Record, Store, StoreError, durable};
+
+impl Store {
+    /// Makes `key`, which has a record, a member of `family`.
+    pub fn join_family(&self, family: &Digest, key: &Digest) -> Result<(), StoreError> {
+        let folder = self.layout.family(family);
+        durable::create_dirs(&folder)?;
+        let path = folder.join(key.to_string());
+        File::create(&path).map(drop).context("write", &path)
+    }
+
+    /// The records of `family`, newest first.
+    pub fn family(&self, family: &Digest) -> Result<Vec<Record>, StoreError> {
+        let folder = self.layout.family(family);
+        let entries = match fs::read_dir(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.context("read", &folder)?,
+        };
+        let mut records = Vec::new();
+        for entry in entries {
+            let name = entry.context("read", &folder)?.file_name();
+            let Some(key) = name.to_str().and_then(|name| name.parse::<Digest>().ok()) else {
+                continue;
+            };
+            records.extend(self.lookup(&key)?);
+        }
+        records.sort_by(|a, b| b.created_unix.cmp(&a.created_unix).then(a.key.cmp(&b.key)));
+        Ok(records)
+    }
+
+    /// Removes members without a record, and families without a member.
+    pub(crate) fn forget_members(&self) -> Result<(), StoreError> {
+        let families = self.layout.families();
+        if !families.exists() {
+            return Ok(());
+        }
+        for family in list_digests(&families, "")? {
+            let folder = self.layout.family(&family);
+            for entry in fs::read_dir(&folder).context("read", &folder)? {
+                let path = entry.context("read", &folder)?.path();
+                let name = path.file_name().and_then(|name| name.to_str());
+                let key = name.and_then(|name| name.parse::<Digest>().ok());
+                if !key.is_some_and(|key| self.layout.record(&key).exists()) {
+                    durable::remove(&path)?;
+                }
+            }
+            // Removes nothing but an empty folder.
+            let _ = fs::remove_dir(&folder);
+        }
+        Ok(())
+    }
+}
