@@ -31,6 +31,8 @@ pub enum ArtifactType {
     Difficulty,
     /// A training log.
     TrainingLog,
+    /// What a trainer goes on from.
+    TrainerState,
     /// Metrics of one model on one set, with per-sample answers.
     Evaluation,
     /// Tables and figures.

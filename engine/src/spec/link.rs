@@ -345,6 +345,7 @@ fn words(artifact: ArtifactType) -> String {
         ArtifactType::Rollouts => "rollouts",
         ArtifactType::Difficulty => "a difficulty table",
         ArtifactType::TrainingLog => "a training log",
+        ArtifactType::TrainerState => "a trainer's state",
         ArtifactType::Evaluation => "an evaluation",
         ArtifactType::Report => "a report",
     }

@@ -8,7 +8,7 @@ use std::path::Path;
 use dcsft_engine::context::StageContext;
 use dcsft_engine::forecast::{Forecast, Prospect};
 use dcsft_engine::kind::{
-    ArtifactType, Cardinality, InputDecl, OutputDecl, ParamProblem, Stage, StageError,
+    ArtifactType, Cardinality, Family, InputDecl, OutputDecl, ParamProblem, Stage, StageError,
 };
 use dcsft_vlm::lora::LoraConfig;
 use dcsft_vlm::memory::GRPO_LOSS;
@@ -26,6 +26,7 @@ use crate::memory;
 use crate::misfit::OnError;
 use crate::model;
 use crate::reward::Reward;
+use crate::training::continuation::{self, Pace};
 use crate::training::{self, Checkpoints, Report, Trainer, train};
 use filter::Bins;
 use prompts::PromptSet;
@@ -44,6 +45,9 @@ pub struct GrpoParams {
     /// What happens to a sample that the model cannot take.
     #[serde(default)]
     pub on_error: OnError,
+    /// Keep the trainer's last state as an output: a longer run of the same training goes on from it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keep_state: bool,
     /// The trainer's settings.
     #[serde(flatten)]
     pub training: GrpoConfig,
@@ -81,7 +85,10 @@ impl Stage for Grpo {
     const NUMERIC: bool = true;
 
     fn outputs(params: &GrpoParams) -> Vec<OutputDecl> {
-        training::outputs(params.training.steps, params.training.save_steps)
+        let GrpoConfig {
+            steps, save_steps, ..
+        } = params.training;
+        training::outputs(steps, save_steps, params.keep_state)
     }
 
     fn check(params: &GrpoParams) -> Vec<ParamProblem> {
@@ -95,7 +102,12 @@ impl Stage for Grpo {
             save_steps,
         );
         problems.extend(reward_problems(&params.reward));
+        problems.extend(pace(params).problem());
         problems
+    }
+
+    fn family(params: &GrpoParams) -> Option<Family> {
+        pace(params).family(params, &["model", "data", "difficulty"])
     }
 
     /// All answers of a step are taken to be different.
@@ -127,6 +139,7 @@ impl Stage for Grpo {
             reward,
             lora,
             on_error,
+            keep_state,
             training: config,
         } = params;
         let mut model = model::open(ctx)?;
@@ -154,9 +167,12 @@ impl Stage for Grpo {
         let reference = reference.as_deref();
         let mut trainer = GrpoTrainer::new(config, model.as_mut(), reference, prompts, &score)
             .map_err(StageError::failed)?;
-        train(ctx, &mut trainer, &checkpoints)?;
+        train(ctx, &mut trainer, &checkpoints, save_steps)?;
         let total = trainer.total_steps();
         checkpoints.publish(ctx, total, save_steps, named)?;
+        if keep_state {
+            continuation::keep(ctx, &trainer)?;
+        }
 
         let dir = ctx.output("log")?;
         let mut lines = JsonLines::create(&dir.join("grpo.jsonl"))?;
@@ -178,6 +194,15 @@ impl Stage for Grpo {
             "dropped": set.dropped.to_json(),
         }));
         Ok(())
+    }
+}
+
+fn pace(params: &GrpoParams) -> Pace {
+    Pace {
+        keep_state: params.keep_state,
+        schedule: params.training.schedule,
+        warmup_steps: params.training.warmup_steps,
+        warmup_ratio: params.training.warmup_ratio,
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use dcsft_engine::context::StageContext;
 use dcsft_engine::forecast::{Forecast, Prospect};
 use dcsft_engine::kind::{
-    ArtifactType, Cardinality, InputDecl, OutputDecl, ParamProblem, Stage, StageError,
+    ArtifactType, Cardinality, Family, InputDecl, OutputDecl, ParamProblem, Stage, StageError,
 };
 use dcsft_vlm::lora::LoraConfig;
 use dcsft_vlm::memory::SFT_LOSS;
@@ -21,6 +21,7 @@ use crate::files::JsonLines;
 use crate::memory;
 use crate::misfit::OnError;
 use crate::model;
+use crate::training::continuation::{self, Pace};
 use crate::training::{self, Checkpoints, Report, Trainer, TrainingSet, classes, train};
 
 /// `with:` of `sft`.
@@ -33,6 +34,9 @@ pub struct SftParams {
     /// What happens to a sample that the model cannot take.
     #[serde(default)]
     pub on_error: OnError,
+    /// Keep the trainer's last state as an output: a longer run of the same training goes on from it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keep_state: bool,
     /// The trainer's settings.
     #[serde(flatten)]
     pub training: SftConfig,
@@ -63,19 +67,28 @@ impl Stage for Sft {
     const NUMERIC: bool = true;
 
     fn outputs(params: &SftParams) -> Vec<OutputDecl> {
-        training::outputs(params.training.steps, params.training.save_steps)
+        let SftConfig {
+            steps, save_steps, ..
+        } = params.training;
+        training::outputs(steps, save_steps, params.keep_state)
     }
 
     fn check(params: &SftParams) -> Vec<ParamProblem> {
         let SftConfig {
             steps, save_steps, ..
         } = params.training;
-        training::problems(
+        let mut problems = training::problems(
             params.training.validate(),
             params.lora.as_ref(),
             steps,
             save_steps,
-        )
+        );
+        problems.extend(pace(params).problem());
+        problems
+    }
+
+    fn family(params: &SftParams) -> Option<Family> {
+        pace(params).family(params, &["model", "data"])
     }
 
     fn forecast(params: &SftParams, prospect: &Prospect) -> Forecast {
@@ -100,6 +113,7 @@ impl Stage for Sft {
         let SftParams {
             lora,
             on_error,
+            keep_state,
             training: config,
         } = params;
         let mut model = model::open(ctx)?;
@@ -116,8 +130,11 @@ impl Stage for Sft {
         let (named, save_steps) = (config.steps.is_some(), config.save_steps);
         let mut trainer = SftTrainer::new(config, model.as_mut(), &set.examples, labels.as_deref())
             .map_err(StageError::failed)?;
-        train(ctx, &mut trainer, &checkpoints)?;
+        train(ctx, &mut trainer, &checkpoints, save_steps)?;
         checkpoints.publish(ctx, trainer.total_steps(), save_steps, named)?;
+        if keep_state {
+            continuation::keep(ctx, &trainer)?;
+        }
         write_log(ctx, trainer.log())?;
         ctx.summarise(json!({
             "steps": trainer.total_steps(),
@@ -128,6 +145,15 @@ impl Stage for Sft {
             "dropped": set.dropped.to_json(),
         }));
         Ok(())
+    }
+}
+
+fn pace(params: &SftParams) -> Pace {
+    Pace {
+        keep_state: params.keep_state,
+        schedule: params.training.schedule,
+        warmup_steps: params.training.warmup_steps,
+        warmup_ratio: params.training.warmup_ratio,
     }
 }
 

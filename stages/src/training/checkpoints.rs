@@ -29,6 +29,11 @@ impl Checkpoints {
         })
     }
 
+    /// The folder of the model after `step` steps.
+    pub(super) fn place(&self, step: usize) -> PathBuf {
+        self.dir.join(checkpoint_name(step))
+    }
+
     /// Keeps the model after `step` steps.
     pub(crate) fn save(
         &self,
@@ -36,7 +41,7 @@ impl Checkpoints {
         step: usize,
         model: &dyn VisionLanguageModel,
     ) -> Result<(), StageError> {
-        let place = self.dir.join(checkpoint_name(step));
+        let place = self.place(step);
         let partial = self.dir.join(format!(".{}", checkpoint_name(step)));
         for old in [&place, &partial] {
             if old.exists() {
@@ -64,7 +69,7 @@ impl Checkpoints {
         named: bool,
     ) -> Result<(), StageError> {
         for step in checkpoint_steps(total, save_steps) {
-            let from = self.dir.join(checkpoint_name(step));
+            let from = self.place(step);
             let last = (step == total).then(|| "model".to_owned());
             for output in named.then(|| checkpoint_name(step)).into_iter().chain(last) {
                 let to = ctx.output(&output)?;
@@ -131,7 +136,7 @@ fn is_equal(a: &Path, b: &Path) -> Result<bool, StageError> {
 }
 
 /// The files of a model's folder.
-fn files(dir: &Path) -> Result<Vec<PathBuf>, StageError> {
+pub(super) fn files(dir: &Path) -> Result<Vec<PathBuf>, StageError> {
     let entries = fs::read_dir(dir).map_err(StageError::io(dir))?;
     let mut files: Vec<PathBuf> = entries
         .map(|entry| entry.map(|entry| entry.path()))

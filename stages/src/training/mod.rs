@@ -1,6 +1,7 @@
 //! What `sft` and `grpo` share: the training set, checkpoints, and a run that survives interrupts.
 
 mod checkpoints;
+pub(crate) mod continuation;
 mod examples;
 mod run;
 
@@ -17,16 +18,23 @@ pub(crate) use examples::{TrainingSet, classes, prompts};
 pub(crate) use run::{Report, Trainer, train};
 
 /// Outputs of a training stage: `model`, a checkpoint `step-N` for each multiple of `save_steps` and for the last
-/// step, and `log`. How many steps `epochs` make is known only with the data, so without `steps` there are no
+/// step, `log`, and the last `state` where it is kept. How many steps `epochs` make is known only with the data, so without `steps` there are no
 /// `step-N`.
-pub(crate) fn outputs(steps: Option<usize>, save_steps: usize) -> Vec<OutputDecl> {
+pub(crate) fn outputs(
+    steps: Option<usize>,
+    save_steps: usize,
+    keep_state: bool,
+) -> Vec<OutputDecl> {
     let checkpoints = steps
         .into_iter()
         .flat_map(|steps| checkpoint_steps(steps, save_steps));
+    let state =
+        keep_state.then(|| OutputDecl::new(continuation::OUTPUT, ArtifactType::TrainerState));
     [OutputDecl::new("model", ArtifactType::Model)]
         .into_iter()
         .chain(checkpoints.map(|step| OutputDecl::new(checkpoint_name(step), ArtifactType::Model)))
         .chain([OutputDecl::new("log", ArtifactType::TrainingLog)])
+        .chain(state)
         .collect()
 }
 
@@ -123,7 +131,7 @@ mod tests {
     #[test]
     fn outputs_are_known_before_the_run() {
         let names = |steps, every| {
-            outputs(steps, every)
+            outputs(steps, every, false)
                 .into_iter()
                 .map(|output| output.name)
                 .collect::<Vec<_>>()

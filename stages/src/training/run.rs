@@ -9,7 +9,7 @@ use dcsft_engine::context::StageContext;
 use dcsft_engine::kind::StageError;
 use dcsft_vlm::train::{Checkpoint, Observer, STATE_FILE, TrainError};
 
-use super::Checkpoints;
+use super::{Checkpoints, continuation};
 use crate::progress::Meter;
 
 /// A state is saved at the earliest after this time, and not before the last save was a twentieth of the time.
@@ -42,7 +42,7 @@ pub(crate) trait Report {
     fn fields(&self) -> Vec<(&'static str, f64)>;
 }
 
-/// Runs `trainer` to its end, from where an earlier try has stopped.
+/// Runs `trainer` to its end, from where an earlier try has stopped or another run has ended.
 ///
 /// # Errors
 /// [`StageError::Interrupted`] once the state is saved; else what the trainer says.
@@ -50,9 +50,14 @@ pub(crate) fn train<T: Trainer>(
     ctx: &mut StageContext,
     trainer: &mut T,
     checkpoints: &Checkpoints,
+    save_steps: usize,
 ) -> Result<(), StageError> {
     let dir = ctx.state().to_owned();
-    resume(ctx, trainer, &dir)?;
+    if resume(ctx, trainer, &dir)? {
+        continuation::count_again(ctx);
+    } else {
+        continuation::take_over(ctx, trainer, checkpoints, save_steps)?;
+    }
     let meter = Meter::new(trainer.total_steps() as u64, "step");
     let mut watch = Watch {
         ctx,
@@ -76,16 +81,16 @@ pub(crate) fn train<T: Trainer>(
     }
 }
 
-/// Goes on from the state of an earlier try. A state that cannot be used is removed, so that the next try starts
+/// Goes on from the state of an earlier try, if there is one. A state that cannot be used is removed, so that the next try starts
 /// anew.
 fn resume<T: Trainer>(
     ctx: &mut StageContext,
     trainer: &mut T,
     dir: &Path,
-) -> Result<(), StageError> {
+) -> Result<bool, StageError> {
     let file = dir.join(STATE_FILE);
     if !file.exists() {
-        return Ok(());
+        return Ok(false);
     }
     match trainer.restore(dir) {
         Ok(()) => {
@@ -94,7 +99,7 @@ fn resume<T: Trainer>(
                 trainer.steps_done(),
                 trainer.total_steps()
             ));
-            Ok(())
+            Ok(true)
         }
         Err(error) => {
             fs::remove_file(&file).map_err(StageError::io(&file))?;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Tensor, TensorData};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -106,15 +107,18 @@ impl StateView<'_> {
 }
 
 /// Reads the state in `dir` into the weights and the optimiser; `now` describes the run that goes on, which
-/// has `total` steps; `rates` gives its learning rate for each record of the log.
-pub(crate) fn restore(
+/// has `total` steps; `rates` gives its learning rate for each record of the log. Gives the log.
+///
+/// # Errors
+/// [`TrainError::State`] and [`TrainError::Io`]; then nothing has changed.
+pub(crate) fn restore<R: DeserializeOwned>(
     dir: &Path,
     now: &Header,
     sets: &mut [&mut ParamSet],
     optimizer: &mut AdamW,
     total: usize,
     rates: &dyn Fn(usize) -> f64,
-) -> Result<Header, TrainError> {
+) -> Result<Vec<R>, TrainError> {
     let path = dir.join(STATE_FILE);
     let bytes = fs::read(&path).map_err(|source| TrainError::Io {
         path: path.clone(),
@@ -122,6 +126,7 @@ pub(crate) fn restore(
     })?;
     let state = Stored::parse(&path, &bytes)?;
     state.check(now, total, rates)?;
+    let log = state.records()?;
     let mut moments = Vec::new();
     let mut values = Vec::new();
     for param in trainable(sets) {
@@ -143,7 +148,7 @@ pub(crate) fn restore(
     }
     optimizer.moments = moments;
     optimizer.steps = state.header.updates;
-    Ok(state.header)
+    Ok(log)
 }
 
 /// A parsed state file.
@@ -223,6 +228,13 @@ impl<'a> Stored<'a> {
             }
         }
         Ok(())
+    }
+
+    fn records<R: DeserializeOwned>(&self) -> Result<Vec<R>, TrainError> {
+        let record = |value: &Value| {
+            R::deserialize(value).map_err(|error| self.error(format!("has a broken log: {error}")))
+        };
+        self.header.log.iter().map(record).collect()
     }
 
     fn tensor(&self, kind: &str, name: &str, shape: [usize; 2]) -> Result<Vec<f32>, TrainError> {
@@ -318,20 +330,4 @@ pub(crate) fn values<R: Serialize>(log: &[R]) -> Result<Vec<Value>, TrainError> 
     let value =
         |record| serde_json::to_value(record).map_err(|error| TrainError::Data(error.to_string()));
     log.iter().map(value).collect()
-}
-
-/// The records of a restored header.
-pub(crate) fn records<R: serde::de::DeserializeOwned>(
-    dir: &Path,
-    header: Header,
-) -> Result<Vec<R>, TrainError> {
-    let error = |problem: serde_json::Error| TrainError::State {
-        path: dir.join(STATE_FILE),
-        problem: format!("has a broken log: {problem}"),
-    };
-    header
-        .log
-        .into_iter()
-        .map(|value| serde_json::from_value(value).map_err(error))
-        .collect()
 }

@@ -220,7 +220,7 @@ impl<'a> GrpoTrainer<'a> {
         let (rate, updates, total) = (self.rate, self.config.updates_per_batch, self.total_steps());
         let mut sets = [self.model.params_mut()];
         let rates = |step: usize| rate.at(step * updates + updates - 1);
-        let header = state::restore(
+        self.log = state::restore(
             dir,
             &self.header,
             &mut sets,
@@ -228,7 +228,6 @@ impl<'a> GrpoTrainer<'a> {
             total,
             &rates,
         )?;
-        self.log = state::records(dir, header)?;
         Ok(())
     }
 

@@ -165,7 +165,7 @@ impl<'a> SftTrainer<'a> {
         let rate = self.rate;
         let mut sets = vec![self.model.params_mut()];
         sets.extend(self.head.as_mut().map(|head| &mut head.params));
-        let header = state::restore(
+        self.log = state::restore(
             dir,
             &self.header,
             &mut sets,
@@ -173,7 +173,6 @@ impl<'a> SftTrainer<'a> {
             rate.total,
             &|step| rate.at(step),
         )?;
-        self.log = state::records(dir, header)?;
         Ok(())
     }
 

@@ -1,0 +1,186 @@
+//! Training that goes on from where a shorter run has ended.
+//!
+//! With `keep_state` a trainer's last state is an output. A longer run of the same training, whose first steps are the
+//! same, takes it over with the checkpoints on the way, and comes out as if it had made all steps itself.
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+
+use dcsft_engine::context::StageContext;
+use dcsft_engine::kind::{Family, ParamProblem, Relative, StageError};
+use dcsft_vlm::train::schedule::Schedule;
+use serde::{Deserialize, Serialize};
+
+use super::{Checkpoints, Trainer, checkpoint_name, checkpoint_steps};
+use crate::data::{read_json, write_json};
+
+/// The output with a trainer's last state.
+pub(crate) const OUTPUT: &str = "state";
+/// Says how far the state is.
+const LENGTH: &str = "length.json";
+/// In the stage's own state: what it has taken over.
+const TAKEN: &str = "taken_over.json";
+
+/// Params that a longer run of the same training may have otherwise.
+const LENGTHS: [&str; 3] = ["steps", "epochs", "save_steps"];
+
+/// The settings that say whether a run's first steps are those of a longer one.
+pub(crate) struct Pace {
+    pub(crate) keep_state: bool,
+    pub(crate) schedule: Schedule,
+    pub(crate) warmup_steps: Option<usize>,
+    pub(crate) warmup_ratio: f64,
+}
+
+impl Pace {
+    /// No step's learning rate depends on the length of the run.
+    fn is_open_ended(&self) -> bool {
+        let warmup = self.warmup_steps.is_some() || self.warmup_ratio == 0.0;
+        self.schedule == Schedule::Constant && warmup
+    }
+
+    /// A state that no other run could go on from is not worth keeping.
+    pub(crate) fn problem(&self) -> Option<ParamProblem> {
+        (self.keep_state && !self.is_open_ended()).then(|| {
+            ParamProblem::new(
+                "keep_state",
+                "needs `schedule: constant`, with `warmup_steps` or `warmup_ratio: 0`: else the learning rate of each \
+                 step depends on the length of the run, and no longer run can go on from this one",
+            )
+        })
+    }
+
+    /// The family of a stage with these params.
+    pub(crate) fn family(
+        &self,
+        params: &impl Serialize,
+        inputs: &'static [&'static str],
+    ) -> Option<Family> {
+        if !(self.keep_state && self.is_open_ended()) {
+            return None;
+        }
+        let mut params = serde_json::to_value(params).ok()?;
+        let fields = params.as_object_mut()?;
+        for length in LENGTHS {
+            fields.remove(length);
+        }
+        Some(Family { params, inputs })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Length {
+    steps: usize,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Taken {
+    seconds: f64,
+}
+
+/// Writes the trainer's state as an output.
+pub(crate) fn keep<T: Trainer>(ctx: &StageContext, trainer: &T) -> Result<(), StageError> {
+    let dir = ctx.output(OUTPUT)?;
+    trainer.save_state(&dir).map_err(StageError::failed)?;
+    let steps = trainer.steps_done();
+    Ok(write_json(&dir.join(LENGTH), &Length { steps })?)
+}
+
+/// Counts what an earlier try of this stage has taken over.
+pub(super) fn count_again(ctx: &mut StageContext) {
+    if let Ok(Taken { seconds }) = read_json(&ctx.state().join(TAKEN)) {
+        ctx.save_seconds(seconds);
+    }
+}
+
+/// Goes on from the longest relative that is no longer than this run and has the checkpoints that it needs.
+///
+/// # Errors
+/// If files cannot be written. A relative that cannot be used is named in the log.
+pub(super) fn take_over<T: Trainer>(
+    ctx: &mut StageContext,
+    trainer: &mut T,
+    checkpoints: &Checkpoints,
+    save_steps: usize,
+) -> Result<(), StageError> {
+    let needed = checkpoint_steps(trainer.total_steps(), save_steps);
+    let mut candidates: Vec<Candidate> = ctx
+        .relatives()
+        .iter()
+        .filter_map(|relative| Candidate::new(relative, trainer.total_steps(), &needed))
+        .collect();
+    candidates.sort_by_key(|candidate| Reverse(candidate.steps));
+    for candidate in candidates {
+        let label = &candidate.relative.label;
+        if let Err(error) = trainer.restore(&candidate.relative.outputs[OUTPUT]) {
+            ctx.log(format!("{label} cannot be continued: {error}"));
+            continue;
+        }
+        for (step, dir) in &candidate.checkpoints {
+            checkpoints.adopt(ctx, *step, dir)?;
+        }
+        let seconds = candidate.relative.seconds;
+        write_json(&ctx.state().join(TAKEN), &Taken { seconds })?;
+        // Last, so that a state always finds its checkpoints.
+        trainer
+            .save_state(ctx.state())
+            .map_err(StageError::failed)?;
+        ctx.save_seconds(seconds);
+        ctx.log(format!(
+            "going on from {label}, after step {}",
+            candidate.steps
+        ));
+        return Ok(());
+    }
+    Ok(())
+}
+
+/// A relative that may be gone on from.
+struct Candidate {
+    relative: Relative,
+    steps: usize,
+    /// Those of this run that it has.
+    checkpoints: Vec<(usize, PathBuf)>,
+}
+
+impl Candidate {
+    fn new(relative: &Relative, total: usize, needed: &BTreeSet<usize>) -> Option<Self> {
+        let dir = |name: &str| relative.outputs.get(name);
+        let Length { steps } = read_json(&dir(OUTPUT)?.join(LENGTH)).ok()?;
+        let checkpoint = |&step: &usize| {
+            let last = (step == steps).then(|| dir("model")).flatten();
+            let path = dir(&checkpoint_name(step)).or(last)?;
+            Some((step, path.clone()))
+        };
+        let checkpoints: Option<Vec<_>> = needed.range(..=steps).map(checkpoint).collect();
+        (steps <= total).then_some(Self {
+            relative: relative.clone(),
+            steps,
+            checkpoints: checkpoints?,
+        })
+    }
+}
+
+impl Checkpoints {
+    /// Keeps a checkpoint that another run has made, the files linked.
+    fn adopt(
+        &self,
+        ctx: &StageContext,
+        step: usize,
+        from: &std::path::Path,
+    ) -> Result<(), StageError> {
+        let to = self.place(step);
+        if to.exists() {
+            fs::remove_dir_all(&to).map_err(StageError::io(&to))?;
+        }
+        fs::create_dir_all(&to).map_err(StageError::io(&to))?;
+        for file in super::checkpoints::files(from)? {
+            if let Some(name) = file.file_name() {
+                ctx.link(&file, &to.join(name))?;
+            }
+        }
+        Ok(())
+    }
+}
