@@ -8,7 +8,7 @@ if [ -z "$python" ]; then
   python=bench/.venv/bin/python
   "$python" -c 'import torch' 2>/dev/null || "$python" -m pip install --quiet torch numpy
 fi
-cargo build --release --locked -p dcsft-vlm --example bench_micro
+cargo build --release --locked --workspace --example bench_micro
 seconds=${SECONDS_EACH:-8}
 threads=${THREADS:-2}
 for part in pretrain lora rollout; do

@@ -1,7 +1,7 @@
 //! Speed and peak memory of the micro VLM on this machine, one part a process, as a line of JSON:
 //! `pretrain` (all weights, batch 64), `lora` (adapters, batch 16) or `rollout` (600 sampled answers at a time).
 //!
-//! `cargo run --release -p dcsft-vlm --example bench_micro PART [SECONDS]`
+//! `cargo run --release --workspace --example bench_micro PART [SECONDS]`
 
 #![expect(clippy::print_stdout, reason = "an example prints its result")]
 
@@ -15,6 +15,10 @@ use dcsft_vlm::model::{Example, Forward, Prompt, RgbImage, Sampling, VisionLangu
 use dcsft_vlm::ops::token_logprobs;
 use dcsft_vlm::rng::StreamKey;
 use dcsft_vlm::train::adamw::{AdamW, AdamWSettings};
+
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const NAMES: [&str; 8] = ["disk", "box", "tri", "plus", "ex", "ring", "gem", "star"];
 
