@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use dcsft_cache::Store;
 use serde::Serialize;
@@ -34,8 +35,8 @@ pub struct Memory {
 pub struct Forecast {
     /// Its memory; none where the kind has no estimate or too little is known.
     pub memory: Option<Memory>,
-    /// Facts about its outputs, by name.
-    pub facts: BTreeMap<String, Value>,
+    /// Facts about its outputs, by name; shared with the stages that read them.
+    pub facts: BTreeMap<String, Arc<Value>>,
 }
 
 /// What a kind knows of a stage before it runs.
@@ -46,7 +47,7 @@ pub struct Prospect {
     /// Threads that the stage is to have.
     pub threads: usize,
     /// Facts about each artifact of each input, `null` where nothing is known of it.
-    pub inputs: BTreeMap<String, Vec<Value>>,
+    pub inputs: BTreeMap<String, Vec<Arc<Value>>>,
     /// Folders of the stage's own outputs, where they are in the cache.
     pub outputs: BTreeMap<String, PathBuf>,
 }
@@ -57,6 +58,7 @@ impl Prospect {
         self.inputs
             .get(name)
             .and_then(|all| all.first())
+            .map(Arc::as_ref)
             .filter(|facts| !facts.is_null())
     }
 }

@@ -1,6 +1,7 @@
 //! What is known of a set of samples before anything has run.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use dcsft_engine::forecast::Prospect;
 use dcsft_vlm::memory::{Footprint, Tokens};
@@ -76,8 +77,8 @@ pub(crate) struct DataFacts {
 impl DataFacts {
     /// Of the input `data`.
     pub(crate) fn of(prospect: &Prospect) -> Self {
-        let facts = prospect.input("data").cloned().unwrap_or_default();
-        serde_json::from_value(facts).unwrap_or_default()
+        let facts = prospect.input("data").map(Self::deserialize);
+        facts.and_then(Result::ok).unwrap_or_default()
     }
 
     /// Of an artifact in the cache; none where it cannot be read.
@@ -107,8 +108,8 @@ impl DataFacts {
     }
 
     /// For the stages that read the set.
-    pub(crate) fn to_value(self) -> Value {
-        serde_json::to_value(self).unwrap_or_default()
+    pub(crate) fn to_value(self) -> Arc<Value> {
+        Arc::new(serde_json::to_value(self).unwrap_or_default())
     }
 
     /// `most`, or all samples where there are fewer.

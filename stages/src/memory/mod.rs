@@ -4,6 +4,7 @@ mod data;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use dcsft_engine::forecast::{Forecast, Memory, Prospect};
 use dcsft_engine::kind::{ArtifactType, OutputDecl};
@@ -76,7 +77,7 @@ impl ModelFacts {
     }
 
     fn of(prospect: &Prospect) -> Option<Self> {
-        serde_json::from_value(prospect.input("model")?.clone()).ok()
+        Self::deserialize(prospect.input("model")?).ok()
     }
 
     /// Bytes of its text and image side.
@@ -103,8 +104,8 @@ impl ModelFacts {
     }
 
     /// The facts about a stage's outputs that are models of this shape.
-    fn facts(&self, outputs: &[OutputDecl]) -> BTreeMap<String, Value> {
-        let value = serde_json::to_value(self).unwrap_or_default();
+    fn facts(&self, outputs: &[OutputDecl]) -> BTreeMap<String, Arc<Value>> {
+        let value = Arc::new(serde_json::to_value(self).unwrap_or_default());
         outputs
             .iter()
             .filter(|output| output.artifact == ArtifactType::Model)

@@ -67,7 +67,7 @@ impl Stage for Shapes {
                 samples: Some(params.counts.of(set)),
                 pixels: Some(Spread::all(f64::from(params.image_size.pow(2)))),
                 question: Some(Spread::all(questions::LONGEST as f64)),
-                answer: Spread::of(questions::answers(set).map(|answer| answer.len() as f64)),
+                answer: Spread::of(questions::answer_bytes(set).map(|bytes| bytes as f64)),
             };
             (set.name().to_owned(), facts.to_value())
         };

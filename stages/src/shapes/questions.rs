@@ -9,24 +9,18 @@ use super::recipe::Set;
 /// Bytes of the longest question.
 pub(super) const LONGEST: usize = "caption".len();
 
-/// The answers that a set may ask for; of pre-training the captions.
-pub(super) fn answers(set: Set) -> impl Iterator<Item = String> {
-    let scenes = if set == Set::Pretrain {
-        &SCENES[..]
-    } else {
-        &[]
-    };
-    let captions = OBJECTS.iter().flat_map(move |object| {
-        scenes
+/// Bytes of each answer that a set may ask for; of pre-training those of the captions.
+pub(super) fn answer_bytes(set: Set) -> impl Iterator<Item = usize> {
+    let names = OBJECTS.iter().map(|name| name.len());
+    // A caption is longer by " on " and a scene; all other sets ask for the name alone.
+    let scenes = match set {
+        Set::Pretrain => SCENES
             .iter()
-            .map(move |scene| format!("{object} on {scene}"))
-    });
-    let names = if set == Set::Pretrain {
-        &[]
-    } else {
-        &OBJECTS[..]
+            .map(|scene| " on ".len() + scene.len())
+            .collect(),
+        _ => vec![0],
     };
-    captions.chain(names.iter().map(|&name| name.to_owned()))
+    names.flat_map(move |name| scenes.clone().into_iter().map(move |scene| name + scene))
 }
 
 /// The question and the right answer.
