@@ -13,7 +13,8 @@ use dcsft_cache::{Digest, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::kind::{Family, FileParam, Kind, Label};
+use crate::kind::{ArtifactType, Family, FileParam, Kind, Label};
+use crate::results;
 use crate::study::{Node, Reference, Study};
 
 /// Version of the preimage's shape. Raising it makes every stage of every user run again.
@@ -277,11 +278,17 @@ pub fn preimage(
 /// Where a referenced artifact comes from, in the words of the spec.
 pub fn label(study: &Study, reference: &Reference) -> Label {
     let source = &study.nodes[reference.node.0];
+    let evaluation = source.outputs.iter().any(|output| {
+        output.name == reference.output && output.artifact == ArtifactType::Evaluation
+    });
     Label {
         stage: source.stage.clone(),
         output: reference.output.clone(),
         axes: source.axes.clone(),
         arm: source.arm.clone(),
+        step: (evaluation && !source.axes.contains_key(results::STEP))
+            .then(|| results::step_of(study, source))
+            .flatten(),
     }
 }
 

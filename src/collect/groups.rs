@@ -87,24 +87,38 @@ pub(crate) fn group(rows: &[ResultRow], metric: &str) -> Vec<Group> {
     groups
 }
 
-/// Axes, other than those with a column of their own, whose values differ among the rows of an arm.
+/// The values that an axis has among the rows of an arm.
+#[derive(Default)]
+struct Values {
+    distinct: BTreeSet<String>,
+    /// Some row's step and set do not tell its value.
+    untold: bool,
+}
+
+/// Axes whose values differ among the rows of an arm, other than those with a column of their own and those that
+/// merely pick the step or the set, whatever they are called.
 fn varying_axes(rows: &[ResultRow]) -> BTreeMap<&str, BTreeSet<&str>> {
-    let mut values: BTreeMap<(&str, &str), BTreeSet<String>> = BTreeMap::new();
+    let mut values: BTreeMap<(&str, &str), Values> = BTreeMap::new();
     for row in rows {
+        let step = row.step.map(|step| step.to_string());
         for (axis, value) in row
             .axes
             .iter()
             .filter(|(axis, _)| !OWN_COLUMN.contains(&axis.as_str()))
         {
-            values
-                .entry((&row.arm, axis))
-                .or_default()
-                .insert(plain(value));
+            let value = plain(value);
+            let number = value.strip_prefix("step-").unwrap_or(&value);
+            let told = value == row.set || step.as_deref() == Some(number);
+            let values = values.entry((&row.arm, axis)).or_default();
+            values.untold |= !told;
+            values.distinct.insert(value);
         }
     }
     let mut varying: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for ((arm, axis), _) in values.into_iter().filter(|(_, values)| values.len() > 1) {
-        varying.entry(arm).or_default().insert(axis);
+    for ((arm, axis), values) in values {
+        if values.untold && values.distinct.len() > 1 {
+            varying.entry(arm).or_default().insert(axis);
+        }
     }
     varying
 }
@@ -250,6 +264,20 @@ mod tests {
         let groups = group(&rows, "accuracy");
         let arms: Vec<&str> = groups.iter().map(|group| group.arm.as_str()).collect();
         assert_eq!(arms, ["sft/easy lr=0.1", "sft/easy lr=0.2", "grpo"]);
+    }
+
+    #[test]
+    fn an_axis_that_picks_the_step_or_the_set_is_not_shown_whatever_its_name() {
+        let rows = [(100, "val"), (100, "rendition"), (300, "val")].map(|(step, set)| {
+            let axes = json!({"on": set, "checkpoint": format!("step-{step}")});
+            row("sft/all", axes, Some(step), set, 0.5)
+        });
+        let groups = group(&rows, "accuracy");
+        let shown: Vec<(&str, Option<u64>)> = groups
+            .iter()
+            .map(|group| (group.arm.as_str(), group.step))
+            .collect();
+        assert_eq!(shown, [("sft/all", Some(100)), ("sft/all", Some(300))]);
     }
 
     #[test]

@@ -105,6 +105,29 @@ fn rows_aggregates_and_differences_come_from_the_labels() {
 }
 
 #[test]
+fn checkpoints_that_no_axis_tells_apart_are_not_taken_for_repeats() {
+    let mut bench = Bench::new();
+    let evals = [(100, 0.5), (200, 0.7)].map(|(step, value)| {
+        let mut input = evaluation(&mut bench, "sft/all", &[], ("val", "id"), value);
+        input.label.step = Some(step);
+        input
+    });
+    let run = bench.run("report", json!({"gallery": 0}), &[("evals", evals.into())]);
+    let dir = run.output("report");
+    let aggregate = read(&dir.join("aggregate.json"));
+    let of = |step: u64| {
+        let arms = aggregate["arms"].as_array().unwrap();
+        let mut arms = arms
+            .iter()
+            .filter(|arm| arm["step"] == step && arm["metric"] == "accuracy");
+        (arms.next().unwrap()["mean"].clone(), arms.count())
+    };
+    assert_eq!((of(100), of(200)), ((json!(0.5), 0), (json!(0.7), 0)));
+    let table = std::fs::read_to_string(dir.join("results.md")).unwrap();
+    assert!(table.contains("| sft/all step=200 | 70.0"), "{table}");
+}
+
+#[test]
 fn a_study_of_real_artifacts_gives_histogram_filter_and_gallery_twice_the_same() {
     let mut bench = Bench::new();
     let (model, data) = (

@@ -1,5 +1,9 @@
 //! `results` and `report`.
 
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
 use crate::support::{DATA, FINISHED, Lab, lines};
 
 #[test]
@@ -31,6 +35,51 @@ fn rows_in_json_have_the_documented_fields() {
         .map(|row| row["step"].as_u64())
         .collect();
     assert_eq!(steps.into_iter().collect::<Vec<_>>(), [Some(2), Some(4)]);
+}
+
+#[test]
+fn a_checkpoint_that_is_named_without_an_axis_has_its_step_everywhere() {
+    let (lab, _) = &*FINISHED;
+    lab.write(
+        "checkpoints.yaml",
+        r#"
+dcsft: 1
+extends: spec.yaml
+name: checkpoints
+matrix: {seed: [0]}
+stages:
+  eval_sft: null
+  eval_grpo: null
+  early: {uses: eval, with: {model: "${sft[subset=hard].step-2}", data: "${world.val}", max_new_tokens: 8}}
+  late:
+    uses: eval
+    matrix: {checkpoint: [4]}
+    with: {model: "${sft[subset=hard].step-${matrix.checkpoint}}", data: "${world.val}", max_new_tokens: 8}
+  report: {with: {evals: ["${eval_cold_start[*]}", "${early}", "${late}"]}}
+"#,
+    );
+    lab.ok(&["run", "checkpoints.yaml", "--quiet"]);
+    let printed = lines(&lab.ok(&["results", "checkpoints.yaml", "--json"]));
+    let steps: BTreeSet<_> = printed
+        .iter()
+        .filter(|row| row["arm"] == "sft/hard" && row["metric"] == "accuracy")
+        .map(|row| row["step"].as_u64())
+        .collect();
+    assert_eq!(steps, BTreeSet::from([Some(2), Some(4)]));
+    let key = lines(&lab.ok(&["plan", "checkpoints.yaml", "--json"]))
+        .into_iter()
+        .find(|line| line["kind"] == "report")
+        .and_then(|line| line["key"].as_str().map(str::to_owned))
+        .expect("the key of the report");
+    let folder = lab.ok(&["cache", "path", &key]);
+    let written = std::fs::read_to_string(format!("{}/results.jsonl", folder.trim()));
+    // The stage has them in the order of its inputs.
+    let told = |rows: &[Value]| -> BTreeSet<String> { rows.iter().map(Value::to_string).collect() };
+    assert_eq!(
+        told(&lines(&written.expect("the stage's rows"))),
+        told(&printed),
+        "the stage `report` and the command line tell the same"
+    );
 }
 
 #[test]

@@ -85,11 +85,14 @@ pub fn rows(study: &Study, records: &[Option<Arc<Record>>]) -> Vec<ResultRow> {
     rows
 }
 
+/// The axis that says which checkpoint is evaluated.
+pub(crate) const STEP: &str = "step";
+
 /// The step of the checkpoint that an evaluation reads: its axis `step`, else the number in the model output's name
 /// (`step-100`); none for a final model.
-fn step_of(study: &Study, node: &Node) -> Option<u64> {
-    if let Some(step) = node.axes.get("step") {
-        return step.as_u64().or_else(|| step_in(step.as_str()?));
+pub(crate) fn step_of(study: &Study, node: &Node) -> Option<u64> {
+    if let Some(step) = node.axes.get(STEP) {
+        return step_value(step);
     }
     let references = node.inputs.iter().flat_map(|(_, references)| references);
     let mut models = references.filter(|reference| {
@@ -99,6 +102,11 @@ fn step_of(study: &Study, node: &Node) -> Option<u64> {
             .any(|output| output.name == reference.output && output.artifact == ArtifactType::Model)
     });
     step_in(&models.next()?.output)
+}
+
+/// The step that an axis value such as `100` or `step-100` means.
+pub(crate) fn step_value(value: &Value) -> Option<u64> {
+    value.as_u64().or_else(|| step_in(value.as_str()?))
 }
 
 fn step_in(name: &str) -> Option<u64> {

@@ -33,6 +33,7 @@ fn full() -> KeyPreimage {
         output: "model".into(),
         axes: BTreeMap::from([("seed".into(), json!(3))]),
         arm: "cold_start".into(),
+        step: None,
     };
     KeyPreimage {
         format: key::FORMAT,

@@ -27,7 +27,7 @@ pub(super) fn rows(evaluations: &[Input]) -> Result<Vec<ResultRow>, StageError> 
     let mut rows = Vec::new();
     for input in evaluations {
         let evaluation: Evaluation = read_json(&input.dir.join("metrics.json"))?;
-        let step = input.label.axes.get("step").and_then(step);
+        let step = input.label.step();
         rows.extend(evaluation.results.into_iter().map(|result| ResultRow {
             arm: input.label.arm.clone(),
             axes: input.label.axes.clone(),
@@ -41,13 +41,6 @@ pub(super) fn rows(evaluations: &[Input]) -> Result<Vec<ResultRow>, StageError> 
         }));
     }
     Ok(rows)
-}
-
-/// An axis value `100` or `step-100`.
-fn step(value: &Value) -> Option<u64> {
-    value
-        .as_u64()
-        .or_else(|| value.as_str()?.trim_start_matches("step-").parse().ok())
 }
 
 /// Means over repeats, and every arm against each baseline that is there.
@@ -156,13 +149,16 @@ fn markdown(rows: &[ResultRow]) -> String {
 /// The arm with its axes, but for those that pick the set or stand in the arm's name already.
 fn name(row: &ResultRow, sets: &[&str]) -> String {
     let told = |value: &str| sets.contains(&value) || row.arm.split('/').any(|part| part == value);
-    let axes: Vec<String> = row
+    let mut axes: Vec<String> = row
         .axes
         .iter()
         .map(|(axis, value)| (axis, plain(value)))
         .filter(|(_, value)| !told(value))
         .map(|(axis, value)| format!("{axis}={value}"))
         .collect();
+    if !row.axes.contains_key("step") {
+        axes.extend(row.step.map(|step| format!("step={step}")));
+    }
     let separator = if axes.is_empty() { "" } else { " " };
     format!("{}{separator}{}", row.arm, axes.join(" ")).replace('|', "\\|")
 }

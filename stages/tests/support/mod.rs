@@ -249,6 +249,7 @@ pub fn labelled(stage: &str, arm: &str, axes: &[(&str, Value)], dir: &Path) -> I
         output: stage.to_owned(),
         axes,
         arm: arm.to_owned(),
+        step: None,
     };
     Input {
         label,
