@@ -21,7 +21,7 @@ above the spec that holds .dcsft, .git or Cargo.toml, else the spec's own folder
 
 /// Declarative, cached, reproducible experiments in vision-language post-training.
 #[derive(Debug, Parser)]
-#[command(name = "dcsft", version, styles = STYLES, after_help = AFTER, disable_help_subcommand = true)]
+#[command(name = "dcsft", version, styles = STYLES, after_help = AFTER, arg_required_else_help = true)]
 pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -34,13 +34,11 @@ pub(crate) struct Cli {
 /// Flags of every command.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// Folder of the cache
+    /// Folder of the cache [env: DCSFT_CACHE]
     #[arg(
         long,
         global = true,
-        env = "DCSFT_CACHE",
         value_name = "DIR",
-        hide_env_values = true,
         help_heading = "Global options"
     )]
     pub(crate) cache_dir: Option<PathBuf>,
@@ -112,7 +110,7 @@ pub(crate) struct SpecArgs {
     /// The spec file
     #[arg(value_name = "SPEC")]
     pub(crate) spec: PathBuf,
-    /// Override a value of the spec, as in vars.steps=100
+    /// Override a value of the spec, as in vars.steps=100; may be repeated
     #[arg(long = "set", value_name = "PATH=VALUE")]
     pub(crate) overrides: Vec<String>,
     /// Device of the model stages: cpu, cuda, cuda:N, or several GPUs as in cuda:0,cuda:1, for stages that run at the
@@ -205,7 +203,7 @@ pub(crate) struct Status {
     /// The spec file; without it, the latest runs of all specs
     #[arg(value_name = "SPEC")]
     pub(crate) spec: Option<PathBuf>,
-    /// Override a value of the spec
+    /// Override a value of the spec; may be repeated
     #[arg(long = "set", value_name = "PATH=VALUE", requires = "spec")]
     pub(crate) overrides: Vec<String>,
 }
@@ -328,6 +326,9 @@ pub(crate) struct CacheGc {
     /// Keep what these specs need
     #[arg(long, value_name = "SPEC")]
     pub(crate) keep: Vec<PathBuf>,
+    /// Override a value of the kept specs, as in their runs; may be repeated
+    #[arg(long = "set", value_name = "PATH=VALUE", requires = "keep")]
+    pub(crate) overrides: Vec<String>,
     /// Remove results until the cache is at most this large, as in 20GiB; what is quick to compute goes first
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) max_size: Option<u64>,

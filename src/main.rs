@@ -9,12 +9,14 @@ mod exit;
 mod output;
 mod progress;
 mod report;
+mod select;
 mod settings;
 mod terminal;
 
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::{ContextKind, ContextValue};
 use cli::{Cli, Command};
 use exit::{Exit, Failure};
 use settings::App;
@@ -27,7 +29,7 @@ use tracing_subscriber::EnvFilter;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = parse();
     log_to_stderr(Terminal::new(&cli.global).colour);
     if let Command::Worker(args) = &cli.command {
         return match commands::worker::run(args) {
@@ -40,6 +42,19 @@ fn main() -> ExitCode {
         Ok(exit) => exit.into(),
         Err(failure) => end(&app, &failure),
     }
+}
+
+/// Reads the command line; on a mistake says so and ends.
+fn parse() -> Cli {
+    Cli::try_parse().unwrap_or_else(|mut error| {
+        // Where a command is missing, clap lists the hidden one too.
+        let named = error.get(ContextKind::ValidSubcommand).cloned();
+        if let Some(ContextValue::Strings(mut names)) = named {
+            names.retain(|name| name != "worker");
+            error.insert(ContextKind::ValidSubcommand, ContextValue::Strings(names));
+        }
+        error.exit()
+    })
 }
 
 fn dispatch(app: &App, command: &Command) -> Result<Exit, Failure> {

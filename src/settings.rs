@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 
 use dcsft_cache::Store;
 use dcsft_engine::kind::Registry;
-use dcsft_engine::plan::{Plan, PlanError, PlanOptions};
+use dcsft_engine::plan::{Plan, PlanOptions};
 use dcsft_engine::spec;
 use dcsft_engine::study::{Node, Study};
 use dcsft_vlm::device::DeviceSpec;
 
 use crate::cli::{Global, SpecArgs};
 use crate::exit::Failure;
+use crate::select;
 use crate::terminal::Terminal;
 
 /// Files and folders that mark a project's root.
@@ -43,7 +44,11 @@ impl App {
     pub(crate) fn new(global: &Global) -> Self {
         Self {
             terminal: Terminal::new(global),
-            cache_dir: global.cache_dir.clone(),
+            cache_dir: global.cache_dir.clone().or_else(|| {
+                // Set to nothing is not set.
+                let named = std::env::var_os("DCSFT_CACHE").filter(|dir| !dir.is_empty());
+                named.map(PathBuf::from)
+            }),
         }
     }
 
@@ -113,55 +118,17 @@ impl Project {
     /// # Errors
     /// A stage to force that does not exist; a cache that cannot be read.
     pub(crate) fn plan(&self, force: &[String], paranoid: bool) -> Result<Plan, Failure> {
-        let force: BTreeSet<String> = force.iter().cloned().collect();
+        let mut titles = BTreeSet::new();
+        for name in force {
+            let nodes = select::nodes(&self.study, name)?;
+            titles.extend(nodes.into_iter().map(Node::title));
+        }
         let options = PlanOptions {
             device: self.device.clone(),
             paranoid,
-            force,
+            force: titles,
         };
-        Plan::new(&self.study, &self.registry, &self.store, options).map_err(|error| match error {
-            PlanError::UnknownForced { .. } => Failure::usage(error.to_string()),
-            other => Failure::failed(other),
-        })
-    }
-
-    /// The nodes that `name` means: one by its title, or all of a stage.
-    ///
-    /// # Errors
-    /// If there is none.
-    pub(crate) fn nodes_named(&self, name: &str) -> Result<Vec<&Node>, Failure> {
-        let found: Vec<&Node> = self
-            .study
-            .nodes
-            .iter()
-            .filter(|node| node.stage == name || node.title() == name)
-            .collect();
-        if !found.is_empty() {
-            return Ok(found);
-        }
-        let stage = name.split('[').next().unwrap_or(name);
-        let stages: BTreeSet<&str> = self
-            .study
-            .nodes
-            .iter()
-            .map(|node| node.stage.as_str())
-            .collect();
-        let failure = Failure::usage(format!("the spec has no stage `{name}`"));
-        if stages.contains(stage) {
-            let titles = self
-                .study
-                .nodes
-                .iter()
-                .filter(|node| node.stage == stage)
-                .take(12)
-                .map(Node::title);
-            return Err(failure.help(format!(
-                "its `{stage}` stages are {}",
-                titles.collect::<Vec<_>>().join(", ")
-            )));
-        }
-        let list = stages.into_iter().collect::<Vec<_>>().join(", ");
-        Err(failure.help(format!("its stages are {list}")))
+        Plan::new(&self.study, &self.registry, &self.store, options).map_err(Failure::failed)
     }
 
     /// The spec's file name, as in `sweep.yaml`.

@@ -689,7 +689,7 @@ fn overrides_of_what_is_not_there_say_what_is() {
         (
             "stages.sft.with.lr",
             "an override without `=`",
-            "--set stages.sft.with.lr=1e-4",
+            "--set stages.sft.with.learning_rate=1e-4",
         ),
         ("vars..x=1", "an override with an empty name", "--set:1:1"),
         ("vars.steps=[1", "this is not YAML", "--set:1:"),

@@ -41,54 +41,58 @@ fn ls(app: &App, args: &CacheLs) -> Result<Exit, Failure> {
             .then(a.key.cmp(&b.key))
     });
     let mut out = stdout();
-    let size = |record: &Record| {
-        record
-            .outputs
-            .values()
-            .map(|output| output.bytes)
-            .sum::<u64>()
-    };
     if app.terminal.json {
         for record in &records {
             print_json(
                 &mut out,
                 &json!({
                     "key": record.key, "label": record.label, "outputs": record.outputs, "bytes": size(record),
-                    "seconds": record.seconds(), "cost_seconds": record.cost_seconds(), "created_unix": record.created_unix, "summary": record.summary,
+                    "seconds": record.seconds(), "cost_seconds": record.cost_seconds(),
+                    "created_unix": record.created_unix, "summary": record.summary,
                 }),
             )?;
         }
     } else {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
-        let mut list = table(
-            &["stage", "key", "outputs", "size", "computed in", "age"],
-            &[2, 3, 4, 5],
-        );
-        for record in &records {
-            list.add_row([
-                record.label.clone(),
-                record.key.short(),
-                record.outputs.len().to_string(),
-                bytes(size(record)),
-                duration(record.seconds()),
-                age(now.saturating_sub(record.created_unix)),
-            ]);
-        }
-        print_table(&mut out, &list)?;
-        let usage = store.usage()?;
-        writeln!(
-            out,
-            "\n{} of {}; {} on disk in {}",
-            count(records.len(), "result", "results"),
-            usage.records,
-            bytes(usage.blob_bytes + usage.work_bytes + usage.quarantine_bytes + usage.tmp_bytes),
-            store.root().display()
-        )?;
+        print_records(&mut out, &store, &records)?;
     }
     out.flush()?;
     Ok(Exit::Done)
+}
+
+/// Bytes of a result's outputs.
+fn size(record: &Record) -> u64 {
+    record.outputs.values().map(|output| output.bytes).sum()
+}
+
+fn print_records(out: &mut impl Write, store: &Store, records: &[Record]) -> Result<(), Failure> {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    let mut list = table(
+        &["stage", "key", "outputs", "size", "computed in", "age"],
+        &[2, 3, 4, 5],
+    );
+    for record in records {
+        list.add_row([
+            record.label.clone(),
+            record.key.short(),
+            record.outputs.len().to_string(),
+            bytes(size(record)),
+            duration(record.seconds()),
+            age(now.saturating_sub(record.created_unix)),
+        ]);
+    }
+    print_table(out, &list)?;
+    let usage = store.usage()?;
+    writeln!(
+        out,
+        "\n{} of {}; {} on disk in {}",
+        count(records.len(), "result", "results"),
+        usage.records,
+        bytes(usage.blob_bytes + usage.work_bytes + usage.quarantine_bytes + usage.tmp_bytes),
+        store.root().display()
+    )?;
+    Ok(())
 }
 
 fn age(seconds: u64) -> String {
@@ -205,13 +209,17 @@ fn collect(app: &App, args: &CacheGc) -> Result<Exit, Failure> {
     let store = app.store(args.keep.first().map(PathBuf::as_path))?;
     let mut keep = BTreeSet::new();
     for spec in &args.keep {
-        let project = app.project(&SpecArgs {
+        let mut project = app.project(&SpecArgs {
             spec: spec.clone(),
-            overrides: Vec::new(),
+            overrides: args.overrides.clone(),
             device: "cpu".to_owned(),
         })?;
-        let plan = project.plan(&[], false)?;
-        keep.extend(plan.nodes.iter().filter_map(|node| node.state.key()));
+        // The study may have run on either, and a GPU's results took longest.
+        for device in ["cpu", "cuda"] {
+            project.device = device.to_owned();
+            let plan = project.plan(&[], false)?;
+            keep.extend(plan.nodes.iter().filter_map(|node| node.state.key()));
+        }
     }
     let policy = gc::Policy {
         drop_others: !args.keep.is_empty() && args.max_size.is_none() && args.older_than.is_none(),

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use clap::CommandFactory;
+use clap::{Command, CommandFactory};
 
 use crate::cli::{Cli, Completions};
 use crate::exit::{Exit, Failure};
@@ -15,9 +15,20 @@ use crate::output::stdout;
 pub(crate) fn run(args: &Completions) -> Result<Exit, Failure> {
     // `generate` panics where it cannot write, so it writes to memory.
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "dcsft", &mut script);
+    clap_complete::generate(args.shell, &mut shown(), "dcsft", &mut script);
     let mut out = stdout();
     out.write_all(&script)?;
     out.flush()?;
     Ok(Exit::Done)
+}
+
+/// The command line without what is hidden from people.
+fn shown() -> Command {
+    let all = Cli::command();
+    let commands = all
+        .get_subcommands()
+        .filter(|command| !command.is_hide_set());
+    Command::new("dcsft")
+        .args(all.get_arguments().cloned())
+        .subcommands(commands.cloned())
 }

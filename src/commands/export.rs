@@ -1,16 +1,16 @@
 //! `dcsft export SPEC STAGE DIR`: a cached result in a format that other tools load.
 
-use std::collections::BTreeMap;
 use std::io::Write;
 
 use dcsft_engine::kind::OutputDecl;
-use dcsft_engine::study::{Node, plain};
+use dcsft_engine::study::Node;
 use dcsft_stages::export::{Exported, Format, export};
 use serde_json::json;
 
 use crate::cli::{Export, ExportFormat};
 use crate::exit::{Exit, Failure};
 use crate::output::{count, print_json, stdout};
+use crate::select::{Selector, listed};
 use crate::settings::{App, Project};
 
 /// Writes the export.
@@ -96,8 +96,7 @@ fn format(format: ExportFormat) -> Format {
 /// `stage[axis=value,...].output`, taken apart.
 #[derive(Debug, PartialEq)]
 struct Wanted<'a> {
-    stage: &'a str,
-    axes: BTreeMap<&'a str, &'a str>,
+    selector: Selector<'a>,
     output: Option<&'a str>,
 }
 
@@ -107,17 +106,7 @@ impl<'a> Wanted<'a> {
             Failure::usage(format!("`{text}` names no output of a stage"))
                 .help("write it as STAGE, STAGE.OUTPUT or STAGE[AXIS=VALUE].OUTPUT")
         };
-        let end = text.find(['[', '.']).unwrap_or(text.len());
-        let (stage, mut rest) = text.split_at(end);
-        let mut axes = BTreeMap::new();
-        if let Some(inner) = rest.strip_prefix('[') {
-            let (pairs, after) = inner.split_once(']').ok_or_else(wrong)?;
-            for pair in pairs.split(',') {
-                let (axis, value) = pair.split_once('=').ok_or_else(wrong)?;
-                axes.insert(axis.trim(), value.trim());
-            }
-            rest = after;
-        }
+        let (selector, rest) = Selector::parse(text).ok_or_else(wrong)?;
         let output = match rest {
             "" => None,
             _ => Some(
@@ -126,50 +115,18 @@ impl<'a> Wanted<'a> {
                     .ok_or_else(wrong)?,
             ),
         };
-        if stage.is_empty() {
-            return Err(wrong());
-        }
-        Ok(Self {
-            stage,
-            axes,
-            output,
-        })
+        Ok(Self { selector, output })
     }
 
     /// The one node that is meant.
     fn node<'p>(&self, project: &'p Project) -> Result<&'p Node, Failure> {
-        let cells = project.nodes_named(self.stage)?;
-        let fits = |node: &&&Node| {
-            self.axes.iter().all(|(axis, value)| {
-                node.axes
-                    .get(*axis)
-                    .is_some_and(|own| plain(own) == **value)
-            })
-        };
-        let found: Vec<&Node> = cells.iter().filter(fits).copied().collect();
-        let (problem, shown) = match found.as_slice() {
-            [only] => return Ok(only),
-            [] => ("no stage", &cells),
-            _ => ("several stages", &found),
-        };
-        let axes: Vec<String> = self
-            .axes
-            .iter()
-            .map(|(axis, value)| format!("{axis}={value}"))
-            .collect();
-        let titles: Vec<String> = shown.iter().take(12).map(|node| node.title()).collect();
-        let more = if shown.len() > titles.len() {
-            format!(" and {} more", shown.len() - titles.len())
-        } else {
-            String::new()
-        };
-        let asked = if axes.is_empty() {
-            self.stage.to_owned()
-        } else {
-            format!("{}[{}]", self.stage, axes.join(","))
-        };
-        Err(Failure::usage(format!("`{asked}` means {problem}"))
-            .help(format!("there are {}{more}", titles.join(", "))))
+        match self.selector.nodes(&project.study)?.as_slice() {
+            [only] => Ok(only),
+            several => Err(
+                Failure::usage(format!("`{}` means several stages", self.selector))
+                    .help(format!("there are {}", listed(several))),
+            ),
+        }
     }
 
     /// The output that is meant.
@@ -199,22 +156,13 @@ mod tests {
     fn stages_cells_and_outputs_are_told_apart() {
         let parts = |text| {
             let wanted = Wanted::parse(text).expect("it names an output");
-            let axes: Vec<String> = wanted
-                .axes
-                .iter()
-                .map(|(axis, value)| format!("{axis}={value}"))
-                .collect();
-            (wanted.stage, axes.join(" "), wanted.output)
+            (wanted.selector.to_string(), wanted.output)
         };
-        assert_eq!(parts("sft"), ("sft", String::new(), None));
-        assert_eq!(parts("sft.step-4"), ("sft", String::new(), Some("step-4")));
+        assert_eq!(parts("sft"), ("sft".to_owned(), None));
+        assert_eq!(parts("sft.step-4"), ("sft".to_owned(), Some("step-4")));
         assert_eq!(
             parts("sft[subset=easy+medium, rate=0.5].model"),
-            (
-                "sft",
-                "rate=0.5 subset=easy+medium".to_owned(),
-                Some("model")
-            )
+            ("sft[rate=0.5,subset=easy+medium]".to_owned(), Some("model"))
         );
         for wrong in [
             "",

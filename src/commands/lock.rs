@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use dcsft_engine::lockfile::{Divergence, Lock};
+use serde_json::json;
 
 use super::plan::records;
 use crate::cli;
@@ -28,6 +29,15 @@ pub(crate) fn run(app: &App, args: &cli::Lock) -> Result<Exit, Failure> {
     }
     let path = path(&project);
     std::fs::write(&path, text).map_err(Failure::write(&path))?;
+    if app.terminal.json {
+        let mut out = stdout();
+        print_json(
+            &mut out,
+            &json!({"lock": path, "stages": lock.stages.len()}),
+        )?;
+        out.flush()?;
+        return Ok(Exit::Done);
+    }
     let stages = count(lock.stages.len(), "stage", "stages");
     app.terminal
         .say(&format!("locked {stages} in {}", path.display()));
@@ -72,10 +82,7 @@ pub(crate) fn diverged(
         .help("if that is meant, write a new lock file with `dcsft lock`");
     if app.terminal.json {
         let mut out = stdout();
-        print_json(
-            &mut out,
-            &serde_json::json!({"event": "diverged", "first": divergence}),
-        )?;
+        print_json(&mut out, &json!({"event": "diverged", "first": divergence}))?;
         out.flush()?;
     }
     Ok(Exit::Diverged)

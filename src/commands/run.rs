@@ -6,9 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dcsft_engine::lockfile::Lock;
+use dcsft_engine::plan::{Plan, PlannedNode};
 use dcsft_engine::run::{
     self, JsonReporter, LocalExecutor, Reporter, RunOptions, RunOutcome, WorkerCommand,
 };
+use dcsft_engine::study::Node;
+use dcsft_vlm::device::DeviceSpec;
 
 use super::{lock, report, results};
 use crate::cli::Run;
@@ -37,6 +40,7 @@ pub(crate) fn run(app: &App, args: &Run) -> Result<Exit, Failure> {
     {
         return lock::diverged(app, &project, &divergence);
     }
+    check_devices(&project, &plan)?;
     let interrupted = Arc::new(AtomicBool::new(false));
     if !plan.is_complete() {
         handle_ctrl_c(&interrupted)?;
@@ -70,6 +74,23 @@ pub(crate) fn run(app: &App, args: &Run) -> Result<Exit, Failure> {
     .map_err(Failure::failed)?;
     let outcome = ManuallyDrop::new(outcome);
     conclude(app, args, &project, &outcome, locked.as_ref())
+}
+
+/// Fails where a stage has to run on a device that this machine or this build does not have: better now than after
+/// the stages before it.
+fn check_devices(project: &Project, plan: &Plan) -> Result<(), Failure> {
+    let computes = |(node, planned): (&Node, &PlannedNode)| {
+        let kind = project.registry.get(&node.kind);
+        planned.state.record().is_none() && kind.is_some_and(|kind| kind.numeric())
+    };
+    if !project.study.nodes.iter().zip(&plan.nodes).any(computes) {
+        return Ok(());
+    }
+    for device in &project.devices {
+        let opened = device.parse::<DeviceSpec>().and_then(DeviceSpec::open);
+        opened.map_err(Failure::failed)?;
+    }
+    Ok(())
 }
 
 fn conclude(

@@ -10,6 +10,7 @@ use crate::cli::Why;
 use crate::exit::{Exit, Failure};
 use crate::output::{date, print_json, stdout};
 use crate::report::scale::duration;
+use crate::select;
 use crate::settings::App;
 
 /// Explains one stage, or all that are not cached.
@@ -20,8 +21,7 @@ pub(crate) fn run(app: &App, args: &Why) -> Result<Exit, Failure> {
     let project = app.project(&args.spec)?;
     let plan = project.plan(&[], false)?;
     let nodes: Vec<NodeId> = match &args.stage {
-        Some(name) => project
-            .nodes_named(name)?
+        Some(name) => select::nodes(&project.study, name)?
             .into_iter()
             .map(|node| node.id)
             .collect(),

@@ -107,6 +107,56 @@ fn gc_keeps_what_the_given_specs_need() {
 }
 
 #[test]
+fn gc_keeps_what_the_spec_needs_on_a_gpu() {
+    let lab = Lab::new(
+        r#"
+dcsft: 1
+name: both
+stages:
+  world: {uses: shapes, with: {counts: {pretrain: 4, cold_start: 8, train: 4, val: 4, rendition: 4, adversarial: 4}}}
+  untrained: {uses: model, with: {kind: micro}}
+  trained: {uses: sft, with: {model: "${untrained}", data: "${world.cold_start}", steps: 1, batch_size: 4}}
+"#,
+    );
+    lab.ok(&["run", "spec.yaml", "--quiet"]);
+    let key = |device: &str| -> String {
+        lines(&lab.ok(&["plan", "spec.yaml", "--device", device, "--json"]))
+            .iter()
+            .find(|line| line["stage"] == "trained")
+            .and_then(|line| line["key"].as_str().map(str::to_owned))
+            .expect("a key")
+    };
+    // No GPU is at hand: the same result under the key that it would have there.
+    let (cpu, cuda) = (key("cpu"), key("cuda"));
+    assert_ne!(cpu, cuda);
+    let record = |key: &str| {
+        lab.root()
+            .join(format!("cache/v1/records/{}/{key}.json", &key[..2]))
+    };
+    let text = std::fs::read_to_string(record(&cpu)).expect("the record");
+    let copy = record(&cuda);
+    std::fs::create_dir_all(copy.parent().expect("a folder")).expect("create a folder");
+    std::fs::write(copy, text.replace(&cpu, &cuda)).expect("write");
+
+    lab.ok(&["cache", "gc", "--keep", "spec.yaml"]);
+    let kept = lines(&lab.ok(&["cache", "ls", "trained", "--json"]));
+    assert_eq!(kept.len(), 2, "{kept:?}");
+}
+
+#[test]
+fn gc_keeps_what_a_run_with_overrides_needs() {
+    let lab = finished();
+    let set = ["--set", "vars.train=13"];
+    lab.ok(&[&["run", "spec.yaml", "--quiet"][..], &set].concat());
+    lab.ok(&[&["cache", "gc", "--keep", "spec.yaml"][..], &set].concat());
+    let last = lines(&lab.ok(&[&["run", "spec.yaml", "--json"][..], &set].concat()))
+        .pop()
+        .expect("events");
+    assert_eq!(last["executed"], 0);
+    assert_eq!(lines(&lab.ok(&["cache", "ls", "--json"])).len(), 4);
+}
+
+#[test]
 fn gc_without_a_policy_removes_no_result() {
     let lab = finished();
     let text = lab.ok(&["cache", "gc"]);

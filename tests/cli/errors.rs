@@ -133,6 +133,33 @@ fn wrong_flags_end_in_exit_code_2() {
 }
 
 #[test]
+fn a_device_that_is_not_there_is_said_before_anything_runs() {
+    let lab = Lab::new(crate::support::TINY);
+    let done = lab.dcsft(&["run", "spec.yaml", "--device", "cuda:63"]);
+    assert_eq!(done.code, 1, "{}", done.stderr);
+    assert!(
+        done.stderr.starts_with("error: cuda:63 ") && done.stderr.lines().count() == 1,
+        "{}",
+        done.stderr
+    );
+    assert_eq!(lab.ok(&["cache", "ls", "--json"]), "");
+}
+
+#[test]
+fn a_file_that_is_no_spec_is_quoted_in_part() {
+    let lab = Lab::new(&"word ".repeat(10_000));
+    let done = lab.dcsft(&["plan", "spec.yaml"]);
+    assert_eq!(done.code, 2);
+    assert!(
+        done.stderr
+            .contains("a spec is a map, not the text \"word ")
+            && done.stderr.lines().next().map(str::len) < Some(120),
+        "{}",
+        done.stderr
+    );
+}
+
+#[test]
 fn a_cache_that_cannot_be_written_is_one_sentence() {
     let lab = Lab::new(DATA);
     lab.write("file", "");

@@ -150,7 +150,7 @@ fn unknown_stages_and_outputs_are_named_with_those_there_are() {
         done.stderr
     };
     assert!(refusal("wrold").contains("untrained, world"));
-    assert!(refusal("world[seed=7]").contains("`world[seed=7]` means no stage"));
+    assert!(refusal("world[seed=7]").contains("the spec has no stage `world[seed=7]`"));
     assert!(refusal("world[seed=0].tarin").contains("train"));
     assert!(refusal("world[seed").contains("STAGE[AXIS=VALUE].OUTPUT"));
 }

@@ -7,6 +7,14 @@ fn a_run_that_reproduces_its_lock_file_ends_in_exit_code_0() {
     let lab = Lab::new(DATA);
     lab.ok(&["run", "spec.yaml"]);
     lab.ok(&["lock", "spec.yaml"]);
+    let said = lines(&lab.ok(&["lock", "spec.yaml", "--json"]));
+    assert_eq!(said[0]["stages"], 4);
+    assert!(
+        said[0]["lock"]
+            .as_str()
+            .is_some_and(|path| path.ends_with("spec.yaml.lock")),
+        "{said:?}"
+    );
     let text = std::fs::read_to_string(lab.root().join("spec.yaml.lock")).expect("the lock file");
     assert_eq!(text.lines().count(), 1 + 4, "a head and a line per stage");
     assert!(

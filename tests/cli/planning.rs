@@ -103,6 +103,40 @@ fn why_of_a_cached_stage_says_so() {
 }
 
 #[test]
+fn a_stage_is_named_by_as_many_axes_as_it_takes() {
+    let (lab, _) = &*FINISHED;
+    let titles = |name: &str| -> Vec<String> {
+        lines(&lab.ok(&["why", "spec.yaml", name, "--json"]))
+            .iter()
+            .filter_map(|one| one["stage"].as_str().map(str::to_owned))
+            .collect()
+    };
+    assert_eq!(
+        titles("sft[subset=hard]"),
+        ["sft[seed=0,subset=hard]", "sft[seed=1,subset=hard]"]
+    );
+    assert_eq!(
+        titles("sft[subset=hard, seed=1]"),
+        ["sft[seed=1,subset=hard]"]
+    );
+    let plan = lines(&lab.ok(&["plan", "spec.yaml", "--force", "sft[seed=1]", "--json"]));
+    let forced: Vec<&str> = plan
+        .iter()
+        .filter(|line| line["state"] == "to run")
+        .filter_map(|line| line["stage"].as_str())
+        .collect();
+    let expected = ["all", "hard", "easy+medium"].map(|it| format!("sft[seed=1,subset={it}]"));
+    assert_eq!(forced, expected);
+    let done = lab.dcsft(&["plan", "spec.yaml", "--force", "sft[subset=hrad]"]);
+    assert_eq!(done.code, 2);
+    assert!(
+        done.stderr.contains("sft[seed=1,subset=hard]"),
+        "{}",
+        done.stderr
+    );
+}
+
+#[test]
 fn why_of_an_unknown_stage_names_the_stages() {
     let lab = Lab::new(DATA);
     let done = lab.dcsft(&["why", "spec.yaml", "wrold"]);

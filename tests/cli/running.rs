@@ -199,6 +199,12 @@ fn the_cache_is_found_from_the_flag_the_environment_or_the_project() {
             .env("DCSFT_CACHE", root.join("a")),
     );
     assert_eq!(from_environment, root.join("a").display().to_string());
+    let set_to_nothing = path(
+        lab.command(&["cache", "path"])
+            .env("DCSFT_CACHE", "")
+            .current_dir(root.join("project")),
+    );
+    assert_eq!(set_to_nothing, inside);
     let flag = root.join("b").display().to_string();
     assert_eq!(
         path(

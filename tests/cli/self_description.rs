@@ -105,7 +105,12 @@ fn doctor_checks_the_cache_and_the_device() {
 fn completions_are_printed_for_each_shell() {
     let lab = Lab::new("");
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
-        assert!(lab.ok(&["completions", shell]).contains("dcsft"), "{shell}");
+        let script = lab.ok(&["completions", shell]);
+        assert!(
+            script.contains("dcsft") && script.contains("--cache-dir"),
+            "{shell}"
+        );
+        assert!(!script.contains("worker"), "{shell}");
     }
 }
 
@@ -115,6 +120,14 @@ fn help_names_the_exit_codes_and_hides_the_worker() {
     let help = lab.ok(&["--help"]);
     assert!(help.contains("3 a locked run diverged"), "{help}");
     assert!(!help.contains("worker"), "{help}");
+    assert_eq!(lab.ok(&["help"]), help);
+    let bare = lab.dcsft(&[]);
+    assert_eq!(bare.code, 2);
+    assert!(
+        bare.stderr.contains("completions") && !bare.stderr.contains("worker"),
+        "{}",
+        bare.stderr
+    );
     assert!(lab.ok(&["--version"]).starts_with("dcsft "));
 }
 

@@ -66,8 +66,18 @@ pub enum LockError {
         message: String,
     },
     /// Some stages have no result, so there is nothing to lock.
-    #[error("these stages have no result yet: {}; run the spec first", .0.join(", "))]
+    #[error("these stages have no result yet: {}; run the spec first", some(.0))]
     Incomplete(Vec<String>),
+}
+
+/// A list for a message: a study may have thousands of stages.
+fn some(titles: &[String]) -> String {
+    const LISTED: usize = 12;
+    let list = titles[..titles.len().min(LISTED)].join(", ");
+    match titles.len().saturating_sub(LISTED) {
+        0 => list,
+        more => format!("{list} and {more} more"),
+    }
 }
 
 impl Lock {

@@ -150,7 +150,7 @@ fn override_one(tree: &mut Tree, text: &str, source: u32) -> Result<(), Box<Diag
         length: text.chars().count() as u32,
     };
     let fail = |span: Span, message: String| Box::new(Diagnostic::error(span, message));
-    let example = "write it as `--set stages.sft.with.lr=1e-4`";
+    let example = "write it as `--set stages.sft.with.learning_rate=1e-4`";
     let Some((path, value)) = text.split_once('=') else {
         return Err(Box::new(
             Diagnostic::error(whole, "an override without `=`").help(example),

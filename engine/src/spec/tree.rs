@@ -135,13 +135,19 @@ impl Tree {
     }
 }
 
+/// Characters of a text that a message quotes.
+const QUOTED: usize = 60;
+
 /// A value in words: `the text "fast"`, `the number 3`.
 pub(crate) fn describe(value: &Value) -> String {
     match value {
         Value::Null => "null".into(),
         Value::Bool(value) => format!("`{value}`"),
         Value::Number(value) => format!("the number {value}"),
-        Value::String(_) => format!("the text {value}"),
+        Value::String(text) => match text.char_indices().nth(QUOTED) {
+            Some((end, _)) => format!("the text {}", Value::String(format!("{}…", &text[..end]))),
+            None => format!("the text {value}"),
+        },
         Value::Array(_) => "a list".into(),
         Value::Object(_) => "a map".into(),
     }
