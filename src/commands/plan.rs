@@ -3,16 +3,17 @@
 use std::io::Write;
 use std::sync::Arc;
 
+use comfy_table::Table;
 use dcsft_cache::Record;
 use dcsft_engine::forecast::{Memory, forecasts};
-use dcsft_engine::plan::{NodeState, Plan};
-use dcsft_engine::study::NodeId;
+use dcsft_engine::plan::{NodeState, Plan, PlannedNode};
+use dcsft_engine::study::{Node, NodeId};
 use dcsft_engine::why::Explainer;
 use serde_json::json;
 
 use super::why::headline;
 use crate::cli;
-use crate::collect::samples::samples;
+use crate::collect::samples::{Samples, samples};
 use crate::exit::{Exit, Failure};
 use crate::output::{bytes, count, print_json, print_table, stdout, table};
 use crate::report::scale::duration;
@@ -25,81 +26,106 @@ use crate::settings::{App, Project};
 pub(crate) fn run(app: &App, args: &cli::Plan) -> Result<Exit, Failure> {
     let project = app.project(&args.spec)?;
     let plan = project.plan(&args.force, args.paranoid)?;
-    let mut explainer = Explainer::new(&project.study, &project.registry, &plan, &project.store);
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let stages = stages(&project, &plan)?;
+    let mut out = stdout();
+    if app.terminal.json {
+        print_lines(&mut out, &stages, &plan)?;
+    } else {
+        writeln!(out, "{}", totals(&plan))?;
+        let shown: Vec<&Stage<'_>> = stages
+            .iter()
+            .filter(|stage| args.all || !matches!(stage.planned.state, NodeState::Cached { .. }))
+            .collect();
+        if !shown.is_empty() {
+            writeln!(out)?;
+            print_table(&mut out, &stage_table(&shown))?;
+        }
+    }
+    out.flush()?;
+    Ok(Exit::Done)
+}
+
+/// What is known of a stage before it runs.
+struct Stage<'a> {
+    node: &'a Node,
+    planned: &'a PlannedNode,
+    /// The stage that has the same key and runs for both.
+    shares: Option<String>,
+    reason: String,
+    memory: Option<Memory>,
+    samples: Option<Samples>,
+}
+
+fn stages<'a>(project: &'a Project, plan: &'a Plan) -> Result<Vec<Stage<'a>>, Failure> {
     let Project {
         study,
         registry,
         store,
         ..
-    } = &project;
-    let forecasts = forecasts(study, registry, &plan, store, threads);
-    let samples = samples(study, registry, &plan, store);
-    let stages = || {
-        study
-            .nodes
-            .iter()
-            .zip(&plan.nodes)
-            .zip(&forecasts)
-            .zip(&samples)
-    };
-    let mut out = stdout();
-    if app.terminal.json {
-        for (((node, planned), forecast), samples) in stages() {
-            let shares = planned.shares.map(|id| project.study.nodes[id.0].title());
-            let reason = reason(&project, &plan, &mut explainer, node.id)?;
-            print_json(
-                &mut out,
-                &json!({
-                    "stage": node.title(), "kind": node.kind, "state": planned.state.word(), "reason": reason,
-                    "key": planned.state.key(), "shares": shares, "memory": forecast.memory,
-                    "samples": samples.map(|samples| samples.count),
-                    "samples_basis": samples.map(|samples| samples.basis),
-                }),
-            )?;
-        }
-        print_json(&mut out, &json!({"summary": plan.summary}))?;
-    } else {
-        writeln!(out, "{}", totals(&plan))?;
-        let mut list = table(
-            &[
-                "stage",
-                "kind",
-                "state",
-                "samples",
-                "params",
-                "activations",
-                "peak",
-                "reason",
-            ],
-            &[3, 4, 5, 6],
-        );
-        let mut shown = 0;
-        for (((node, planned), forecast), samples) in stages() {
-            if matches!(planned.state, NodeState::Cached { .. }) && !args.all {
-                continue;
-            }
-            shown += 1;
-            let reason = reason(&project, &plan, &mut explainer, node.id)?;
-            let [params, activations, peak] = cells(forecast.memory.as_ref());
-            list.add_row([
-                node.title(),
-                node.kind.clone(),
-                planned.state.word().to_owned(),
-                samples.map_or_else(String::new, |samples| samples.text()),
-                params,
-                activations,
-                peak,
-                reason,
-            ]);
-        }
-        if shown > 0 {
-            writeln!(out)?;
-            print_table(&mut out, &list)?;
-        }
+    } = project;
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let forecasts = forecasts(study, registry, plan, store, threads);
+    let samples = samples(study, registry, plan, store);
+    let mut explainer = Explainer::new(study, registry, plan, store);
+    let known = forecasts.into_iter().zip(samples);
+    let nodes = study.nodes.iter().zip(&plan.nodes).zip(known);
+    nodes
+        .map(|((node, planned), (forecast, samples))| {
+            Ok(Stage {
+                node,
+                planned,
+                shares: planned.shares.map(|id| study.nodes[id.0].title()),
+                reason: reason(project, plan, &mut explainer, node.id)?,
+                memory: forecast.memory,
+                samples,
+            })
+        })
+        .collect()
+}
+
+fn print_lines(out: &mut impl Write, stages: &[Stage<'_>], plan: &Plan) -> Result<(), Failure> {
+    for stage in stages {
+        let state = &stage.planned.state;
+        print_json(
+            out,
+            &json!({
+                "stage": stage.node.title(), "kind": stage.node.kind, "state": state.word(), "reason": stage.reason,
+                "key": state.key(), "shares": stage.shares, "memory": stage.memory,
+                "samples": stage.samples.map(|samples| samples.count),
+                "samples_basis": stage.samples.map(|samples| samples.basis),
+            }),
+        )?;
     }
-    out.flush()?;
-    Ok(Exit::Done)
+    print_json(out, &json!({"summary": plan.summary}))?;
+    Ok(())
+}
+
+fn stage_table(stages: &[&Stage<'_>]) -> Table {
+    let heading = [
+        "stage",
+        "kind",
+        "state",
+        "samples",
+        "params",
+        "activations",
+        "peak",
+        "reason",
+    ];
+    let mut list = table(&heading, &[3, 4, 5, 6]);
+    for stage in stages {
+        let [params, activations, peak] = cells(stage.memory.as_ref());
+        list.add_row([
+            stage.node.title(),
+            stage.node.kind.clone(),
+            stage.planned.state.word().to_owned(),
+            stage.samples.map_or_else(String::new, Samples::text),
+            params,
+            activations,
+            peak,
+            stage.reason.clone(),
+        ]);
+    }
+    list
 }
 
 /// Parameters, activations and peak of a stage's estimate; a dash where there is none.
