@@ -78,19 +78,17 @@ impl Bars {
             return;
         };
         if bar.length() != Some(progress.total) {
-            bar.set_style(style(
-                "{spinner:.cyan} {prefix}  {bar:18.cyan/dim} {pos}/{len} {msg}  {eta} left",
-            ));
+            // What comes last is cut where the terminal is narrow: a line that wraps cannot be drawn over.
+            bar.set_style(style(&format!(
+                "{{spinner:.cyan}} {{prefix}}  {{bar:18.cyan/dim}} {{pos}}/{{len}} {}  {{eta}} left  {{wide_msg}}",
+                progress.unit.replace(['{', '}'], "")
+            )));
             bar.set_length(progress.total);
             // A resumed stage begins where it stopped; the time left must not count that as speed.
             bar.set_position(progress.done);
             bar.reset_eta();
         }
-        bar.set_message(
-            format!("{}  {}", progress.unit, numbers(progress))
-                .trim_end()
-                .to_owned(),
-        );
+        bar.set_message(numbers(progress));
         bar.set_position(progress.done);
     }
 
