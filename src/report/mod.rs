@@ -130,8 +130,8 @@ mod tests {
             "+13.2",
             "32.6",
             "−22.1",
-            "In distribution (ID)",
-            "Out of distribution (OOD)",
+            "In distribution (ID), %",
+            "Out of distribution (OOD), %",
         ] {
             assert!(svg.contains(&format!(">{text}<")), "no {text}");
         }
@@ -174,6 +174,96 @@ mod tests {
         assert!(arrows >= data.stages.len() - 2, "{arrows}");
     }
 
+    /// Left, top and right of every rectangle of a figure.
+    fn rectangles(svg: &str) -> Vec<[f64; 3]> {
+        let attribute = |line: &str, name: &str| -> f64 {
+            let (_, rest) = line.split_once(&format!(" {name}=\"")).unwrap();
+            rest.split('"').next().unwrap().parse().unwrap()
+        };
+        let lines = svg
+            .lines()
+            .filter(|line| line.starts_with("<rect") && line.contains(" x="));
+        lines
+            .map(|line| {
+                let x = attribute(line, "x");
+                [x, attribute(line, "y"), x + attribute(line, "width")]
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_wide_layer_of_the_dag_takes_several_rows() {
+        let mut data = fixture::study();
+        for index in 0..30 {
+            let mut reader = data.stages[0].clone();
+            reader.name = format!("evaluation_number_{index}");
+            reader.after = vec![0];
+            data.stages.push(reader);
+        }
+        let svg = figure(&data, "dag");
+        let boxes = rectangles(&svg);
+        assert_eq!(boxes.len(), data.stages.len());
+        assert!(!svg.contains('…'), "a box is as wide as its title");
+        for (index, [left, top, right]) in boxes.iter().enumerate() {
+            assert!(*left >= 0.0 && *right <= 860.0, "{left} to {right}");
+            for [other_left, other_top, other_right] in &boxes[index + 1..] {
+                assert!(
+                    top != other_top || right < other_left || other_right < left,
+                    "two boxes overlap at {left}, {top}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn arrows_of_the_dag_run_behind_no_box() {
+        let mut data = fixture::study();
+        // One that reads from the top and stands at the bottom, past every layer between.
+        let mut reader = data.stages[0].clone();
+        reader.name = "reader".to_owned();
+        reader.after = vec![data.stages.len() - 1];
+        let mut early = reader.clone();
+        early.after = vec![0];
+        data.stages.extend([early, reader]);
+        let last = data.stages.len() - 1;
+        data.stages[last].after.push(last - 1);
+        let svg = figure(&data, "dag");
+        let boxes = rectangles(&svg);
+        let upright = svg
+            .split('L')
+            .skip(1)
+            .filter_map(|rest| rest.split_once(['C', '"']))
+            .filter_map(|(point, _)| point.split_once(' '))
+            .filter_map(|(x, y)| Some((x.parse::<f64>().ok()?, y.parse::<f64>().ok()?)));
+        let mut lanes = 0;
+        for (x, bottom) in upright {
+            lanes += 1;
+            for [left, top, right] in &boxes {
+                let beside = x < *left || x > *right || (top + 56.0 - bottom).abs() > 1.0;
+                assert!(beside, "an arrow at {x}, {bottom} runs behind a box");
+            }
+        }
+        assert!(lanes > 0, "{svg}");
+    }
+
+    #[test]
+    fn long_and_strange_names_leave_room_for_what_they_name() {
+        let mut data = fixture::study();
+        let long = format!("sft/{}\u{1} rate=0.001", "very_".repeat(60));
+        data.table.rows[1].arm = long.clone();
+        data.curves[0].arm = long.clone();
+        data.times[0].arm = format!("{long}/easy+medium");
+        let bars = |data| rectangles(&figure(data, "accuracy"));
+        assert_eq!(bars(&data).len(), bars(&fixture::study()).len());
+        let svg = figure(&data, "accuracy");
+        assert!(svg.contains("rate=0.001<") && svg.contains('…'), "{svg}");
+        let renderer = png::Renderer::new();
+        for figure in figures::all(&data, Theme::File) {
+            assert!(renderer.png(&figure.svg).is_ok(), "{}", figure.name);
+            assert!(!figure.svg.contains("=\"-"), "{}", figure.name);
+        }
+    }
+
     #[test]
     fn the_page_shows_the_numbers_and_loads_nothing() {
         let page = page::render(&fixture::study());
@@ -185,6 +275,9 @@ mod tests {
             "83.0%",
             "data:image/png;base64,",
             "0 of 8 right",
+            // Easy+medium: 6.0 s of training, 2.1 s of scoring.
+            "with scoring",
+            ">8.1 s<",
         ] {
             assert!(page.contains(text), "no {text}");
         }

@@ -176,6 +176,11 @@ fn results(data: &ReportData) -> Markup {
     let table = &data.table;
     let steps = table.rows.iter().any(|row| row.step.is_some());
     let times = table.rows.iter().any(|row| row.seconds.is_some());
+    let scored = data.times.iter().any(|time| time.scoring > 0.0);
+    let with_scoring = |arm: &str| {
+        let time = data.times.iter().find(|time| time.arm == arm)?;
+        Some(time.training + time.scoring)
+    };
     let formats = table.rows.iter().any(|row| row.format.is_some());
     let means = table.sets.iter().filter(|(_, ood)| *ood).count() > 1;
     html! {
@@ -193,6 +198,7 @@ fn results(data: &ReportData) -> Markup {
                         @if means { th.number { "OOD mean" } }
                         @if formats { th.number { "in format" } }
                         @if times { th.number { "training" } }
+                        @if scored { th.number { "with scoring" } }
                     } }
                     tbody {
                         @for (index, row) in table.rows.iter().enumerate() {
@@ -204,9 +210,8 @@ fn results(data: &ReportData) -> Markup {
                                 @if formats {
                                     td.number data-value=[row.format] { @if let Some(f) = row.format { (percent(f)) } }
                                 }
-                                @if times {
-                                    td.number data-value=[row.seconds] { @if let Some(s) = row.seconds { (duration(s)) } }
-                                }
+                                @if times { (seconds(row.seconds)) }
+                                @if scored { (seconds(with_scoring(&row.arm))) }
                             }
                         }
                     }
@@ -227,6 +232,12 @@ fn estimate(cell: Option<&Estimate>) -> Markup {
     }
 }
 
+fn seconds(seconds: Option<f64>) -> Markup {
+    html! {
+        td.number data-value=[seconds] { @if let Some(seconds) = seconds { (duration(seconds)) } }
+    }
+}
+
 fn swatch(ink: Ink) -> Markup {
     html! { span.swatch style={ "background:var(" (ink.variable()) ")" } {} }
 }
@@ -235,7 +246,7 @@ fn figure(figure: Option<&Figure>) -> Markup {
     html! {
         @if let Some(figure) = figure {
             figure id=(figure.name) {
-                (PreEscaped(&figure.svg))
+                div.scroll { (PreEscaped(&figure.svg)) }
                 figcaption { (figure.caption) }
             }
         }
@@ -372,7 +383,7 @@ fn nodes(data: &ReportData) -> Markup {
                                     th scope="row" { (node.title) }
                                     td { (node.kind) }
                                     td { (node.state) }
-                                    td.number data-value=[node.seconds] { @if let Some(s) = node.seconds { (duration(s)) } }
+                                    (seconds(node.seconds))
                                     td.key { @if let Some(key) = &node.key { (key) } }
                                 }
                             }

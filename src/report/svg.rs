@@ -287,6 +287,23 @@ pub(crate) fn text_width(text: &str, size: f64) -> f64 {
     units * size
 }
 
+/// `text` with its middle left out where it would be wider than `width`: names of arms differ at both ends.
+pub(crate) fn fitted(text: &str, size: f64, width: f64) -> String {
+    let chars: Vec<char> = text.chars().collect();
+    let shorter = |kept: usize| -> String {
+        let (head, tail) = (kept.div_ceil(2), chars.len() - kept / 2);
+        chars[..head]
+            .iter()
+            .chain(&['…'])
+            .chain(&chars[tail..])
+            .collect()
+    };
+    std::iter::once(text.to_owned())
+        .chain((0..chars.len()).rev().map(shorter))
+        .find(|text| text_width(text, size) <= width)
+        .unwrap_or_default()
+}
+
 /// A coordinate with at most two decimals, without trailing zeros.
 fn n(value: f64) -> String {
     let text = format!("{value:.2}");
@@ -312,10 +329,14 @@ fn joined(points: &[(f64, f64)]) -> String {
     path
 }
 
-/// Text as it stands inside XML.
+/// Text as it stands inside XML, which has no place for control characters.
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
+    text.replace(
+        |c: char| c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}'),
+        "",
+    )
+    .replace('&', "&amp;")
+    .replace('<', "&lt;")
+    .replace('>', "&gt;")
+    .replace('"', "&quot;")
 }

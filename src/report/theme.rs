@@ -8,6 +8,8 @@ pub(crate) enum Ink {
     Paper,
     /// Titles, values.
     Text,
+    /// Text on a coloured mark.
+    OnColour,
     /// Labels, captions.
     Muted,
     /// Grid lines.
@@ -32,9 +34,10 @@ pub(crate) enum Ink {
 
 impl Ink {
     /// All, for the style sheet.
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Paper,
         Self::Text,
+        Self::OnColour,
         Self::Muted,
         Self::Grid,
         Self::Panel,
@@ -52,6 +55,7 @@ impl Ink {
         match self {
             Self::Paper => "--paper",
             Self::Text => "--text",
+            Self::OnColour => "--on-colour",
             Self::Muted => "--muted",
             Self::Grid => "--grid",
             Self::Panel => "--panel",
@@ -70,6 +74,7 @@ impl Ink {
         match self {
             Self::Paper => "#ffffff",
             Self::Text => "#1b1f24",
+            Self::OnColour => "#14171b",
             Self::Muted => "#59636e",
             Self::Grid => "#dfe3e8",
             Self::Panel => "#f6f8fa",
@@ -88,6 +93,7 @@ impl Ink {
         match self {
             Self::Paper => "#14171b",
             Self::Text => "#e8ebee",
+            Self::OnColour => "#14171b",
             Self::Muted => "#9aa4ae",
             Self::Grid => "#2e343b",
             Self::Panel => "#1c2126",

@@ -1,9 +1,9 @@
 //! ID and OOD accuracy of each arm against the baseline.
 
-use super::{Figure, LABEL, WIDTH, heading, label, small};
+use super::{Figure, LABEL, WIDTH, heading, label, name_column, small};
 use crate::report::data::{ArmRow, Estimate, ReportData};
 use crate::report::scale::{Scale, percent, points, tick_label};
-use crate::report::svg::{Rect, Style, Svg, text_width};
+use crate::report::svg::{Rect, Style, Svg};
 use crate::report::theme::{Ink, Theme, ink_of};
 
 const ROW: f64 = 27.0;
@@ -29,17 +29,12 @@ pub(super) fn draw(data: &ReportData, theme: Theme) -> Option<Figure> {
         theme,
     );
     heading(&mut svg, "Accuracy by training arm");
-    let left = 16.0
-        + rows
-            .iter()
-            .map(|row| text_width(&row.arm, LABEL))
-            .fold(60.0, f64::max)
-        + 12.0;
-    for (index, row) in rows.iter().enumerate() {
+    let (names, left) = name_column(rows.iter().map(|row| row.arm.as_str()));
+    for (index, name) in names.iter().enumerate() {
         svg.text(
             (left - 10.0, TOP + ROW * index as f64 + ROW / 2.0 + 4.0),
             label(Ink::Text).end(),
-            &row.arm,
+            name,
         );
     }
     let width = (WIDTH - left - GAP - 16.0) / 2.0;
@@ -54,7 +49,7 @@ pub(super) fn draw(data: &ReportData, theme: Theme) -> Option<Figure> {
     };
     panel.draw(
         &mut svg,
-        "In distribution (ID)",
+        "In distribution (ID), %",
         |row| row.id,
         baseline.and_then(|row| row.id),
     );
@@ -65,7 +60,7 @@ pub(super) fn draw(data: &ReportData, theme: Theme) -> Option<Figure> {
     };
     panel.draw(
         &mut svg,
-        "Out of distribution (OOD)",
+        "Out of distribution (OOD), %",
         |row| row.ood,
         baseline.and_then(|row| row.ood),
     );
@@ -97,7 +92,6 @@ impl Panel<'_> {
         value: impl Fn(&ArmRow) -> Option<Estimate>,
         baseline: Option<Estimate>,
     ) {
-        let bottom = TOP + ROW * self.rows.len() as f64;
         // The values stand to the right of the bars, in a column of their own.
         let column = 78.0;
         let top_value = self
@@ -114,59 +108,56 @@ impl Panel<'_> {
             self.x + self.width - column,
         );
         svg.text((self.x, 50.0), Style::new(LABEL, Ink::Muted).bold(), title);
+        self.grid(svg, &scale);
+        for (index, row) in self.rows.iter().enumerate() {
+            if let Some(estimate) = value(row) {
+                let middle = TOP + ROW * index as f64 + ROW / 2.0;
+                self.bar(svg, &scale, middle, &estimate, ink_of(&row.arm, index));
+                self.numbers(svg, middle, &estimate, baseline);
+            }
+        }
+        if let Some(base) = baseline {
+            let x = scale.at(base.value);
+            svg.dashed((x, TOP - 4.0), (x, self.bottom()), Ink::Text);
+        }
+    }
+
+    fn bottom(&self) -> f64 {
+        TOP + ROW * self.rows.len() as f64
+    }
+
+    fn grid(&self, svg: &mut Svg, scale: &Scale) {
         for tick in scale.ticks() {
-            svg.line(
-                (scale.at(tick), TOP - 4.0),
-                (scale.at(tick), bottom),
-                Ink::Grid,
-                1.0,
-            );
+            let x = scale.at(tick);
+            svg.line((x, TOP - 4.0), (x, self.bottom()), Ink::Grid, 1.0);
             svg.text(
-                (scale.at(tick), bottom + 17.0),
+                (x, self.bottom() + 17.0),
                 small(Ink::Muted).middle(),
                 &tick_label(tick * 100.0),
             );
         }
-        for (index, row) in self.rows.iter().enumerate() {
-            let Some(estimate) = value(row) else { continue };
-            let middle = TOP + ROW * index as f64 + ROW / 2.0;
-            let end = scale.at(estimate.value);
-            svg.rect(
-                Rect {
-                    x: self.x,
-                    y: middle - BAR / 2.0,
-                    w: end - self.x,
-                    h: BAR,
-                },
-                ink_of(&row.arm, index),
-            );
-            svg.whisker_x(
-                scale.at(estimate.low),
-                scale.at(estimate.high),
-                middle,
-                Ink::Text,
-            );
-            let x = self.x + self.width;
-            svg.text(
-                (x - 42.0, middle + 4.0),
-                label(Ink::Text).end().bold(),
-                &percent(estimate.value),
-            );
-            if let Some(base) = baseline.filter(|base| (base.value - estimate.value).abs() > 1e-12)
-            {
-                svg.text(
-                    (x, middle + 4.0),
-                    small(Ink::Muted).end(),
-                    &points(estimate.value - base.value),
-                );
-            }
-        }
-        if let Some(base) = baseline {
-            svg.dashed(
-                (scale.at(base.value), TOP - 4.0),
-                (scale.at(base.value), bottom),
-                Ink::Text,
-            );
+    }
+
+    fn bar(&self, svg: &mut Svg, scale: &Scale, middle: f64, estimate: &Estimate, ink: Ink) {
+        let bar = Rect {
+            x: self.x,
+            y: middle - BAR / 2.0,
+            w: scale.at(estimate.value) - self.x,
+            h: BAR,
+        };
+        svg.rect(bar, ink);
+        let (low, high) = (scale.at(estimate.low), scale.at(estimate.high));
+        svg.whisker_x(low, high, middle, Ink::Text);
+    }
+
+    /// The accuracy, and its difference from the baseline.
+    fn numbers(&self, svg: &mut Svg, middle: f64, estimate: &Estimate, baseline: Option<Estimate>) {
+        let (x, y) = (self.x + self.width, middle + 4.0);
+        let text = percent(estimate.value);
+        svg.text((x - 42.0, y), label(Ink::Text).end().bold(), &text);
+        let gap = baseline.map(|base| estimate.value - base.value);
+        if let Some(gap) = gap.filter(|gap| gap.abs() > 1e-12) {
+            svg.text((x, y), small(Ink::Muted).end(), &points(gap));
         }
     }
 }

@@ -1,13 +1,15 @@
 //! Accuracy over training steps.
 
-use super::{Figure, LABEL, WIDTH, heading, label, small};
+use super::{Figure, LABEL, WIDTH, heading, label, small, step_axis};
 use crate::report::data::{Curve, CurvePoint, Estimate, ReportData};
 use crate::report::scale::{Scale, tick_label};
-use crate::report::svg::{Style, Svg, text_width};
+use crate::report::svg::{Style, Svg, fitted, text_width};
 use crate::report::theme::{Ink, Theme, ink_of};
 
 /// Bold text is this much wider.
 const BOLD: f64 = 1.12;
+/// Names stand beside both panels, and take at most this much each.
+const NAMES: f64 = 150.0;
 const TOP: f64 = 66.0;
 const BOTTOM: f64 = 300.0;
 const HEIGHT: f64 = 344.0;
@@ -23,12 +25,16 @@ pub(super) fn draw(data: &ReportData, theme: Theme) -> Option<Figure> {
     }
     let mut svg = Svg::new(WIDTH, HEIGHT, "Accuracy over training steps", theme);
     heading(&mut svg, "Accuracy over training steps");
-    let names = curves
+    let names: Vec<String> = curves
         .iter()
-        .map(|curve| text_width(&curve.arm, LABEL) * BOLD)
+        .map(|curve| fitted(&curve.arm, LABEL, NAMES))
+        .collect();
+    let column = names
+        .iter()
+        .map(|name| text_width(name, LABEL) * BOLD)
         .fold(0.0, f64::max)
         + 14.0;
-    let width = (WIDTH - 16.0 - 2.0 * (40.0 + names)) / 2.0;
+    let width = (WIDTH - 16.0 - 2.0 * (40.0 + column)) / 2.0;
     let baseline = data
         .table
         .rows
@@ -39,6 +45,7 @@ pub(super) fn draw(data: &ReportData, theme: Theme) -> Option<Figure> {
         x: left,
         width,
         curves: &curves,
+        names: &names,
     };
     panel.draw(
         &mut svg,
@@ -47,9 +54,10 @@ pub(super) fn draw(data: &ReportData, theme: Theme) -> Option<Figure> {
         baseline.and_then(|row| row.ood),
     );
     let panel = Panel {
-        x: left + width + names + 40.0,
+        x: left + width + column + 40.0,
         width,
         curves: &curves,
+        names: &names,
     };
     panel.draw(
         &mut svg,
@@ -75,6 +83,8 @@ struct Panel<'a> {
     x: f64,
     width: f64,
     curves: &'a [&'a Curve],
+    /// Their names, as they fit.
+    names: &'a [String],
 }
 
 impl Panel<'_> {
@@ -85,88 +95,54 @@ impl Panel<'_> {
         value: impl Fn(&CurvePoint) -> Option<Estimate>,
         baseline: Option<Estimate>,
     ) {
-        let all: Vec<Estimate> = self
-            .curves
-            .iter()
-            .flat_map(|curve| &curve.points)
-            .filter_map(&value)
-            .chain(baseline)
-            .collect();
+        let points = || self.curves.iter().flat_map(|curve| &curve.points);
+        let all: Vec<Estimate> = points().filter_map(&value).chain(baseline).collect();
         if all.is_empty() {
             return;
         }
         let low = all.iter().map(|e| e.low).fold(f64::INFINITY, f64::min);
         let high = all.iter().map(|e| e.high).fold(f64::NEG_INFINITY, f64::max);
         let y = Scale::nice(low, high, 5, BOTTOM, TOP);
-        let last = self
-            .curves
-            .iter()
-            .flat_map(|curve| &curve.points)
-            .map(|point| point.step)
-            .max()
-            .unwrap_or(1);
-        let x = Scale::exact(0.0, last as f64, 6, self.x, self.x + self.width);
+        let last = points().map(|point| point.step).max().unwrap_or(1);
+        let right = self.x + self.width;
+        let x = Scale::exact(0.0, last as f64, 6, self.x, right);
         svg.text((self.x, 50.0), Style::new(LABEL, Ink::Muted).bold(), title);
         for tick in y.ticks() {
-            svg.line(
-                (self.x, y.at(tick)),
-                (self.x + self.width, y.at(tick)),
-                Ink::Grid,
-                1.0,
-            );
-            svg.text(
-                (self.x - 8.0, y.at(tick) + 4.0),
-                small(Ink::Muted).end(),
-                &tick_label(tick * 100.0),
-            );
+            let (height, text) = (y.at(tick), tick_label(tick * 100.0));
+            svg.line((self.x, height), (right, height), Ink::Grid, 1.0);
+            let at = (self.x - 8.0, height + 4.0);
+            svg.text(at, small(Ink::Muted).end(), &text);
         }
-        for tick in x.ticks() {
-            svg.text(
-                (x.at(tick), BOTTOM + 18.0),
-                small(Ink::Muted).middle(),
-                &tick_label(tick),
-            );
-        }
-        svg.text(
-            (self.x + self.width / 2.0, BOTTOM + 36.0),
-            small(Ink::Muted).middle(),
-            "training step",
-        );
+        step_axis(svg, &x, BOTTOM, self.x + self.width / 2.0);
         if let Some(base) = baseline {
-            svg.dashed(
-                (self.x, y.at(base.value)),
-                (self.x + self.width, y.at(base.value)),
-                Ink::Text,
-            );
+            let height = y.at(base.value);
+            svg.dashed((self.x, height), (right, height), Ink::Text);
         }
         let mut ends = Vec::new();
-        for (index, curve) in self.curves.iter().enumerate() {
+        for (index, (curve, name)) in self.curves.iter().zip(self.names).enumerate() {
             let ink = ink_of(&curve.arm, index);
-            let points: Vec<(f64, Estimate)> = curve
-                .points
-                .iter()
-                .filter_map(|point| Some((x.at(point.step as f64), value(point)?)))
-                .collect();
-            let upper = points.iter().map(|(x, e)| (*x, y.at(e.high)));
-            let lower = points.iter().rev().map(|(x, e)| (*x, y.at(e.low)));
-            svg.area(&upper.chain(lower).collect::<Vec<_>>(), ink, 0.16);
-            let line: Vec<(f64, f64)> = points.iter().map(|(x, e)| (*x, y.at(e.value))).collect();
-            svg.polyline(&line, ink, 2.2);
-            for point in &line {
-                svg.dot(*point, ink);
-            }
-            if let Some(end) = line.last() {
-                ends.push((end.1, &curve.arm, ink));
-            }
+            let values = curve.points.iter();
+            let values = values.filter_map(|point| Some((x.at(point.step as f64), value(point)?)));
+            let end = line(svg, &values.collect::<Vec<_>>(), &y, ink);
+            ends.extend(end.map(|(_, height)| (height, name, ink)));
         }
-        for (y, name, ink) in spread_out(ends) {
-            svg.text(
-                (self.x + self.width + 10.0, y + 4.0),
-                label(ink).bold(),
-                name,
-            );
+        for (height, name, ink) in spread_out(ends) {
+            svg.text((right + 10.0, height + 4.0), label(ink).bold(), name);
         }
     }
+}
+
+/// A curve with its dots and the band of its intervals; returns its last point.
+fn line(svg: &mut Svg, values: &[(f64, Estimate)], y: &Scale, ink: Ink) -> Option<(f64, f64)> {
+    let upper = values.iter().map(|(x, e)| (*x, y.at(e.high)));
+    let lower = values.iter().rev().map(|(x, e)| (*x, y.at(e.low)));
+    svg.area(&upper.chain(lower).collect::<Vec<_>>(), ink, 0.16);
+    let line: Vec<(f64, f64)> = values.iter().map(|(x, e)| (*x, y.at(e.value))).collect();
+    svg.polyline(&line, ink, 2.2);
+    for point in &line {
+        svg.dot(*point, ink);
+    }
+    line.last().copied()
 }
 
 /// Moves labels apart so that none covers another, keeping their order.

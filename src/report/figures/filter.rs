@@ -1,6 +1,6 @@
 //! The implicit filter: from which difficulty the policy gradient came.
 
-use super::{Figure, LABEL, WIDTH, heading, label, legend, small};
+use super::{Figure, LABEL, WIDTH, heading, label, legend, small, step_axis};
 use crate::report::data::{FilterStep, ImplicitFilter, ReportData};
 use crate::report::scale::{Scale, percent, tick_label};
 use crate::report::svg::{Rect, Style, Svg};
@@ -93,7 +93,7 @@ fn columns(svg: &mut Svg, filter: &ImplicitFilter, inks: &[Ink]) {
             if h > 16.0 {
                 svg.text(
                     (x + width / 2.0, y + h / 2.0 + 4.0),
-                    Style::new(LABEL, Ink::Paper).middle().bold(),
+                    Style::new(LABEL, Ink::OnColour).middle().bold(),
                     &percent(*share),
                 );
             }
@@ -149,18 +149,7 @@ fn over_steps(svg: &mut Svg, filter: &ImplicitFilter, inks: &[Ink]) {
             &tick_label(tick * 100.0),
         );
     }
-    for tick in x.ticks() {
-        svg.text(
-            (x.at(tick), BOTTOM + 18.0),
-            small(Ink::Muted).middle(),
-            &tick_label(tick),
-        );
-    }
-    svg.text(
-        ((left + right) / 2.0, BOTTOM + 36.0),
-        small(Ink::Muted).middle(),
-        "training step",
-    );
+    step_axis(svg, &x, BOTTOM, (left + right) / 2.0);
     let active: Vec<(f64, f64)> = groups
         .iter()
         .map(|group| (x.at(group.step as f64), y.at(group.active)))

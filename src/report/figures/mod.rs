@@ -8,7 +8,8 @@ mod histogram;
 mod times;
 
 use super::data::ReportData;
-use super::svg::{Style, Svg};
+use super::scale::{Scale, tick_label};
+use super::svg::{Rect, Style, Svg, fitted, text_width};
 use super::theme::{Ink, Theme};
 
 /// A drawn figure.
@@ -55,12 +56,41 @@ fn small(ink: Ink) -> Style {
     Style::new(SMALL, ink)
 }
 
+/// Names of arms take at most this much of a figure's width.
+const NAMES: f64 = 280.0;
+
+/// The names of arms as they fit, and where the bars beside them begin.
+fn name_column<'a>(names: impl Iterator<Item = &'a str>) -> (Vec<String>, f64) {
+    let names: Vec<String> = names.map(|name| fitted(name, LABEL, NAMES)).collect();
+    let widest = names
+        .iter()
+        .map(|name| text_width(name, LABEL))
+        .fold(60.0, f64::max);
+    (names, 16.0 + widest + 12.0)
+}
+
+/// The numbers and the name of an axis of training steps, below `bottom`, named at `middle`.
+fn step_axis(svg: &mut Svg, x: &Scale, bottom: f64, middle: f64) {
+    for tick in x.ticks() {
+        svg.text(
+            (x.at(tick), bottom + 18.0),
+            small(Ink::Muted).middle(),
+            &tick_label(tick),
+        );
+    }
+    svg.text(
+        (middle, bottom + 36.0),
+        small(Ink::Muted).middle(),
+        "training step",
+    );
+}
+
 /// A legend: swatches with names, from `x` on.
 fn legend(svg: &mut Svg, x: f64, y: f64, entries: &[(String, Ink)]) {
     let mut x = x;
     for (name, ink) in entries {
         svg.rect(
-            super::svg::Rect {
+            Rect {
                 x,
                 y: y - 9.0,
                 w: 11.0,
@@ -69,6 +99,6 @@ fn legend(svg: &mut Svg, x: f64, y: f64, entries: &[(String, Ink)]) {
             *ink,
         );
         svg.text((x + 16.0, y), label(Ink::Text), name);
-        x += 16.0 + super::svg::text_width(name, LABEL) + 18.0;
+        x += 16.0 + text_width(name, LABEL) + 18.0;
     }
 }

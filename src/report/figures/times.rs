@@ -1,9 +1,9 @@
 //! Training time, and what rollout scoring adds to it.
 
-use super::{Figure, LABEL, WIDTH, heading, label, small};
+use super::{Figure, WIDTH, heading, label, name_column, small};
 use crate::report::data::{ArmTime, ReportData};
 use crate::report::scale::{Scale, duration, tick_label};
-use crate::report::svg::{Rect, Svg, text_width};
+use crate::report::svg::{Rect, Svg};
 use crate::report::theme::{Ink, Theme, ink_of};
 
 const ROW: f64 = 46.0;
@@ -18,12 +18,7 @@ pub(super) fn draw(data: &ReportData, theme: Theme) -> Option<Figure> {
     let height = TOP + ROW * times.len() as f64 + 58.0;
     let mut svg = Svg::new(WIDTH, height, "Training time by arm", theme);
     heading(&mut svg, "Training time");
-    let left = 16.0
-        + times
-            .iter()
-            .map(|time| text_width(&time.arm, LABEL))
-            .fold(60.0, f64::max)
-        + 12.0;
+    let (names, left) = name_column(times.iter().map(|time| time.arm.as_str()));
     let longest = times.iter().map(|time| total(time)).fold(0.0, f64::max);
     let (unit, seconds) = if longest > 180.0 {
         ("minutes", 60.0)
@@ -33,58 +28,25 @@ pub(super) fn draw(data: &ReportData, theme: Theme) -> Option<Figure> {
     let scale = Scale::exact(0.0, longest / seconds, 6, left, WIDTH - 190.0);
     let bottom = TOP + ROW * times.len() as f64;
     for tick in scale.ticks() {
-        svg.line(
-            (scale.at(tick), TOP),
-            (scale.at(tick), bottom),
-            Ink::Grid,
-            1.0,
-        );
+        let x = scale.at(tick);
+        svg.line((x, TOP), (x, bottom), Ink::Grid, 1.0);
         svg.text(
-            (scale.at(tick), bottom + 17.0),
+            (x, bottom + 17.0),
             small(Ink::Muted).middle(),
             &tick_label(tick),
         );
     }
     svg.text((left, bottom + 38.0), small(Ink::Muted), unit);
     let slowest = times.iter().max_by(|a, b| total(a).total_cmp(&total(b)));
-    for (index, time) in times.iter().enumerate() {
+    for (index, (time, name)) in times.iter().zip(&names).enumerate() {
         let middle = TOP + ROW * index as f64 + ROW / 2.0;
-        let ink = ink_of(&time.arm, index);
-        let (trained, scored) = (
-            scale.at(time.training / seconds),
-            scale.at(total(time) / seconds),
-        );
-        svg.text(
-            (left - 10.0, middle + 4.0),
-            label(Ink::Text).end(),
-            &time.arm,
-        );
-        svg.rect(
-            Rect {
-                x: left,
-                y: middle - BAR / 2.0,
-                w: trained - left,
-                h: BAR,
-            },
-            ink,
-        );
-        if time.scoring > 0.0 {
-            svg.hatched(
-                Rect {
-                    x: trained,
-                    y: middle - BAR / 2.0,
-                    w: scored - trained,
-                    h: BAR,
-                },
-                ink,
-            );
-        }
-        let after = scored + 10.0;
-        svg.text(
-            (after, middle - 2.0),
-            label(Ink::Text).bold(),
-            &duration(time.training),
-        );
+        let (x, y) = (left - 10.0, middle + 4.0);
+        svg.text((x, y), label(Ink::Text).end(), name);
+        let at = |time: f64| scale.at(time / seconds);
+        bar(&mut svg, time, middle, ink_of(&time.arm, index), at);
+        let after = at(total(time)) + 10.0;
+        let text = duration(time.training);
+        svg.text((after, middle - 2.0), label(Ink::Text).bold(), &text);
         if let Some(text) = slowest.and_then(|slowest| speed_up(time, slowest)) {
             svg.text((after, middle + 13.0), small(Ink::Muted), &text);
         }
@@ -97,6 +59,20 @@ pub(super) fn draw(data: &ReportData, theme: Theme) -> Option<Figure> {
             .to_owned(),
         svg: svg.finish(),
     })
+}
+
+/// Training, and hatched behind it the scoring; `at` is the pixel of a time in seconds.
+fn bar(svg: &mut Svg, time: &ArmTime, middle: f64, ink: Ink, at: impl Fn(f64) -> f64) {
+    let part = |from: f64, to: f64| Rect {
+        x: at(from),
+        y: middle - BAR / 2.0,
+        w: at(to) - at(from),
+        h: BAR,
+    };
+    svg.rect(part(0.0, time.training), ink);
+    if time.scoring > 0.0 {
+        svg.hatched(part(time.training, total(time)), ink);
+    }
 }
 
 /// Easy+medium and GRPO, where there are both; else all arms.
