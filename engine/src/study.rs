@@ -113,14 +113,26 @@ pub struct Resources {
     pub memory: Option<String>,
 }
 
+/// What stands for a path where an override is a source.
+pub(crate) const OVERRIDE: &str = "--set";
+
 impl Study {
-    /// A place as `file:line:column`.
+    /// A place as `file:line:column`; an override as it was given.
     pub fn place_text(&self, place: &Place) -> String {
-        let file = self
-            .sources
-            .get(place.source)
-            .map_or(&self.spec, |(path, _)| path);
-        format!("{}:{}:{}", file.display(), place.line, place.column)
+        match self.sources.get(place.source) {
+            Some((path, text)) if path.as_os_str() == OVERRIDE => format!("{OVERRIDE} {text}"),
+            source => {
+                let file = source.map_or(&self.spec, |(path, _)| path);
+                format!("{}:{}:{}", file.display(), place.line, place.column)
+            }
+        }
+    }
+
+    /// The texts of the spec and of those it extends, without overrides.
+    pub fn files(&self) -> impl Iterator<Item = &(PathBuf, String)> {
+        self.sources
+            .iter()
+            .filter(|(path, _)| path.as_os_str() != OVERRIDE)
     }
 }
 

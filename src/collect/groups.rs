@@ -1,6 +1,6 @@
 //! Result rows by arm and step, over seeds and sets: what tables and figures are made of.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use dcsft_engine::results::ResultRow;
 use dcsft_engine::results::aggregate::mean_and_error;
@@ -52,16 +52,18 @@ pub(crate) fn sets(rows: &[ResultRow]) -> Vec<(String, bool)> {
 pub(crate) fn group(rows: &[ResultRow], metric: &str) -> Vec<Group> {
     let varying = varying_axes(rows);
     let mut groups: Vec<Group> = Vec::new();
+    let mut known: HashMap<(String, Option<u64>), usize> = HashMap::new();
+    let mut order: HashMap<String, usize> = HashMap::new();
     for row in rows.iter().filter(|row| row.metric == metric) {
         let label = label(row, varying.get(row.arm.as_str()));
-        let found = groups
-            .iter()
-            .position(|group| group.arm == label && group.step == row.step);
-        let index = found.unwrap_or_else(|| {
+        let index = *known.entry((label, row.step)).or_insert_with_key(|key| {
+            let (arm, step) = key.clone();
+            let next = order.len();
+            order.entry(arm.clone()).or_insert(next);
             groups.push(Group {
-                arm: label,
+                arm,
                 plain_arm: row.arm.clone(),
-                step: row.step,
+                step,
                 seeds: BTreeMap::new(),
             });
             groups.len() - 1
@@ -77,13 +79,7 @@ pub(crate) fn group(rows: &[ResultRow], metric: &str) -> Vec<Group> {
             .or_default()
             .insert(row.set.clone(), measured);
     }
-    let mut order: Vec<String> = Vec::new();
-    for group in &groups {
-        if !order.contains(&group.arm) {
-            order.push(group.arm.clone());
-        }
-    }
-    groups.sort_by_key(|group| (order.iter().position(|arm| *arm == group.arm), group.step));
+    groups.sort_by_key(|group| (order[&group.arm], group.step));
     groups
 }
 

@@ -98,7 +98,7 @@ pub(crate) fn report_data(results: &Results<'_>, store: &Store) -> ReportData {
     let study = results.study;
     let history = History::read(&store.runs_dir(), &study.name);
     let groups = results.groups(ACCURACY);
-    let sources = study.sources.iter().map(|(path, text)| {
+    let sources = study.files().map(|(path, text)| {
         let name = path
             .file_name()
             .unwrap_or(path.as_os_str())

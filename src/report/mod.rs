@@ -247,6 +247,34 @@ mod tests {
     }
 
     #[test]
+    fn a_grid_of_thousands_of_arms_has_figures_of_the_first() {
+        let mut data = fixture::study();
+        let (row, time) = (data.table.rows[1].clone(), data.times[0].clone());
+        data.times.clear();
+        for index in 0..5000 {
+            let arm = format!("sft/all lr={index}");
+            let mut row = row.clone();
+            row.arm.clone_from(&arm);
+            data.table.rows.push(row);
+            data.times.push(data::ArmTime {
+                arm,
+                ..time.clone()
+            });
+        }
+        let renderer = png::Renderer::new();
+        for figure in figures::all(&data, Theme::File) {
+            assert!(renderer.png(&figure.svg).is_ok(), "{}", figure.name);
+            if figure.name == "time" {
+                assert!(
+                    figure.caption.contains("60 of 5000 arms"),
+                    "{}",
+                    figure.caption
+                );
+            }
+        }
+    }
+
+    #[test]
     fn long_and_strange_names_leave_room_for_what_they_name() {
         let mut data = fixture::study();
         let long = format!("sft/{}\u{1} rate=0.001", "very_".repeat(60));

@@ -70,7 +70,7 @@ fn palette() -> String {
             .collect()
     };
     let (light, dark) = (block(Ink::light), block(Ink::dark));
-    format!(":root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}")
+    format!(":root{{{light}}}@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}")
 }
 
 fn header(data: &ReportData) -> Markup {

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use dcsft_cache::Store;
+
 use crate::support::{DATA, Lab, lines};
 
 fn finished() -> Lab {
@@ -129,14 +131,13 @@ stages:
     // No GPU is at hand: the same result under the key that it would have there.
     let (cpu, cuda) = (key("cpu"), key("cuda"));
     assert_ne!(cpu, cuda);
-    let record = |key: &str| {
-        lab.root()
-            .join(format!("cache/v1/records/{}/{key}.json", &key[..2]))
-    };
-    let text = std::fs::read_to_string(record(&cpu)).expect("the record");
-    let copy = record(&cuda);
-    std::fs::create_dir_all(copy.parent().expect("a folder")).expect("create a folder");
-    std::fs::write(copy, text.replace(&cpu, &cuda)).expect("write");
+    let store = Store::open(&lab.root().join("cache")).expect("the cache");
+    let mut record = store
+        .lookup(&cpu.parse().expect("a digest"))
+        .expect("the cache can be read")
+        .expect("the result");
+    record.key = cuda.parse().expect("a digest");
+    store.commit(&record).expect("commit");
 
     lab.ok(&["cache", "gc", "--keep", "spec.yaml"]);
     let kept = lines(&lab.ok(&["cache", "ls", "trained", "--json"]));

@@ -73,7 +73,10 @@ fn why_gives_the_old_and_the_new_value_and_the_line() {
         "--set",
         "stages.rollouts.with.n=3",
     ]);
-    assert!(text.contains("n: 2 -> 3"), "{text}");
+    assert!(
+        text.contains("n: 2 -> 3 (--set stages.rollouts.with.n=3)"),
+        "{text}"
+    );
     let json = lines(&lab.ok(&[
         "why",
         "spec.yaml",

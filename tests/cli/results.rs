@@ -161,7 +161,14 @@ fn results_that_do_not_exist_yet_are_said_to_be_missing() {
 fn the_report_is_one_self_contained_page_with_figures_beside_it() {
     let (lab, _) = &*FINISHED;
     let out = lab.root().join("out");
-    let printed = lab.ok(&["report", "spec.yaml", "--out", "out"]);
+    let printed = lab.ok(&[
+        "report",
+        "spec.yaml",
+        "--out",
+        "out",
+        "--set",
+        "vars.steps=4",
+    ]);
     assert!(printed.trim().ends_with("index.html"), "{printed}");
     let page = std::fs::read_to_string(out.join("index.html")).expect("the page");
     for part in [
@@ -173,6 +180,7 @@ fn the_report_is_one_self_contained_page_with_figures_beside_it() {
     ] {
         assert!(page.contains(part), "no {part} in the page");
     }
+    assert!(!page.contains("<summary>--set"), "overrides are no files");
     for remote in ["src=\"http", "href=\"http", "@import", "url(http"] {
         assert!(!page.contains(remote), "the page loads something: {remote}");
     }

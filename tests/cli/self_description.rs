@@ -107,7 +107,7 @@ fn completions_are_printed_for_each_shell() {
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let script = lab.ok(&["completions", shell]);
         assert!(
-            script.contains("dcsft") && script.contains("--cache-dir"),
+            script.contains("dcsft") && script.contains("cache-dir"),
             "{shell}"
         );
         assert!(!script.contains("worker"), "{shell}");

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::tree::{Data, Entry, Tree};
 use super::yaml;
 use crate::diagnostic::{Diagnostic, Findings, Span, did_you_mean, quoted_list};
+use crate::study::OVERRIDE;
 
 /// Longest chain of `extends`.
 const MAX_CHAIN: usize = 32;
@@ -135,7 +136,7 @@ pub(crate) fn override_all(
 ) {
     for text in overrides {
         let source = sources.texts.len() as u32;
-        sources.texts.push((PathBuf::from("--set"), text.clone()));
+        sources.texts.push((PathBuf::from(OVERRIDE), text.clone()));
         if let Err(problem) = override_one(tree, text, source) {
             findings.push(*problem);
         }

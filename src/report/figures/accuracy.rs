@@ -1,6 +1,6 @@
 //! ID and OOD accuracy of each arm against the baseline.
 
-use super::{Figure, LABEL, WIDTH, heading, label, name_column, small};
+use super::{ARMS, Figure, LABEL, WIDTH, heading, label, left_out, name_column, small};
 use crate::report::data::{ArmRow, Estimate, ReportData};
 use crate::report::scale::{Scale, percent, points, tick_label};
 use crate::report::svg::{Rect, Style, Svg};
@@ -21,6 +21,13 @@ pub(super) fn draw(data: &ReportData, theme: Theme) -> Option<Figure> {
     if rows.is_empty() {
         return None;
     }
+    let baseline = data
+        .baseline
+        .as_deref()
+        .and_then(|arm| rows.iter().find(|row| row.arm == arm))
+        .copied();
+    let arms = rows.len();
+    let rows = &rows[..arms.min(ARMS)];
     let height = TOP + ROW * rows.len() as f64 + 36.0;
     let mut svg = Svg::new(
         WIDTH,
@@ -38,14 +45,10 @@ pub(super) fn draw(data: &ReportData, theme: Theme) -> Option<Figure> {
         );
     }
     let width = (WIDTH - left - GAP - 16.0) / 2.0;
-    let baseline = data
-        .baseline
-        .as_deref()
-        .and_then(|arm| rows.iter().find(|row| row.arm == arm));
     let panel = Panel {
         x: left,
         width,
-        rows: &rows,
+        rows,
     };
     panel.draw(
         &mut svg,
@@ -56,7 +59,7 @@ pub(super) fn draw(data: &ReportData, theme: Theme) -> Option<Figure> {
     let panel = Panel {
         x: left + width + GAP,
         width,
-        rows: &rows,
+        rows,
     };
     panel.draw(
         &mut svg,
@@ -71,8 +74,9 @@ pub(super) fn draw(data: &ReportData, theme: Theme) -> Option<Figure> {
     Some(Figure {
         name: "accuracy",
         caption: format!(
-            "Accuracy in percent; whiskers: {}.{against}",
-            data.spread.words()
+            "Accuracy in percent; whiskers: {}.{against}{}",
+            data.spread.words(),
+            left_out(arms)
         ),
         svg: svg.finish(),
     })

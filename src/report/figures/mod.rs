@@ -56,6 +56,18 @@ fn small(ink: Ink) -> Style {
     Style::new(SMALL, ink)
 }
 
+/// Arms in one figure at most: more is neither read nor drawn in reasonable memory, and the table has them all.
+const ARMS: usize = 60;
+
+/// What a caption says where a figure leaves arms out.
+fn left_out(arms: usize) -> String {
+    if arms > ARMS {
+        format!(" The first {ARMS} of {arms} arms.")
+    } else {
+        String::new()
+    }
+}
+
 /// Names of arms take at most this much of a figure's width.
 const NAMES: f64 = 280.0;
 

@@ -1,6 +1,6 @@
 //! Training time, and what rollout scoring adds to it.
 
-use super::{Figure, WIDTH, heading, label, name_column, small};
+use super::{ARMS, Figure, WIDTH, heading, label, left_out, name_column, small};
 use crate::report::data::{ArmTime, ReportData};
 use crate::report::scale::{Scale, duration, tick_label};
 use crate::report::svg::{Rect, Svg};
@@ -15,6 +15,8 @@ pub(super) fn draw(data: &ReportData, theme: Theme) -> Option<Figure> {
     if times.is_empty() {
         return None;
     }
+    let arms = times.len();
+    let times = &times[..arms.min(ARMS)];
     let height = TOP + ROW * times.len() as f64 + 58.0;
     let mut svg = Svg::new(WIDTH, height, "Training time by arm", theme);
     heading(&mut svg, "Training time");
@@ -51,12 +53,14 @@ pub(super) fn draw(data: &ReportData, theme: Theme) -> Option<Figure> {
             svg.text((after, middle + 13.0), small(Ink::Muted), &text);
         }
     }
-    legend(&mut svg, &times, bottom + 38.0);
+    legend(&mut svg, times, bottom + 38.0);
     Some(Figure {
         name: "time",
-        caption: "Wall time of training, mean over seeds, as measured when each stage was computed. \
-                  Hatched: the rollout scoring that finds the difficulty bins, computed once for all arms."
-            .to_owned(),
+        caption: format!(
+            "Wall time of training, mean over seeds, as measured when each stage was computed. Hatched: the rollout \
+             scoring that finds the difficulty bins, computed once for all arms.{}",
+            left_out(arms)
+        ),
         svg: svg.finish(),
     })
 }
