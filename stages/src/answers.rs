@@ -23,8 +23,6 @@ use crate::misfit::{Dropped, Misfit};
 use crate::progress::Meter;
 use crate::reward::Reward;
 
-/// Samples in one call of the model; answers do not depend on it.
-pub(crate) const CHUNK: usize = 256;
 /// How much work an unexpected end may cost.
 const SAVE_EVERY: Duration = Duration::from_secs(5);
 
@@ -98,7 +96,7 @@ pub(crate) fn ask_all(
             kept.save()?;
             return Err(StageError::Interrupted);
         }
-        let rows = done..data.len().min(done + CHUNK);
+        let rows = done..data.len().min(done + model.questions_at_once());
         for reply in ask(model, data, rows.clone(), request)? {
             kept.push(&reply);
             hand_over(ctx, reply)?;
@@ -120,10 +118,11 @@ fn ask(
 ) -> Result<Vec<Reply>, StageError> {
     let lent = |sample: &Sample| request.lent.to(&sample.id, request.n as usize);
     let complete = |sample: &Sample| lent(sample).len() == request.n as usize;
+    let prompt = |sample| Ok(to_prompt(sample, data.image(sample)?.into()));
     let samples = &data.samples()[rows];
     let prompts: Vec<_> = samples
         .par_iter()
-        .map(|sample| (!complete(sample)).then(|| to_prompt(data, sample)))
+        .map(|sample| (!complete(sample)).then(|| prompt(sample)))
         .collect();
     let mut replies: Vec<Option<Reply>> = Vec::with_capacity(samples.len());
     // By the number of answers that are lent.

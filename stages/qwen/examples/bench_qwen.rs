@@ -154,7 +154,8 @@ fn prompts(images: &Path) -> Result<Vec<Prompt>, Failure> {
                 width: read.width(),
                 height: read.height(),
                 pixels: read.into_raw().into(),
-            },
+            }
+            .into(),
             text: QUESTION.into(),
         })
     };

@@ -93,7 +93,8 @@ fn prompts(count: usize) -> Vec<Prompt> {
                 width: SIDE,
                 height: SIDE,
                 pixels,
-            },
+            }
+            .into(),
             text: QUESTION.into(),
         }
     };

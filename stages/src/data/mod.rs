@@ -20,14 +20,16 @@ mod prompt;
 mod rollouts;
 mod sample;
 mod store;
+mod stored;
 mod writer;
 
 pub use decode::{decode, sniff};
 pub use error::DataError;
 pub(crate) use error::{read_json, read_lines, write_json};
-pub use prompt::{IMAGE_PLACEHOLDER, to_example, to_prompt};
+pub use prompt::{IMAGE_PLACEHOLDER, to_prompt};
 pub use rollouts::{Generation, RolloutInfo, RolloutRecord, RolloutWriter, Rollouts};
 pub use sample::{ContentId, DatasetInfo, Encoding, ImageContent, ImageEntry, Sample, Split};
 pub use store::Dataset;
 pub(crate) use store::read_samples;
+pub use stored::StoredImage;
 pub use writer::{DatasetWriter, Draft, DraftImage};

@@ -2,34 +2,44 @@
 
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use super::error::DataError;
+use super::sample::ImageEntry;
 
 /// An open pack. Reads name their position, so threads need no lock.
 #[derive(Debug)]
 pub(super) struct Pack {
+    path: PathBuf,
     file: File,
     len: u64,
 }
 
 impl Pack {
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
-        let len = file.metadata()?.len();
-        Ok(Self { file, len })
+    pub(super) fn open(path: &Path) -> Result<Self, DataError> {
+        let file = File::open(path).map_err(DataError::io(path))?;
+        let len = file.metadata().map_err(DataError::io(path))?.len();
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            len,
+        })
     }
 
-    /// Bytes in the pack.
-    pub(super) fn len(&self) -> u64 {
-        self.len
-    }
-
-    /// `bytes` bytes from `offset`. A range beyond the end is an error before anything is allocated.
-    pub(super) fn read(&self, offset: u64, bytes: u64) -> io::Result<Vec<u8>> {
-        if offset.checked_add(bytes).is_none_or(|end| end > self.len) {
-            return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+    /// The bytes of an image. A range beyond the end is an error before anything is allocated.
+    pub(super) fn image(&self, entry: &ImageEntry) -> Result<Vec<u8>, DataError> {
+        let ImageEntry { offset, bytes, .. } = *entry;
+        let end = offset.saturating_add(bytes);
+        if end > self.len {
+            let message = format!(
+                "an image at {offset}..{end} lies beyond its {} bytes",
+                self.len
+            );
+            return Err(DataError::format(&self.path, message));
         }
         let mut buffer = vec![0; bytes as usize];
-        self.read_at(&mut buffer, offset)?;
+        self.read_at(&mut buffer, offset)
+            .map_err(DataError::io(&self.path))?;
         Ok(buffer)
     }
 

@@ -3,15 +3,16 @@
 use std::collections::HashMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use dcsft_engine::context::StageContext;
 use dcsft_engine::kind::StageError;
 use dcsft_vlm::model::RgbImage;
 
-use super::decode::decode;
 use super::error::{DataError, read_json, read_lines, write_json};
 use super::pack::Pack;
 use super::sample::{DatasetInfo, ImageEntry, Sample};
+use super::stored::StoredImage;
 use super::writer::{create, write_line};
 
 pub(super) const INFO: &str = "dataset.json";
@@ -25,7 +26,7 @@ pub struct Dataset {
     info: DatasetInfo,
     samples: Vec<Sample>,
     by_id: HashMap<String, usize>,
-    pack: Pack,
+    pack: Arc<Pack>,
 }
 
 /// The samples of the artifact in `dir`, without their images.
@@ -66,13 +67,13 @@ impl Dataset {
                 ));
             }
         }
-        let pack = Pack::open(&dir.join(IMAGES)).map_err(DataError::io(&dir.join(IMAGES)))?;
+        let pack = Pack::open(&dir.join(IMAGES))?;
         Ok(Self {
             dir: dir.to_owned(),
             info,
             samples,
             by_id,
-            pack,
+            pack: Arc::new(pack),
         })
     }
 
@@ -119,26 +120,14 @@ impl Dataset {
     /// # Errors
     /// If the pack is too short or cannot be read.
     pub fn image_bytes(&self, entry: &ImageEntry) -> Result<Vec<u8>, DataError> {
-        let path = self.dir.join(IMAGES);
-        self.pack.read(entry.offset, entry.bytes).map_err(|source| {
-            if source.kind() == std::io::ErrorKind::UnexpectedEof {
-                let message = format!(
-                    "an image at {}..{} lies beyond its {} bytes",
-                    entry.offset,
-                    entry.offset.saturating_add(entry.bytes),
-                    self.pack.len()
-                );
-                return DataError::format(&path, message);
-            }
-            DataError::Io { path, source }
-        })
+        self.pack.image(entry)
     }
 
-    /// The sample's image, decoded. Models take one image per question.
+    /// The sample's image, not decoded yet. Models take one image per question.
     ///
     /// # Errors
-    /// If the sample has not exactly one image, or it cannot be decoded.
-    pub fn image(&self, sample: &Sample) -> Result<RgbImage, DataError> {
+    /// If the sample has not exactly one image.
+    pub fn stored_image(&self, sample: &Sample) -> Result<StoredImage, DataError> {
         let [entry] = sample.images.as_slice() else {
             let message = format!(
                 "has {} images; models take exactly one",
@@ -149,22 +138,15 @@ impl Dataset {
                 message,
             });
         };
-        let image = decode(
-            self.image_bytes(entry)?,
-            entry.format,
-            Some((entry.width, entry.height)),
-        )?;
-        if (image.width, image.height) != (entry.width, entry.height) {
-            let message = format!(
-                "the image is {}x{}, not {}x{} as recorded",
-                image.width, image.height, entry.width, entry.height
-            );
-            return Err(DataError::Sample {
-                id: sample.id.clone(),
-                message,
-            });
-        }
-        Ok(image)
+        Ok(StoredImage::new(self.pack.clone(), entry.clone()))
+    }
+
+    /// The sample's image, decoded.
+    ///
+    /// # Errors
+    /// As [`Dataset::stored_image`] and [`StoredImage::decode`].
+    pub fn image(&self, sample: &Sample) -> Result<RgbImage, DataError> {
+        self.stored_image(sample)?.decode()
     }
 
     /// Writes the artifact of the samples at `rows` (in that order) into the folder `dir`. The images are

@@ -130,14 +130,16 @@ impl DataFacts {
         )
     }
 
-    /// Bytes of a set whose questions are all in memory; their images as the model sees them, or as they are.
+    /// Bytes of a set whose questions are all in memory; their images as the model sees them, or as they are, as far as
+    /// training keeps them.
     pub(super) fn kept(&self, model: &dyn Footprint, originals: bool) -> f64 {
         let count = self.samples.unwrap_or(0) as f64;
         let image = match originals {
             true => 3.0 * self.mean_pixels(model),
             false => model.seen_image(&self.tokens(model, f64::INFINITY)),
         };
-        count * (SAMPLE + QUESTION + 2.0 * self.texts() + image)
+        let images = (count * image).min(crate::training::KEPT_BYTES as f64);
+        count * (SAMPLE + QUESTION + 2.0 * self.texts()) + images
     }
 
     /// Bytes of a set of which a chunk of questions is in memory, their images as they are.

@@ -252,7 +252,7 @@ pub(crate) fn ask(prospect: &Prospect, answers: u32, max_new_tokens: usize) -> F
     let memory = facts.footprint().map(|model| {
         let model = model.as_ref();
         let data = DataFacts::of(prospect);
-        let chunk = data.samples(crate::answers::CHUNK as f64);
+        let chunk = data.samples(model.at_once(on_gpu(prospect)));
         let mut tokens = data.tokens(model, chunk);
         let drawn = data.samples.unwrap_or(0) as f64 * f64::from(answers);
         let written = drawn * (ANSWER + ANSWER_TOKEN * tokens.answer);

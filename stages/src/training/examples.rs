@@ -2,15 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dcsft_engine::context::StageContext;
 use dcsft_engine::kind::StageError;
-use dcsft_vlm::model::{Example, Prompt, VisionLanguageModel};
+use dcsft_vlm::model::{Example, Picture, Prompt, VisionLanguageModel};
 use rayon::prelude::*;
 use serde_json::Value;
 
 use crate::data::{DataError, Dataset, Sample, to_prompt};
 use crate::misfit::{Dropped, Misfit, OnError};
+
+/// Bytes of decoded images that a training run keeps, three a pixel: some 350,000 of 32 x 32 pixels, or 1,900 of
+/// 500 x 375.
+pub(crate) const KEPT_BYTES: usize = 1 << 30;
 
 /// What a trainer takes of a set: the samples that the model can take in whole, in the set's order.
 pub(crate) struct TrainingSet {
@@ -56,20 +61,37 @@ impl TrainingSet {
     }
 }
 
-/// All questions with their decoded images, shrunk to what `model` sees if one is given.
+/// All questions with their images, each decoded once to see that it can be, and shrunk to what `model` sees if one is
+/// given. They stay in memory until they fill [`KEPT_BYTES`]; the others are decoded again whenever they are shown,
+/// with the same pixels.
 pub(crate) fn prompts(
     data: &Dataset,
     model: Option<&dyn VisionLanguageModel>,
 ) -> Vec<Result<Prompt, DataError>> {
-    let prompt = |sample| {
-        let mut prompt = to_prompt(data, sample)?;
+    prompts_within(KEPT_BYTES, data, model)
+}
+
+fn prompts_within(
+    most: usize,
+    data: &Dataset,
+    model: Option<&dyn VisionLanguageModel>,
+) -> Vec<Result<Prompt, DataError>> {
+    let kept = AtomicUsize::new(0);
+    let image = |sample| -> Result<Picture, DataError> {
+        let stored = data.stored_image(sample)?;
+        let mut image = stored.decode()?;
         if let Some(model) = model {
-            prompt.image = model
-                .shrink(&prompt.image)
+            image = model
+                .shrink(&image)
                 .map_err(|error| DataError::Image(error.to_string()))?;
         }
-        Ok(prompt)
+        let bytes = image.pixels.len();
+        Ok(match kept.fetch_add(bytes, Ordering::Relaxed) + bytes {
+            sum if sum <= most => image.into(),
+            _ => Picture::Stored(Arc::new(stored)),
+        })
     };
+    let prompt = |sample| Ok(to_prompt(sample, image(sample)?));
     data.samples().par_iter().map(prompt).collect()
 }
 
@@ -132,4 +154,55 @@ fn fields(sample: &Sample) -> String {
         .chain(["answer"])
         .collect();
     names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use dcsft_vlm::model::Picture;
+
+    use super::prompts_within;
+    use crate::data::{Dataset, DatasetWriter, Draft, DraftImage, Encoding, Split};
+
+    /// Three images of 2 x 2 pixels, 12 bytes each.
+    fn data(dir: &std::path::Path) -> Dataset {
+        let mut writer = DatasetWriter::create(dir, "train", Split::Id).unwrap();
+        for shade in [10, 20, 30] {
+            let image = DraftImage {
+                bytes: vec![shade; 12].into(),
+                format: Encoding::Rgb8,
+                width: 2,
+                height: 2,
+            };
+            let draft = Draft::new("what?".into(), "this".into(), vec![image], BTreeMap::new());
+            writer.push(draft).unwrap();
+        }
+        writer.finish(BTreeMap::new()).unwrap();
+        Dataset::open(dir).unwrap()
+    }
+
+    #[test]
+    fn images_beyond_the_budget_stay_where_they_are_with_the_same_pixels() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = data(dir.path());
+        let pictures = |most| -> Vec<Picture> {
+            let prompts = prompts_within(most, &data, None).into_iter();
+            prompts.map(|prompt| prompt.unwrap().image).collect()
+        };
+        let decoded = |pictures: &[Picture]| {
+            let decoded = |picture: &&Picture| matches!(picture, Picture::Decoded(_));
+            pictures.iter().filter(decoded).count()
+        };
+        let all = pictures(36);
+        assert_eq!(decoded(&all), 3);
+        for (most, kept) in [(35, 2), (12, 1), (11, 0)] {
+            let some = pictures(most);
+            assert_eq!(decoded(&some), kept, "{most} bytes");
+            for (some, all) in some.iter().zip(&all) {
+                assert_eq!(some.size(), (2, 2));
+                assert_eq!(some.load().unwrap(), all.load().unwrap());
+            }
+        }
+    }
 }

@@ -14,7 +14,7 @@ use dcsft_vlm::model::VisionLanguageModel;
 use dcsft_vlm::train::TrainError;
 
 pub(crate) use checkpoints::Checkpoints;
-pub(crate) use examples::{TrainingSet, classes, prompts};
+pub(crate) use examples::{KEPT_BYTES, TrainingSet, classes, prompts};
 pub(crate) use run::{Report, Trainer, train};
 
 /// Outputs of a training stage: `model`, a checkpoint `step-N` for each multiple of `save_steps` and for the last

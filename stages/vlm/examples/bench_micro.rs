@@ -152,7 +152,8 @@ fn prompt(index: usize, text: &str) -> Prompt {
             width: 16,
             height: 16,
             pixels,
-        },
+        }
+        .into(),
         text: text.into(),
     }
 }

@@ -108,7 +108,7 @@ fn example(model: &MicroVlm, index: usize) -> Result<Example, Box<dyn std::error
     answer.push(model.tokenizer().eos());
     let prompt = Prompt {
         id: format!("sample {index}").into(),
-        image,
+        image: image.into(),
         text: "object?".into(),
     };
     Ok(Example {

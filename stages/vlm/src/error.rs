@@ -27,6 +27,9 @@ pub enum VlmError {
     /// A setting that no model can be built or trained with.
     #[error("{0}")]
     Config(String),
+    /// An image that cannot be read when it is needed.
+    #[error("{0}")]
+    Image(String),
     /// A weights file that does not fit the model.
     #[error("{path}: {problem}")]
     Weights {

@@ -1,6 +1,8 @@
 //! What a vision-language model is to the trainers, rollouts and evaluations: they know this module and
 //! never which model they have.
 
+use std::borrow::Cow;
+use std::fmt::Debug;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -22,13 +24,80 @@ pub struct RgbImage {
     pub pixels: Arc<[u8]>,
 }
 
+/// An image that lies somewhere else and is decoded where it is needed.
+pub trait ImageSource: Send + Sync + Debug {
+    /// Width and height in pixels.
+    fn size(&self) -> (u32, u32);
+    /// Reads and decodes it.
+    ///
+    /// # Errors
+    /// [`VlmError::Image`] says why it cannot be had.
+    fn load(&self) -> Result<RgbImage, VlmError>;
+}
+
+/// A question's image.
+#[derive(Clone, Debug)]
+pub enum Picture {
+    /// Decoded, in memory.
+    Decoded(RgbImage),
+    /// Decoded anew each time it is looked at.
+    Stored(Arc<dyn ImageSource>),
+}
+
+impl Picture {
+    /// Width and height in pixels.
+    pub fn size(&self) -> (u32, u32) {
+        match self {
+            Self::Decoded(image) => (image.width, image.height),
+            Self::Stored(source) => source.size(),
+        }
+    }
+
+    /// The pixels.
+    ///
+    /// # Errors
+    /// [`VlmError::Image`] where a stored image cannot be had.
+    pub fn load(&self) -> Result<Cow<'_, RgbImage>, VlmError> {
+        match self {
+            Self::Decoded(image) => Ok(Cow::Borrowed(image)),
+            Self::Stored(source) => source.load().map(Cow::Owned),
+        }
+    }
+
+    /// Checks what can be checked without decoding.
+    ///
+    /// # Errors
+    /// As [`RgbImage::validate`].
+    pub fn validate(&self) -> Result<(), VlmError> {
+        match self {
+            Self::Decoded(image) => image.validate(),
+            Self::Stored(_) => Ok(()),
+        }
+    }
+
+    /// Whether two pictures are one and the same; two stored ones are not decoded to find out.
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Decoded(a), Self::Decoded(b)) => Arc::ptr_eq(&a.pixels, &b.pixels) || a == b,
+            (Self::Stored(a), Self::Stored(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        }
+    }
+}
+
+impl From<RgbImage> for Picture {
+    fn from(image: RgbImage) -> Self {
+        Self::Decoded(image)
+    }
+}
+
 /// What a model is asked: one image and a question, as text.
 #[derive(Clone, Debug)]
 pub struct Prompt {
     /// The content ID of the sample: names the random streams of what is drawn for it.
     pub id: Arc<str>,
     /// The image.
-    pub image: RgbImage,
+    pub image: Picture,
     /// The question; an `<image>` placeholder in it stands where the image's tokens go.
     pub text: Arc<str>,
 }
@@ -36,9 +105,7 @@ pub struct Prompt {
 impl Prompt {
     /// Whether two prompts are one and the same.
     pub fn is_same(&self, other: &Self) -> bool {
-        let same_image =
-            || Arc::ptr_eq(&self.image.pixels, &other.image.pixels) || self.image == other.image;
-        self.id == other.id && self.text == other.text && same_image()
+        self.id == other.id && self.text == other.text && self.image.is_same(&other.image)
     }
 }
 
@@ -179,6 +246,9 @@ pub trait VisionLanguageModel: Send + Sync {
     /// # Errors
     /// [`VlmError`] where an example does not fit the model.
     fn forward<'a>(&'a self, batch: &[Example], forward: &Forward) -> Result<Output<'a>, VlmError>;
+    /// Questions that one call of [`generate`](Self::generate) is best given: more take memory and save no time. The
+    /// answers do not depend on it.
+    fn questions_at_once(&self) -> usize;
     /// Generates answers `generations` (indices, so that more of them can be drawn later) for each prompt;
     /// the image and prompt are encoded once per prompt. The result does not depend on how prompts are
     /// grouped into calls.

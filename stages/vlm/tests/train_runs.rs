@@ -69,7 +69,7 @@ fn examples(model: &MicroVlm, count: usize) -> Vec<Example> {
             answer.push(model.tokenizer().eos());
             let prompt = Prompt {
                 id: format!("sample-{index}").into(),
-                image,
+                image: image.into(),
                 text: "object?".into(),
             };
             Example {

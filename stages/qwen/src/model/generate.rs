@@ -27,35 +27,38 @@ pub(super) fn generate(
     sampling: &Sampling,
 ) -> Result<Vec<Vec<Completion>>, VlmError> {
     sampling.validate()?;
-    let mut sequences = Vec::with_capacity(prompts.len());
-    for sequence in encode_all(model, prompts) {
-        let sequence = sequence?;
-        let needed = sequence.encoded.ids.len() + 1;
-        if needed > model.context() {
-            return Err(VlmError::TooLong {
-                what: format!(
-                    "the prompt of sample {} with one token of an answer",
-                    sequence.id
-                ),
-                needed,
-                room: model.context(),
-            });
-        }
-        sequences.push(sequence);
+    let mut answers = Vec::with_capacity(prompts.len());
+    // The patches of a large image take some hundred times what its file does: only a group's are in memory.
+    for group in prompts.chunks(model.group()) {
+        let sequences: Result<Vec<_>, _> = group
+            .par_iter()
+            .map(|prompt| sequence(model, prompt))
+            .collect();
+        answers.extend(model.write(&sequences?, generations.clone(), sampling));
     }
-    Ok(model.write(&sequences, generations, sampling))
+    Ok(answers)
 }
 
-fn encode_all(model: &QwenVl, prompts: &[Prompt]) -> Vec<Result<Sequence, VlmError>> {
-    let encode = |prompt: &Prompt| {
-        prompt.image.validate()?;
-        Ok(Sequence {
-            id: prompt.id.clone(),
-            encoded: model.encode(prompt)?.into(),
-            answers: Vec::new(),
-        })
-    };
-    prompts.par_iter().map(encode).collect()
+/// A prompt as the model takes it, with room for at least one token of an answer.
+fn sequence(model: &QwenVl, prompt: &Prompt) -> Result<Sequence, VlmError> {
+    prompt.image.validate()?;
+    let encoded = model.encode(prompt)?;
+    let needed = encoded.ids.len() + 1;
+    if needed > model.context() {
+        return Err(VlmError::TooLong {
+            what: format!(
+                "the prompt of sample {} with one token of an answer",
+                prompt.id
+            ),
+            needed,
+            room: model.context(),
+        });
+    }
+    Ok(Sequence {
+        id: prompt.id.clone(),
+        encoded: encoded.into(),
+        answers: Vec::new(),
+    })
 }
 
 impl QwenVl {
@@ -82,9 +85,15 @@ impl QwenVl {
                 sampling,
             )
         };
-        let on_host = self.device.clone().inner() == Device::flex();
-        let size = if on_host { GROUP } else { GPU_GROUP };
-        prompts.chunks(size).flat_map(group).collect()
+        prompts.chunks(self.group()).flat_map(group).collect()
+    }
+
+    /// Prompts that are worked on together.
+    pub(super) fn group(&self) -> usize {
+        match self.device.clone().inner() == Device::flex() {
+            true => GROUP,
+            false => GPU_GROUP,
+        }
     }
 
     fn asked<'a>(&self, prompt: &'a Sequence) -> Asked<'a> {

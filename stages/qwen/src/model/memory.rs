@@ -268,6 +268,10 @@ impl Footprint for QwenFootprint {
         (text.layers * heads * text.head_dim) as f64
     }
 
+    fn at_once(&self, on_gpu: bool) -> f64 {
+        self.group(on_gpu)
+    }
+
     fn group(&self, on_gpu: bool) -> f64 {
         (if on_gpu { GPU_GROUP } else { GROUP }) as f64
     }
@@ -277,7 +281,7 @@ impl Footprint for QwenFootprint {
         1.0
     }
 
-    /// All questions of a call are encoded before the first is answered.
+    /// The patches as the processor cut them stay with their questions.
     fn waiting(&self, tokens: &Tokens) -> f64 {
         tokens.patches * self.config.vision.patch_values() as f64
     }

@@ -124,8 +124,9 @@ impl QwenVl {
             ..Encode::default()
         };
         let messages = Self::conversation(prompt);
+        let image = prompt.image.load()?;
         self.processor
-            .encode(&messages, std::slice::from_ref(&prompt.image), &options)
+            .encode(&messages, std::slice::from_ref(image.as_ref()), &options)
     }
 
     /// Logits of all positions of conversations, packed: `[sum of lengths, vocab]`.
@@ -300,7 +301,7 @@ impl VisionLanguageModel for QwenVl {
             generation_prompt: true,
             ..Encode::default()
         };
-        let size = (prompt.image.width, prompt.image.height);
+        let size = prompt.image.size();
         let tokens = self
             .processor
             .count_tokens(&Self::conversation(prompt), &[size], &options)?;
@@ -332,6 +333,10 @@ impl VisionLanguageModel for QwenVl {
             _ => self.sequences(batch)?,
         };
         Ok(self.labelled(&sequences, forward).0)
+    }
+
+    fn questions_at_once(&self) -> usize {
+        self.group()
     }
 
     fn generate(

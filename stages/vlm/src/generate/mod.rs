@@ -24,6 +24,8 @@ use tensors::TensorDecoder;
 
 /// Prompts that are worked on together; the answers do not depend on it.
 pub(crate) const GROUP: usize = 8;
+/// Prompts in one call: enough groups for many threads.
+pub(crate) const AT_ONCE: usize = 256;
 
 /// Below it a temperature is no number that logits can be divided by.
 const LOWEST_TEMPERATURE: f64 = 1e-6;
@@ -155,7 +157,7 @@ pub(crate) fn generate(
 fn patches(model: &MicroVlm, prompts: &[Prompt]) -> Result<Vec<f32>, VlmError> {
     let mut patches = Vec::new();
     for prompt in prompts {
-        patches.extend(model.patches(&prompt.image)?);
+        patches.extend(model.patches(prompt.image.load()?.as_ref())?);
     }
     Ok(patches)
 }
@@ -296,7 +298,7 @@ mod tests {
                 };
                 Prompt {
                     id: index.to_string().into(),
-                    image,
+                    image: image.into(),
                     text: texts[index as usize % 3].into(),
                 }
             })

@@ -129,11 +129,13 @@ pub trait Footprint {
     fn vocabulary(&self) -> f64;
     /// Values of keys and values that all decoder layers keep for one row.
     fn cached_row(&self) -> f64;
+    /// Questions of one call.
+    fn at_once(&self, on_gpu: bool) -> f64;
     /// Largest number of questions that are answered together.
     fn group(&self, on_gpu: bool) -> f64;
     /// Groups of questions that so many threads work on at a time.
     fn groups(&self, threads: f64) -> f64;
-    /// Values of the images of questions that wait for their turn while others are answered, each.
+    /// Values of a question's image that stay in memory until it is answered.
     fn waiting(&self, tokens: &Tokens) -> f64;
     /// Bytes that reading the weights takes besides the weights.
     fn loading(&self) -> f64;
@@ -324,7 +326,7 @@ pub fn generate(model: &dyn Footprint, asked: &Generation<'_>) -> f64 {
     let answers = group * asked.answers * asked.tokens.answer * model.cached_row();
     // Logits as the head gives them, read, and repeated for each answer.
     let logits = 3.0 * group * asked.answers * model.vocabulary();
-    let writing = prompts + (answers + logits).max(widest);
-    let waiting = asked.questions * model.waiting(&asked.tokens);
-    CLASSES * (groups * writing + waiting) * model.number() + model.generating(asked.adapters)
+    let waiting = group * model.waiting(&asked.tokens);
+    let writing = prompts + (answers + logits + waiting).max(widest);
+    CLASSES * groups * writing * model.number() + model.generating(asked.adapters)
 }

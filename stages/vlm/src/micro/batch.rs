@@ -110,7 +110,7 @@ impl<'a> Packer<'a> {
         self.batch.image_ids.push(prompt.id.clone());
         self.batch
             .patches
-            .extend(self.model.patches(&prompt.image)?);
+            .extend(self.model.patches(prompt.image.load()?.as_ref())?);
         let start = self.sources.len();
         self.sources
             .extend((image * per_image..(image + 1) * per_image).map(Source::Image));

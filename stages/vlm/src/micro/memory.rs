@@ -168,6 +168,10 @@ impl Footprint for MicroFootprint {
         2.0 * (decoder.layers * decoder.width) as f64
     }
 
+    fn at_once(&self, _on_gpu: bool) -> f64 {
+        crate::generate::AT_ONCE as f64
+    }
+
     fn group(&self, _on_gpu: bool) -> f64 {
         crate::generate::GROUP as f64
     }

@@ -255,6 +255,10 @@ impl VisionLanguageModel for MicroVlm {
         forward::forward(self, batch, forward)
     }
 
+    fn questions_at_once(&self) -> usize {
+        generate::AT_ONCE
+    }
+
     fn generate(
         &self,
         prompts: &[Prompt],

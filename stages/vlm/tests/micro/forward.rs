@@ -1,15 +1,21 @@
 //! The teacher-forced pass and its gradients.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
+use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::{LoraConfig, ModuleGroup};
 use dcsft_vlm::micro::{MicroConfig, MicroVlm};
-use dcsft_vlm::model::{Example, Forward, Output, VisionLanguageModel};
+use dcsft_vlm::model::{
+    Example, Forward, ImageSource, Output, Picture, RgbImage, VisionLanguageModel,
+};
 use dcsft_vlm::ops::token_logprobs;
 use dcsft_vlm::rng::StreamKey;
 
-use crate::{assert_close, example, examples, logits, model, prompt, stir_adapters, values};
+use crate::{
+    GREEDY, assert_close, example, examples, logits, model, prompt, stir_adapters, values,
+};
 
 #[test]
 fn logits_have_a_row_for_every_answer_token() {
@@ -30,6 +36,43 @@ fn a_samples_logits_do_not_depend_on_its_batch() {
         .flat_map(|example| logits(&model, std::slice::from_ref(example)))
         .collect();
     assert_eq!(logits(&model, &batch), alone);
+}
+
+/// An image that someone else keeps.
+#[derive(Debug)]
+struct Elsewhere(RgbImage);
+
+impl ImageSource for Elsewhere {
+    fn size(&self) -> (u32, u32) {
+        (self.0.width, self.0.height)
+    }
+
+    fn load(&self) -> Result<RgbImage, VlmError> {
+        Ok(self.0.clone())
+    }
+}
+
+#[test]
+fn where_an_image_lies_changes_nothing() {
+    let model = model(MicroConfig::default());
+    let batch = examples(&model);
+    let mut stored = batch.clone();
+    for example in &mut stored {
+        let image = example.prompt.image.load().unwrap().into_owned();
+        example.prompt.image = Picture::Stored(Arc::new(Elsewhere(image)));
+    }
+    assert_eq!(logits(&model, &stored), logits(&model, &batch));
+    let ask = |batch: &[Example]| {
+        let prompts: Vec<_> = batch.iter().map(|example| example.prompt.clone()).collect();
+        model.generate(&prompts, 0..2, &GREEDY).unwrap()
+    };
+    assert_eq!(ask(&stored), ask(&batch));
+    // Both answers to one question share its rows.
+    let twice = [stored[0].clone(), stored[0].clone()];
+    assert_eq!(
+        logits(&model, &twice).len(),
+        2 * logits(&model, &twice[..1]).len()
+    );
 }
 
 #[test]

@@ -26,7 +26,8 @@ fn prompt(id: &str, text: &str) -> Prompt {
             width: 16,
             height: 16,
             pixels,
-        },
+        }
+        .into(),
         text: text.into(),
     }
 }

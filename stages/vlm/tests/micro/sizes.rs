@@ -70,7 +70,9 @@ fn what_does_not_fit_the_model_is_named() {
             .contains("one image")
     );
     let mut broken = prompt("a", "object?");
-    broken.image.width = 17;
+    let mut image = broken.image.load().unwrap().into_owned();
+    image.width = 17;
+    broken.image = image.into();
     assert!(check(broken, &[1]).to_string().contains("17 x 16"));
     for sizes in [
         MicroConfig {

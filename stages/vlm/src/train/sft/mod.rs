@@ -255,7 +255,7 @@ impl<'a> SftTrainer<'a> {
         let batch: Vec<Example> = micro_batch
             .iter()
             .map(|&index| self.example(step, index))
-            .collect();
+            .collect::<Result<_, _>>()?;
         let targets: Vec<u32> = batch
             .iter()
             .flat_map(|example| example.answer.iter().copied())
@@ -287,15 +287,16 @@ impl<'a> SftTrainer<'a> {
     }
 
     /// A training example as this step sees it.
-    fn example(&self, step: usize, index: usize) -> Example {
+    fn example(&self, step: usize, index: usize) -> Result<Example, TrainError> {
         let mut example = self.examples[index].clone();
         if self.config.augment != Augment::default() {
             let key = StreamKey::new("augment", self.config.seed)
                 .number(step as u64)
                 .text(&example.prompt.id);
-            example.prompt.image = self.config.augment.apply(&example.prompt.image, &key);
+            let image = example.prompt.image.load()?;
+            example.prompt.image = self.config.augment.apply(&image, &key).into();
         }
-        example
+        Ok(example)
     }
 }
 
