@@ -191,6 +191,7 @@ fn mistakes_in_params_name_their_field() {
     for (field, value) in [
         ("generations", json!(1)),
         ("temperature", json!(0.0)),
+        ("temperature", json!(1e-9)),
         ("beta", json!(-1.0)),
     ] {
         let problems = kind

@@ -279,6 +279,7 @@ fn mistakes_in_params_name_their_field() {
     for (field, value) in [
         ("n", json!(0)),
         ("temperature", json!(-1.0)),
+        ("temperature", json!(1e-9)),
         ("top_p", json!(0.0)),
         ("max_new_tokens", json!(0)),
     ] {

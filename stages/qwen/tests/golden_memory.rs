@@ -19,6 +19,7 @@ use dcsft_vlm::memory::{
 };
 use dcsft_vlm::model::{Example, Prompt, RgbImage, Sampling, VisionLanguageModel};
 use dcsft_vlm::rng::StreamKey;
+use dcsft_vlm::train::Trainer as _;
 use dcsft_vlm::train::grpo::{GrpoConfig, GrpoData, GrpoTrainer};
 use dcsft_vlm::train::sft::{SftConfig, SftTrainer};
 use serde_json::{Value, json};

@@ -22,7 +22,7 @@ use crate::memory;
 use crate::misfit::{Dropped, OnError};
 use crate::model;
 use crate::reward::Reward;
-use crate::rollout::check_penalty;
+use crate::rollout::check_writing;
 use format::Form;
 
 pub use metrics::{Answer, Metric, Metrics};
@@ -88,11 +88,7 @@ impl Stage for Eval {
     }
 
     fn check(params: &EvalParams) -> Vec<ParamProblem> {
-        let tokens = (params.max_new_tokens == 0)
-            .then(|| ParamProblem::new("max_new_tokens", "must be at least 1, not 0"));
-        tokens
-            .into_iter()
-            .chain(check_penalty(params.repetition_penalty))
+        check_writing(params.max_new_tokens, params.repetition_penalty)
             .chain(reward_problems(&params.reward))
             .collect()
     }

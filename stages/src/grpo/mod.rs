@@ -3,8 +3,6 @@
 mod filter;
 mod prompts;
 
-use std::path::Path;
-
 use dcsft_engine::context::StageContext;
 use dcsft_engine::forecast::{Forecast, Prospect};
 use dcsft_engine::kind::{
@@ -12,8 +10,8 @@ use dcsft_engine::kind::{
 };
 use dcsft_vlm::lora::LoraConfig;
 use dcsft_vlm::memory::GRPO_LOSS;
-use dcsft_vlm::train::grpo::{GrpoConfig, GrpoData, GrpoRecord, GrpoSummary, GrpoTrainer};
-use dcsft_vlm::train::{Observer, TrainError};
+use dcsft_vlm::train::Trainer as _;
+use dcsft_vlm::train::grpo::{GrpoConfig, GrpoData, GrpoRecord, GrpoTrainer};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -26,8 +24,7 @@ use crate::memory;
 use crate::misfit::OnError;
 use crate::model;
 use crate::reward::Reward;
-use crate::training::continuation::{self, Pace};
-use crate::training::{self, Checkpoints, Report, Trainer, train};
+use crate::training::{self, Report, Run, train};
 use filter::Bins;
 use prompts::PromptSet;
 
@@ -85,29 +82,18 @@ impl Stage for Grpo {
     const NUMERIC: bool = true;
 
     fn outputs(params: &GrpoParams) -> Vec<OutputDecl> {
-        let GrpoConfig {
-            steps, save_steps, ..
-        } = params.training;
-        training::outputs(steps, save_steps, params.keep_state)
+        run_of(params).outputs()
     }
 
     fn check(params: &GrpoParams) -> Vec<ParamProblem> {
-        let GrpoConfig {
-            steps, save_steps, ..
-        } = params.training;
-        let mut problems = training::problems(
-            params.training.validate(),
-            params.lora.as_ref(),
-            steps,
-            save_steps,
-        );
+        let config = params.training.validate();
+        let mut problems = run_of(params).problems(config, params.lora.as_ref());
         problems.extend(reward_problems(&params.reward));
-        problems.extend(pace(params).problem());
         problems
     }
 
     fn family(params: &GrpoParams) -> Option<Family> {
-        pace(params).family(params, &["model", "data", "difficulty"])
+        run_of(params).family(params, &["model", "data", "difficulty"])
     }
 
     /// All answers of a step are taken to be different.
@@ -135,12 +121,13 @@ impl Stage for Grpo {
     }
 
     fn run(params: GrpoParams, ctx: &mut StageContext) -> Result<(), StageError> {
+        let run = run_of(&params);
         let GrpoParams {
             reward,
             lora,
             on_error,
-            keep_state,
             training: config,
+            ..
         } = params;
         let mut model = model::open(ctx)?;
         training::merge_adapters(ctx, model.as_mut());
@@ -157,8 +144,6 @@ impl Stage for Grpo {
         let bins = Bins::new(scores.as_ref(), &set.prompts);
         let score = |index: usize, answer: &str| reward.score(answer, &set.answers[index]);
 
-        let checkpoints = Checkpoints::new(ctx)?;
-        let (named, save_steps) = (config.steps.is_some(), config.save_steps);
         let prompts = GrpoData {
             prompts: &set.prompts,
             difficulty: &bins.of_prompt,
@@ -167,12 +152,7 @@ impl Stage for Grpo {
         let reference = reference.as_deref();
         let mut trainer = GrpoTrainer::new(config, model.as_mut(), reference, prompts, &score)
             .map_err(StageError::failed)?;
-        train(ctx, &mut trainer, &checkpoints, save_steps)?;
-        let total = trainer.total_steps();
-        checkpoints.publish(ctx, total, save_steps, named)?;
-        if keep_state {
-            continuation::keep(ctx, &trainer)?;
-        }
+        train(ctx, &mut trainer, &run)?;
 
         let dir = ctx.output("log")?;
         let mut lines = JsonLines::create(&dir.join("grpo.jsonl"))?;
@@ -180,11 +160,11 @@ impl Stage for Grpo {
             lines.write(&bins.record(record)?)?;
         }
         lines.finish()?;
-        let summary = GrpoSummary::of(trainer.log(), total, bins.names.len());
+        let summary = trainer.summary();
         let filter = bins.shares(&summary);
         write_json(&dir.join("implicit_filter.json"), &filter)?;
         ctx.summarise(json!({
-            "steps": total,
+            "steps": trainer.total_steps(),
             "samples": set.prompts.len(),
             "epochs": trainer.log().last().map(|record| record.epoch),
             "reward": summary.reward,
@@ -197,32 +177,14 @@ impl Stage for Grpo {
     }
 }
 
-fn pace(params: &GrpoParams) -> Pace {
-    Pace {
+fn run_of(params: &GrpoParams) -> Run {
+    Run {
+        steps: params.training.steps,
+        save_steps: params.training.save_steps,
         keep_state: params.keep_state,
         schedule: params.training.schedule,
         warmup_steps: params.training.warmup_steps,
         warmup_ratio: params.training.warmup_ratio,
-    }
-}
-
-impl Trainer for GrpoTrainer<'_> {
-    type Record = GrpoRecord;
-
-    fn total_steps(&self) -> usize {
-        self.total_steps()
-    }
-    fn steps_done(&self) -> usize {
-        self.steps_done()
-    }
-    fn run(&mut self, observer: &mut dyn Observer<GrpoRecord>) -> Result<(), TrainError> {
-        self.run(observer).map(drop)
-    }
-    fn save_state(&self, dir: &Path) -> Result<(), TrainError> {
-        self.save_state(dir)
-    }
-    fn restore(&mut self, dir: &Path) -> Result<(), TrainError> {
-        self.restore(dir)
     }
 }
 

@@ -5,6 +5,7 @@ use dcsft_engine::forecast::{Forecast, Prospect};
 use dcsft_engine::kind::{
     ArtifactType, Cardinality, Family, InputDecl, OutputDecl, ParamProblem, Stage, StageError,
 };
+use dcsft_vlm::generate::LOWEST_TEMPERATURE;
 use dcsft_vlm::model::{Completion, Sampling, Tokenizer};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -94,8 +95,11 @@ impl Stage for Rollout {
     }
 
     fn check(params: &RolloutParams) -> Vec<ParamProblem> {
-        check_sampling(params.temperature, params.top_p, params.max_new_tokens)
-            .chain(check_penalty(params.repetition_penalty))
+        check_sampling(params.temperature, params.top_p)
+            .chain(check_writing(
+                params.max_new_tokens,
+                params.repetition_penalty,
+            ))
             .chain((params.n == 0).then(|| ParamProblem::new("n", "must be at least 1, not 0")))
             .chain(reward_problems(&params.reward))
             .collect()
@@ -171,16 +175,12 @@ impl Stage for Rollout {
     }
 }
 
-/// Mistakes in sampling settings that types do not catch; `grpo` has the same ones.
-pub(crate) fn check_sampling(
-    temperature: f64,
-    top_p: f64,
-    max_new_tokens: usize,
-) -> impl Iterator<Item = ParamProblem> {
-    let temperature = (!(temperature.is_finite() && temperature >= 0.0)).then(|| {
+fn check_sampling(temperature: f64, top_p: f64) -> impl Iterator<Item = ParamProblem> {
+    let draws = temperature.is_finite() && temperature >= LOWEST_TEMPERATURE;
+    let temperature = (temperature != 0.0 && !draws).then(|| {
         ParamProblem::new(
             "temperature",
-            format!("must be a number of at least 0, not {temperature}"),
+            format!("must be 0 (greedy) or at least {LOWEST_TEMPERATURE}, not {temperature}"),
         )
     });
     let top_p = (!(top_p > 0.0 && top_p <= 1.0)).then(|| {
@@ -189,19 +189,23 @@ pub(crate) fn check_sampling(
             format!("must be above 0 and at most 1, not {top_p}"),
         )
     });
-    let tokens = (max_new_tokens == 0)
-        .then(|| ParamProblem::new("max_new_tokens", "must be at least 1, not 0"));
-    [temperature, top_p, tokens].into_iter().flatten()
+    temperature.into_iter().chain(top_p)
 }
 
-/// A mistake in a repetition penalty; `eval` has the same one.
-pub(crate) fn check_penalty(penalty: f64) -> Option<ParamProblem> {
-    (!(penalty.is_finite() && penalty > 0.0)).then(|| {
+/// Mistakes in settings that `eval` has too.
+pub(crate) fn check_writing(
+    max_new_tokens: usize,
+    repetition_penalty: f64,
+) -> impl Iterator<Item = ParamProblem> {
+    let tokens = (max_new_tokens == 0)
+        .then(|| ParamProblem::new("max_new_tokens", "must be at least 1, not 0"));
+    let penalty = (!(repetition_penalty.is_finite() && repetition_penalty > 0.0)).then(|| {
         ParamProblem::new(
             "repetition_penalty",
-            format!("must be a number above 0, not {penalty}"),
+            format!("must be a number above 0, not {repetition_penalty}"),
         )
-    })
+    });
+    tokens.into_iter().chain(penalty)
 }
 
 fn generation(

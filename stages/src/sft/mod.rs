@@ -1,7 +1,5 @@
 //! `sft`: supervised fine-tuning of all weights or of adapters. Pre-training and cold start are this stage too.
 
-use std::path::Path;
-
 use dcsft_engine::context::StageContext;
 use dcsft_engine::forecast::{Forecast, Prospect};
 use dcsft_engine::kind::{
@@ -9,9 +7,9 @@ use dcsft_engine::kind::{
 };
 use dcsft_vlm::lora::LoraConfig;
 use dcsft_vlm::memory::SFT_LOSS;
+use dcsft_vlm::train::Trainer as _;
 use dcsft_vlm::train::augment::Augment;
 use dcsft_vlm::train::sft::{SftConfig, SftRecord, SftTrainer};
-use dcsft_vlm::train::{Observer, TrainError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -21,8 +19,7 @@ use crate::files::JsonLines;
 use crate::memory;
 use crate::misfit::OnError;
 use crate::model;
-use crate::training::continuation::{self, Pace};
-use crate::training::{self, Checkpoints, Report, Trainer, TrainingSet, classes, train};
+use crate::training::{self, Report, Run, TrainingSet, classes, train};
 
 /// `with:` of `sft`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -67,28 +64,15 @@ impl Stage for Sft {
     const NUMERIC: bool = true;
 
     fn outputs(params: &SftParams) -> Vec<OutputDecl> {
-        let SftConfig {
-            steps, save_steps, ..
-        } = params.training;
-        training::outputs(steps, save_steps, params.keep_state)
+        run_of(params).outputs()
     }
 
     fn check(params: &SftParams) -> Vec<ParamProblem> {
-        let SftConfig {
-            steps, save_steps, ..
-        } = params.training;
-        let mut problems = training::problems(
-            params.training.validate(),
-            params.lora.as_ref(),
-            steps,
-            save_steps,
-        );
-        problems.extend(pace(params).problem());
-        problems
+        run_of(params).problems(params.training.validate(), params.lora.as_ref())
     }
 
     fn family(params: &SftParams) -> Option<Family> {
-        pace(params).family(params, &["model", "data"])
+        run_of(params).family(params, &["model", "data"])
     }
 
     fn forecast(params: &SftParams, prospect: &Prospect) -> Forecast {
@@ -110,11 +94,12 @@ impl Stage for Sft {
     }
 
     fn run(params: SftParams, ctx: &mut StageContext) -> Result<(), StageError> {
+        let run = run_of(&params);
         let SftParams {
             lora,
             on_error,
-            keep_state,
             training: config,
+            ..
         } = params;
         let mut model = model::open(ctx)?;
         let data = Dataset::open(&ctx.input("data")?.dir)?;
@@ -126,21 +111,15 @@ impl Stage for Sft {
             Some(auxiliary) => Some(classes(&data, &set.rows, &auxiliary.label)?),
             None => None,
         };
-        let checkpoints = Checkpoints::new(ctx)?;
-        let (named, save_steps) = (config.steps.is_some(), config.save_steps);
         let mut trainer = SftTrainer::new(config, model.as_mut(), &set.examples, labels.as_deref())
             .map_err(StageError::failed)?;
-        train(ctx, &mut trainer, &checkpoints, save_steps)?;
-        checkpoints.publish(ctx, trainer.total_steps(), save_steps, named)?;
-        if keep_state {
-            continuation::keep(ctx, &trainer)?;
-        }
+        train(ctx, &mut trainer, &run)?;
         write_log(ctx, trainer.log())?;
         ctx.summarise(json!({
             "steps": trainer.total_steps(),
             "samples": set.examples.len(),
             "epochs": trainer.log().last().map(|record| record.epoch),
-            "loss": last_loss(trainer.log()),
+            "loss": trainer.last_loss(),
             "parameters_trained": trained,
             "dropped": set.dropped.to_json(),
         }));
@@ -148,32 +127,14 @@ impl Stage for Sft {
     }
 }
 
-fn pace(params: &SftParams) -> Pace {
-    Pace {
+fn run_of(params: &SftParams) -> Run {
+    Run {
+        steps: params.training.steps,
+        save_steps: params.training.save_steps,
         keep_state: params.keep_state,
         schedule: params.training.schedule,
         warmup_steps: params.training.warmup_steps,
         warmup_ratio: params.training.warmup_ratio,
-    }
-}
-
-impl Trainer for SftTrainer<'_> {
-    type Record = SftRecord;
-
-    fn total_steps(&self) -> usize {
-        self.total_steps()
-    }
-    fn steps_done(&self) -> usize {
-        self.steps_done()
-    }
-    fn run(&mut self, observer: &mut dyn Observer<SftRecord>) -> Result<(), TrainError> {
-        self.run(observer).map(drop)
-    }
-    fn save_state(&self, dir: &Path) -> Result<(), TrainError> {
-        self.save_state(dir)
-    }
-    fn restore(&mut self, dir: &Path) -> Result<(), TrainError> {
-        self.restore(dir)
     }
 }
 
@@ -196,10 +157,4 @@ fn write_log(ctx: &StageContext, log: &[SftRecord]) -> Result<(), StageError> {
         lines.write(record)?;
     }
     lines.finish()
-}
-
-/// Mean loss of the last tenth of the steps.
-fn last_loss(log: &[SftRecord]) -> f64 {
-    let tail = &log[log.len() - log.len().div_ceil(10)..];
-    tail.iter().map(|record| record.loss).sum::<f64>() / tail.len().max(1) as f64
 }

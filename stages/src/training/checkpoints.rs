@@ -8,11 +8,11 @@ use dcsft_engine::context::StageContext;
 use dcsft_engine::kind::StageError;
 use dcsft_vlm::model::VisionLanguageModel;
 
-use super::{checkpoint_name, checkpoint_steps};
+use super::{Run, checkpoint_name, checkpoint_steps};
 
 /// Writes checkpoints so that a kill leaves whole ones only, and files equal to those of the base model are stored
 /// once.
-pub(crate) struct Checkpoints {
+pub(super) struct Checkpoints {
     dir: PathBuf,
     /// The input model, whose files an adapter's checkpoint shares.
     base: PathBuf,
@@ -20,7 +20,7 @@ pub(crate) struct Checkpoints {
 
 impl Checkpoints {
     /// Checkpoints of a run that starts from the input `model`.
-    pub(crate) fn new(ctx: &StageContext) -> Result<Self, StageError> {
+    pub(super) fn new(ctx: &StageContext) -> Result<Self, StageError> {
         let dir = ctx.state().join("checkpoints");
         fs::create_dir_all(&dir).map_err(StageError::io(&dir))?;
         Ok(Self {
@@ -35,7 +35,7 @@ impl Checkpoints {
     }
 
     /// Keeps the model after `step` steps.
-    pub(crate) fn save(
+    pub(super) fn save(
         &self,
         ctx: &StageContext,
         step: usize,
@@ -59,25 +59,33 @@ impl Checkpoints {
         fs::rename(&partial, &place).map_err(StageError::io(&place))
     }
 
-    /// Puts the checkpoints of a run of `total` steps into the stage's outputs, the last one also as `model`.
-    /// `named` says whether the stage has outputs `step-N`.
-    pub(crate) fn publish(
+    /// Keeps a checkpoint that another run has made, the files linked.
+    pub(super) fn adopt(
         &self,
         ctx: &StageContext,
-        total: usize,
-        save_steps: usize,
-        named: bool,
+        step: usize,
+        from: &Path,
     ) -> Result<(), StageError> {
-        for step in checkpoint_steps(total, save_steps) {
-            let from = self.place(step);
+        let to = self.place(step);
+        if to.exists() {
+            fs::remove_dir_all(&to).map_err(StageError::io(&to))?;
+        }
+        fs::create_dir_all(&to).map_err(StageError::io(&to))?;
+        link_all(ctx, from, &to)
+    }
+
+    /// Puts the checkpoints of a run of `total` steps into the stage's outputs, the last one also as `model`.
+    pub(super) fn publish(
+        &self,
+        ctx: &StageContext,
+        run: &Run,
+        total: usize,
+    ) -> Result<(), StageError> {
+        for step in checkpoint_steps(total, run.save_steps) {
+            let named = run.steps.map(|_| checkpoint_name(step));
             let last = (step == total).then(|| "model".to_owned());
-            for output in named.then(|| checkpoint_name(step)).into_iter().chain(last) {
-                let to = ctx.output(&output)?;
-                for file in files(&from)? {
-                    if let Some(name) = file.file_name() {
-                        ctx.link(&file, &to.join(name))?;
-                    }
-                }
+            for output in named.into_iter().chain(last) {
+                link_all(ctx, &self.place(step), &ctx.output(&output)?)?;
             }
         }
         Ok(())
@@ -135,8 +143,18 @@ fn is_equal(a: &Path, b: &Path) -> Result<bool, StageError> {
     }
 }
 
+/// Links the files of a model's folder into another folder.
+fn link_all(ctx: &StageContext, from: &Path, to: &Path) -> Result<(), StageError> {
+    for file in files(from)? {
+        if let Some(name) = file.file_name() {
+            ctx.link(&file, &to.join(name))?;
+        }
+    }
+    Ok(())
+}
+
 /// The files of a model's folder.
-pub(super) fn files(dir: &Path) -> Result<Vec<PathBuf>, StageError> {
+fn files(dir: &Path) -> Result<Vec<PathBuf>, StageError> {
     let entries = fs::read_dir(dir).map_err(StageError::io(dir))?;
     let mut files: Vec<PathBuf> = entries
         .map(|entry| entry.map(|entry| entry.path()))

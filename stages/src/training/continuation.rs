@@ -5,19 +5,19 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::PathBuf;
 
 use dcsft_engine::context::StageContext;
 use dcsft_engine::kind::{Family, ParamProblem, Relative, StageError};
+use dcsft_vlm::train::Trainer;
 use dcsft_vlm::train::schedule::Schedule;
 use serde::{Deserialize, Serialize};
 
-use super::{Checkpoints, Trainer, checkpoint_name, checkpoint_steps};
+use super::{Checkpoints, Run, checkpoint_name, checkpoint_steps};
 use crate::data::{read_json, write_json};
 
 /// The output with a trainer's last state.
-pub(crate) const OUTPUT: &str = "state";
+pub(super) const OUTPUT: &str = "state";
 /// Says how far the state is.
 const LENGTH: &str = "length.json";
 /// In the stage's own state: what it has taken over.
@@ -26,48 +26,38 @@ const TAKEN: &str = "taken_over.json";
 /// Params that a longer run of the same training may have otherwise.
 const LENGTHS: [&str; 3] = ["steps", "epochs", "save_steps"];
 
-/// The settings that say whether a run's first steps are those of a longer one.
-pub(crate) struct Pace {
-    pub(crate) keep_state: bool,
-    pub(crate) schedule: Schedule,
-    pub(crate) warmup_steps: Option<usize>,
-    pub(crate) warmup_ratio: f64,
+/// A state that no other run could go on from is not worth keeping.
+pub(super) fn problem(run: &Run) -> Option<ParamProblem> {
+    (run.keep_state && !is_open_ended(run)).then(|| {
+        ParamProblem::new(
+            "keep_state",
+            "needs `schedule: constant`, with `warmup_steps` or `warmup_ratio: 0`: else the learning rate of each \
+             step depends on the length of the run, and no longer run can go on from this one",
+        )
+    })
 }
 
-impl Pace {
-    /// No step's learning rate depends on the length of the run.
-    fn is_open_ended(&self) -> bool {
-        let warmup = self.warmup_steps.is_some() || self.warmup_ratio == 0.0;
-        self.schedule == Schedule::Constant && warmup
+/// The family of a stage with these params.
+pub(super) fn family(
+    run: &Run,
+    params: &impl Serialize,
+    inputs: &'static [&'static str],
+) -> Option<Family> {
+    if !(run.keep_state && is_open_ended(run)) {
+        return None;
     }
+    let mut params = serde_json::to_value(params).ok()?;
+    let fields = params.as_object_mut()?;
+    for length in LENGTHS {
+        fields.remove(length);
+    }
+    Some(Family { params, inputs })
+}
 
-    /// A state that no other run could go on from is not worth keeping.
-    pub(crate) fn problem(&self) -> Option<ParamProblem> {
-        (self.keep_state && !self.is_open_ended()).then(|| {
-            ParamProblem::new(
-                "keep_state",
-                "needs `schedule: constant`, with `warmup_steps` or `warmup_ratio: 0`: else the learning rate of each \
-                 step depends on the length of the run, and no longer run can go on from this one",
-            )
-        })
-    }
-
-    /// The family of a stage with these params.
-    pub(crate) fn family(
-        &self,
-        params: &impl Serialize,
-        inputs: &'static [&'static str],
-    ) -> Option<Family> {
-        if !(self.keep_state && self.is_open_ended()) {
-            return None;
-        }
-        let mut params = serde_json::to_value(params).ok()?;
-        let fields = params.as_object_mut()?;
-        for length in LENGTHS {
-            fields.remove(length);
-        }
-        Some(Family { params, inputs })
-    }
+/// Whether no step's learning rate depends on the length of the run: its first steps are those of a longer one.
+fn is_open_ended(run: &Run) -> bool {
+    let warmup = run.warmup_steps.is_some() || run.warmup_ratio == 0.0;
+    run.schedule == Schedule::Constant && warmup
 }
 
 #[derive(Serialize, Deserialize)]
@@ -81,7 +71,7 @@ struct Taken {
 }
 
 /// Writes the trainer's state as an output.
-pub(crate) fn keep<T: Trainer>(ctx: &StageContext, trainer: &T) -> Result<(), StageError> {
+pub(super) fn keep<T: Trainer>(ctx: &StageContext, trainer: &T) -> Result<(), StageError> {
     let dir = ctx.output(OUTPUT)?;
     trainer.save_state(&dir).map_err(StageError::failed)?;
     let steps = trainer.steps_done();
@@ -103,9 +93,8 @@ pub(super) fn take_over<T: Trainer>(
     ctx: &mut StageContext,
     trainer: &mut T,
     checkpoints: &Checkpoints,
-    save_steps: usize,
 ) -> Result<(), StageError> {
-    let needed = checkpoint_steps(trainer.total_steps(), save_steps);
+    let needed = checkpoint_steps(trainer.total_steps(), trainer.save_steps());
     let mut candidates: Vec<Candidate> = ctx
         .relatives()
         .iter()
@@ -160,27 +149,5 @@ impl Candidate {
             steps,
             checkpoints: checkpoints?,
         })
-    }
-}
-
-impl Checkpoints {
-    /// Keeps a checkpoint that another run has made, the files linked.
-    fn adopt(
-        &self,
-        ctx: &StageContext,
-        step: usize,
-        from: &std::path::Path,
-    ) -> Result<(), StageError> {
-        let to = self.place(step);
-        if to.exists() {
-            fs::remove_dir_all(&to).map_err(StageError::io(&to))?;
-        }
-        fs::create_dir_all(&to).map_err(StageError::io(&to))?;
-        for file in super::checkpoints::files(from)? {
-            if let Some(name) = file.file_name() {
-                ctx.link(&file, &to.join(name))?;
-            }
-        }
-        Ok(())
     }
 }

@@ -1,45 +1,93 @@
 //! What `sft` and `grpo` share: the training set, checkpoints, and a run that survives interrupts.
 
 mod checkpoints;
-pub(crate) mod continuation;
+mod continuation;
 mod examples;
 mod run;
 
 use std::collections::BTreeSet;
 
 use dcsft_engine::context::StageContext;
-use dcsft_engine::kind::{ArtifactType, OutputDecl, ParamProblem, StageError};
+use dcsft_engine::kind::{ArtifactType, Family, OutputDecl, ParamProblem, StageError};
 use dcsft_vlm::lora::LoraConfig;
 use dcsft_vlm::model::VisionLanguageModel;
 use dcsft_vlm::train::TrainError;
+use dcsft_vlm::train::schedule::Schedule;
+use serde::Serialize;
 
-pub(crate) use checkpoints::Checkpoints;
+use checkpoints::Checkpoints;
 pub(crate) use examples::{KEPT_BYTES, TrainingSet, classes, prompts};
-pub(crate) use run::{Report, Trainer, train};
+pub(crate) use run::{Report, train};
 
-/// Outputs of a training stage: `model`, a checkpoint `step-N` for each multiple of `save_steps` and for the last
-/// step, `log`, and the last `state` where it is kept. How many steps `epochs` make is known only with the data, so without `steps` there are no
-/// `step-N`.
-pub(crate) fn outputs(
-    steps: Option<usize>,
-    save_steps: usize,
-    keep_state: bool,
-) -> Vec<OutputDecl> {
-    let checkpoints = steps
-        .into_iter()
-        .flat_map(|steps| checkpoint_steps(steps, save_steps));
-    let state =
-        keep_state.then(|| OutputDecl::new(continuation::OUTPUT, ArtifactType::TrainerState));
-    [OutputDecl::new("model", ArtifactType::Model)]
-        .into_iter()
-        .chain(checkpoints.map(|step| OutputDecl::new(checkpoint_name(step), ArtifactType::Model)))
-        .chain([OutputDecl::new("log", ArtifactType::TrainingLog)])
-        .chain(state)
-        .collect()
+/// The settings of both trainers that a stage looks at itself.
+pub(crate) struct Run {
+    pub(crate) steps: Option<usize>,
+    pub(crate) save_steps: usize,
+    pub(crate) keep_state: bool,
+    pub(crate) schedule: Schedule,
+    pub(crate) warmup_steps: Option<usize>,
+    pub(crate) warmup_ratio: f64,
+}
+
+impl Run {
+    /// Outputs of a training stage: `model`, a checkpoint `step-N` for each multiple of `save_steps` and for the last
+    /// step, `log`, and the last `state` where it is kept. How many steps `epochs` make is known only with the data,
+    /// so without `steps` there are no `step-N`.
+    pub(crate) fn outputs(&self) -> Vec<OutputDecl> {
+        let steps = self.steps.into_iter();
+        let checkpoints = steps.flat_map(|steps| checkpoint_steps(steps, self.save_steps));
+        let state = OutputDecl::new(continuation::OUTPUT, ArtifactType::TrainerState);
+        [OutputDecl::new("model", ArtifactType::Model)]
+            .into_iter()
+            .chain(
+                checkpoints.map(|step| OutputDecl::new(checkpoint_name(step), ArtifactType::Model)),
+            )
+            .chain([OutputDecl::new("log", ArtifactType::TrainingLog)])
+            .chain(self.keep_state.then_some(state))
+            .collect()
+    }
+
+    /// Mistakes in params that types do not catch; `config` is what the trainer says of its own.
+    pub(crate) fn problems(
+        &self,
+        config: Result<(), TrainError>,
+        lora: Option<&LoraConfig>,
+    ) -> Vec<ParamProblem> {
+        let config = config.err().map(|error| match error {
+            TrainError::Config {
+                field,
+                value,
+                expected,
+            } => ParamProblem::new(field, format!("{value} cannot be used: {expected}")),
+            other => ParamProblem::new("", other.to_string()),
+        });
+        let lora = lora.and_then(|lora| lora.validate().err());
+        let lora = lora.map(|error| ParamProblem::new("lora", error.to_string()));
+        let unnamed = (self.save_steps > 0 && self.steps.is_none()).then(|| {
+            ParamProblem::new(
+                "save_steps",
+                "needs `steps`: the names of the checkpoints must be known before the run",
+            )
+        });
+        let unused = continuation::problem(self);
+        [config, lora, unnamed, unused]
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
+    /// The runs that this one can go on from, where there can be any.
+    pub(crate) fn family(
+        &self,
+        params: &impl Serialize,
+        inputs: &'static [&'static str],
+    ) -> Option<Family> {
+        continuation::family(self, params, inputs)
+    }
 }
 
 /// The steps after which a run of `steps` steps keeps its model.
-pub(crate) fn checkpoint_steps(steps: usize, save_steps: usize) -> BTreeSet<usize> {
+fn checkpoint_steps(steps: usize, save_steps: usize) -> BTreeSet<usize> {
     let every = if save_steps == 0 {
         steps.max(1)
     } else {
@@ -49,34 +97,8 @@ pub(crate) fn checkpoint_steps(steps: usize, save_steps: usize) -> BTreeSet<usiz
 }
 
 /// The output that holds the model after `step` steps.
-pub(crate) fn checkpoint_name(step: usize) -> String {
+fn checkpoint_name(step: usize) -> String {
     format!("step-{step}")
-}
-
-/// Mistakes in params that a trainer's own types do not catch.
-pub(crate) fn problems(
-    config: Result<(), TrainError>,
-    lora: Option<&LoraConfig>,
-    steps: Option<usize>,
-    save_steps: usize,
-) -> Vec<ParamProblem> {
-    let config = config.err().map(|error| match error {
-        TrainError::Config {
-            field,
-            value,
-            expected,
-        } => ParamProblem::new(field, format!("{value} cannot be used: {expected}")),
-        other => ParamProblem::new("", other.to_string()),
-    });
-    let lora = lora.and_then(|lora| lora.validate().err());
-    let lora = lora.map(|error| ParamProblem::new("lora", error.to_string()));
-    let unnamed = (save_steps > 0 && steps.is_none()).then(|| {
-        ParamProblem::new(
-            "save_steps",
-            "needs `steps`: the names of the checkpoints must be known before the run",
-        )
-    });
-    [config, lora, unnamed].into_iter().flatten().collect()
 }
 
 /// Merges adapters that the input model came with into its weights.
@@ -113,7 +135,9 @@ pub(crate) fn trainable(model: &dyn VisionLanguageModel) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::{checkpoint_steps, outputs};
+    use dcsft_vlm::train::schedule::Schedule;
+
+    use super::{Run, checkpoint_steps};
 
     #[test]
     fn checkpoints_are_the_multiples_and_the_end() {
@@ -130,11 +154,17 @@ mod tests {
 
     #[test]
     fn outputs_are_known_before_the_run() {
-        let names = |steps, every| {
-            outputs(steps, every, false)
-                .into_iter()
-                .map(|output| output.name)
-                .collect::<Vec<_>>()
+        let names = |steps, save_steps| {
+            let run = Run {
+                steps,
+                save_steps,
+                keep_state: false,
+                schedule: Schedule::Constant,
+                warmup_steps: None,
+                warmup_ratio: 0.0,
+            };
+            let outputs = run.outputs().into_iter();
+            outputs.map(|output| output.name).collect::<Vec<_>>()
         };
         assert_eq!(names(Some(20), 10), ["model", "step-10", "step-20", "log"]);
         assert_eq!(names(None, 0), ["model", "log"]);

@@ -7,30 +7,14 @@ use std::time::{Duration, Instant};
 
 use dcsft_engine::context::StageContext;
 use dcsft_engine::kind::StageError;
-use dcsft_vlm::train::{Checkpoint, Observer, STATE_FILE, TrainError};
+use dcsft_vlm::train::{Checkpoint, Observer, STATE_FILE, Trainer};
 
-use super::{Checkpoints, continuation};
+use super::{Checkpoints, Run, continuation};
 use crate::progress::Meter;
 
 /// A state is saved at the earliest after this time, and not before the last save was a twentieth of the time.
 const SAVE_EVERY: Duration = Duration::from_secs(5);
 const SAVE_SHARE: u32 = 20;
-
-/// A trainer, as the stages run it.
-pub(crate) trait Trainer {
-    /// What it tells of a step.
-    type Record: Report;
-    /// Steps of the whole run.
-    fn total_steps(&self) -> usize;
-    /// Steps made, those before a restore included.
-    fn steps_done(&self) -> usize;
-    /// Trains until the end or until the observer stops it.
-    fn run(&mut self, observer: &mut dyn Observer<Self::Record>) -> Result<(), TrainError>;
-    /// Writes a state to go on from.
-    fn save_state(&self, dir: &Path) -> Result<(), TrainError>;
-    /// Goes on from a state.
-    fn restore(&mut self, dir: &Path) -> Result<(), TrainError>;
-}
 
 /// What of a step's record is shown as progress.
 pub(crate) trait Report {
@@ -42,22 +26,38 @@ pub(crate) trait Report {
     fn fields(&self) -> Vec<(&'static str, f64)>;
 }
 
-/// Runs `trainer` to its end, from where an earlier try has stopped or another run has ended.
+/// Runs `trainer` to its end, from where an earlier try has stopped or another run has ended, and writes all outputs
+/// but the log.
 ///
 /// # Errors
 /// [`StageError::Interrupted`] once the state is saved; else what the trainer says.
-pub(crate) fn train<T: Trainer>(
+pub(crate) fn train<T: Trainer<Record: Report>>(
     ctx: &mut StageContext,
     trainer: &mut T,
-    checkpoints: &Checkpoints,
-    save_steps: usize,
+    run: &Run,
 ) -> Result<(), StageError> {
+    let checkpoints = Checkpoints::new(ctx)?;
     let dir = ctx.state().to_owned();
     if resume(ctx, trainer, &dir)? {
         continuation::count_again(ctx);
     } else {
-        continuation::take_over(ctx, trainer, checkpoints, save_steps)?;
+        continuation::take_over(ctx, trainer, &checkpoints)?;
     }
+    steps(ctx, trainer, &checkpoints, &dir)?;
+    checkpoints.publish(ctx, run, trainer.total_steps())?;
+    if run.keep_state {
+        continuation::keep(ctx, trainer)?;
+    }
+    Ok(())
+}
+
+/// All steps that are left, with a state saved from time to time.
+fn steps<T: Trainer<Record: Report>>(
+    ctx: &mut StageContext,
+    trainer: &mut T,
+    checkpoints: &Checkpoints,
+    dir: &Path,
+) -> Result<(), StageError> {
     let meter = Meter::new(trainer.total_steps() as u64, "step");
     let mut watch = Watch {
         ctx,
@@ -72,7 +72,7 @@ pub(crate) fn train<T: Trainer>(
             return Ok(());
         }
         let start = Instant::now();
-        trainer.save_state(&dir).map_err(StageError::failed)?;
+        trainer.save_state(dir).map_err(StageError::failed)?;
         if watch.ctx.interrupted() {
             return Err(StageError::Interrupted);
         }

@@ -11,6 +11,7 @@ use dcsft_vlm::lora::LoraConfig;
 use dcsft_vlm::micro::{MicroConfig, MicroVlm};
 use dcsft_vlm::model::{Example, Prompt, RgbImage, VisionLanguageModel};
 use dcsft_vlm::rng::StreamKey;
+use dcsft_vlm::train::Trainer as _;
 use dcsft_vlm::train::grpo::{GrpoConfig, GrpoData, GrpoTrainer};
 use dcsft_vlm::train::sft::{SftConfig, SftTrainer};
 
@@ -69,8 +70,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let begin = Instant::now();
     let mut trainer = GrpoTrainer::new(config, &mut model, Some(&*base), data, &reward)?;
-    let summary = trainer.run(&mut ())?;
+    trainer.run(&mut ())?;
     let grpo = begin.elapsed().as_secs_f64() / steps as f64;
+    let summary = trainer.summary();
     let distinct: usize = trainer
         .log()
         .iter()

@@ -28,7 +28,7 @@ pub(crate) const GROUP: usize = 8;
 pub(crate) const AT_ONCE: usize = 256;
 
 /// Below it a temperature is no number that logits can be divided by.
-const LOWEST_TEMPERATURE: f64 = 1e-6;
+pub const LOWEST_TEMPERATURE: f64 = 1e-6;
 
 /// Computes the logits of one group of prompts; keeps keys and values.
 pub trait Decoder {

@@ -36,6 +36,23 @@ pub(crate) fn positive(field: &'static str, value: usize) -> Result<(), TrainErr
     }
 }
 
+/// A run's length: `steps` or `epochs`, not both.
+pub(crate) fn length(steps: Option<usize>, epochs: Option<f64>) -> Result<(), TrainError> {
+    match (steps, epochs) {
+        (Some(steps), Some(_)) => Err(TrainError::config(
+            "steps",
+            steps,
+            "`epochs` is given too; give one of them",
+        )),
+        (None, Some(epochs)) if !(epochs.is_finite() && epochs > 0.0) => Err(TrainError::config(
+            "epochs",
+            epochs,
+            "it must be a number above 0",
+        )),
+        _ => positive("steps", steps.unwrap_or(1)),
+    }
+}
+
 /// The optimiser's settings.
 pub(crate) fn adamw(settings: &AdamWSettings) -> Result<(), TrainError> {
     for beta in settings.betas {

@@ -16,7 +16,9 @@ pub mod order;
 pub mod schedule;
 pub mod sft;
 mod state;
+mod trainer;
 
 pub use error::TrainError;
 pub use observer::{Checkpoint, Observer};
 pub use state::STATE_FILE;
+pub use trainer::Trainer;

@@ -50,60 +50,81 @@ pub(crate) struct Header {
     pub(crate) log: Vec<Value>,
 }
 
-/// A state about to be written.
-pub(crate) struct StateView<'a> {
-    pub(crate) header: Header,
-    pub(crate) sets: Vec<&'a ParamSet>,
-    pub(crate) optimizer: &'a AdamW,
+impl Header {
+    /// Describes a run that has made no step yet.
+    pub(crate) fn new(
+        trainer: &str,
+        config: &impl Serialize,
+        data: String,
+    ) -> Result<Self, TrainError> {
+        let config =
+            serde_json::to_value(config).map_err(|error| TrainError::Data(error.to_string()))?;
+        Ok(Self {
+            trainer: trainer.to_owned(),
+            config,
+            data,
+            updates: 0,
+            log: Vec::new(),
+        })
+    }
 }
 
-impl StateView<'_> {
-    /// Writes the state into `dir`.
-    pub(crate) fn write(&self, dir: &Path) -> Result<(), TrainError> {
-        let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
-        let params = self
-            .sets
-            .iter()
-            .flat_map(|set| set.iter())
-            .filter(|param| param.trainable);
-        for (index, param) in params.enumerate() {
-            let shape = param.value.dims().to_vec();
-            let mut push = |kind: &str, values: Vec<f32>| {
-                tensors.push((
-                    format!("{kind}.{}", param.name),
-                    shape.clone(),
-                    to_bytes(&values),
-                ));
-            };
-            push(
-                "param",
-                floats(param.value.clone().inner(), || param.name.clone())?,
-            );
-            if let Some(moments) = self.optimizer.moments.get(index) {
-                let (first, second) = moments.values(&param.name)?;
-                push("first", first);
-                push("second", second);
-            }
-        }
-        let path = dir.join(STATE_FILE);
-        let damaged = |problem: String| TrainError::State {
-            path: path.clone(),
-            problem,
+/// Writes the state of the run that `header` describes into `dir`: its records so far, the trainable weights of `sets`
+/// and the optimiser.
+pub(crate) fn save<R: Serialize>(
+    dir: &Path,
+    header: &Header,
+    log: &[R],
+    sets: &[&ParamSet],
+    optimizer: &AdamW,
+) -> Result<(), TrainError> {
+    let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
+    let params = sets
+        .iter()
+        .flat_map(|set| set.iter())
+        .filter(|param| param.trainable);
+    for (index, param) in params.enumerate() {
+        let shape = param.value.dims().to_vec();
+        let mut push = |kind: &str, values: Vec<f32>| {
+            tensors.push((
+                format!("{kind}.{}", param.name),
+                shape.clone(),
+                to_bytes(&values),
+            ));
         };
-        let header =
-            serde_json::to_string(&self.header).map_err(|error| damaged(error.to_string()))?;
-        let views = tensors
-            .iter()
-            .map(|(name, shape, bytes)| {
-                TensorView::new(Dtype::F32, shape.clone(), bytes).map(|view| (name.as_str(), view))
-            })
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| damaged(error.to_string()))?;
-        let metadata = Some([(HEADER.to_owned(), header)].into());
-        let bytes =
-            safetensors::serialize(views, metadata).map_err(|error| damaged(error.to_string()))?;
-        publish(dir, &path, &bytes)
+        push(
+            "param",
+            floats(param.value.clone().inner(), || param.name.clone())?,
+        );
+        if let Some(moments) = optimizer.moments.get(index) {
+            let (first, second) = moments.values(&param.name)?;
+            push("first", first);
+            push("second", second);
+        }
     }
+    let path = dir.join(STATE_FILE);
+    let damaged = |problem: String| TrainError::State {
+        path: path.clone(),
+        problem,
+    };
+    let record = |record| serde_json::to_value(record).map_err(|error| damaged(error.to_string()));
+    let header = Header {
+        updates: optimizer.steps(),
+        log: log.iter().map(record).collect::<Result<_, _>>()?,
+        ..header.clone()
+    };
+    let header = serde_json::to_string(&header).map_err(|error| damaged(error.to_string()))?;
+    let views = tensors
+        .iter()
+        .map(|(name, shape, bytes)| {
+            TensorView::new(Dtype::F32, shape.clone(), bytes).map(|view| (name.as_str(), view))
+        })
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| damaged(error.to_string()))?;
+    let metadata = Some([(HEADER.to_owned(), header)].into());
+    let bytes =
+        safetensors::serialize(views, metadata).map_err(|error| damaged(error.to_string()))?;
+    publish(dir, &path, &bytes)
 }
 
 /// Reads the state in `dir` into the weights and the optimiser; `now` describes the run that goes on, which
@@ -323,11 +344,4 @@ fn publish(dir: &Path, path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
     File::open(dir)
         .and_then(|folder| folder.sync_all())
         .map_err(failed(dir))
-}
-
-/// A log as JSON values.
-pub(crate) fn values<R: Serialize>(log: &[R]) -> Result<Vec<Value>, TrainError> {
-    let value =
-        |record| serde_json::to_value(record).map_err(|error| TrainError::Data(error.to_string()));
-    log.iter().map(value).collect()
 }

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::generate::LOWEST_TEMPERATURE;
 use crate::train::adamw::AdamWSettings;
 use crate::train::check;
 use crate::train::error::TrainError;
@@ -132,23 +133,7 @@ impl GrpoConfig {
     /// # Errors
     /// [`TrainError::Config`] names the field and what would be right.
     pub fn validate(&self) -> Result<(), TrainError> {
-        if let (Some(steps), Some(_)) = (self.steps, self.epochs) {
-            return Err(TrainError::config(
-                "steps",
-                steps,
-                "`epochs` is given too; give one of them",
-            ));
-        }
-        if let Some(epochs) = self
-            .epochs
-            .filter(|epochs| !(epochs.is_finite() && *epochs > 0.0))
-        {
-            return Err(TrainError::config(
-                "epochs",
-                epochs,
-                "it must be a number above 0",
-            ));
-        }
+        check::length(self.steps, self.epochs)?;
         if self.generations < 2 {
             return Err(TrainError::config(
                 "generations",
@@ -156,11 +141,11 @@ impl GrpoConfig {
                 "it must be at least 2: an advantage compares answers to the same prompt",
             ));
         }
-        if !(self.temperature.is_finite() && self.temperature > 0.0) {
+        if !(self.temperature.is_finite() && self.temperature >= LOWEST_TEMPERATURE) {
             return Err(TrainError::config(
                 "temperature",
                 self.temperature,
-                "it must be a number above 0",
+                format!("it must be a number of at least {LOWEST_TEMPERATURE}"),
             ));
         }
         if !(self.top_p > 0.0 && self.top_p <= 1.0) {
@@ -170,7 +155,6 @@ impl GrpoConfig {
                 "it must be above 0 and at most 1",
             ));
         }
-        check::positive("steps", self.steps.unwrap_or(1))?;
         check::positive("prompts_per_step", self.prompts_per_step)?;
         check::positive("max_new_tokens", self.max_new_tokens)?;
         check::positive("updates_per_batch", self.updates_per_batch)?;

@@ -16,10 +16,10 @@ use std::path::Path;
 use crate::model::{Prompt, VisionLanguageModel};
 use crate::train::adamw::AdamW;
 use crate::train::error::TrainError;
-use crate::train::observer::{Checkpoint, Observer};
 use crate::train::order::Order;
 use crate::train::schedule::LearningRate;
-use crate::train::state::{self, Header, StateView};
+use crate::train::state::{self, Header};
+use crate::train::trainer::Trainer;
 
 pub use config::GrpoConfig;
 pub use record::{BinGradient, BinShare, GrpoRecord, GrpoSummary};
@@ -129,14 +129,7 @@ impl<'a> GrpoTrainer<'a> {
             let problem = "the reference model's weights are trainable; it must be frozen";
             return Err(TrainError::Data(problem.to_owned()));
         }
-        let header = Header {
-            trainer: "grpo".to_owned(),
-            config: serde_json::to_value(&config)
-                .map_err(|error| TrainError::Data(error.to_string()))?,
-            data: data.digest(),
-            updates: 0,
-            log: Vec::new(),
-        };
+        let header = Header::new("grpo", &config, data.digest())?;
         Ok(Self {
             optimizer: AdamW::new(config.adamw()),
             order: config.order(data.prompts.len()),
@@ -151,99 +144,33 @@ impl<'a> GrpoTrainer<'a> {
         })
     }
 
-    /// Steps that the run has.
-    pub fn total_steps(&self) -> usize {
+    /// What the steps made so far come to.
+    pub fn summary(&self) -> GrpoSummary {
+        GrpoSummary::of(&self.log, self.data.bins)
+    }
+}
+
+impl Trainer for GrpoTrainer<'_> {
+    type Record = GrpoRecord;
+
+    fn total_steps(&self) -> usize {
         self.rate.total / self.config.updates_per_batch
     }
 
-    /// Steps made so far.
-    pub fn steps_done(&self) -> usize {
-        self.log.len()
+    fn save_steps(&self) -> usize {
+        self.config.save_steps
     }
 
-    /// One record per step made so far, those before a restore included.
-    pub fn log(&self) -> &[GrpoRecord] {
+    fn log(&self) -> &[GrpoRecord] {
         &self.log
     }
 
-    /// The model being trained.
-    pub fn model(&self) -> &dyn VisionLanguageModel {
+    fn model(&self) -> &dyn VisionLanguageModel {
         self.model
     }
 
-    /// Trains to the end, or until the observer stops the run.
-    ///
-    /// # Errors
-    /// [`TrainError`]; the model is then as after the last whole update.
-    pub fn run(
-        &mut self,
-        observer: &mut dyn Observer<GrpoRecord>,
-    ) -> Result<GrpoSummary, TrainError> {
-        let total = self.total_steps();
-        while self.steps_done() < total {
-            let record = self.step()?;
-            observer.step(total, &record);
-            self.log.push(record);
-            let (done, every) = (self.steps_done(), self.config.save_steps);
-            if done == total || (every > 0 && done.is_multiple_of(every)) {
-                let checkpoint = Checkpoint {
-                    step: done,
-                    last: done == total,
-                    model: self.model,
-                    state: self.view()?,
-                };
-                observer
-                    .checkpoint(&checkpoint)
-                    .map_err(|source| TrainError::Checkpoint { step: done, source })?;
-            }
-            if observer.should_stop() {
-                break;
-            }
-        }
-        Ok(GrpoSummary::of(&self.log, total, self.data.bins))
-    }
-
-    /// Writes all that a stopped run needs to go on into `dir`.
-    ///
-    /// # Errors
-    /// [`TrainError::Io`] with the path.
-    pub fn save_state(&self, dir: &Path) -> Result<(), TrainError> {
-        self.view()?.write(dir)
-    }
-
-    /// Goes on from a state that [`GrpoTrainer::save_state`] wrote. The run may be longer than the one that
-    /// wrote it, if its schedule has the same learning rates over the steps already made.
-    ///
-    /// # Errors
-    /// [`TrainError::State`] where the state belongs to other data, settings or another model, or is damaged.
-    pub fn restore(&mut self, dir: &Path) -> Result<(), TrainError> {
-        let (rate, updates, total) = (self.rate, self.config.updates_per_batch, self.total_steps());
-        let mut sets = [self.model.params_mut()];
-        let rates = |step: usize| rate.at(step * updates + updates - 1);
-        self.log = state::restore(
-            dir,
-            &self.header,
-            &mut sets,
-            &mut self.optimizer,
-            total,
-            &rates,
-        )?;
-        Ok(())
-    }
-
-    fn view(&self) -> Result<StateView<'_>, TrainError> {
-        let mut header = self.header.clone();
-        header.updates = self.optimizer.steps();
-        header.log = state::values(&self.log)?;
-        Ok(StateView {
-            header,
-            sets: vec![self.model.params()],
-            optimizer: &self.optimizer,
-        })
-    }
-
     /// Draws the answers of one step and makes its updates.
-    fn step(&mut self) -> Result<GrpoRecord, TrainError> {
+    fn step(&mut self) -> Result<&GrpoRecord, TrainError> {
         let step = self.steps_done();
         let indices = self.order.batch(step);
         let mut rollout = Rollout::draw(
@@ -260,6 +187,27 @@ impl<'a> GrpoTrainer<'a> {
         for update in 0..self.config.updates_per_batch {
             self.update(step, update, &mut rollout)?;
         }
-        Ok(rollout.record)
+        self.log.push(rollout.record);
+        Ok(&self.log[step])
+    }
+
+    fn save_state(&self, dir: &Path) -> Result<(), TrainError> {
+        let sets = [self.model.params()];
+        state::save(dir, &self.header, &self.log, &sets, &self.optimizer)
+    }
+
+    fn restore(&mut self, dir: &Path) -> Result<(), TrainError> {
+        let (rate, updates, total) = (self.rate, self.config.updates_per_batch, self.total_steps());
+        let mut sets = [self.model.params_mut()];
+        let rates = |step: usize| rate.at(step * updates + updates - 1);
+        self.log = state::restore(
+            dir,
+            &self.header,
+            &mut sets,
+            &mut self.optimizer,
+            total,
+            &rates,
+        )?;
+        Ok(())
     }
 }

@@ -10,6 +10,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::train::trainer::recent_mean;
+
 /// What one step did: one line of the log. Means are over the step's answers unless they say otherwise.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct GrpoRecord {
@@ -81,15 +83,9 @@ pub struct BinShare {
     pub advantage_share: f64,
 }
 
-/// How a run ended.
+/// What a run came to.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct GrpoSummary {
-    /// Steps made.
-    pub steps: usize,
-    /// Steps that the run has.
-    pub total: usize,
-    /// The run came to its end; otherwise the observer stopped it.
-    pub finished: bool,
     /// Mean reward over the last tenth of the steps.
     pub reward: f64,
     /// Part of all groups with zero advantage.
@@ -100,7 +96,7 @@ pub struct GrpoSummary {
 
 impl GrpoSummary {
     /// The summary of a log.
-    pub fn of(log: &[GrpoRecord], total: usize, bins: usize) -> Self {
+    pub(crate) fn of(log: &[GrpoRecord], bins: usize) -> Self {
         let mut sums = vec![BinGradient::default(); bins];
         for (sum, bin) in log.iter().flat_map(|record| record.bins.iter().enumerate()) {
             sums[sum].add(bin);
@@ -109,13 +105,9 @@ impl GrpoSummary {
         let gradient: f64 = sums.iter().map(|bin| bin.gradient).sum();
         let advantage: f64 = sums.iter().map(|bin| bin.advantage).sum();
         let mixed: usize = sums.iter().map(|bin| bin.mixed).sum();
-        let tail = &log[log.len() - log.len().div_ceil(10)..];
         let share = |part: f64, whole: f64| if whole > 0.0 { part / whole } else { 0.0 };
         Self {
-            steps: log.len(),
-            total,
-            finished: log.len() == total,
-            reward: tail.iter().map(|record| record.reward).sum::<f64>() / tail.len().max(1) as f64,
+            reward: recent_mean(log, |record| record.reward),
             zero_advantage: share((groups - mixed) as f64, groups as f64),
             bins: sums
                 .into_iter()

@@ -115,24 +115,7 @@ impl SftConfig {
     /// # Errors
     /// [`TrainError::Config`] names the field and what would be right.
     pub fn validate(&self) -> Result<(), TrainError> {
-        if let (Some(steps), Some(_)) = (self.steps, self.epochs) {
-            return Err(TrainError::config(
-                "steps",
-                steps,
-                "`epochs` is given too; give one of them",
-            ));
-        }
-        if let Some(epochs) = self
-            .epochs
-            .filter(|epochs| !(epochs.is_finite() && *epochs > 0.0))
-        {
-            return Err(TrainError::config(
-                "epochs",
-                epochs,
-                "it must be a number above 0",
-            ));
-        }
-        check::positive("steps", self.steps.unwrap_or(1))?;
+        check::length(self.steps, self.epochs)?;
         check::positive("batch_size", self.batch_size)?;
         check::positive("gradient_accumulation", self.gradient_accumulation)?;
         check::not_negative("learning_rate", self.learning_rate)?;

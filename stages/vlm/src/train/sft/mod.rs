@@ -19,13 +19,13 @@ use crate::train::augment::Augment;
 use crate::train::auxiliary::AuxiliaryHead;
 use crate::train::error::TrainError;
 use crate::train::gradients::GradientSum;
-use crate::train::observer::{Checkpoint, Observer};
 use crate::train::order::Order;
 use crate::train::schedule::LearningRate;
-use crate::train::state::{self, Header, StateView};
+use crate::train::state::{self, Header};
+use crate::train::trainer::{Trainer, recent_mean};
 
 pub use config::{AuxiliaryConfig, SftConfig};
-pub use record::{SftRecord, SftSummary};
+pub use record::SftRecord;
 
 /// A supervised fine-tuning run.
 pub struct SftTrainer<'a> {
@@ -74,14 +74,8 @@ impl<'a> SftTrainer<'a> {
             Some(_) => Some(new_head(&config, model, examples, labels)?),
             None => None,
         };
-        let header = Header {
-            trainer: "sft".to_owned(),
-            config: serde_json::to_value(&config)
-                .map_err(|error| TrainError::Data(error.to_string()))?,
-            data: data_digest(examples, labels.filter(|_| head.is_some())),
-            updates: 0,
-            log: Vec::new(),
-        };
+        let data = data_digest(examples, labels.filter(|_| head.is_some()));
+        let header = Header::new("sft", &config, data)?;
         Ok(Self {
             optimizer: AdamW::new(config.adamw()),
             order: config.order(examples.len()),
@@ -96,150 +90,15 @@ impl<'a> SftTrainer<'a> {
         })
     }
 
-    /// Updates that the run has.
-    pub fn total_steps(&self) -> usize {
-        self.rate.total
-    }
-
-    /// Updates made so far.
-    pub fn steps_done(&self) -> usize {
-        self.log.len()
-    }
-
-    /// One record per update made so far, those before a restore included.
-    pub fn log(&self) -> &[SftRecord] {
-        &self.log
-    }
-
-    /// The model being trained.
-    pub fn model(&self) -> &dyn VisionLanguageModel {
-        self.model
-    }
-
-    /// Trains to the end, or until the observer stops the run.
-    ///
-    /// # Errors
-    /// [`TrainError`]; the model is then as after the last whole update.
-    pub fn run(
-        &mut self,
-        observer: &mut dyn Observer<SftRecord>,
-    ) -> Result<SftSummary, TrainError> {
-        let total = self.total_steps();
-        while self.steps_done() < total {
-            let record = self.step()?;
-            observer.step(total, &record);
-            self.log.push(record);
-            let (done, every) = (self.steps_done(), self.config.save_steps);
-            if done == total || (every > 0 && done.is_multiple_of(every)) {
-                let checkpoint = Checkpoint {
-                    step: done,
-                    last: done == total,
-                    model: self.model,
-                    state: self.view()?,
-                };
-                observer
-                    .checkpoint(&checkpoint)
-                    .map_err(|source| TrainError::Checkpoint { step: done, source })?;
-            }
-            if observer.should_stop() {
-                break;
-            }
-        }
-        Ok(SftSummary::of(&self.log, total))
-    }
-
-    /// Writes all that a stopped run needs to go on into `dir`.
-    ///
-    /// # Errors
-    /// [`TrainError::Io`] with the path.
-    pub fn save_state(&self, dir: &Path) -> Result<(), TrainError> {
-        self.view()?.write(dir)
-    }
-
-    /// Goes on from a state that [`SftTrainer::save_state`] wrote. The run may be longer than the one that
-    /// wrote it, if its schedule has the same learning rates over the steps already made.
-    ///
-    /// # Errors
-    /// [`TrainError::State`] where the state belongs to other data, settings or another model, or is damaged.
-    pub fn restore(&mut self, dir: &Path) -> Result<(), TrainError> {
-        let rate = self.rate;
-        let mut sets = vec![self.model.params_mut()];
-        sets.extend(self.head.as_mut().map(|head| &mut head.params));
-        self.log = state::restore(
-            dir,
-            &self.header,
-            &mut sets,
-            &mut self.optimizer,
-            rate.total,
-            &|step| rate.at(step),
-        )?;
-        Ok(())
-    }
-
-    fn view(&self) -> Result<StateView<'_>, TrainError> {
-        let mut header = self.header.clone();
-        header.updates = self.optimizer.steps();
-        header.log = state::values(&self.log)?;
-        Ok(StateView {
-            header,
-            sets: self.sets(),
-            optimizer: &self.optimizer,
-        })
+    /// Mean loss of the last tenth of the steps made.
+    pub fn last_loss(&self) -> f64 {
+        recent_mean(&self.log, |record| record.loss)
     }
 
     fn sets(&self) -> Vec<&ParamSet> {
         std::iter::once(self.model.params())
             .chain(self.head.as_ref().map(|head| &head.params))
             .collect()
-    }
-
-    /// One update.
-    fn step(&mut self) -> Result<SftRecord, TrainError> {
-        let step = self.steps_done();
-        let indices = self.order.batch(step);
-        let tokens: usize = indices
-            .iter()
-            .map(|&index| self.examples[index].answer.len())
-            .sum();
-        let mut sum = GradientSum::zero(&self.sets());
-        let mut losses = Losses::default();
-        for micro_batch in indices.chunks(self.config.batch_size) {
-            self.add_gradients(
-                step,
-                micro_batch,
-                [tokens, indices.len()],
-                &mut losses,
-                &mut sum,
-            )?;
-        }
-        let diverged = |what, value| TrainError::Diverged {
-            step: step + 1,
-            what,
-            value,
-        };
-        let loss = losses.tokens + losses.auxiliary;
-        if !loss.is_finite() {
-            return Err(diverged("loss", loss));
-        }
-        let learning_rate = self.rate.at(step);
-        let mut sets = vec![self.model.params_mut()];
-        sets.extend(self.head.as_mut().map(|head| &mut head.params));
-        let grad_norm = self
-            .optimizer
-            .step(&mut sets, sum.into_inner(), learning_rate)?;
-        if !grad_norm.is_finite() {
-            return Err(diverged("gradient norm", grad_norm));
-        }
-        Ok(SftRecord {
-            step: step + 1,
-            epoch: self.order.epochs(step + 1),
-            learning_rate,
-            loss: losses.tokens,
-            auxiliary_loss: self.head.as_ref().map(|_| losses.auxiliary),
-            grad_norm,
-            samples: indices.len(),
-            tokens,
-        })
     }
 
     /// Adds the part of an update's loss that comes from one micro-batch to `losses`, and its gradients to `sum`. The
@@ -297,6 +156,94 @@ impl<'a> SftTrainer<'a> {
             example.prompt.image = self.config.augment.apply(&image, &key).into();
         }
         Ok(example)
+    }
+}
+
+impl Trainer for SftTrainer<'_> {
+    type Record = SftRecord;
+
+    fn total_steps(&self) -> usize {
+        self.rate.total
+    }
+
+    fn save_steps(&self) -> usize {
+        self.config.save_steps
+    }
+
+    fn log(&self) -> &[SftRecord] {
+        &self.log
+    }
+
+    fn model(&self) -> &dyn VisionLanguageModel {
+        self.model
+    }
+
+    fn step(&mut self) -> Result<&SftRecord, TrainError> {
+        let step = self.steps_done();
+        let indices = self.order.batch(step);
+        let tokens: usize = indices
+            .iter()
+            .map(|&index| self.examples[index].answer.len())
+            .sum();
+        let mut sum = GradientSum::zero(&self.sets());
+        let mut losses = Losses::default();
+        for micro_batch in indices.chunks(self.config.batch_size) {
+            self.add_gradients(
+                step,
+                micro_batch,
+                [tokens, indices.len()],
+                &mut losses,
+                &mut sum,
+            )?;
+        }
+        let diverged = |what, value| TrainError::Diverged {
+            step: step + 1,
+            what,
+            value,
+        };
+        let loss = losses.tokens + losses.auxiliary;
+        if !loss.is_finite() {
+            return Err(diverged("loss", loss));
+        }
+        let learning_rate = self.rate.at(step);
+        let mut sets = vec![self.model.params_mut()];
+        sets.extend(self.head.as_mut().map(|head| &mut head.params));
+        let grad_norm = self
+            .optimizer
+            .step(&mut sets, sum.into_inner(), learning_rate)?;
+        if !grad_norm.is_finite() {
+            return Err(diverged("gradient norm", grad_norm));
+        }
+        self.log.push(SftRecord {
+            step: step + 1,
+            epoch: self.order.epochs(step + 1),
+            learning_rate,
+            loss: losses.tokens,
+            auxiliary_loss: self.head.as_ref().map(|_| losses.auxiliary),
+            grad_norm,
+            samples: indices.len(),
+            tokens,
+        });
+        Ok(&self.log[step])
+    }
+
+    fn save_state(&self, dir: &Path) -> Result<(), TrainError> {
+        state::save(dir, &self.header, &self.log, &self.sets(), &self.optimizer)
+    }
+
+    fn restore(&mut self, dir: &Path) -> Result<(), TrainError> {
+        let rate = self.rate;
+        let mut sets = vec![self.model.params_mut()];
+        sets.extend(self.head.as_mut().map(|head| &mut head.params));
+        self.log = state::restore(
+            dir,
+            &self.header,
+            &mut sets,
+            &mut self.optimizer,
+            rate.total,
+            &|step| rate.at(step),
+        )?;
+        Ok(())
     }
 }
 

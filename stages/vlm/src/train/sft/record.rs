@@ -23,30 +23,3 @@ pub struct SftRecord {
     /// Answer tokens seen.
     pub tokens: usize,
 }
-
-/// How a run ended.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct SftSummary {
-    /// Updates made.
-    pub steps: usize,
-    /// Updates that the run has.
-    pub total: usize,
-    /// The run came to its end; otherwise the observer stopped it.
-    pub finished: bool,
-    /// Mean loss of the last tenth of the updates, but of at least one.
-    pub loss: f64,
-}
-
-impl SftSummary {
-    /// The summary of a log; the run has `total` updates.
-    pub fn of(log: &[SftRecord], total: usize) -> Self {
-        let tail = &log[log.len() - log.len().div_ceil(10)..];
-        let loss = tail.iter().map(|record| record.loss).sum::<f64>() / tail.len().max(1) as f64;
-        Self {
-            steps: log.len(),
-            total,
-            finished: log.len() == total,
-            loss,
-        }
-    }
-}

@@ -1,0 +1,222 @@
+//! A run that was stopped, or made longer, or given other threads, ends with the same bytes.
+
+use std::path::Path;
+
+use dcsft_vlm::micro::MicroVlm;
+use dcsft_vlm::model::{Example, VisionLanguageModel as _};
+use dcsft_vlm::rng::StreamKey;
+use dcsft_vlm::train::grpo::{GrpoConfig, GrpoTrainer};
+use dcsft_vlm::train::schedule::Schedule;
+use dcsft_vlm::train::sft::{SftConfig, SftRecord, SftTrainer};
+use dcsft_vlm::train::{STATE_FILE, Trainer as _};
+
+use crate::{Watch, adapted, examples, grpo, model, prompts, sft, weights};
+
+/// Trains in one go, or stopped after `stops` steps and restored into a fresh model each time.
+fn sft_run(
+    fresh: fn() -> MicroVlm,
+    config: &SftConfig,
+    stops: &[usize],
+    dir: &Path,
+) -> (Vec<(String, Vec<u8>)>, Vec<SftRecord>) {
+    let mut made = 0;
+    for (part, stop) in stops.iter().copied().map(Some).chain([None]).enumerate() {
+        let mut model = fresh();
+        let examples = examples(&model, 12);
+        let labels = sft::labels(12);
+        let mut trainer = SftTrainer::new(config.clone(), &mut model, &examples, Some(&labels))
+            .expect("a trainer");
+        if part > 0 {
+            trainer.restore(dir).expect("a state");
+        }
+        assert_eq!(trainer.steps_done(), made);
+        let mut watch = Watch {
+            stop_after: stop.map(|stop| stop - made),
+            ..Watch::default()
+        };
+        trainer.run(&mut watch).expect("a run");
+        made = trainer.steps_done();
+        if stop.is_none() {
+            assert_eq!(made, trainer.total_steps());
+            let log = trainer.log().to_vec();
+            return (weights(&model), log);
+        }
+        assert_eq!(Some(made), stop);
+        trainer.save_state(dir).expect("a saved state");
+    }
+    unreachable!("the last part returns")
+}
+
+#[test]
+fn a_stopped_sft_run_ends_with_the_same_bytes() {
+    for (fresh, seed) in [(model as fn() -> MicroVlm, 0), (adapted, 1), (model, 2)] {
+        let config = sft::config(12);
+        let dir = tempfile::tempdir().expect("a folder");
+        let straight = sft_run(fresh, &config, &[], dir.path());
+        let mut random = StreamKey::new("stops", seed).stream();
+        let first = 1 + random.below(9) as usize;
+        let stops = [first, first + 1 + random.below(11 - first as u64) as usize];
+        let stopped = sft_run(fresh, &config, &stops, dir.path());
+        assert_eq!(straight.1, stopped.1, "logs, stopped after {stops:?}");
+        assert!(straight.0 == stopped.0, "weights, stopped after {stops:?}");
+    }
+}
+
+#[test]
+fn bytes_do_not_depend_on_threads() {
+    let run = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .expect("a pool");
+        pool.install(|| {
+            let dir = tempfile::tempdir().expect("a folder");
+            let sft = sft_run(adapted, &sft::config(4), &[], dir.path());
+            let mut model = adapted();
+            let reference = model.frozen();
+            let prompts = prompts(&model, 7);
+            let mut trainer = GrpoTrainer::new(
+                grpo::config(3),
+                &mut model,
+                Some(&*reference),
+                grpo::data(&prompts),
+                &grpo::reward_a,
+            )
+            .expect("a trainer");
+            trainer.run(&mut ()).expect("a run");
+            let log = trainer.log().to_vec();
+            (sft, weights(&model), log)
+        })
+    };
+    let (one, three) = (run(1), run(3));
+    assert_eq!((&one.0.1, &one.2), (&three.0.1, &three.2), "logs");
+    assert!((one.0.0, one.1) == (three.0.0, three.1), "weights");
+}
+
+#[test]
+fn a_run_can_be_made_longer_where_its_schedule_allows() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let config = |steps, schedule| SftConfig {
+        schedule,
+        warmup_steps: Some(2),
+        ..sft::config(steps)
+    };
+    let examples = examples(&model(), 12);
+    let labels = sft::labels(12);
+    for (schedule, allowed) in [(Schedule::Constant, true), (Schedule::Cosine, false)] {
+        let mut short = model();
+        let mut trainer =
+            SftTrainer::new(config(5, schedule), &mut short, &examples, Some(&labels))
+                .expect("a trainer");
+        trainer.run(&mut ()).expect("a run");
+        trainer.save_state(dir.path()).expect("a saved state");
+        let mut long = model();
+        let mut trainer = SftTrainer::new(config(9, schedule), &mut long, &examples, Some(&labels))
+            .expect("a trainer");
+        let restored = trainer.restore(dir.path());
+        assert_eq!(restored.is_ok(), allowed, "{schedule:?}: {restored:?}");
+        if let Err(error) = restored {
+            assert!(error.to_string().contains("learning rate"), "{error}");
+            continue;
+        }
+        trainer.run(&mut ()).expect("a run");
+        let mut straight = model();
+        let mut whole =
+            SftTrainer::new(config(9, schedule), &mut straight, &examples, Some(&labels))
+                .expect("a trainer");
+        whole.run(&mut ()).expect("a run");
+        assert!(weights(trainer.model()) == weights(whole.model()));
+    }
+}
+
+#[test]
+fn a_state_of_another_run_or_a_damaged_one_is_refused() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (mut source, mut other) = (model(), adapted());
+    let examples = examples(&source, 12);
+    let labels = sft::labels(12);
+    let mut trainer =
+        SftTrainer::new(sft::config(2), &mut source, &examples, Some(&labels)).expect("a trainer");
+    trainer.run(&mut ()).expect("a run");
+    trainer.save_state(dir.path()).expect("a saved state");
+    let refused =
+        |config: SftConfig, model: &mut MicroVlm, examples: &[Example], labels: &[u32]| {
+            let mut trainer =
+                SftTrainer::new(config, model, examples, Some(labels)).expect("a trainer");
+            let before = weights(trainer.model());
+            let error = trainer
+                .restore(dir.path())
+                .expect_err("the state is refused")
+                .to_string();
+            assert!(
+                weights(trainer.model()) == before,
+                "a refused state changes nothing"
+            );
+            assert!(error.contains(STATE_FILE), "{error}");
+            error
+        };
+    let mut same = model();
+    let betas = SftConfig {
+        betas: [0.5, 0.9],
+        ..sft::config(2)
+    };
+    assert!(refused(betas, &mut same, &examples, &labels).contains("`betas` = [0.9,0.999]"));
+    assert!(
+        refused(sft::config(2), &mut same, &examples[..8], &labels[..8]).contains("other data")
+    );
+    assert!(refused(sft::config(2), &mut other, &examples, &labels).contains("another model"));
+    assert!(refused(sft::config(1), &mut same, &examples, &labels).contains("2 steps"));
+    let path = dir.path().join(STATE_FILE);
+    let bytes = std::fs::read(&path).expect("the state");
+    std::fs::write(&path, &bytes[..bytes.len() / 2]).expect("half a state");
+    assert!(refused(sft::config(2), &mut same, &examples, &labels).contains("no trainer state"));
+}
+
+#[test]
+fn a_stopped_grpo_run_ends_with_the_same_bytes() {
+    for (seed, updates_per_batch) in [(0, 1), (1, 2)] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let run = |stops: &[usize]| {
+            for (part, stop) in stops.iter().copied().map(Some).chain([None]).enumerate() {
+                let mut model = adapted();
+                let reference = model.frozen();
+                let prompts = prompts(&model, 7);
+                let config = GrpoConfig {
+                    updates_per_batch,
+                    schedule: Schedule::Cosine,
+                    weight_decay: 0.1,
+                    ..grpo::config(7)
+                };
+                let mut trainer = GrpoTrainer::new(
+                    config,
+                    &mut model,
+                    Some(&*reference),
+                    grpo::data(&prompts),
+                    &grpo::reward_a,
+                )
+                .expect("a trainer");
+                if part > 0 {
+                    trainer.restore(dir.path()).expect("a state");
+                }
+                let mut watch = Watch {
+                    stop_after: stop.map(|stop| stop - trainer.steps_done()),
+                    ..Watch::default()
+                };
+                trainer.run(&mut watch).expect("a run");
+                if stop.is_none() {
+                    let log = trainer.log().to_vec();
+                    return (weights(&model), log);
+                }
+                trainer.save_state(dir.path()).expect("a saved state");
+            }
+            unreachable!("the last part returns")
+        };
+        let straight = run(&[]);
+        let mut random = StreamKey::new("stops", seed).stream();
+        let first = 1 + random.below(4) as usize;
+        let stops = [first, first + 1 + random.below(6 - first as u64) as usize];
+        let stopped = run(&stops);
+        assert_eq!(straight.1, stopped.1, "logs, stopped after {stops:?}");
+        assert!(straight.0 == stopped.0, "weights, stopped after {stops:?}");
+    }
+}

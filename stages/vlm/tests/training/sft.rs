@@ -1,0 +1,170 @@
+//! Supervised fine-tuning.
+
+use dcsft_vlm::model::{Example, VisionLanguageModel as _};
+use dcsft_vlm::train::Trainer as _;
+use dcsft_vlm::train::augment::Augment;
+use dcsft_vlm::train::schedule::Schedule;
+use dcsft_vlm::train::sft::{AuxiliaryConfig, SftConfig, SftRecord, SftTrainer};
+
+use crate::{Watch, accuracy, adapted, examples, model, weights};
+
+pub(crate) fn config(steps: usize) -> SftConfig {
+    SftConfig {
+        steps: Some(steps),
+        batch_size: 4,
+        gradient_accumulation: 2,
+        learning_rate: 5e-3,
+        augment: Augment {
+            flip: true,
+            shift: 1,
+        },
+        auxiliary: Some(AuxiliaryConfig {
+            label: "class".to_owned(),
+            weight: 0.5,
+        }),
+        save_steps: 4,
+        seed: 3,
+        ..SftConfig::default()
+    }
+}
+
+pub(crate) fn labels(count: u32) -> Vec<u32> {
+    (0..count).map(|index| index % 4).collect()
+}
+
+#[test]
+fn sft_learns_sixteen_samples_by_heart() {
+    let mut model = model();
+    let examples = examples(&model, 16);
+    assert!(accuracy(&model, &examples) < 0.5);
+    let config = SftConfig {
+        steps: Some(150),
+        batch_size: 16,
+        learning_rate: 1e-2,
+        weight_decay: 0.0,
+        schedule: Schedule::Constant,
+        ..SftConfig::default()
+    };
+    let mut trainer = SftTrainer::new(config, &mut model, &examples, None).expect("a trainer");
+    trainer.run(&mut ()).expect("a run");
+    assert!(trainer.last_loss() < 0.05, "{}", trainer.last_loss());
+    assert_eq!(trainer.log().len(), 150);
+    assert_eq!(accuracy(trainer.model(), &examples), 1.0);
+}
+
+#[test]
+fn adapters_learn_while_the_base_stays_as_it_was() {
+    let mut model = adapted();
+    let before = weights(&model);
+    let examples = examples(&model, 16);
+    let config = SftConfig {
+        steps: Some(60),
+        learning_rate: 1e-2,
+        weight_decay: 0.0,
+        ..SftConfig::default()
+    };
+    let mut trainer = SftTrainer::new(config, &mut model, &examples, None).expect("a trainer");
+    trainer.run(&mut ()).expect("a run");
+    let log = trainer.log();
+    assert!(
+        log[59].loss < 0.5 * log[0].loss,
+        "{} -> {}",
+        log[0].loss,
+        log[59].loss
+    );
+    let changed: Vec<bool> = weights(&model)
+        .iter()
+        .zip(&before)
+        .map(|(now, then)| now != then)
+        .collect();
+    let trainable: Vec<bool> = model.params().iter().map(|param| param.trainable).collect();
+    assert_eq!(changed, trainable);
+}
+
+#[test]
+fn micro_batches_give_the_loss_and_gradient_of_the_whole_batch() {
+    let run = |batch_size, gradient_accumulation| {
+        let mut model = model();
+        // Answers of different lengths: a mean of means would be another loss.
+        let examples = examples(&model, 8);
+        let labels = labels(8);
+        let config = SftConfig {
+            batch_size,
+            gradient_accumulation,
+            ..config(3)
+        };
+        let mut trainer =
+            SftTrainer::new(config, &mut model, &examples, Some(&labels)).expect("a trainer");
+        trainer.run(&mut ()).expect("a run");
+        trainer.log().to_vec()
+    };
+    let (whole, parts) = (run(8, 1), run(2, 4));
+    for (whole, parts) in whole.iter().zip(&parts) {
+        assert!(
+            (whole.loss - parts.loss).abs() < 1e-5,
+            "{} {}",
+            whole.loss,
+            parts.loss
+        );
+        assert!((whole.grad_norm - parts.grad_norm).abs() < 1e-4 * whole.grad_norm);
+        assert_eq!((whole.samples, whole.tokens), (parts.samples, parts.tokens));
+        let auxiliary = |record: &SftRecord| record.auxiliary_loss.expect("an auxiliary loss");
+        assert!((auxiliary(whole) - auxiliary(parts)).abs() < 1e-5);
+    }
+}
+
+#[test]
+fn checkpoints_come_at_every_save_step_and_at_the_end() {
+    let mut model = model();
+    let examples = examples(&model, 8);
+    let labels = labels(8);
+    let mut watch = Watch::default();
+    let mut trainer =
+        SftTrainer::new(config(10), &mut model, &examples, Some(&labels)).expect("a trainer");
+    trainer.run(&mut watch).expect("a run");
+    assert_eq!(watch.checkpoints, [4, 8, 10]);
+}
+
+#[test]
+fn bad_settings_and_data_are_named() {
+    let mut model = model();
+    let mut good = examples(&model, 8);
+    let mut error = |config: SftConfig, examples: &[Example], labels: Option<&[u32]>| {
+        SftTrainer::new(config, &mut model, examples, labels)
+            .err()
+            .expect("refused")
+            .to_string()
+    };
+    let plain = SftConfig {
+        steps: Some(1),
+        ..SftConfig::default()
+    };
+    let with = |change: fn(&mut SftConfig)| {
+        let mut config = plain.clone();
+        change(&mut config);
+        config
+    };
+    for (config, field) in [
+        (
+            with(|config| config.learning_rate = -1.0),
+            "`learning_rate` is -1",
+        ),
+        (with(|config| config.batch_size = 0), "`batch_size` is 0"),
+        (with(|config| config.betas = [0.9, 1.0]), "`betas` is 1"),
+        (
+            with(|config| config.epochs = Some(2.0)),
+            "`epochs` is given too",
+        ),
+        (
+            with(|config| config.warmup_ratio = 1.5),
+            "`warmup_ratio` is 1.5",
+        ),
+    ] {
+        let error = error(config, &good, None);
+        assert!(error.contains(field), "{error}");
+    }
+    assert!(error(plain.clone(), &[], None).contains("no samples"));
+    assert!(error(config(1), &good, Some(&[0, 1])).contains("2 labels for 8 samples"));
+    good[3].answer = [].into();
+    assert!(error(plain, &good, None).contains("sample-3"));
+}
