@@ -74,7 +74,7 @@ pub(crate) fn digest_path(
 ) -> Result<(Digest, PathStats), StoreError> {
     let root = match fs::canonicalize(path) {
         Ok(root) => root,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        Err(error) if is_absent(&error) => {
             return Err(StoreError::NotFound {
                 path: path.to_owned(),
             });
@@ -154,7 +154,7 @@ fn in_folder(
     };
     let root = match fs::canonicalize(here) {
         Ok(root) => root,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        Err(error) if is_absent(&error) => {
             return Ok(vec![None; files.len()]);
         }
         Err(error) => return Err(StoreError::io("read", here, error)),
@@ -184,7 +184,7 @@ fn in_folder(
                 let hashed = hash(&found, &memory)?;
                 Ok((Some(hashed.entry.digest), Some(hashed)))
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((None, None)),
+            Err(error) if is_absent(&error) => Ok((None, None)),
             // Whatever is wrong with it is said there.
             _ => Ok((digest_or_absent(layout, &paths[*index], paranoid)?, None)),
         },
@@ -208,6 +208,16 @@ fn in_folder(
         save(layout, &memory_file, &root, lines);
     }
     Ok(found.into_iter().map(|(digest, _)| digest).collect())
+}
+
+/// Whether there can be no file of that name: also where a part of the path is a file, or the name is one that the
+/// system cannot have. Lists of files name such by mistake, and one bad name must not keep the others from being read.
+fn is_absent(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidFilename, InvalidInput, NotADirectory, NotFound};
+    matches!(
+        error.kind(),
+        NotFound | NotADirectory | InvalidFilename | InvalidInput
+    )
 }
 
 fn digest_or_absent(

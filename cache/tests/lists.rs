@@ -32,6 +32,21 @@ fn a_list_gives_each_path_its_digest_and_absent_ones_none() {
 }
 
 #[test]
+fn a_name_that_no_file_can_have_is_absent_and_keeps_no_other_from_being_read() {
+    let bench = Bench::new();
+    let folder = bench.folder("data", &[("a", b"one")]);
+    let long = "x".repeat(300);
+    let paths: Vec<PathBuf> = ["a\0", &long, "a/b", &format!("{long}/b"), "a"]
+        .map(|name| folder.join(name))
+        .to_vec();
+    let one = Some(Digest::of_bytes(b"one"));
+    assert_eq!(
+        bench.store.digest_files(&paths, false).unwrap(),
+        [None, None, None, None, one]
+    );
+}
+
+#[test]
 fn files_of_one_folder_share_a_memory_that_paranoia_ignores() {
     let bench = Bench::new();
     let files: Vec<(String, Vec<u8>)> = (0..100)

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::data::DataError;
 
-/// What happens to a sample that the model cannot take.
+/// What happens to a sample that cannot be used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnError {

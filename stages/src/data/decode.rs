@@ -11,6 +11,9 @@ use super::error::DataError;
 use super::jpeg;
 use super::sample::Encoding;
 
+/// Bytes that a decoded image may take. A small file can claim to hold more than there is memory.
+const LARGEST: u64 = 1 << 31;
+
 /// The encoding of an image file, from its first bytes; none where it is not one that can be decoded.
 pub fn sniff(bytes: &[u8]) -> Option<Encoding> {
     match image::guess_format(bytes).ok()? {
@@ -46,6 +49,13 @@ pub fn decode(
     let mut decoder = ImageReader::with_format(Cursor::new(bytes), format)
         .into_decoder()
         .map_err(fail)?;
+    if decoder.total_bytes() > LARGEST {
+        let (width, height) = decoder.dimensions();
+        return Err(DataError::Image(format!(
+            "{width} x {height} pixels would take {} bytes of memory; at most {LARGEST} are read",
+            decoder.total_bytes()
+        )));
+    }
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut image = DynamicImage::from_decoder(decoder).map_err(fail)?;
     image.apply_orientation(orientation);

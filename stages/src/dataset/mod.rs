@@ -9,9 +9,10 @@ mod params;
 mod source;
 mod validate;
 
+pub use crate::misfit::OnError;
 pub use drops::{DropReason, Dropped};
 pub use layout::{Layout, RawRecord};
-pub use params::{DatasetParams, OnError};
+pub use params::DatasetParams;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::layout::Layout;
 use crate::data::{IMAGE_PLACEHOLDER, Split};
+use crate::misfit::OnError;
 
 /// Stands in a prompt template where the record's own prompt goes.
 const OWN_PROMPT: &str = "{prompt}";
@@ -55,17 +56,6 @@ pub struct DatasetParams {
 
 fn default_set() -> String {
     "data".into()
-}
-
-/// What to do with a record that cannot be used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum OnError {
-    /// Leave it out, note why, count it.
-    #[default]
-    Drop,
-    /// Fail the stage.
-    Fail,
 }
 
 impl DatasetParams {

@@ -43,8 +43,7 @@ fn parse(bytes: &[u8], layout: Layout) -> Result<Source, String> {
     let values = match bytes.trim_ascii_start().first() {
         None => return Err("the file is empty".into()),
         Some(b'[') => list(bytes)?,
-        Some(b'{') => lines(bytes)?,
-        Some(_) => return Err("is neither a JSON list of records nor JSON lines".into()),
+        Some(_) => lines(bytes)?,
     };
     if values.is_empty() {
         return Err("the list has no records".into());
@@ -93,12 +92,13 @@ fn lines(bytes: &[u8]) -> Result<Vec<Result<Value, Dropped>>, String> {
             })
         })
         .collect();
-    // Nothing but broken lines: this is no JSONL at all, for example one object written over many lines.
-    if values.iter().all(Result::is_err) {
-        let first = values
-            .into_iter()
-            .find_map(Result::err)
-            .map_or_else(String::new, |dropped| dropped.detail);
+    // No line holds a record: this is no JSONL at all, for example one object written over many lines.
+    if !values.iter().flatten().any(Value::is_object) {
+        let first = values.into_iter().find_map(Result::err);
+        let first = first.map_or_else(
+            || "no line holds a record".to_owned(),
+            |dropped| dropped.detail,
+        );
         return Err(format!(
             "is neither a JSON list of records nor JSON lines ({first})"
         ));
