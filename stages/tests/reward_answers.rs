@@ -61,6 +61,46 @@ fn a_reward_that_cannot_be_is_refused_with_what_can() {
 }
 
 #[test]
+fn a_spec_is_told_what_its_reward_comes_nearest_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("spec.yaml");
+    for (written, message, help) in [
+        (
+            "exakt",
+            "`reward` of `eval` is one of `exact`, `iou`, `choice`, `numeric`, not the text \"exakt\"",
+            "did you mean `exact`?",
+        ),
+        (
+            "{iuo: {threshold: 0.5}}",
+            "`reward` of `eval` has no `iuo`",
+            "did you mean `iou`?",
+        ),
+        (
+            "{iou: {treshold: 0.5}}",
+            "`reward.iou` of `eval` has no `treshold`",
+            "did you mean `threshold`?",
+        ),
+        (
+            "{numeric: {tolerance: many}}",
+            "`reward.numeric.tolerance` of `eval` takes a number, not the text \"many\"",
+            "",
+        ),
+    ] {
+        let spec = format!(
+            "dcsft: 1\nname: x\nstages:\n  world: {{uses: shapes, with: {{}}}}\n  m: {{uses: model, with: {{kind: micro}}}}\n  \
+             e: {{uses: eval, with: {{model: \"${{m}}\", data: \"${{world.val}}\", reward: {written}}}}}\n"
+        );
+        std::fs::write(&path, spec).unwrap();
+        let found = dcsft_engine::spec::load(&path, &[], &dcsft_stages::registry())
+            .unwrap_err()
+            .to_json();
+        assert_eq!(found[0]["message"], message);
+        assert_eq!(found[0]["help"].as_str().unwrap_or_default(), help);
+        assert!(found.as_array().unwrap().len() == 1, "{found}");
+    }
+}
+
+#[test]
 fn the_threshold_of_boxes_counts_as_reached_when_met() {
     let half = ("[10, 20, 60, 220]", "[10, 20, 110, 220]");
     assert_eq!(

@@ -243,10 +243,30 @@ impl Checks {
             }
             _ => false,
         };
-        let meant: Vec<_> = context
+        let mut meant: Vec<_> = context
             .iter()
             .filter(|errors| !errors.iter().any(out))
             .collect();
+        if meant.len() > 1 {
+            // Forms that are told apart by their one key, such as `{iou: ...}` and `{regex: ...}`.
+            let key = |errors: &&&Vec<ValidationError<'_>>| {
+                errors.iter().find_map(|error| match error.kind() {
+                    ValidationErrorKind::Required { property }
+                        if parts(error.instance_path().as_str()).len() == depth =>
+                    {
+                        property.as_str().map(str::to_owned)
+                    }
+                    _ => None,
+                })
+            };
+            let keys: Vec<String> = meant.iter().filter_map(|errors| key(&errors)).collect();
+            if keys.len() == meant.len() {
+                let written = error.instance().as_object().into_iter().flatten();
+                problems.extend(written.map(|(name, _)| unknown_key(subject, &path, name, &keys)));
+                return;
+            }
+            meant.retain(|errors| key(&errors).is_none());
+        }
         if let [errors] = meant.as_slice() {
             errors
                 .iter()

@@ -22,7 +22,7 @@ pub use pattern::Pattern;
 
 use std::borrow::Cow;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -198,26 +198,25 @@ enum Name {
     Numeric,
 }
 
-#[derive(JsonSchema)]
-#[serde(untagged)]
-#[expect(dead_code, reason = "describes both forms in the schema")]
-enum Form {
-    Name(Name),
-    WithSettings(WithSettings),
-}
-
 impl JsonSchema for Reward {
     fn schema_name() -> Cow<'static, str> {
         "Reward".into()
     }
 
+    /// All names and all forms with settings side by side, so that a mistake is told from what it comes nearest to.
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let mut schema = Form::json_schema(generator);
-        schema.insert(
-            "description".into(),
-            "How an answer is scored: a name, or a name with settings.".into(),
-        );
-        schema
+        let forms = [
+            Name::json_schema(generator),
+            WithSettings::json_schema(generator),
+        ];
+        let alternatives = forms
+            .iter()
+            .filter_map(|form| form.get("oneOf")?.as_array())
+            .flatten();
+        json_schema!({
+            "description": "How an answer is scored: a name, or a name with settings.",
+            "anyOf": alternatives.collect::<Vec<_>>(),
+        })
     }
 }
 
