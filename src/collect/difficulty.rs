@@ -112,6 +112,7 @@ fn filter(all: &[stage::ImplicitFilter]) -> Option<ImplicitFilter> {
         samples: mean(bins, alike.iter().map(|one| one.groups.as_slice())),
         gradient: mean(bins, alike.iter().map(|one| one.gradient.as_slice())),
         reward: mean(bins, alike.iter().map(|one| one.advantage.as_slice())),
+        mixed: alike.iter().map(|one| one.mixed).sum::<f64>() / alike.len() as f64,
         steps: steps.collect(),
     })
 }

@@ -224,6 +224,8 @@ pub(crate) struct ImplicitFilter {
     pub(crate) gradient: Vec<f64>,
     /// Share of the reward term's gradient over the whole run; the rest is the pull of the KL term.
     pub(crate) reward: Vec<f64>,
+    /// Share of the gradient that comes from groups with both right and wrong answers.
+    pub(crate) mixed: f64,
     /// Share of the gradient at each logged step.
     pub(crate) steps: Vec<FilterStep>,
 }

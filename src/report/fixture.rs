@@ -170,6 +170,7 @@ pub(crate) fn study() -> ReportData {
             samples: vec![0.42, 0.43, 0.15],
             gradient: vec![0.09, 0.83, 0.08],
             reward: vec![0.06, 0.9, 0.04],
+            mixed: 0.93,
             steps: (1..=300)
                 .map(|step| {
                     let medium = 0.72 + 0.2 * (f64::from(step % 7) / 7.0);

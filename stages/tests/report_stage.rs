@@ -202,6 +202,8 @@ fn a_study_of_real_artifacts_gives_histogram_filter_and_gallery_twice_the_same()
     );
     assert_eq!(filter[0]["bins"], json!(["easy", "medium", "hard"]));
     assert_eq!(filter[0]["steps"].as_array().unwrap().len(), 3);
+    let mixed = filter[0]["mixed"].as_f64().unwrap();
+    assert!((0.0..=1.0).contains(&mixed), "{mixed}");
 
     let gallery = read(&dir.join("gallery.json"));
     let samples: Vec<&Value> = gallery

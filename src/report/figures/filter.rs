@@ -63,7 +63,8 @@ pub(super) fn draw(data: &ReportData, theme: Theme) -> Option<Figure> {
     Some(Figure {
         name: "implicit-filter",
         caption: format!(
-            "A group whose answers are all right or all wrong has no advantage and teaches nothing but to stay near the reference (the KL term).{medium}"
+            "A group whose answers are all right or all wrong has no advantage and teaches nothing but to stay near the reference (the KL term): {}% of the gradient comes from groups with both.{medium}",
+            percent(filter.mixed)
         ),
         svg: svg.finish(),
     })

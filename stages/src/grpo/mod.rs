@@ -56,7 +56,7 @@ pub struct Grpo;
 impl Stage for Grpo {
     type Params = GrpoParams;
     const NAME: &'static str = "grpo";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str =
         "Group-relative policy optimisation, and which difficulty its gradient came from";
     const INPUTS: &'static [InputDecl] = &[
@@ -169,6 +169,7 @@ impl Stage for Grpo {
             "epochs": trainer.log().last().map(|record| record.epoch),
             "reward": summary.reward,
             "zero_advantage": summary.zero_advantage,
+            "mixed_gradient_share": summary.mixed_gradient_share,
             "implicit_filter": filter,
             "parameters_trained": trained,
             "dropped": set.dropped.to_json(),

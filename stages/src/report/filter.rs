@@ -20,6 +20,9 @@ pub struct ImplicitFilter {
     pub gradient: Vec<f64>,
     /// Each bin's part of the reward term's gradient, which leaves the KL term out.
     pub advantage: Vec<f64>,
+    /// The part of the gradient that comes from groups with a non-zero advantage: samples that were neither always
+    /// right nor always wrong when their answers were drawn.
+    pub mixed: f64,
     /// The same for each step.
     pub steps: Vec<FilterStep>,
 }
@@ -42,6 +45,8 @@ pub struct FilterStep {
 #[derive(Deserialize)]
 struct Share {
     bin: String,
+    gradient: f64,
+    mixed_gradient: f64,
     group_share: f64,
     gradient_share: f64,
     advantage_share: f64,
@@ -76,7 +81,14 @@ fn one(input: &Input) -> Result<ImplicitFilter, StageError> {
         advantage: parts(step, &bins, "advantage"),
         active: (step.groups - step.all_right - step.all_wrong) as f64 / step.groups.max(1) as f64,
     });
+    let sum = |value: fn(&Share) -> f64| shares.iter().map(value).sum::<f64>();
+    let gradient = sum(|share| share.gradient);
     Ok(ImplicitFilter {
+        mixed: if gradient > 0.0 {
+            sum(|share| share.mixed_gradient) / gradient
+        } else {
+            0.0
+        },
         source: Source::from(&input.label),
         groups: shares.iter().map(|share| share.group_share).collect(),
         gradient: shares.iter().map(|share| share.gradient_share).collect(),

@@ -178,6 +178,11 @@ fn the_gradient_is_laid_to_the_bin_it_comes_from() {
         "the KL term reaches all bins: {gradient:?}"
     );
     assert!((gradient.iter().sum::<f64>() - 1.0).abs() < 1e-9);
+    let mixed = summary.mixed_gradient_share;
+    assert!(
+        mixed > 0.8 && mixed <= gradient[1] && summary.bins[0].total.mixed_gradient == 0.0,
+        "what is left is the KL term's: {mixed} of {gradient:?}"
+    );
     assert!(summary.bins[1].total.mixed > 0 && summary.bins[0].total.mixed == 0);
 }
 
@@ -195,6 +200,11 @@ fn several_updates_per_batch_clip_ratios_that_went_far() {
         let mut trainer = GrpoTrainer::new(config, &mut model, None, data(&prompts), &reward_a)
             .expect("a trainer");
         trainer.run(&mut ()).expect("a run");
+        assert_eq!(
+            trainer.summary().mixed_gradient_share,
+            1.0,
+            "without a KL term nothing else has a gradient"
+        );
         trainer
             .log()
             .iter()

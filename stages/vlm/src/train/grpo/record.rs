@@ -4,7 +4,8 @@
 //! itself. Two measures show from which difficulty bin the gradient comes:
 //!
 //! - `gradient`, the headline: the sum over answers of the L2 norm of d(loss)/d(logits), KL term
-//!   included: how hard each answer pulls at the model.
+//!   included: how hard each answer pulls at the model. `mixed_gradient` is the part of it that comes from groups
+//!   with a non-zero advantage; the rest is the KL term's alone.
 //! - `advantage`: the sum over tokens of `|d loss / d log p|` of the reward term alone, which is exactly zero
 //!   for groups of equal rewards.
 
@@ -65,6 +66,8 @@ pub struct BinGradient {
     pub mixed: usize,
     /// Sum over answers of the norm of the loss's gradient in the logits.
     pub gradient: f64,
+    /// The part of `gradient` that comes from groups with a non-zero advantage.
+    pub mixed_gradient: f64,
     /// Sum over tokens of the reward term's gradient in the log-probability, without sign.
     pub advantage: f64,
 }
@@ -90,6 +93,8 @@ pub struct GrpoSummary {
     pub reward: f64,
     /// Part of all groups with zero advantage.
     pub zero_advantage: f64,
+    /// Part of the gradient that comes from the other groups (see [`BinGradient::mixed_gradient`]).
+    pub mixed_gradient_share: f64,
     /// The implicit filter: what each difficulty bin gave to the run.
     pub bins: Vec<BinShare>,
 }
@@ -103,12 +108,14 @@ impl GrpoSummary {
         }
         let groups: usize = sums.iter().map(|bin| bin.groups).sum();
         let gradient: f64 = sums.iter().map(|bin| bin.gradient).sum();
+        let mixed_gradient: f64 = sums.iter().map(|bin| bin.mixed_gradient).sum();
         let advantage: f64 = sums.iter().map(|bin| bin.advantage).sum();
         let mixed: usize = sums.iter().map(|bin| bin.mixed).sum();
         let share = |part: f64, whole: f64| if whole > 0.0 { part / whole } else { 0.0 };
         Self {
             reward: recent_mean(log, |record| record.reward),
             zero_advantage: share((groups - mixed) as f64, groups as f64),
+            mixed_gradient_share: share(mixed_gradient, gradient),
             bins: sums
                 .into_iter()
                 .map(|bin| BinShare {
@@ -127,6 +134,7 @@ impl BinGradient {
         self.groups += other.groups;
         self.mixed += other.mixed;
         self.gradient += other.gradient;
+        self.mixed_gradient += other.mixed_gradient;
         self.advantage += other.advantage;
     }
 }

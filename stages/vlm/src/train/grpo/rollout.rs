@@ -20,6 +20,8 @@ pub(super) struct Row {
     /// Weight of each of its tokens in the loss, all copies together.
     pub(super) weight: f32,
     pub(super) advantage: f32,
+    /// The rewards of its group differ.
+    pub(super) mixed: bool,
     pub(super) bin: usize,
     /// Log-probability of each token under the policy that drew the answer; empty until it is known.
     pub(super) old: Vec<f32>,
@@ -60,6 +62,7 @@ impl Rollout {
         let mut rows: Vec<Row> = Vec::new();
         for (place, (&index, group)) in indices.iter().zip(&groups).enumerate() {
             let first = place * config.generations;
+            let kind = GroupKind::of(&rewards[first..first + config.generations]);
             let mut known: BTreeMap<&[u32], usize> = BTreeMap::new();
             for (answer, completion) in group.iter().enumerate() {
                 let (weight, advantage) =
@@ -69,7 +72,7 @@ impl Rollout {
                     continue;
                 }
                 let row = *known.entry(&completion.tokens).or_insert_with(|| {
-                    rows.push(Row::new(data, index, completion, advantage));
+                    rows.push(Row::new(data, index, kind, completion, advantage));
                     rows.len() - 1
                 });
                 rows[row].copies += 1;
@@ -91,7 +94,13 @@ impl Rollout {
 }
 
 impl Row {
-    fn new(data: &GrpoData<'_>, index: usize, completion: &Completion, advantage: f32) -> Self {
+    fn new(
+        data: &GrpoData<'_>,
+        index: usize,
+        kind: GroupKind,
+        completion: &Completion,
+        advantage: f32,
+    ) -> Self {
         let prompt = data.prompts[index].clone();
         Self {
             example: Example {
@@ -101,6 +110,7 @@ impl Row {
             copies: 0,
             weight: 0.0,
             advantage,
+            mixed: kind == GroupKind::Mixed,
             bin: data.bin(index),
             old: Vec::new(),
             reference: Vec::new(),

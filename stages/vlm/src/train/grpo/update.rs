@@ -193,7 +193,11 @@ impl GrpoTrainer<'_> {
                     *record.kl.get_or_insert(0.0) += copies / drawn * f64::from(kl[token]);
                 }
             }
-            bin.gradient += libm::sqrt(squares);
+            let norm = libm::sqrt(squares);
+            bin.gradient += norm;
+            if row.mixed {
+                bin.mixed_gradient += norm;
+            }
             first += row.example.answer.len();
         }
     }
