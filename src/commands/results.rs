@@ -293,12 +293,14 @@ fn print_seeds_json(
 /// All rows with a heading; axes as `axis=value` pairs in one column.
 fn csv(rows: &[ResultRow]) -> Result<Vec<u8>, Failure> {
     let mut writer = csv::Writer::from_writer(Vec::new());
-    let mut write = |fields: [String; 10]| writer.write_record(fields).map_err(Failure::failed);
+    let mut write = |arm: &str, axes: String, rest: [String; 8]| {
+        let fields = [arm.to_owned(), axes].into_iter().chain(rest);
+        writer.write_record(fields).map_err(Failure::failed)
+    };
     write(
-        [
-            "arm", "axes", "step", "set", "split", "metric", "value", "n", "ci_low", "ci_high",
-        ]
-        .map(str::to_owned),
+        "arm",
+        "axes".to_owned(),
+        ResultRow::COLUMNS.map(str::to_owned),
     )?;
     for row in rows {
         let axes: Vec<String> = row
@@ -306,18 +308,7 @@ fn csv(rows: &[ResultRow]) -> Result<Vec<u8>, Failure> {
             .iter()
             .map(|(axis, value)| format!("{axis}={}", dcsft_engine::study::plain(value)))
             .collect();
-        write([
-            row.arm.clone(),
-            axes.join(" "),
-            row.step.map(|step| step.to_string()).unwrap_or_default(),
-            row.set.clone(),
-            row.split.clone(),
-            row.metric.clone(),
-            row.value.to_string(),
-            row.n.map(|n| n.to_string()).unwrap_or_default(),
-            row.ci.map(|ci| ci[0].to_string()).unwrap_or_default(),
-            row.ci.map(|ci| ci[1].to_string()).unwrap_or_default(),
-        ])?;
+        write(&row.arm, axes.join(" "), row.cells())?;
     }
     writer
         .into_inner()

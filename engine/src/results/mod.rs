@@ -55,6 +55,47 @@ pub struct SummaryResult {
     pub ci: Option<[f64; 2]>,
 }
 
+impl SummaryResult {
+    /// The row of an evaluation: `arm` and `step` of the model, `axes` of the evaluation's node.
+    pub fn row(self, arm: &str, axes: &BTreeMap<String, Value>, step: Option<u64>) -> ResultRow {
+        ResultRow {
+            arm: arm.to_owned(),
+            axes: axes.clone(),
+            step,
+            set: self.set,
+            split: self.split,
+            metric: self.metric,
+            value: self.value,
+            n: self.n,
+            ci: self.ci,
+        }
+    }
+}
+
+impl ResultRow {
+    /// The columns that a table of rows has beside arm and axes.
+    pub const COLUMNS: [&str; 8] = [
+        "step", "set", "split", "metric", "value", "n", "ci_low", "ci_high",
+    ];
+
+    /// What the row has in these columns, empty where there is nothing.
+    pub fn cells(&self) -> [String; 8] {
+        let step = self.step.map(|step| step.to_string());
+        let n = self.n.map(|n| n.to_string());
+        let end = |index: usize| self.ci.map(|ci| ci[index].to_string()).unwrap_or_default();
+        [
+            step.unwrap_or_default(),
+            self.set.clone(),
+            self.split.clone(),
+            self.metric.clone(),
+            self.value.to_string(),
+            n.unwrap_or_default(),
+            end(0),
+            end(1),
+        ]
+    }
+}
+
 /// The rows of all evaluations that have a result, in the order of the study. Entries of a summary that are not
 /// [`SummaryResult`]s are left out.
 pub fn rows(study: &Study, records: &[Option<Arc<Record>>]) -> Vec<ResultRow> {
@@ -69,17 +110,7 @@ pub fn rows(study: &Study, records: &[Option<Arc<Record>>]) -> Vec<ResultRow> {
             let Ok(result) = SummaryResult::deserialize(result) else {
                 continue;
             };
-            rows.push(ResultRow {
-                arm: node.arm.clone(),
-                axes: node.axes.clone(),
-                step,
-                set: result.set,
-                split: result.split,
-                metric: result.metric,
-                value: result.value,
-                n: result.n,
-                ci: result.ci,
-            });
+            rows.push(result.row(&node.arm, &node.axes, step));
         }
     }
     rows

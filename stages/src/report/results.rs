@@ -27,18 +27,9 @@ pub(super) fn rows(evaluations: &[Input]) -> Result<Vec<ResultRow>, StageError> 
     let mut rows = Vec::new();
     for input in evaluations {
         let evaluation: Evaluation = read_json(&input.dir.join("metrics.json"))?;
-        let step = input.label.step();
-        rows.extend(evaluation.results.into_iter().map(|result| ResultRow {
-            arm: input.label.arm.clone(),
-            axes: input.label.axes.clone(),
-            step,
-            set: result.set,
-            split: result.split,
-            metric: result.metric,
-            value: result.value,
-            n: result.n,
-            ci: result.ci,
-        }));
+        let label = &input.label;
+        let results = evaluation.results.into_iter();
+        rows.extend(results.map(|result| result.row(&label.arm, &label.axes, label.step())));
     }
     Ok(rows)
 }
@@ -72,10 +63,7 @@ fn csv(rows: &[ResultRow], path: &Path) -> Result<(), csv::Error> {
         .collect();
     let mut out = csv::Writer::from_path(path)?;
     let axis_columns = axes.iter().map(|axis| format!("axis.{axis}"));
-    let rest = [
-        "step", "set", "split", "metric", "value", "n", "ci_low", "ci_high",
-    ]
-    .map(str::to_owned);
+    let rest = ResultRow::COLUMNS.map(str::to_owned);
     out.write_record(
         ["arm".to_owned()]
             .into_iter()
@@ -84,22 +72,11 @@ fn csv(rows: &[ResultRow], path: &Path) -> Result<(), csv::Error> {
     )?;
     for row in rows {
         let axis = |axis: &&str| row.axes.get(*axis).map(plain).unwrap_or_default();
-        let end = |index: usize| row.ci.map(|ci| ci[index].to_string()).unwrap_or_default();
-        let rest = [
-            row.step.map(|step| step.to_string()).unwrap_or_default(),
-            row.set.clone(),
-            row.split.clone(),
-            row.metric.clone(),
-            row.value.to_string(),
-            row.n.map(|n| n.to_string()).unwrap_or_default(),
-            end(0),
-            end(1),
-        ];
         out.write_record(
             [row.arm.clone()]
                 .into_iter()
                 .chain(axes.iter().map(axis))
-                .chain(rest),
+                .chain(row.cells()),
         )?;
     }
     Ok(out.flush()?)
