@@ -1,14 +1,16 @@
 //! The stage `difficulty`: intervals on exact counts, the sets made of them, and what it refuses.
 
+mod intervals;
+mod params;
+#[path = "../support/mod.rs"]
 mod support;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use dcsft_engine::kind::Input;
 use dcsft_stages::data::{Dataset, Generation, RolloutRecord, RolloutWriter, Split};
-use dcsft_stages::difficulty::{Interval, Scores};
-use proptest::prelude::*;
+use dcsft_stages::difficulty::Scores;
 use serde_json::{Value, json};
 use support::{Bench, Run, input};
 
@@ -66,19 +68,6 @@ fn rows(run: &Run, data: &Input, set: &str) -> Vec<usize> {
         .samples()
         .iter()
         .map(|sample| data.position(&sample.id).unwrap())
-        .collect()
-}
-
-fn refusal(with: Value) -> String {
-    let kinds = dcsft_stages::registry();
-    let problems = kinds
-        .get("difficulty")
-        .unwrap()
-        .resolve(&with, Path::new("."))
-        .unwrap_err();
-    problems
-        .iter()
-        .map(|problem| format!("{}: {}\n", problem.path.join("."), problem.message))
         .collect()
 }
 
@@ -351,149 +340,4 @@ fn quantiles_cut_by_the_answers_surprise_or_by_an_outside_score() {
     );
     let failure = bench.run("difficulty", json!({}), &inputs).failure();
     assert!(failure.contains("give `rollouts`"), "{failure}");
-}
-
-#[test]
-fn outputs_are_known_from_the_params_alone() {
-    let kinds = dcsft_stages::registry();
-    let with = json!({"bins": {"b": "[0.5, 1]", "a": "[0, 0.5)"}, "unions": [["b", "a"]], "controls": true});
-    let resolved = kinds
-        .get("difficulty")
-        .unwrap()
-        .resolve(&with, Path::new("."))
-        .unwrap();
-    let names: Vec<&str> = resolved
-        .outputs
-        .iter()
-        .map(|output| output.name.as_str())
-        .collect();
-    assert_eq!(
-        names,
-        [
-            "scores",
-            "all",
-            "b",
-            "a",
-            "b+a",
-            "random-b",
-            "random-a",
-            "random-b+a"
-        ]
-    );
-    let again = kinds
-        .get("difficulty")
-        .unwrap()
-        .resolve(&resolved.value, Path::new("."))
-        .unwrap();
-    assert_eq!(
-        again.value, resolved.value,
-        "resolved params resolve to themselves"
-    );
-    assert_eq!(again.outputs, resolved.outputs);
-}
-
-#[test]
-fn bins_and_unions_that_cannot_be_are_refused() {
-    assert!(
-        refusal(json!({"bins": {"a": "2"}})).contains("\"2\" is not an interval of pass rates")
-    );
-    assert!(refusal(json!({"bins": {"a": {"interval": "1", "kep": 1}}})).contains("kep"));
-    assert!(refusal(json!({"bins": {"all": "1"}})).contains("\"all\" cannot name a bin"));
-    assert!(refusal(json!({"bins": {"a+b": "1"}})).contains("cannot name a bin"));
-    assert!(refusal(json!({"bins": {}})).contains("there are no bins"));
-    assert!(
-        refusal(json!({"bins": {"a": {"interval": "1", "keep": 2}}}))
-            .starts_with("bins.a.keep: 2 is not a share")
-    );
-    assert!(
-        refusal(json!({"unions": [["easy", "medum"]]}))
-            .contains("no bin \"medum\"; bins are easy, hard, medium")
-    );
-    assert!(refusal(json!({"unions": [["easy"]]})).contains("name two or more different bins"));
-    assert!(
-        refusal(json!({"quantiles": {"edges": [0.5, 0.5], "names": ["a", "b", "c"]}}))
-            .contains("do not rise")
-    );
-    assert!(
-        refusal(json!({"quantiles": {"edges": [0.5], "names": ["a"]}}))
-            .contains("1 names for 1 edges")
-    );
-    assert!(refusal(json!({"scores": "x.jsonl"})).contains("quantiles"));
-}
-
-#[test]
-fn intervals_mean_what_they_say() {
-    let members = |text: &str| {
-        (0..=8)
-            .filter(|c| Interval::parse(text).unwrap().contains(*c, 8))
-            .collect::<Vec<u64>>()
-    };
-    let cases: BTreeMap<&str, Vec<u64>> = BTreeMap::from([
-        ("1", vec![8]),
-        ("0", vec![0]),
-        ("1.0", vec![8]),
-        ("3/8", vec![3]),
-        ("0.375", vec![3]),
-        ("0.3", vec![]),
-        (".5", vec![4]),
-        ("(0, 1)", (1..8).collect()),
-        ("[0,1]", (0..=8).collect()),
-        ("[0.25, 0.75)", vec![2, 3, 4, 5]),
-        ("(1/3, 2/3]", vec![3, 4, 5]),
-        ("c = n", vec![8]),
-        ("c == 3", vec![3]),
-        ("0 < c < n", (1..8).collect()),
-        ("0<c<=n", (1..=8).collect()),
-        ("c >= n - 1", vec![7, 8]),
-        ("c <= 2", vec![0, 1, 2]),
-        ("6 <= c", vec![6, 7, 8]),
-        ("2 > c", vec![0, 1]),
-    ]);
-    for (text, expected) in cases {
-        assert_eq!(members(text), expected, "{text}");
-    }
-    for text in [
-        "",
-        "easy",
-        "(0 1)",
-        "[0, 1",
-        "1.5",
-        "-0.5",
-        "c ! n",
-        "c < m",
-        "0 < c > 1",
-        "1e-1",
-        "2/1",
-        "1/0",
-        "n",
-        ".",
-    ] {
-        assert!(Interval::parse(text).is_err(), "{text}");
-    }
-}
-
-proptest! {
-    /// A bound at a/b splits counts as the integers say, for bounds that floats cannot hold.
-    #[test]
-    fn bounds_split_counts_exactly(a in 0_u64..=60, b in 1_u64..=60, n in 1_u64..=64) {
-        prop_assume!(a <= b);
-        let below = Interval::parse(&format!("[0, {a}/{b})")).unwrap();
-        let from = Interval::parse(&format!("[{a}/{b}, 1]")).unwrap();
-        let at = Interval::parse(&format!("{a}/{b}")).unwrap();
-        for c in 0..=n {
-            prop_assert_eq!(below.contains(c, n), c * b < a * n);
-            prop_assert_eq!(from.contains(c, n), c * b >= a * n);
-            prop_assert_eq!(at.contains(c, n), c * b == a * n);
-        }
-    }
-
-    /// A decimal means the decimal number, not the float next to it.
-    #[test]
-    fn decimals_are_decimal(thousandths in 0_u64..=1000, n in 1_u64..=1000) {
-        let text = format!("{}.{:03}", thousandths / 1000, thousandths % 1000);
-        let interval = Interval::parse(&format!("[0, {text}]")).unwrap();
-        for c in [0, n / 3, n / 2, n] {
-            prop_assert_eq!(interval.contains(c, n), c * 1000 <= thousandths * n);
-        }
-    }
 }
