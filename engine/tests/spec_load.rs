@@ -171,7 +171,7 @@ fn params_come_with_defaults_and_keep_their_types() {
     let loaded = load(SWEEP);
     let sft = node(&loaded, "sft[seed=0,subset=easy]");
     assert_eq!(
-        sft.params,
+        *sft.params,
         json!({"steps": 200, "lr": 1e-3, "schedule": "constant", "lora": null, "seed": 0, "note": ""})
     );
     assert_eq!(node(&loaded, "base[seed=1]").params["seed"], json!(1));
