@@ -67,9 +67,9 @@ impl Digest {
         text
     }
 
-    /// The first two hexadecimal digits: the sub-folder in which the store keeps what this digest names.
-    pub(crate) fn shard(&self) -> String {
-        format!("{:02x}", self.0[0])
+    /// The 64 hexadecimal digits, without going through a formatter: paths are built by the thousand.
+    pub(crate) fn hex(&self) -> impl std::ops::Deref<Target = str> {
+        blake3::Hash::from_bytes(self.0).to_hex()
     }
 }
 

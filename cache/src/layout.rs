@@ -59,9 +59,8 @@ impl Layout {
     }
 
     pub(crate) fn record(&self, key: &Digest) -> PathBuf {
-        let mut path = self.records();
-        path.push(key.shard());
-        path.push(format!("{key}.json"));
+        let mut path = sharded(self.records(), key);
+        path.as_mut_os_string().push(".json");
         path
     }
 
@@ -119,7 +118,9 @@ impl Layout {
 
 /// `folder/ab/<digest>`: 256 sub-folders keep each of them small.
 fn sharded(mut folder: PathBuf, digest: &Digest) -> PathBuf {
-    folder.push(digest.shard());
-    folder.push(digest.to_string());
+    let hex = digest.hex();
+    folder.reserve(hex.len() + "/ab//manifest.json".len());
+    folder.push(&hex[..2]);
+    folder.push(&*hex);
     folder
 }

@@ -101,5 +101,5 @@ pub use error::StoreError;
 pub use lock::{KeyLock, StoreGuard};
 pub use record::{Explain, OutputRef, Record};
 pub use statcache::PathStats;
-pub use store::{Store, Usage};
+pub use store::{Lookups, Store, Usage};
 pub use tree::FileEntry;

@@ -179,6 +179,8 @@ fn holders(layout: &Layout) -> Result<Vec<String>, StoreError> {
         names.push("another process".to_owned());
     }
     names.sort();
+    // A process may hold the store more than once.
+    names.dedup();
     Ok(names)
 }
 

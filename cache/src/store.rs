@@ -1,9 +1,10 @@
 //! The store: what callers see of the cache.
 
+use std::collections::HashSet;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use crate::artifact::{self, SMALL_FILE};
@@ -143,12 +144,27 @@ impl Store {
     /// # Errors
     /// [`StoreError::NewerFormat`]; errors of the file system.
     pub fn lookup(&self, key: &Digest) -> Result<Option<Record>, StoreError> {
+        self.lookup_with(key, |artifact| has_manifest(&self.layout, artifact))
+    }
+
+    /// Look-ups of many keys in a row.
+    pub fn lookups(&self) -> Lookups<'_> {
+        Lookups {
+            store: self,
+            present: Mutex::default(),
+        }
+    }
+
+    fn lookup_with(
+        &self,
+        key: &Digest,
+        is_there: impl Fn(&Digest) -> bool,
+    ) -> Result<Option<Record>, StoreError> {
         let Some(Loaded { record, used }) = self.read_record(key)? else {
             return Ok(None);
         };
         for output in record.outputs.values() {
-            let manifest = artifact::manifest_path(&self.layout.artifact(&output.digest));
-            if !fs::metadata(&manifest).is_ok_and(|meta| meta.len() > 0) {
+            if !is_there(&output.digest) {
                 self.void(key, &format!("its artifact {} is missing", output.digest))?;
                 return Ok(None);
             }
@@ -324,6 +340,43 @@ impl Store {
     pub(crate) fn void(&self, key: &Digest, reason: &str) -> Result<(), StoreError> {
         quarantine::move_aside(&self.layout, "record", &self.layout.record(key), reason).map(drop)
     }
+}
+
+/// As [`Store::lookup`], for many keys in a short time: an artifact that several records have is looked for once.
+#[derive(Debug)]
+pub struct Lookups<'a> {
+    store: &'a Store,
+    present: Mutex<HashSet<Digest>>,
+}
+
+impl Lookups<'_> {
+    /// The record of `key`, as by [`Store::lookup`].
+    ///
+    /// # Errors
+    /// Those of [`Store::lookup`].
+    pub fn lookup(&self, key: &Digest) -> Result<Option<Record>, StoreError> {
+        self.store.lookup_with(key, |artifact| {
+            if self.present().contains(artifact) {
+                return true;
+            }
+            let there = has_manifest(&self.store.layout, artifact);
+            if there {
+                self.present().insert(*artifact);
+            }
+            there
+        })
+    }
+
+    fn present(&self) -> MutexGuard<'_, HashSet<Digest>> {
+        // Whoever panicked while holding the set has left it whole.
+        self.present.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether an artifact is there, as far as its manifest's presence tells.
+fn has_manifest(layout: &Layout, artifact: &Digest) -> bool {
+    let manifest = artifact::manifest_path(&layout.artifact(artifact));
+    fs::metadata(manifest).is_ok_and(|meta| meta.len() > 0)
 }
 
 const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55

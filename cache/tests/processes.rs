@@ -224,12 +224,16 @@ fn collection_says_whom_it_waits_for() {
     .unwrap();
     kill(other);
     gc::collect(&bench.store, &gc::Policy::default()).unwrap();
-    let guard = bench.store.hold("a second run").unwrap();
-    assert!(matches!(
-        gc::collect(&bench.store, &gc::Policy::default()),
-        Err(StoreError::InUse { .. })
-    ));
-    drop(guard);
+    let guards = [(); 2].map(|()| bench.store.hold("a second run").unwrap());
+    let Err(StoreError::InUse { holders, .. }) = gc::collect(&bench.store, &gc::Policy::default())
+    else {
+        panic!("it does not wait")
+    };
+    assert_eq!(
+        holders,
+        [format!("process {} (a second run)", std::process::id())]
+    );
+    drop(guards);
     gc::collect(&bench.store, &gc::Policy::default()).unwrap();
 }
 

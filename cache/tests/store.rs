@@ -255,6 +255,32 @@ fn a_record_can_be_replaced() {
 }
 
 #[test]
+fn many_look_ups_find_what_single_ones_do() {
+    let bench = Bench::new();
+    let shared = bench.publish(&[("a", b"1")]);
+    let own = bench.publish(&[("a", b"2")]);
+    let records = [
+        record(&key("a"), &[("out", &shared)], 1.0),
+        record(&key("b"), &[("out", &shared), ("log", &own)], 1.0),
+        record(&key("c"), &[("out", &own)], 1.0),
+    ];
+    for record in &records {
+        bench.store.commit(record).unwrap();
+    }
+    let lookups = bench.store.lookups();
+    for record in &records {
+        assert_eq!(lookups.lookup(&record.key).unwrap().as_ref(), Some(record));
+    }
+    assert_eq!(lookups.lookup(&key("d")).unwrap(), None);
+
+    let files = bench.store.artifact_files(&own.digest);
+    fs::remove_dir_all(files.parent().unwrap()).unwrap();
+    let lookups = bench.store.lookups();
+    let found = ["a", "b", "c"].map(|n| lookups.lookup(&key(n)).unwrap().is_some());
+    assert_eq!(found, [true, false, false]);
+}
+
+#[test]
 fn a_record_is_refused_without_its_artifacts() {
     let bench = Bench::new();
     let elsewhere = Bench::new().publish(&[("f", b"1")]);

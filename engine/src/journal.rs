@@ -17,6 +17,9 @@ use crate::study::Study;
 /// Version of the files in a run's folder.
 pub const FORMAT: u32 = 1;
 
+/// Bytes of events that are written at once: a run that finds thousands of stages in the cache has as many events.
+const BUFFER: usize = 1 << 16;
+
 /// `run.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunHeader {
@@ -90,7 +93,8 @@ impl Journal {
         })?;
         fs::write(&path, text).map_err(JournalError::at(&path))?;
         let path = dir.join("events.jsonl");
-        let events = BufWriter::new(File::create(&path).map_err(JournalError::at(&path))?);
+        let file = File::create(&path).map_err(JournalError::at(&path))?;
+        let events = BufWriter::with_capacity(BUFFER, file);
         Ok(Self { run, dir, events })
     }
 

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use dcsft_cache::Digest;
 use schemars::JsonSchema;
@@ -233,8 +234,9 @@ impl StageError {
 /// Params after parsing: typed, checked, defaults filled in.
 #[derive(Clone, Debug)]
 pub struct ResolvedParams {
-    /// The params with every default written out: what enters the key (file fields replaced by content).
-    pub value: Value,
+    /// The params with every default written out: what enters the key (file fields replaced by content). Shared by the
+    /// stages that have the same.
+    pub value: Arc<Value>,
     /// The stage's outputs, default first.
     pub outputs: Vec<OutputDecl>,
     /// The user's files.
@@ -311,7 +313,7 @@ impl<S: Stage> Kind for Typed<S> {
         let value = serde_json::to_value(&params)
             .map_err(|error| vec![ParamProblem::new("", error.to_string())])?;
         Ok(ResolvedParams {
-            value,
+            value: Arc::new(value),
             outputs: S::outputs(&params),
             files,
         })
@@ -357,7 +359,7 @@ fn parse<T: DeserializeOwned>(value: &Value) -> Result<T, ParamProblem> {
 
 /// A node's params with relative paths of files made absolute: a worker knows no spec to be relative to.
 pub(crate) fn params_with_paths(node: &Node, root: &Path) -> Value {
-    let mut params = node.params.clone();
+    let mut params = Value::clone(&node.params);
     for file in &node.files {
         if let Some(Value::String(path)) =
             params.pointer_mut(&format!("/{}", file.field.replace('.', "/")))

@@ -51,7 +51,7 @@ pub struct Node {
     /// the arm of its model.
     pub arm: String,
     /// Params, defaults filled in, relative paths as written.
-    pub params: Value,
+    pub params: Arc<Value>,
     /// References by input name, in the order of the spec.
     pub inputs: Vec<(String, Vec<Reference>)>,
     /// Outputs, default first.

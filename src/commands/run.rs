@@ -33,6 +33,10 @@ pub(crate) fn run(app: &App, args: &Run) -> Result<Exit, Failure> {
     // The process ends with this command. Freeing thousands of records one by one would be a large part of the time
     // of a run that finds everything in the cache.
     let project = ManuallyDrop::new(app.project(&args.spec)?);
+    // From the first look-up on: what the plan finds must not be collected before the run takes it over.
+    let _held = project
+        .store
+        .hold(&format!("dcsft run {}", project.study.name))?;
     let plan = ManuallyDrop::new(project.plan(&args.force, args.paranoid)?);
     let locked = args.locked.then(|| lock::read(&project)).transpose()?;
     if let Some(locked) = &locked

@@ -60,13 +60,14 @@ pub(crate) fn write(data: &ReportData, dir: &Path) -> Result<PathBuf, ReportErro
     Ok(page)
 }
 
-/// Writes through a temporary name, so that a reader never sees half a file.
+/// Writes through a temporary name of this process, so that a reader never sees half a file and two runs of a spec that
+/// end at the same time do not take each other's.
 fn save(path: &Path, bytes: &[u8]) -> Result<(), ReportError> {
     let fail = |source| ReportError::Write {
         path: path.to_owned(),
         source,
     };
-    let part = path.with_extension("part");
+    let part = path.with_extension(format!("{}.part", std::process::id()));
     std::fs::write(&part, bytes).map_err(fail)?;
     std::fs::rename(&part, path).map_err(fail)
 }

@@ -200,7 +200,7 @@ fn micro_params_are_what_they_were() {
         "max_text_tokens": 11, "words": ["caption", "scene?", "object?", "on"],
         "characters": "abcdefghijklmnopqrstuvwxyz",
     });
-    assert_eq!(resolved.value, expected);
+    assert_eq!(*resolved.value, expected);
 }
 
 #[test]

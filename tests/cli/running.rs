@@ -1,5 +1,7 @@
 //! `dcsft run`.
 
+use std::process::Stdio;
+
 use crate::support::{DATA, FINISHED, Lab, TINY, finish, lines};
 
 /// A stage that fails (its list has no sample with an image) beside one that does not depend on it.
@@ -70,6 +72,29 @@ fn a_second_run_leaves_the_report_alone() {
             .expect("the report"),
         before
     );
+}
+
+#[test]
+fn reports_that_are_written_at_once_do_not_take_each_others_files() {
+    let (lab, _) = &*FINISHED;
+    let writers: Vec<_> = (0..4)
+        .map(|_| {
+            let mut command = lab.command(&["report", "spec.yaml", "--out", "at-once"]);
+            command.stdout(Stdio::null()).stderr(Stdio::piped());
+            command.spawn().expect("the binary starts")
+        })
+        .collect();
+    for writer in writers {
+        let done = writer.wait_with_output().expect("it ends");
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "{said}");
+    }
+    let figures = std::fs::read_dir(lab.root().join("at-once/figures")).expect("figures");
+    let names = figures.map(|figure| figure.expect("an entry").file_name());
+    let left: Vec<_> = names
+        .filter(|name| name.to_string_lossy().ends_with("part"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 #[test]

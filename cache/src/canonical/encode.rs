@@ -69,12 +69,15 @@ impl Encoder {
         }
     }
 
-    /// Writes `value`, which sits at `step` of the value that is being written.
-    fn child<T: Serialize + ?Sized>(&mut self, step: Step, value: &T) -> Result<(), Fault> {
+    /// Writes `value`, which sits at `step` of the value that is being written. Gives the step back.
+    fn child<T: Serialize + ?Sized>(
+        &mut self,
+        step: Step,
+        value: &T,
+    ) -> Result<Option<Step>, Fault> {
         self.enter(step)?;
         value.serialize(&mut *self)?;
-        self.path.pop();
-        Ok(())
+        Ok(self.path.pop())
     }
 
     /// Begins the one-entry map that an enum variant with fields is.
@@ -218,7 +221,8 @@ impl<'a> Serializer for &'a mut Encoder {
         value: &T,
     ) -> Result<(), Fault> {
         self.variant(variant);
-        self.child(Step::Field(Cow::Borrowed(variant)), value)
+        self.child(Step::Field(Cow::Borrowed(variant)), value)?;
+        Ok(())
     }
 
     fn serialize_seq(self, _: Option<usize>) -> Result<Sequence<'a>, Fault> {
@@ -331,8 +335,10 @@ impl Map<'_> {
         value: &T,
     ) -> Result<(), Fault> {
         self.encoder.text(&key);
-        self.encoder.child(Step::Field(key.clone()), value)?;
-        self.entries.push((key, self.encoder.out.len()));
+        // The key lies in the path while its value is written, and among the entries after.
+        if let Some(Step::Field(key)) = self.encoder.child(Step::Field(key), value)? {
+            self.entries.push((key, self.encoder.out.len()));
+        }
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use dcsft_cache::canonical;
-use dcsft_cache::{Digest, Record, Store};
+use dcsft_cache::{Digest, Lookups, Record, Store};
 use rayon::prelude::*;
 
 use super::{NodeState, PlanError, PlanOptions, PlannedNode, fits, is_forced};
@@ -25,6 +25,7 @@ pub(super) fn walk(
         study,
         registry,
         store,
+        lookups: store.lookups(),
         files: FileDigests::new(store, options.paranoid),
         records: HashMap::new(),
         prospects: HashMap::new(),
@@ -45,6 +46,7 @@ struct Planner<'a> {
     study: &'a Study,
     registry: &'a Registry,
     store: &'a Store,
+    lookups: Lookups<'a>,
     options: &'a PlanOptions,
     files: FileDigests<'a>,
     /// Look-ups by key: stages that share a key are looked up once.
@@ -136,7 +138,7 @@ impl Planner<'_> {
         let record = if self.options.paranoid {
             self.store.lookup_verified(&key)?
         } else {
-            self.store.lookup(&key)?
+            self.lookups.lookup(&key)?
         };
         Ok(Some((key, record.map(Arc::new))))
     }
@@ -232,6 +234,6 @@ impl Planner<'_> {
                 (name.as_str(), identities.collect())
             })
             .collect();
-        canonical::digest(PROSPECT_DOMAIN, &(&node.kind, &node.params, files, inputs))
+        canonical::digest(PROSPECT_DOMAIN, &(&node.kind, &*node.params, files, inputs))
     }
 }

@@ -136,8 +136,8 @@ fn attempt(
         timeout: node
             .execution
             .timeout
-            .filter(|seconds| *seconds > 0.0)
-            .map(Duration::from_secs_f64),
+            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+            .filter(|timeout| !timeout.is_zero()),
         interrupted,
     };
     let end = executor.execute(&task, &mut |event| tell(Word::Said(event)));

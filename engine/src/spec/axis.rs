@@ -344,17 +344,22 @@ fn float(number: &Number) -> f64 {
 /// rounded to as many decimals as `a` and `step` are written with.
 fn range(a: &Number, b: &Number, step: &Number) -> Result<Vec<Value>, String> {
     let (first, last, by) = (float(a), float(b), float(step));
-    let count = ((last - first) / by + 1e-9).floor();
-    if by == 0.0 || count < 0.0 {
+    let whole = [a, b, step].map(Number::as_i128);
+    let count = match whole {
+        // Exact, also above 2^53.
+        [Some(first), Some(last), Some(by)] if by != 0 => ((last - first) / by) as f64,
+        _ => ((last - first) / by + 1e-9).floor(),
+    };
+    if by == 0.0 || count < 0.0 || (last - first) * by < 0.0 {
         return Err(format!("the step {step} does not lead from {a} to {b}"));
     }
     if count >= MAX_VALUES as f64 {
         return Err(format!("more than {MAX_VALUES} values"));
     }
-    if let (Some(first), Some(by)) = (a.as_i64(), step.as_i64()) {
-        return Ok((0..=count as i64)
-            .map(|i| Value::from(first + i * by))
-            .collect());
+    if let [Some(first), _, Some(by)] = whole {
+        let value = |i: i128| Number::from_i128(first + i * by).map(Value::Number);
+        let values: Option<Vec<Value>> = (0..=count as i128).map(value).collect();
+        return values.ok_or_else(|| format!("{b} is too large for a 64-bit integer"));
     }
     let decimals = [first, by].map(|value| {
         value

@@ -10,6 +10,9 @@ use serde_json::Value;
 /// The version of the spec language that this engine reads.
 pub const VERSION: u64 = 1;
 
+/// Longest name of a spec, in bytes: the report's folder is called by it.
+const MAX_NAME: usize = 100;
+
 /// Keys of a spec.
 pub(crate) const SPEC_KEYS: [&str; 7] = [
     "dcsft",
@@ -141,7 +144,7 @@ fn name(tree: &Tree, findings: &mut Findings) -> String {
         return String::new();
     };
     let fits = |text: &&str| {
-        !text.is_empty()
+        (1..=MAX_NAME).contains(&text.len())
             && !text.starts_with('.')
             && text
                 .chars()
@@ -151,7 +154,7 @@ fn name(tree: &Tree, findings: &mut Findings) -> String {
         Some(text) => text.to_owned(),
         None => {
             let message = format!(
-                "`name` takes letters, digits, `-`, `_` and `.`, not {}",
+                "`name` takes up to {MAX_NAME} letters, digits, `-`, `_` and `.`, not {}",
                 entry.value.describe()
             );
             findings
@@ -237,10 +240,11 @@ fn execution(body: &Tree, findings: &mut Findings) -> Execution {
     let mut execution = Execution::default();
     if let Some(entry) = body.entry("timeout") {
         let seconds = match &entry.value.data {
-            Data::Scalar(Value::Number(number)) => number.as_f64().filter(|seconds| *seconds > 0.0),
+            Data::Scalar(Value::Number(number)) => number.as_f64(),
             Data::Scalar(Value::String(text)) => units::seconds(text),
             _ => None,
         };
+        let seconds = seconds.filter(|seconds| units::is_time(*seconds));
         execution.timeout = seconds;
         if seconds.is_none() {
             findings.push(mistyped(

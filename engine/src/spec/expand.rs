@@ -149,11 +149,7 @@ impl<'a> Expander<'a> {
         let linker = Linker::new(stage, &cells.relation, self.around.stages, &self.cells);
         let places = Arc::new(self.fields.places(stage));
         for (at, row) in cells.relation.rows.iter().enumerate() {
-            let scope = Scope {
-                vars: self.vars,
-                axes: &cells.relation.axes,
-                row,
-            };
+            let scope = Scope::new(self.vars, &cells.relation.axes, row);
             let (inputs, own) = linker.inputs(&scope, findings);
             let resolved = cells.params[at].as_deref();
             let (params, outputs, files) = resolved.map_or_else(Default::default, |resolved| {

@@ -64,11 +64,7 @@ impl<'a> Fields<'a> {
         for row in &cells.rows {
             let key: Vec<u32> = positions.iter().map(|&at| row[at]).collect();
             if !seen.contains_key(&key) {
-                let scope = Scope {
-                    vars: self.vars,
-                    axes: &cells.axes,
-                    row,
-                };
+                let scope = Scope::new(self.vars, &cells.axes, row);
                 seen.insert(
                     key.clone(),
                     self.one(stage, kind, &fields, &scope, findings),
@@ -195,11 +191,7 @@ impl<'a> Fields<'a> {
     /// Where each field stands; for a field that is one var, where the var stands.
     pub(crate) fn places(&self, stage: &Stage<'_>) -> BTreeMap<String, Place> {
         let mut places = place::all(stage.decl.with);
-        let nowhere = Scope {
-            vars: self.vars,
-            axes: &[],
-            row: &[],
-        };
+        let nowhere = Scope::new(self.vars, &[], &[]);
         for (path, place) in &mut places {
             let parts: Vec<String> = path.split('.').map(str::to_owned).collect();
             if let Some(span) =

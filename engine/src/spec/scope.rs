@@ -1,5 +1,6 @@
 //! What `${matrix...}` and `${vars...}` mean in one combination of axis values.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet};
 use std::rc::Rc;
 
@@ -13,6 +14,9 @@ use crate::study::plain;
 
 /// Longest chain of vars that use vars.
 const MAX_CHAIN: usize = 32;
+/// Most vars that are looked up for one combination: vars that use others twice, and those others again, soon come to
+/// more values than any memory holds.
+const MAX_LOOKUPS: usize = 100_000;
 
 /// `vars:`, compiled.
 #[derive(Debug)]
@@ -42,6 +46,7 @@ pub(crate) struct Scope<'a> {
     pub(crate) axes: &'a [Rc<Axis>],
     /// The index of each axis' value.
     pub(crate) row: &'a [u32],
+    lookups: Cell<usize>,
 }
 
 type Evaluated<T> = Result<T, Box<Diagnostic>>;
@@ -76,6 +81,11 @@ impl<'t> Vars<'t> {
         for root in roots {
             let mut chain = Vec::new();
             if let Some(span) = self.walk(root, &mut chain, &mut done) {
+                if chain.len() > MAX_CHAIN {
+                    let message = format!("more than {MAX_CHAIN} vars that use one another");
+                    findings.push(Diagnostic::error(span, message));
+                    return true;
+                }
                 let names: Vec<&str> = chain
                     .iter()
                     .map(|(_, name)| name.as_str())
@@ -187,7 +197,17 @@ fn prefix(path: &Template) -> String {
         .map_or(String::new(), |dot| text[..dot].to_owned())
 }
 
-impl Scope<'_> {
+impl<'a> Scope<'a> {
+    /// The combination `row` of values of `axes`.
+    pub(crate) fn new(vars: &'a Vars<'a>, axes: &'a [Rc<Axis>], row: &'a [u32]) -> Self {
+        Self {
+            vars,
+            axes,
+            row,
+            lookups: Cell::new(0),
+        }
+    }
+
     /// A form with everything filled in.
     ///
     /// # Errors
@@ -256,6 +276,12 @@ impl Scope<'_> {
                 })
             }
             Expr::Var(path) => {
+                self.lookups.set(self.lookups.get() + 1);
+                if self.lookups.get() > MAX_LOOKUPS {
+                    let message =
+                        format!("this takes more than {MAX_LOOKUPS} vars that use each other");
+                    return Err(Box::new(Diagnostic::error(span, message)));
+                }
                 let path = self.text(path)?;
                 let form = self
                     .vars

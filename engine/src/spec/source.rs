@@ -30,8 +30,8 @@ fn read_from(
     sources: &mut Sources,
     findings: &mut Findings,
 ) -> Option<Tree> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
         Err(error) => {
             let message = format!("cannot read the spec {}: {error}", path.display());
             findings.push(Diagnostic::error(origin, message));
@@ -39,7 +39,12 @@ fn read_from(
         }
     };
     let canonical = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
-    if sources.canonical.contains(&canonical) || sources.canonical.len() >= MAX_CHAIN {
+    if sources.canonical.len() >= MAX_CHAIN {
+        let message = format!("a chain of more than {MAX_CHAIN} specs that extend one another");
+        findings.push(Diagnostic::error(origin, message));
+        return None;
+    }
+    if sources.canonical.contains(&canonical) {
         let chain: Vec<String> = sources
             .canonical
             .iter()
@@ -55,6 +60,19 @@ fn read_from(
     }
     let source = sources.texts.len() as u32;
     sources.canonical.push(canonical);
+    let text = match String::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => {
+            let shown = String::from_utf8_lossy(error.as_bytes()).into_owned();
+            let span = end_of(&shown[..error.utf8_error().valid_up_to()], source);
+            sources.texts.push((path.to_path_buf(), shown));
+            findings
+                .push(Diagnostic::error(span, "this is not UTF-8").help("save the file as UTF-8"));
+            return None;
+        }
+    };
+    // A byte order mark is no part of the text.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned();
     sources.texts.push((path.to_path_buf(), text.clone()));
     let mut tree = match yaml::parse(&text, source) {
         Ok(tree) => tree,
@@ -88,6 +106,17 @@ fn read_from(
     let base = path.parent().unwrap_or(Path::new("")).join(base);
     let base = read_from(&base, Some(extends.span), sources, findings)?;
     Some(merge(base, tree))
+}
+
+/// The place of the character after `text`.
+fn end_of(text: &str, source: u32) -> Span {
+    let line = text.rsplit('\n').next().unwrap_or_default();
+    Span {
+        source,
+        line: text.matches('\n').count() as u32 + 1,
+        column: line.chars().count() as u32 + 1,
+        length: 1,
+    }
 }
 
 fn file_name(path: &Path) -> String {
@@ -161,6 +190,16 @@ fn override_one(tree: &mut Tree, text: &str, source: u32) -> Result<(), Box<Diag
         return Err(Box::new(
             Diagnostic::error(whole, "an override with an empty name").help(example),
         ));
+    }
+    if path == "extends" {
+        let message = "`extends` is read before anything is overridden";
+        return Err(Box::new(
+            Diagnostic::error(whole, message).help("write it in a spec"),
+        ));
+    }
+    if path.split('.').count() > yaml::MAX_DEPTH {
+        let message = format!("a name of more than {} parts", yaml::MAX_DEPTH);
+        return Err(fail(whole, message));
     }
     let offset = path.chars().count() + 1;
     let mut value =

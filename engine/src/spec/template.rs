@@ -188,14 +188,20 @@ pub(crate) fn parse(tree: &Tree, text: &str) -> Result<Template, Box<Diagnostic>
         tree,
         chars: text.chars().collect(),
         at: 0,
+        depth: 0,
     };
     reader.template(&[], true)
 }
+
+/// Deepest nesting of interpolations.
+const MAX_DEPTH: usize = 16;
 
 struct Reader<'a> {
     tree: &'a Tree,
     chars: Vec<char>,
     at: usize,
+    /// Interpolations that are open.
+    depth: usize,
 }
 
 type Parsed<T> = Result<T, Box<Diagnostic>>;
@@ -244,6 +250,11 @@ impl Reader<'_> {
     fn expr(&mut self) -> Parsed<Expr> {
         let start = self.at;
         self.at += 2;
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            let message = format!("interpolations are nested more than {MAX_DEPTH} deep");
+            return Err(self.fail(start, &message));
+        }
         let head_at = self.at;
         let head = self.name();
         let expr = match head.as_str() {
@@ -273,6 +284,7 @@ impl Reader<'_> {
         match self.peek(0) {
             Some('}') => {
                 self.at += 1;
+                self.depth -= 1;
                 Ok(expr)
             }
             _ => Err(self.unexpected(start)),

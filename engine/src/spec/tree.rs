@@ -125,6 +125,16 @@ impl Tree {
         }
     }
 
+    /// How deep its lists and maps are nested; 0 for a scalar.
+    pub(crate) fn depth(&self) -> usize {
+        let deepest = match &self.data {
+            Data::Scalar(_) => return 0,
+            Data::List(items) => items.iter().map(Self::depth).max(),
+            Data::Map(entries) => entries.iter().map(|entry| entry.value.depth()).max(),
+        };
+        1 + deepest.unwrap_or(0)
+    }
+
     /// How many values it is made of.
     pub(crate) fn size(&self) -> usize {
         1 + match &self.data {

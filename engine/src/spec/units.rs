@@ -1,6 +1,6 @@
 //! Times and amounts of memory as people write them.
 
-/// Seconds in `90s`, `30m`, `2h`, `1d` or `1.5h`; more than none.
+/// Seconds in `90s`, `30m`, `2h`, `1d` or `1.5h`; see [`is_time`].
 pub(crate) fn seconds(text: &str) -> Option<f64> {
     let unit = text.chars().last()?;
     let factor = match unit {
@@ -11,7 +11,12 @@ pub(crate) fn seconds(text: &str) -> Option<f64> {
         _ => return None,
     };
     let seconds = decimal(&text[..text.len() - 1])? * factor;
-    (seconds > 0.0).then_some(seconds)
+    is_time(seconds).then_some(seconds)
+}
+
+/// Whether so many seconds are a time that a clock can wait for: more than none, up to a hundred years.
+pub(crate) fn is_time(seconds: f64) -> bool {
+    seconds > 0.0 && seconds <= 100.0 * 365.0 * 86_400.0
 }
 
 /// Whether `text` is an amount such as `16GiB`, `500MB` or `16G`.

@@ -9,7 +9,7 @@ use super::tree::{Data, Entry, Tree};
 use crate::diagnostic::{Diagnostic, Span};
 
 /// Deepest nesting of lists and maps.
-const MAX_DEPTH: usize = 64;
+pub(crate) const MAX_DEPTH: usize = 64;
 /// Most values in one text, those that aliases repeat included.
 const MAX_NODES: usize = 1_000_000;
 
@@ -253,8 +253,7 @@ impl Builder {
             verbatim,
         };
         self.count(1, span)?;
-        self.place(tree, anchor);
-        Ok(())
+        self.place(tree, anchor)
     }
 
     fn open(&mut self, data: Data, anchor: usize, at: YamlSpan) -> Fallible<()> {
@@ -264,10 +263,7 @@ impl Builder {
                 Diagnostic::error(span, "a key must be text").help("quote the key"),
             ));
         }
-        if self.stack.len() >= MAX_DEPTH {
-            let message = format!("lists and maps are nested more than {MAX_DEPTH} deep");
-            return Err(Box::new(Diagnostic::error(span, message)));
-        }
+        self.nest(self.stack.len() + 1, span)?;
         self.count(1, span)?;
         self.stack.push(Open {
             data,
@@ -301,8 +297,7 @@ impl Builder {
             span: open.span,
             verbatim: None,
         };
-        self.place(tree, open.anchor);
-        Ok(())
+        self.place(tree, open.anchor)
     }
 
     fn alias(&mut self, anchor: usize, at: YamlSpan) -> Fallible<()> {
@@ -319,8 +314,8 @@ impl Builder {
             )));
         };
         self.count(tree.size(), span)?;
-        self.place(tree, 0);
-        Ok(())
+        self.nest(self.stack.len() + tree.depth(), span)?;
+        self.place(tree, 0)
     }
 
     fn key(&mut self, text: &str, span: Span) -> Fallible<()> {
@@ -346,19 +341,21 @@ impl Builder {
     }
 
     /// Puts a finished value where it belongs.
-    fn place(&mut self, tree: Tree, anchor: usize) {
+    fn place(&mut self, tree: Tree, anchor: usize) -> Fallible<()> {
         if anchor > 0 {
+            // A copy is kept, and anchors may stand inside each other.
+            self.count(tree.size(), tree.span)?;
             self.anchors.insert(anchor, tree.clone());
         }
         let Some(open) = self.stack.last_mut() else {
             self.root = Some(tree);
-            return;
+            return Ok(());
         };
         match &mut open.data {
             Data::List(items) => items.push(tree),
             Data::Map(entries) => {
                 let Some((key, key_span)) = open.key.take() else {
-                    return;
+                    return Ok(());
                 };
                 if key != "<<" {
                     entries.push(Entry {
@@ -378,6 +375,7 @@ impl Builder {
             }
             Data::Scalar(_) => {}
         }
+        Ok(())
     }
 
     fn wants_key(&self) -> bool {
@@ -390,6 +388,14 @@ impl Builder {
         self.nodes += nodes;
         if self.nodes > MAX_NODES {
             let message = format!("the spec holds more than {MAX_NODES} values");
+            return Err(Box::new(Diagnostic::error(span, message)));
+        }
+        Ok(())
+    }
+
+    fn nest(&self, depth: usize, span: Span) -> Fallible<()> {
+        if depth > MAX_DEPTH {
+            let message = format!("lists and maps are nested more than {MAX_DEPTH} deep");
             return Err(Box::new(Diagnostic::error(span, message)));
         }
         Ok(())

@@ -267,6 +267,40 @@ fn a_damaged_input_is_computed_again() {
 }
 
 #[test]
+fn all_readers_of_a_damaged_input_wait_until_it_is_computed_again() {
+    let bench = Bench::new();
+    let study = |text: &str| {
+        let mut study =
+            bench
+                .study()
+                .stage("a", "concat", json!({"text": "one,", "tag": "a"}), &[]);
+        for reader in ["b", "c", "d"] {
+            let params = json!({"text": format!("{text} {reader}"), "tag": reader});
+            study = study.stage(reader, "concat", params, &["a"]);
+        }
+        study.build()
+    };
+    let first = bench.run(&study("two"));
+    damage(
+        &bench
+            .store
+            .artifact_files(&support::digest(&study("two"), &first, "a"))
+            .join("value.txt"),
+    );
+
+    let changed = study("three");
+    let outcome = bench.run(&changed);
+    assert_eq!((outcome.executed, outcome.failed.len()), (4, 0));
+    for reader in ["b", "c", "d"] {
+        assert_eq!(
+            bench.text(&changed, &outcome, reader),
+            format!("one,three {reader}")
+        );
+    }
+    assert_eq!(bench.runs_of("a"), 2);
+}
+
+#[test]
 fn a_paranoid_plan_finds_damage_that_a_plain_one_trusts() {
     let bench = Bench::new();
     let study = bench

@@ -181,17 +181,21 @@ impl<'a> Scheduler<'a> {
             .map(Arc::new))
     }
 
-    /// Checks the inputs' bytes. If one is damaged, the stage that made it runs again, and this one waits: none.
+    /// Checks the inputs' bytes. If one is damaged, the stage that made it runs again, and this one waits: none. So
+    /// does one whose input is being made again already.
     fn open_inputs(
         &mut self,
         id: NodeId,
     ) -> Result<Option<BTreeMap<String, Vec<Input>>>, RunError> {
         let mut inputs: BTreeMap<String, Vec<Input>> = BTreeMap::new();
         let mut damaged = Vec::new();
+        let mut missing = false;
         for (name, references) in &self.node(id).inputs {
             let opened = inputs.entry(name.clone()).or_default();
             for reference in references {
+                // The stage that made it runs again, for another reader that found it damaged.
                 let Some(digest) = self.digest_of(reference) else {
+                    missing = true;
                     continue;
                 };
                 match self.open(digest) {
@@ -209,7 +213,7 @@ impl<'a> Scheduler<'a> {
                 }
             }
         }
-        if damaged.is_empty() {
+        if damaged.is_empty() && !missing {
             return Ok(Some(inputs));
         }
         self.wait_again(id);
