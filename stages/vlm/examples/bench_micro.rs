@@ -8,13 +8,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use dcsft_vlm::lora::LoraConfig;
 use dcsft_vlm::micro::{MicroConfig, MicroVlm};
-use dcsft_vlm::model::{Example, Forward, Prompt, RgbImage, Sampling, VisionLanguageModel};
-use dcsft_vlm::ops::token_logprobs;
+use dcsft_vlm::model::{Example, Prompt, RgbImage, Sampling, VisionLanguageModel};
 use dcsft_vlm::rng::StreamKey;
-use dcsft_vlm::train::adamw::{AdamW, AdamWSettings};
+use dcsft_vlm::train::Trainer as _;
+use dcsft_vlm::train::sft::{SftConfig, SftTrainer};
 
 /// As in the program.
 #[global_allocator]
@@ -38,12 +38,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let rate = match part.as_str() {
         "pretrain" => {
             let batch = examples(&model, 64, names)?;
-            training(&mut model, &batch, false, limit)?
+            training(&mut model, &batch, limit)?
         }
         "lora" => {
             let batch = examples(&model, 16, names)?;
             model.add_lora(&LoraConfig::default(), 0)?;
-            training(&mut model, &batch, true, limit)?
+            training(&mut model, &batch, limit)?
         }
         "rollout" => generation(&model, limit)?,
         other => return Err(format!("no part {other:?}: pretrain, lora or rollout").into()),
@@ -87,43 +87,25 @@ fn generation(model: &MicroVlm, limit: Duration) -> Result<f64, Box<dyn std::err
     Ok(answers as f64 / start.elapsed().as_secs_f64())
 }
 
-/// Samples per second of whole steps: forward, backward, AdamW.
+/// Samples per second of whole steps of the trainer: forward, backward, AdamW.
 fn training(
     model: &mut MicroVlm,
     batch: &[Example],
-    dropout: bool,
     limit: Duration,
 ) -> Result<f64, Box<dyn std::error::Error>> {
-    let settings = AdamWSettings {
-        betas: [0.9, 0.999],
-        eps: 1e-8,
-        weight_decay: 0.1,
-        max_grad_norm: 1.0,
+    let config = SftConfig {
+        steps: Some(1_000_000),
+        batch_size: batch.len(),
+        learning_rate: 1e-4,
+        ..SftConfig::default()
     };
-    let mut optimizer = AdamW::new(settings);
-    let targets: Vec<u32> = batch
-        .iter()
-        .flat_map(|example| example.answer.iter().copied())
-        .collect();
+    let mut trainer = SftTrainer::new(config, model, batch, None)?;
     let start = Instant::now();
-    let mut steps = 0u64;
     while start.elapsed() < limit {
-        let key = StreamKey::new("dropout", 0).number(steps);
-        let options = Forward {
-            dropout: dropout.then_some(key),
-            ..Forward::default()
-        };
-        let logits = model.forward(batch, &options)?.logits;
-        let loss = token_logprobs(logits, &targets, 1.0).mean().neg();
-        let mut gradients = loss.backward();
-        let trainable = model.params().iter().filter(|param| param.trainable);
-        let gradients: Vec<Option<Tensor<2>>> = trainable
-            .map(|param| param.value.grad_remove(&mut gradients))
-            .collect();
-        optimizer.step(&mut [model.params_mut()], gradients, 1e-3)?;
-        steps += 1;
+        trainer.step()?;
     }
-    Ok(steps as f64 * batch.len() as f64 / start.elapsed().as_secs_f64())
+    let samples = trainer.steps_done() * batch.len();
+    Ok(samples as f64 / start.elapsed().as_secs_f64())
 }
 
 fn examples(

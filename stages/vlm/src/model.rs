@@ -227,6 +227,11 @@ pub trait VisionLanguageModel: Send + Sync {
     /// A copy with the adapters merged and nothing to train: a reference policy, or a model to evaluate. Weights that
     /// are the same in both are in memory once.
     fn frozen(&self) -> Box<dyn VisionLanguageModel>;
+    /// A copy whose weights are leaves of their own, so that two threads can differentiate two parts of a batch side by
+    /// side. None where one pass keeps all threads busy by itself.
+    fn twin(&self) -> Option<Box<dyn VisionLanguageModel>> {
+        None
+    }
     /// The image as the model sees it: what it makes of the result is what it makes of `image`. A caller that shows
     /// an image many times saves memory and time by keeping this in its place.
     ///

@@ -55,6 +55,13 @@ impl ParamSet {
         &mut self.params[id.0]
     }
 
+    /// Makes each weight a leaf of its own: gradients of other copies of the set no longer reach it.
+    pub fn detach(&mut self) {
+        for param in &mut self.params {
+            param.set_trainable(param.trainable);
+        }
+    }
+
     /// Keeps the weights that `keep` says; the ids of those after a removed one change.
     pub fn retain(&mut self, keep: impl FnMut(&Param) -> bool) {
         self.params.retain(keep);

@@ -242,6 +242,16 @@ impl VisionLanguageModel for MicroVlm {
         Box::new(self.merged())
     }
 
+    /// Its operations are too small to be worth sharing out among threads.
+    fn twin(&self) -> Option<Box<dyn VisionLanguageModel>> {
+        let on_host = self.device.clone().inner() == Device::flex();
+        on_host.then(|| {
+            let mut twin = self.clone();
+            twin.params.detach();
+            Box::new(twin) as Box<dyn VisionLanguageModel>
+        })
+    }
+
     fn shrink(&self, image: &RgbImage) -> Result<RgbImage, VlmError> {
         image::resize(image, self.config.image_size)
     }

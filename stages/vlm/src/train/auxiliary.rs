@@ -7,6 +7,7 @@ use crate::params::{Param, ParamId, ParamSet};
 use crate::rng::StreamKey;
 
 /// The classifier. It belongs to the trainer, not to the model.
+#[derive(Clone)]
 pub(crate) struct AuxiliaryHead {
     pub(crate) params: ParamSet,
     weight: ParamId,
@@ -41,6 +42,13 @@ impl AuxiliaryHead {
             weight,
             bias,
         }
+    }
+
+    /// A copy as [`VisionLanguageModel::twin`](crate::model::VisionLanguageModel::twin) makes one of a model.
+    pub(crate) fn twin(&self) -> Self {
+        let mut twin = self.clone();
+        twin.params.detach();
+        twin
     }
 
     /// Sum of the cross-entropies of `labels`; `pooled`: `[batch, width]`.

@@ -25,6 +25,16 @@ impl GradientSum {
         }
     }
 
+    /// Adds the gradients of another part of the batch.
+    pub(crate) fn join(&mut self, other: Self) {
+        for (sum, gradient) in self.0.iter_mut().zip(other.0) {
+            *sum = match (sum.take(), gradient) {
+                (Some(sum), Some(gradient)) => Some(sum + gradient),
+                (sum, gradient) => sum.or(gradient),
+            };
+        }
+    }
+
     /// Differentiates `loss` and adds its gradients; where the forward pass kept a tape, `logits` is the leaf that it
     /// gave out, and their gradient is sent on through the tape.
     pub(crate) fn backward(

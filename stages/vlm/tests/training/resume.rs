@@ -62,6 +62,22 @@ fn a_stopped_sft_run_ends_with_the_same_bytes() {
     }
 }
 
+/// Trains on batches that are cut into parts for several threads.
+fn large_batches() -> Vec<(String, Vec<u8>)> {
+    let mut model = model();
+    let examples = examples(&model, 70);
+    let labels = sft::labels(70);
+    let config = SftConfig {
+        batch_size: 70,
+        gradient_accumulation: 1,
+        ..sft::config(3)
+    };
+    let mut trainer =
+        SftTrainer::new(config, &mut model, &examples, Some(&labels)).expect("a trainer");
+    trainer.run(&mut ()).expect("a run");
+    weights(&model)
+}
+
 #[test]
 fn bytes_do_not_depend_on_threads() {
     let run = |threads| {
@@ -72,6 +88,7 @@ fn bytes_do_not_depend_on_threads() {
         pool.install(|| {
             let dir = tempfile::tempdir().expect("a folder");
             let sft = sft_run(adapted, &sft::config(4), &[], dir.path());
+            let large = large_batches();
             let mut model = adapted();
             let reference = model.frozen();
             let prompts = prompts(&model, 7);
@@ -85,7 +102,7 @@ fn bytes_do_not_depend_on_threads() {
             .expect("a trainer");
             trainer.run(&mut ()).expect("a run");
             let log = trainer.log().to_vec();
-            (sft, weights(&model), log)
+            (sft, [weights(&model), large], log)
         })
     };
     let (one, three) = (run(1), run(3));

@@ -86,8 +86,9 @@ fn micro_batches_give_the_loss_and_gradient_of_the_whole_batch() {
     let run = |batch_size, gradient_accumulation| {
         let mut model = model();
         // Answers of different lengths: a mean of means would be another loss.
-        let examples = examples(&model, 8);
-        let labels = labels(8);
+        let count = batch_size * gradient_accumulation;
+        let examples = examples(&model, count);
+        let labels = labels(count as u32);
         let config = SftConfig {
             batch_size,
             gradient_accumulation,
@@ -98,8 +99,12 @@ fn micro_batches_give_the_loss_and_gradient_of_the_whole_batch() {
         trainer.run(&mut ()).expect("a run");
         trainer.log().to_vec()
     };
-    let (whole, parts) = (run(8, 1), run(2, 4));
-    for (whole, parts) in whole.iter().zip(&parts) {
+    // Of 70 samples several threads take parts.
+    let runs = [(run(8, 1), run(2, 4)), (run(70, 1), run(14, 5))];
+    let steps = runs
+        .iter()
+        .flat_map(|(whole, parts)| whole.iter().zip(parts));
+    for (whole, parts) in steps {
         assert!(
             (whole.loss - parts.loss).abs() < 1e-5,
             "{} {}",

@@ -9,6 +9,7 @@ mod record;
 use std::path::Path;
 
 use burn::tensor::Tensor;
+use rayon::prelude::*;
 
 use crate::model::{Example, Forward, Output, VisionLanguageModel};
 use crate::ops::token_logprobs;
@@ -41,11 +42,52 @@ pub struct SftTrainer<'a> {
     log: Vec<SftRecord>,
 }
 
-/// Sums over the micro-batches of one update.
-#[derive(Default)]
-struct Losses {
+/// Samples of a micro-batch that are worth a thread of their own, where the model can be copied.
+const APART: usize = 32;
+
+/// What an update is about.
+struct Update {
+    step: usize,
+    /// Answer tokens of all its samples.
+    tokens: usize,
+    samples: usize,
+}
+
+/// What learns: the model, and the auxiliary classifier if there is one.
+struct Learner<'a> {
+    model: &'a dyn VisionLanguageModel,
+    head: Option<&'a AuxiliaryHead>,
+}
+
+impl<'a> Learner<'a> {
+    fn sets(&self) -> Vec<&'a ParamSet> {
+        std::iter::once(self.model.params())
+            .chain(self.head.map(|head| &head.params))
+            .collect()
+    }
+}
+
+/// Parts of an update's losses, and their gradients.
+struct Part {
     tokens: f64,
     auxiliary: f64,
+    gradients: GradientSum,
+}
+
+impl Part {
+    fn zero(learner: &Learner<'_>) -> Self {
+        Self {
+            tokens: 0.0,
+            auxiliary: 0.0,
+            gradients: GradientSum::zero(&learner.sets()),
+        }
+    }
+
+    fn join(&mut self, other: Self) {
+        self.tokens += other.tokens;
+        self.auxiliary += other.auxiliary;
+        self.gradients.join(other.gradients);
+    }
 }
 
 impl<'a> SftTrainer<'a> {
@@ -96,30 +138,71 @@ impl<'a> SftTrainer<'a> {
     }
 
     fn sets(&self) -> Vec<&ParamSet> {
-        std::iter::once(self.model.params())
-            .chain(self.head.as_ref().map(|head| &head.params))
-            .collect()
+        self.learner().sets()
     }
 
-    /// Adds the part of an update's loss that comes from one micro-batch to `losses`, and its gradients to `sum`. The
-    /// update has `tokens` answer tokens and `samples` samples in all.
-    fn add_gradients(
+    fn learner(&self) -> Learner<'_> {
+        Learner {
+            model: self.model,
+            head: self.head.as_ref(),
+        }
+    }
+
+    /// Adds loss and gradients of one micro-batch to `whole`. Copies of the model work on parts of it side by side;
+    /// where it is cut depends on its size alone, and the parts are added up in order.
+    fn add_micro_batch(
         &self,
-        step: usize,
-        micro_batch: &[usize],
-        [tokens, samples]: [usize; 2],
-        losses: &mut Losses,
-        sum: &mut GradientSum,
+        update: &Update,
+        indices: &[usize],
+        whole: &mut Part,
     ) -> Result<(), TrainError> {
-        let batch: Vec<Example> = micro_batch
+        let pieces: Vec<&[usize]> = indices.chunks(APART).collect();
+        let twin = |_| {
+            Some((
+                self.model.twin()?,
+                self.head.as_ref().map(AuxiliaryHead::twin),
+            ))
+        };
+        let twins: Option<Vec<_>> = match pieces.len() {
+            1 => None,
+            parts => (0..parts).map(twin).collect(),
+        };
+        let Some(twins) = twins else {
+            return self.add_part(&self.learner(), update, indices, whole);
+        };
+        let work = pieces.into_par_iter().zip(&twins);
+        let parts: Vec<Part> = work
+            .map(|(indices, (model, head))| {
+                let learner = Learner {
+                    model: model.as_ref(),
+                    head: head.as_ref(),
+                };
+                let mut part = Part::zero(&learner);
+                self.add_part(&learner, update, indices, &mut part)?;
+                Ok(part)
+            })
+            .collect::<Result<_, TrainError>>()?;
+        parts.into_iter().for_each(|part| whole.join(part));
+        Ok(())
+    }
+
+    /// Adds loss and gradients of some of an update's samples to `part`.
+    fn add_part(
+        &self,
+        learner: &Learner<'_>,
+        update: &Update,
+        indices: &[usize],
+        part: &mut Part,
+    ) -> Result<(), TrainError> {
+        let batch: Vec<Example> = indices
             .iter()
-            .map(|&index| self.example(step, index))
+            .map(|&index| self.example(update.step, index))
             .collect::<Result<_, _>>()?;
         let targets: Vec<u32> = batch
             .iter()
             .flat_map(|example| example.answer.iter().copied())
             .collect();
-        let key = StreamKey::new("sft dropout", self.config.seed).number(step as u64);
+        let key = StreamKey::new("sft dropout", self.config.seed).number(update.step as u64);
         let options = Forward {
             dropout: Some(key),
             checkpointing: self.config.gradient_checkpointing,
@@ -128,20 +211,23 @@ impl<'a> SftTrainer<'a> {
             logits,
             pooled,
             tape,
-        } = self.model.forward(&batch, &options)?;
+        } = learner.model.forward(&batch, &options)?;
         let mut loss = token_logprobs(logits.clone(), &targets, 1.0)
             .sum()
-            .mul_scalar(-1.0 / tokens as f64);
-        losses.tokens += scalar(&loss)?;
+            .mul_scalar(-1.0 / update.tokens as f64);
+        part.tokens += scalar(&loss)?;
         if let (Some(head), Some(labels), Some(auxiliary), Some(pooled)) =
-            (&self.head, self.labels, &self.config.auxiliary, pooled)
+            (learner.head, self.labels, &self.config.auxiliary, pooled)
         {
-            let labels: Vec<u32> = micro_batch.iter().map(|&index| labels[index]).collect();
-            let classified = head.loss(pooled, &labels).mul_scalar(1.0 / samples as f64);
-            losses.auxiliary += scalar(&classified)?;
+            let labels: Vec<u32> = indices.iter().map(|&index| labels[index]).collect();
+            let classified = head
+                .loss(pooled, &labels)
+                .mul_scalar(1.0 / update.samples as f64);
+            part.auxiliary += scalar(&classified)?;
             loss = loss + classified.mul_scalar(auxiliary.weight);
         }
-        sum.backward(&self.sets(), loss, &logits, tape);
+        part.gradients
+            .backward(&learner.sets(), loss, &logits, tape);
         Ok(())
     }
 
@@ -185,32 +271,30 @@ impl Trainer for SftTrainer<'_> {
             .iter()
             .map(|&index| self.examples[index].answer.len())
             .sum();
-        let mut sum = GradientSum::zero(&self.sets());
-        let mut losses = Losses::default();
+        let update = Update {
+            step,
+            tokens,
+            samples: indices.len(),
+        };
+        let mut whole = Part::zero(&self.learner());
         for micro_batch in indices.chunks(self.config.batch_size) {
-            self.add_gradients(
-                step,
-                micro_batch,
-                [tokens, indices.len()],
-                &mut losses,
-                &mut sum,
-            )?;
+            self.add_micro_batch(&update, micro_batch, &mut whole)?;
         }
         let diverged = |what, value| TrainError::Diverged {
             step: step + 1,
             what,
             value,
         };
-        let loss = losses.tokens + losses.auxiliary;
+        let loss = whole.tokens + whole.auxiliary;
         if !loss.is_finite() {
             return Err(diverged("loss", loss));
         }
         let learning_rate = self.rate.at(step);
         let mut sets = vec![self.model.params_mut()];
         sets.extend(self.head.as_mut().map(|head| &mut head.params));
-        let grad_norm = self
-            .optimizer
-            .step(&mut sets, sum.into_inner(), learning_rate)?;
+        let grad_norm =
+            self.optimizer
+                .step(&mut sets, whole.gradients.into_inner(), learning_rate)?;
         if !grad_norm.is_finite() {
             return Err(diverged("gradient norm", grad_norm));
         }
@@ -218,8 +302,8 @@ impl Trainer for SftTrainer<'_> {
             step: step + 1,
             epoch: self.order.epochs(step + 1),
             learning_rate,
-            loss: losses.tokens,
-            auxiliary_loss: self.head.as_ref().map(|_| losses.auxiliary),
+            loss: whole.tokens,
+            auxiliary_loss: self.head.as_ref().map(|_| whole.auxiliary),
             grad_norm,
             samples: indices.len(),
             tokens,
