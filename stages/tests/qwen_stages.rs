@@ -85,7 +85,7 @@ fn golden_an_import_is_the_checkpoint_and_its_settings() {
     };
     let params = with(
         model_params(&checkpoint),
-        json!({"precision": "f32", "max_pixels": 9000, "max_tokens": 99}),
+        json!({"precision": "f32", "min_pixels": 4000, "max_pixels": 9000, "max_tokens": 99}),
     );
     let run = bench.run("model", params, &[]);
     let weights = std::fs::read(checkpoint.join("model.safetensors")).unwrap();
