@@ -261,7 +261,9 @@ fn golden_lent_answers_are_those_that_would_be_drawn() {
     };
     let lent = bench.run_as("rollout", params(5), &inputs, how);
     assert_eq!(lent.files(), fresh.files());
-    assert_eq!(lent.saved_seconds, 1.0);
+    // A sum of parts, one for each answer.
+    let saved = lent.saved_seconds;
+    assert!((saved - 1.0).abs() < 1e-9, "{saved}");
 }
 
 #[test]
