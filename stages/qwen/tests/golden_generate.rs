@@ -9,7 +9,7 @@ mod support;
 
 use dcsft_qwen::model::{QwenVl, Sequence};
 use dcsft_vlm::generate::sample::Sampler;
-use dcsft_vlm::model::{Forward, Sampling, VisionLanguageModel as _};
+use dcsft_vlm::model::{Forward, Sampling};
 use dcsft_vlm::ops::{entropy, token_logprobs};
 use serde_json::Value;
 use support::compare::{close, values};
@@ -150,7 +150,6 @@ fn golden_log_probabilities_of_completions() {
     let mut prompts = members(&golden, &model, &facts["members"]);
     for (prompt, answer) in prompts.iter_mut().zip(&answers) {
         prompt.answers = vec![answer.as_slice().into()];
-        assert!(!model.tokenizer().decode(answer).is_empty());
     }
     let (output, targets) = model.labelled(&prompts, &Forward::default());
     assert_eq!(targets, answers.concat());

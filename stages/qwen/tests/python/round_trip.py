@@ -13,7 +13,7 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch, transformers
 from peft import PeftModel
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
@@ -55,7 +55,8 @@ def conversations(golden):
 
 def inputs_of(golden, processor, messages):
     parts = [part for message in messages if isinstance(message["content"], list) for part in message["content"]]
-    images = [Image.open(golden / part["image"]) for part in parts if part["type"] == "image"]
+    # Transformers turns images upright where it opens them itself, and composites transparency only where it does not.
+    images = [ImageOps.exif_transpose(Image.open(golden / part["image"])) for part in parts if part["type"] == "image"]
     text = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     return processor(text=[text], images=images or None, return_tensors="pt")
 
@@ -157,6 +158,7 @@ def check_shape(golden, out, program, tied):
     text.num_hidden_layers, text.hidden_size, text.intermediate_size = 2, 96, 112
     text.num_attention_heads, text.num_key_value_heads = 6, 3
     text.layer_types = ["full_attention"] * 2
+    text.rope_parameters["mrope_section"] = [3, 3, 2]
     vision.depth, vision.hidden_size, vision.intermediate_size, vision.num_heads = 3, 80, 90, 4
     vision.fullatt_block_indexes, vision.out_hidden_size, vision.window_size = [1], 96, 56
     torch.manual_seed(0)

@@ -18,15 +18,17 @@ pub(crate) fn largest(left: &[f32], right: &[f32]) -> f32 {
 
 /// Checks that the lists differ by at most `absolute + relative * |right|`, and prints by how much they do.
 pub(crate) fn close(what: &str, left: &[f32], right: &[f32], absolute: f32, relative: f32) {
+    let largest = largest(left, right);
+    let allowed = |right: f32| absolute + relative * right.abs();
+    let pairs = left.iter().zip(right);
+    let part = pairs.fold(0f32, |most, (a, b)| most.max((a - b).abs() / allowed(*b)));
     println!(
-        "{what}: {} numbers, largest difference {:.2e}",
-        right.len(),
-        largest(left, right)
+        "{what}: {} numbers, largest difference {largest:.2e}, {part:.2} of what is allowed",
+        right.len()
     );
     for (index, (a, b)) in left.iter().zip(right).enumerate() {
-        let allowed = absolute + relative * b.abs();
         assert!(
-            (a - b).abs() <= allowed,
+            (a - b).abs() <= allowed(*b),
             "{what}: number {index} is {a}, and the reference has {b}"
         );
     }
