@@ -43,33 +43,18 @@ fn golden_images_decode_to_the_pixels_of_the_reference() {
             .zip(found.pixels.iter())
             .map(|(a, b)| a.abs_diff(*b))
             .collect();
+        let worst = apart.iter().max().unwrap();
         if format == Encoding::Jpeg {
-            near(name, &apart, found.width as usize);
+            // Decoders round luma and chroma differently: one level each comes to 1 + 1.77 levels of blue.
+            let beyond = apart.iter().filter(|levels| **levels > 2).count();
+            assert!(
+                *worst <= 3 && beyond * 1000 <= apart.len(),
+                "{name}: {beyond} values above 2 levels, {worst} at most"
+            );
         } else {
-            assert!(apart.iter().all(|levels| *levels == 0), "{name}");
+            assert_eq!(*worst, 0, "{name}");
         }
         compared += 1;
     }
     assert!(compared > 0, "the golden set has no decoded image");
-}
-
-/// Decoders round luma and chroma differently: one level each comes to 1 + 1.77 levels of blue, and one more where
-/// halved chroma is stretched. What lies beyond the image's border, and is mixed into its outermost pixels by that, is
-/// up to the decoder.
-fn near(name: &str, apart: &[u8], width: usize) {
-    let height = apart.len() / (3 * width);
-    let inner = |index: usize| {
-        let (row, column) = (index / (3 * width), index / 3 % width);
-        (1..height - 1).contains(&row) && (1..width - 1).contains(&column)
-    };
-    let inside = (0..apart.len()).filter(|&index| inner(index));
-    let inside: Vec<u8> = inside.map(|index| apart[index]).collect();
-    let beyond = inside.iter().filter(|levels| **levels > 2).count();
-    let worst = inside.iter().max();
-    assert!(
-        worst <= Some(&4) && beyond * 300 <= inside.len(),
-        "{name}: {beyond} values above 2 levels, {worst:?} at most"
-    );
-    let mean = apart.iter().map(|&levels| f64::from(levels)).sum::<f64>() / apart.len() as f64;
-    assert!(mean < 0.6, "{name}: {mean} levels apart on average");
 }
