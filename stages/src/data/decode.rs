@@ -46,7 +46,7 @@ pub fn decode(
         )));
     }
     let fail = |error: image::ImageError| DataError::Image(error.to_string());
-    let mut decoder = ImageReader::with_format(Cursor::new(bytes), format)
+    let mut decoder = ImageReader::with_format(Cursor::new(bytes.as_slice()), format)
         .into_decoder()
         .map_err(fail)?;
     if decoder.total_bytes() > LARGEST {
@@ -57,7 +57,14 @@ pub fn decode(
         )));
     }
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let mut image = DynamicImage::from_decoder(decoder).map_err(fail)?;
+    let colour = match encoding {
+        Encoding::Jpeg => jpeg::colour(&bytes),
+        _ => None,
+    };
+    let mut image = match colour {
+        Some(image) => DynamicImage::ImageRgb8(image),
+        None => DynamicImage::from_decoder(decoder).map_err(fail)?,
+    };
     image.apply_orientation(orientation);
     Ok(if image.color().has_alpha() {
         on_white(&image.into_rgba8())

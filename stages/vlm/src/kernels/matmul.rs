@@ -8,8 +8,8 @@ use multiversion::{multiversion, target::target_cfg_f};
 const PANEL: usize = 16;
 /// Columns of a packed panel.
 const WIDE: usize = 2 * PANEL;
-/// Inner rows of a packed panel: it takes 32 KiB.
-const DEPTH: usize = 256;
+/// Inner rows of a packed panel: it takes 16 KiB.
+const DEPTH: usize = 128;
 /// Fewer rows of the result do not pay for packing.
 const PACK_ROWS: usize = 16;
 /// Right factors of fewer values are read in place.
@@ -43,6 +43,14 @@ impl<'a> Left<'a> {
             inner: width,
         }
     }
+
+    /// The same from another inner index on.
+    fn from(self, inner: usize) -> Self {
+        Self {
+            values: &self.values[inner * self.inner..],
+            ..self
+        }
+    }
 }
 
 /// `out += x @ w` with `x`: `[rows, inner]`, `w`: `[inner, columns]` and `out`: `[rows, columns]`, the last two
@@ -67,6 +75,45 @@ pub(crate) fn add_product(
     out: &mut [f32],
     out_width: usize,
 ) {
+    add(rows, inner, columns, x, w, w_width, out, out_width, false);
+}
+
+/// As [`add_product`]; but of more than two times [`DEPTH`] inner rows, each [`DEPTH`] are summed by themselves, and
+/// then added. The longer a sum gets, the more of each further term is rounded away: parts keep long sums as exact as
+/// short ones.
+///
+/// # Panics
+/// If a slice is too short for the sizes.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the sizes and strides of three matrices"
+)]
+pub(crate) fn add_product_in_parts(
+    rows: usize,
+    inner: usize,
+    columns: usize,
+    x: Left,
+    w: &[f32],
+    w_width: usize,
+    out: &mut [f32],
+    out_width: usize,
+) {
+    let apart = inner > 2 * DEPTH;
+    add(rows, inner, columns, x, w, w_width, out, out_width, apart);
+}
+
+#[expect(clippy::too_many_arguments, reason = "as add_product")]
+fn add(
+    rows: usize,
+    inner: usize,
+    columns: usize,
+    x: Left,
+    w: &[f32],
+    w_width: usize,
+    out: &mut [f32],
+    out_width: usize,
+    apart: bool,
+) {
     if rows == 0 || inner == 0 || columns == 0 {
         return;
     }
@@ -77,11 +124,45 @@ pub(crate) fn add_product(
     );
     if rows >= PACK_ROWS && inner * w_width >= PACK_SIZE {
         let right = Right::Plain { w, width: w_width };
-        return packed(rows, inner, columns, x, right, out, out_width);
+        return packed(rows, inner, columns, x, right, out, out_width, apart);
     }
+    if apart {
+        for first in (0..inner).step_by(DEPTH) {
+            let part = DEPTH.min(inner - first);
+            let (x, w) = (x.from(first), &w[first * w_width..]);
+            in_place(
+                rows,
+                part,
+                columns,
+                x,
+                w,
+                w_width,
+                out,
+                out_width,
+                first > 0,
+            );
+        }
+    } else {
+        in_place(rows, inner, columns, x, w, w_width, out, out_width, false);
+    }
+}
+
+/// A product whose right factor is read where it lies.
+#[expect(clippy::too_many_arguments, reason = "as add_product")]
+fn in_place(
+    rows: usize,
+    inner: usize,
+    columns: usize,
+    x: Left,
+    w: &[f32],
+    w_width: usize,
+    out: &mut [f32],
+    out_width: usize,
+    apart: bool,
+) {
     let whole = columns - columns % PANEL;
     if whole > 0 {
-        panels(rows, inner, whole, x, w, w_width, out, out_width);
+        panels(rows, inner, whole, x, w, w_width, out, out_width, apart);
     }
     if whole < columns {
         // The last columns as a panel of their own, filled up with zeros.
@@ -90,7 +171,8 @@ pub(crate) fn add_product(
         for (padded, row) in padded.chunks_exact_mut(PANEL).zip(w.chunks(w_width)) {
             padded[..rest].copy_from_slice(&row[whole..columns]);
         }
-        last_panel(rows, inner, x, &padded, rest, &mut out[whole..], out_width);
+        let out = &mut out[whole..];
+        last_panel(rows, inner, x, &padded, rest, out, out_width, apart);
     }
 }
 
@@ -122,7 +204,7 @@ pub(crate) fn add_product_transposed(
         "right factor too short"
     );
     let right = Right::Transposed { w, width: w_width };
-    packed(rows, inner, columns, x, right, out, out_width);
+    packed(rows, inner, columns, x, right, out, out_width, false);
 }
 
 fn check(rows: usize, inner: usize, columns: usize, x: Left, out: &[f32], out_width: usize) {
@@ -176,6 +258,7 @@ impl Right<'_> {
 
 /// A product whose right factor is copied panel by panel into one piece of memory that fits the first cache: a matrix
 /// of many columns is spread over so many pages that reading it in place costs more.
+#[expect(clippy::too_many_arguments, reason = "as add_product")]
 fn packed(
     rows: usize,
     inner: usize,
@@ -184,29 +267,39 @@ fn packed(
     right: Right,
     out: &mut [f32],
     out_width: usize,
+    apart: bool,
 ) {
     let mut panel = vec![0.0; inner.min(DEPTH) * WIDE];
     for first in (0..inner).step_by(DEPTH) {
         let part = first..inner.min(first + DEPTH);
-        let x = Left {
-            values: &x.values[first * x.inner..],
-            ..x
-        };
+        let (x, apart) = (x.from(first), apart && first > 0);
         for column in (0..columns).step_by(WIDE) {
             let wide = column..columns.min(column + WIDE);
             let panel = &mut panel[..part.len() * WIDE];
             right.pack(part.clone(), wide.clone(), panel);
             let out = &mut out[column..];
             if wide.len() == WIDE {
-                panels(rows, part.len(), WIDE, x, panel, WIDE, out, out_width);
+                panels(
+                    rows,
+                    part.len(),
+                    WIDE,
+                    x,
+                    panel,
+                    WIDE,
+                    out,
+                    out_width,
+                    apart,
+                );
             } else {
-                last_panel(rows, part.len(), x, panel, wide.len(), out, out_width);
+                let count = wide.len();
+                last_panel(rows, part.len(), x, panel, count, out, out_width, apart);
             }
         }
     }
 }
 
 /// The product with a zero-filled panel of which the first `columns` columns count.
+#[expect(clippy::too_many_arguments, reason = "as add_product")]
 fn last_panel(
     rows: usize,
     inner: usize,
@@ -215,19 +308,30 @@ fn last_panel(
     columns: usize,
     out: &mut [f32],
     out_width: usize,
+    apart: bool,
 ) {
     let width = panel.len() / inner;
     let mut result = vec![0.0; rows * width];
     for (result, row) in result.chunks_exact_mut(width).zip(out.chunks(out_width)) {
         result[..columns].copy_from_slice(&row[..columns]);
     }
-    panels(rows, inner, width, x, panel, width, &mut result, width);
+    panels(
+        rows,
+        inner,
+        width,
+        x,
+        panel,
+        width,
+        &mut result,
+        width,
+        apart,
+    );
     for (result, row) in result.chunks_exact(width).zip(out.chunks_mut(out_width)) {
         row[..columns].copy_from_slice(&result[..columns]);
     }
 }
 
-/// [`add_product`] for whole panels of columns.
+/// [`add_product`] for whole panels of columns; `apart` sums by itself and then adds to what is there.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+fma", "x86_64+avx2+fma"))]
 #[expect(clippy::too_many_arguments, reason = "as add_product")]
 fn panels(
@@ -239,6 +343,7 @@ fn panels(
     w_width: usize,
     out: &mut [f32],
     out_width: usize,
+    apart: bool,
 ) {
     // Tiles that fill the registers of the instruction set; the result's bits do not depend on them.
     let wide = target_cfg_f!(target_feature = "avx512f");
@@ -247,13 +352,13 @@ fn panels(
         let w = &w[column..];
         let out = &mut out[column..];
         if wide && column + 2 * PANEL <= columns {
-            strip::<8, { 2 * PANEL }>(rows, inner, x, w, w_width, out, out_width);
+            strip::<8, { 2 * PANEL }>(rows, inner, x, w, w_width, out, out_width, apart);
             column += 2 * PANEL;
         } else if wide {
-            strip::<8, PANEL>(rows, inner, x, w, w_width, out, out_width);
+            strip::<8, PANEL>(rows, inner, x, w, w_width, out, out_width, apart);
             column += PANEL;
         } else {
-            strip::<4, PANEL>(rows, inner, x, w, w_width, out, out_width);
+            strip::<4, PANEL>(rows, inner, x, w, w_width, out, out_width, apart);
             column += PANEL;
         }
     }
@@ -261,6 +366,7 @@ fn panels(
 
 /// All rows of `N` columns.
 #[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "as add_product")]
 fn strip<const M: usize, const N: usize>(
     rows: usize,
     inner: usize,
@@ -269,6 +375,7 @@ fn strip<const M: usize, const N: usize>(
     w_width: usize,
     out: &mut [f32],
     out_width: usize,
+    apart: bool,
 ) {
     let mut row = 0;
     while row + M <= rows {
@@ -276,7 +383,8 @@ fn strip<const M: usize, const N: usize>(
             values: &x.values[row * x.row..],
             ..x
         };
-        tile::<M, N>(inner, x, w, w_width, &mut out[row * out_width..], out_width);
+        let out = &mut out[row * out_width..];
+        tile::<M, N>(inner, x, w, w_width, out, out_width, apart);
         row += M;
     }
     if M > 4 && row + 4 <= rows {
@@ -284,7 +392,8 @@ fn strip<const M: usize, const N: usize>(
             values: &x.values[row * x.row..],
             ..x
         };
-        tile::<4, N>(inner, x, w, w_width, &mut out[row * out_width..], out_width);
+        let out = &mut out[row * out_width..];
+        tile::<4, N>(inner, x, w, w_width, out, out_width, apart);
         row += 4;
     }
     while row < rows {
@@ -292,7 +401,8 @@ fn strip<const M: usize, const N: usize>(
             values: &x.values[row * x.row..],
             ..x
         };
-        tile::<1, N>(inner, x, w, w_width, &mut out[row * out_width..], out_width);
+        let out = &mut out[row * out_width..];
+        tile::<1, N>(inner, x, w, w_width, out, out_width, apart);
         row += 1;
     }
 }
@@ -306,12 +416,15 @@ fn tile<const M: usize, const N: usize>(
     w_width: usize,
     out: &mut [f32],
     out_width: usize,
+    apart: bool,
 ) {
     assert!(x.values.len() > (M - 1) * x.row + (inner - 1) * x.inner);
     assert!(w.len() >= (inner - 1) * w_width + N);
     let mut sums = [[0f32; N]; M];
-    for (index, sums) in sums.iter_mut().enumerate() {
-        sums.copy_from_slice(&out[index * out_width..index * out_width + N]);
+    if !apart {
+        for (index, sums) in sums.iter_mut().enumerate() {
+            sums.copy_from_slice(&out[index * out_width..index * out_width + N]);
+        }
     }
     for p in 0..inner {
         // SAFETY: p < inner, and the second assertion covers N values from (inner - 1) * w_width on.
@@ -325,7 +438,11 @@ fn tile<const M: usize, const N: usize>(
         }
     }
     for (index, sums) in sums.iter().enumerate() {
-        out[index * out_width..index * out_width + N].copy_from_slice(sums);
+        let out = &mut out[index * out_width..index * out_width + N];
+        match apart {
+            false => out.copy_from_slice(sums),
+            true => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
+        }
     }
 }
 
@@ -342,98 +459,4 @@ pub(crate) fn transpose(values: &[f32], width: usize) -> Vec<f32> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{Left, add_product, add_product_transposed, transpose};
-    use crate::rng::StreamKey;
-
-    fn random(count: usize, name: &str) -> Vec<f32> {
-        let mut stream = StreamKey::new("matmul test", 0).text(name).stream();
-        (0..count).map(|_| stream.normal() as f32).collect()
-    }
-
-    /// The definition: every element summed in order with fused multiply-adds.
-    fn reference(rows: usize, inner: usize, columns: usize, x: &[f32], w: &[f32], out: &mut [f32]) {
-        for row in 0..rows {
-            for column in 0..columns {
-                for p in 0..inner {
-                    let sum = &mut out[row * columns + column];
-                    *sum = x[row * inner + p].mul_add(w[p * columns + column], *sum);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn every_shape_gives_the_bits_of_the_definition() {
-        for rows in [1, 2, 3, 5, 8, 11, 12, 31] {
-            for columns in [1, 8, 15, 16, 17, 32, 48, 50, 144] {
-                for inner in [1, 7, 48] {
-                    let (x, w) = (random(rows * inner, "x"), random(inner * columns, "w"));
-                    let start = random(rows * columns, "out");
-                    let (mut right, mut out, mut turned) = (start.clone(), start.clone(), start);
-                    reference(rows, inner, columns, &x, &w, &mut right);
-                    let left = Left::rows(&x, inner);
-                    add_product(rows, inner, columns, left, &w, columns, &mut out, columns);
-                    assert_eq!(out, right, "{rows} x {inner} x {columns}");
-                    let x = transpose(&x, inner);
-                    let left = Left::transposed(&x, rows);
-                    add_product(
-                        rows,
-                        inner,
-                        columns,
-                        left,
-                        &w,
-                        columns,
-                        &mut turned,
-                        columns,
-                    );
-                    assert_eq!(turned, right, "transposed {rows} x {inner} x {columns}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn packed_and_transposed_factors_give_the_bits_of_the_definition() {
-        for (rows, inner, columns) in [(16, 300, 300), (37, 513, 129), (3, 20, 33), (1, 7, 5)] {
-            let (x, w) = (random(rows * inner, "x"), random(inner * columns, "w"));
-            let start = random(rows * columns, "out");
-            let (mut right, mut out, mut turned) = (start.clone(), start.clone(), start);
-            reference(rows, inner, columns, &x, &w, &mut right);
-            let left = Left::rows(&x, inner);
-            add_product(rows, inner, columns, left, &w, columns, &mut out, columns);
-            assert_eq!(out, right, "{rows} x {inner} x {columns}");
-            let w = transpose(&w, columns);
-            add_product_transposed(rows, inner, columns, left, &w, inner, &mut turned, columns);
-            assert_eq!(turned, right, "transposed {rows} x {inner} x {columns}");
-        }
-    }
-
-    #[test]
-    fn strides_leave_the_rest_alone() {
-        let (x, w) = (random(3 * 10, "x"), random(5 * 40, "w"));
-        let mut out = vec![7.0; 3 * 60];
-        let left = Left {
-            values: &x[2..],
-            row: 10,
-            inner: 1,
-        };
-        add_product(3, 5, 20, left, &w[3..], 40, &mut out[4..], 60);
-        for row in 0..3 {
-            let right: f32 = (0..5).fold(7.0, |sum, p| {
-                x[row * 10 + 2 + p].mul_add(w[p * 40 + 3 + 19], sum)
-            });
-            assert_eq!(out[row * 60 + 4 + 19], right);
-            assert!(
-                out[row * 60..row * 60 + 4]
-                    .iter()
-                    .all(|&value| value == 7.0)
-            );
-            assert!(
-                out[row * 60 + 24..(row + 1) * 60]
-                    .iter()
-                    .all(|&value| value == 7.0)
-            );
-        }
-    }
-}
+mod tests;

@@ -1,7 +1,8 @@
 //! Loops over `f32` slices: the numbers behind the fused operations and CPU generation.
 //!
 //! Every result is the same bits for any number of threads, any cut of the rows and any instruction set with
-//! fused multiply-add: products are summed in order of the inner dimension by fused multiply-adds, other sums in
+//! fused multiply-add: products are summed in order of the inner dimension by fused multiply-adds (long ones of linear
+//! layers in parts of a fixed length), other sums in
 //! sixteen lanes that are added pairwise, and `exp` is a polynomial of ours. Functions here run on one thread;
 //! [`parallel`] cuts work into pieces whose sizes depend on the work alone.
 
@@ -16,6 +17,8 @@ mod rotary;
 pub(crate) use attention::{add_weighted_rows, attend, attend_backward, dot_rows, softmax_row};
 pub(crate) use gate::{swiglu, swiglu_backward};
 pub(crate) use math::{exp_in_place, gelu, gelu_backward};
-pub(crate) use matmul::{Left, add_product, add_product_transposed, transpose};
+pub(crate) use matmul::{
+    Left, add_product, add_product_in_parts, add_product_transposed, transpose,
+};
 pub(crate) use norm::{layer_norm, layer_norm_backward, rms_norm, rms_norm_backward};
 pub(crate) use rotary::rotate;

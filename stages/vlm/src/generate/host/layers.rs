@@ -1,6 +1,6 @@
 //! The layers of a model on plain slices.
 
-use crate::kernels::{self, Left, add_product};
+use crate::kernels::{self, Left, add_product_in_parts};
 use crate::micro::{Block, Linear, MicroVlm, Norm};
 use crate::model::VisionLanguageModel;
 use crate::ops::NORM_EPSILON;
@@ -33,7 +33,7 @@ impl HostLinear {
         let (rows, outputs) = (x.len() / self.inputs, self.bias.len());
         let mut out = self.bias.repeat(rows);
         let left = Left::rows(x, self.inputs);
-        add_product(
+        add_product_in_parts(
             rows,
             self.inputs,
             outputs,

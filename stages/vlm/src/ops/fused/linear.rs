@@ -10,7 +10,9 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::{Flat, close, contiguous, new, open, values};
-use crate::kernels::{self, Left, add_product, add_product_transposed, parallel};
+use crate::kernels::{
+    self, Left, add_product, add_product_in_parts, add_product_transposed, parallel,
+};
 use crate::ops::composed::{Activation, Adapter, Dropout};
 
 /// Values of a weight that is worth other cuts of the work than along the rows.
@@ -184,7 +186,7 @@ impl State {
             for out in out.chunks_exact_mut(outputs) {
                 out.copy_from_slice(bias);
             }
-            add_product(
+            add_product_in_parts(
                 rows,
                 inputs,
                 outputs,
@@ -215,7 +217,7 @@ impl State {
         let (inputs, rank) = (self.sizes()[0], adapter.rank());
         let kept = self.kept_inputs(adapter, x, first);
         let (rows, left) = (inner.len() / rank, Left::rows(&kept, inputs));
-        add_product(
+        add_product_in_parts(
             rows,
             inputs,
             rank,
@@ -246,7 +248,7 @@ impl State {
             let columns = COLUMNS.min(outputs - first);
             *part = bias[first..first + columns].repeat(rows);
             let left = Left::rows(x, inputs);
-            add_product(
+            add_product_in_parts(
                 rows,
                 inputs,
                 columns,
