@@ -210,14 +210,23 @@ fn in_folder(
     Ok(found.into_iter().map(|(digest, _)| digest).collect())
 }
 
-/// Whether there can be no file of that name: also where a part of the path is a file, or the name is one that the
-/// system cannot have. Lists of files name such by mistake, and one bad name must not keep the others from being read.
+/// Whether there can be no file of that name: also where a part of the path is a file, the name is one that the
+/// system cannot have, or links lead to each other in a circle. Lists of files name such by mistake, and one bad name
+/// must not keep the others from being read.
 fn is_absent(error: &io::Error) -> bool {
     use io::ErrorKind::{InvalidFilename, InvalidInput, NotADirectory, NotFound};
-    matches!(
-        error.kind(),
-        NotFound | NotADirectory | InvalidFilename | InvalidInput
-    )
+    let absent = [NotFound, NotADirectory, InvalidFilename, InvalidInput];
+    absent.contains(&error.kind()) || is_circle(error)
+}
+
+#[cfg(unix)]
+fn is_circle(error: &io::Error) -> bool {
+    rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::LOOP)
+}
+
+#[cfg(not(unix))]
+fn is_circle(_: &io::Error) -> bool {
+    false
 }
 
 fn digest_or_absent(

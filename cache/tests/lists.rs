@@ -46,6 +46,26 @@ fn a_name_that_no_file_can_have_is_absent_and_keeps_no_other_from_being_read() {
     );
 }
 
+#[cfg(unix)]
+#[test]
+fn links_in_a_circle_are_absent_and_a_link_to_a_file_is_that_file() {
+    use std::os::unix::fs::symlink;
+
+    let bench = Bench::new();
+    let folder = bench.folder("data", &[("a", b"one")]);
+    symlink("left", folder.join("right")).unwrap();
+    symlink("right", folder.join("left")).unwrap();
+    symlink("a", folder.join("link")).unwrap();
+    let paths: Vec<PathBuf> = ["left", "link", "right", "left/b"]
+        .map(|name| folder.join(name))
+        .to_vec();
+    let one = Some(Digest::of_bytes(b"one"));
+    assert_eq!(
+        bench.store.digest_files(&paths, false).unwrap(),
+        [None, one, None, None]
+    );
+}
+
 #[test]
 fn files_of_one_folder_share_a_memory_that_paranoia_ignores() {
     let bench = Bench::new();

@@ -61,10 +61,13 @@ pub(crate) fn run(app: &App, args: &Run) -> Result<Exit, Failure> {
         worker: worker_command()?,
         grace: GRACE,
     };
-    let mut reporter: Box<dyn Reporter> = if app.terminal.json {
-        Box::new(JsonReporter(std::io::stdout()))
+    let mut lines = JsonReporter::new(std::io::stdout());
+    let mut bars;
+    let reporter: &mut dyn Reporter = if app.terminal.json {
+        &mut lines
     } else {
-        progress::reporter(app.terminal)
+        bars = progress::reporter(app.terminal);
+        bars.as_mut()
     };
     let outcome = run::run(
         &project.study,
@@ -73,11 +76,13 @@ pub(crate) fn run(app: &App, args: &Run) -> Result<Exit, Failure> {
         &project.store,
         &options,
         &executor,
-        reporter.as_mut(),
+        reporter,
     )
     .map_err(Failure::failed)?;
     let outcome = ManuallyDrop::new(outcome);
-    conclude(app, args, &project, &outcome, locked.as_ref())
+    let exit = conclude(app, args, &project, &outcome, locked.as_ref())?;
+    lines.finish()?;
+    Ok(exit)
 }
 
 /// Fails where a stage has to run on a device that this machine or this build does not have: better now than after

@@ -136,6 +136,25 @@ fn a_failing_stage_is_named_and_ends_in_exit_code_1() {
     assert!(done.stderr.contains("log:"), "{}", done.stderr);
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn events_that_cannot_be_written_are_an_error_after_the_run() {
+    let lab = Lab::new(DATA);
+    let full = std::fs::File::options()
+        .write(true)
+        .open("/dev/full")
+        .expect("the device that is always full");
+    let done = finish(lab.command(&["run", "spec.yaml", "--json"]).stdout(full));
+    assert_eq!(done.code, 1, "{}", done.stderr);
+    assert!(
+        done.stderr.contains("error: cannot write to stdout: "),
+        "{}",
+        done.stderr
+    );
+    let events = lines(&lab.ok(&["run", "spec.yaml", "--json"]));
+    assert_eq!(events.last().expect("events")["executed"], 0);
+}
+
 #[test]
 fn keep_going_runs_what_does_not_depend_on_a_failure() {
     let lab = failing();

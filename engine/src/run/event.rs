@@ -1,7 +1,7 @@
 //! What a run tells whoever watches it: typed events, rendered as bars, plain lines or JSON lines.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use dcsft_cache::{Digest, Record};
@@ -221,14 +221,40 @@ impl<F: FnMut(&RunEvent)> Reporter for F {
 
 /// Writes one JSON object per line: `dcsft run --json`.
 #[derive(Debug)]
-pub struct JsonReporter<W>(pub W);
+pub struct JsonReporter<W> {
+    out: W,
+    error: Option<io::Error>,
+}
+
+impl<W: Write> JsonReporter<W> {
+    /// Writes to `out`.
+    pub fn new(out: W) -> Self {
+        Self { out, error: None }
+    }
+
+    /// Says whether all events were written.
+    ///
+    /// # Errors
+    /// The first one that a write ended in, after which nothing was written. A reader that went away is none.
+    pub fn finish(self) -> io::Result<()> {
+        self.error
+            .filter(|error| error.kind() != io::ErrorKind::BrokenPipe)
+            .map_or(Ok(()), Err)
+    }
+
+    fn write(&mut self, event: &RunEvent) -> io::Result<()> {
+        let mut line = serde_json::to_vec(event)?;
+        line.push(b'\n');
+        self.out.write_all(&line)?;
+        self.out.flush()
+    }
+}
 
 impl<W: Write> Reporter for JsonReporter<W> {
     fn event(&mut self, event: &RunEvent) {
-        // A reader that went away is no reason to end the run.
-        if let Ok(mut line) = serde_json::to_vec(event) {
-            line.push(b'\n');
-            let _ = self.0.write_all(&line).and_then(|()| self.0.flush());
+        // What cannot be told is no reason to end the run.
+        if self.error.is_none() {
+            self.error = self.write(event).err();
         }
     }
 }

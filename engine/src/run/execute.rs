@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -81,14 +82,17 @@ pub(super) fn execute(
     let mut attempts = 0;
     loop {
         attempts += 1;
-        let message = match attempt(
-            &assignment,
-            attempts,
-            store,
-            executor,
-            interrupted,
-            &mut tell,
-        ) {
+        let tried = caught(|| {
+            attempt(
+                &assignment,
+                attempts,
+                store,
+                executor,
+                interrupted,
+                &mut tell,
+            )
+        });
+        let message = match tried {
             Ok(record) => return Outcome::Done(Arc::new(record)),
             Err(Trouble::Interrupted) => return Outcome::Interrupted,
             Err(Trouble::Failed(message)) => message,
@@ -106,6 +110,19 @@ pub(super) fn execute(
             return Outcome::Interrupted;
         }
     }
+}
+
+/// The scheduler waits for an answer, so a panic on this side of the worker fails the stage too.
+fn caught(attempt: impl FnOnce() -> Result<Record, Trouble>) -> Result<Record, Trouble> {
+    panic::catch_unwind(AssertUnwindSafe(attempt)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        let message = format!(
+            "dcsft itself panicked: {}",
+            text.unwrap_or("without a word")
+        );
+        Err(Trouble::Failed(message))
+    })
 }
 
 fn attempt(

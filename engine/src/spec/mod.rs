@@ -18,7 +18,9 @@ mod environment;
 mod expand;
 mod fields;
 mod link;
+mod mismatch;
 mod order;
+mod overrides;
 mod params;
 mod place;
 mod relation;
@@ -58,7 +60,7 @@ pub fn load(path: &Path, overrides: &[String], registry: &Registry) -> Result<Lo
     let mut findings = Findings::default();
     let mut sources = source::Sources::default();
     let study = source::read(path, &mut sources, &mut findings).and_then(|mut tree| {
-        source::override_all(&mut tree, overrides, &mut sources, &mut findings);
+        overrides::override_all(&mut tree, overrides, &mut sources, &mut findings);
         let document = document::read(&tree, &mut findings);
         resolve(path, document, registry, &mut findings)
     });

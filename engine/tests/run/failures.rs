@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use dcsft_engine::run::{Failure, RunEvent, RunOptions};
+use dcsft_engine::protocol::Event;
+use dcsft_engine::run::{self, End, Executor, Failure, RunEvent, RunOptions, Task};
 use serde_json::{Value, json};
 
 use crate::support::{Bench, titles};
@@ -51,6 +52,37 @@ fn a_panic_is_a_failure_with_message_and_place() {
         "{}",
         failure.message
     );
+}
+
+/// Panics where it should start a worker.
+struct Panicking;
+
+impl Executor for Panicking {
+    fn execute(&self, _: &Task<'_>, _: &mut dyn FnMut(Event)) -> std::io::Result<End> {
+        panic!("no worker today")
+    }
+}
+
+#[test]
+fn a_panic_beside_the_worker_fails_the_stage_and_the_run_ends() {
+    let bench = Bench::new();
+    let study = bench.study().stage("a", "concat", json!({}), &[]).build();
+    let outcome = run::run(
+        &study,
+        &bench.registry,
+        &bench.plan(&study),
+        &bench.store,
+        &RunOptions::default(),
+        &Panicking,
+        &mut |_: &RunEvent| {},
+    )
+    .unwrap();
+    assert_eq!(
+        outcome.failed[0].1.message,
+        "dcsft itself panicked: no worker today"
+    );
+    // Its lock is free again.
+    assert_eq!(bench.run(&study).executed, 1);
 }
 
 #[test]
