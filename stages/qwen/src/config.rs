@@ -108,6 +108,15 @@ impl VisionConfig {
     pub fn patch_values(&self) -> usize {
         self.in_channels * self.temporal_patch_size * self.patch_size * self.patch_size
     }
+
+    /// Where the values of a patch stand in it, in the order of frames, rows, columns, channels: the order in which
+    /// PyTorch's convolution adds up their products on CPUs.
+    pub fn convolution_order(&self) -> Vec<u32> {
+        let channel = self.patch_values() / self.in_channels;
+        (0..channel)
+            .flat_map(|at| (0..self.in_channels).map(move |index| (index * channel + at) as u32))
+            .collect()
+    }
 }
 
 impl QwenConfig {

@@ -65,7 +65,7 @@ pub struct Eval;
 impl Stage for Eval {
     type Params = EvalParams;
     const NAME: &'static str = "eval";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str = "Greedy answers on a set: accuracy with a Wilson 95% interval";
     const INPUTS: &'static [InputDecl] = &[
         InputDecl {

@@ -56,7 +56,7 @@ pub struct Grpo;
 impl Stage for Grpo {
     type Params = GrpoParams;
     const NAME: &'static str = "grpo";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str =
         "Group-relative policy optimisation, and which difficulty its gradient came from";
     const INPUTS: &'static [InputDecl] = &[

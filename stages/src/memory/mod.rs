@@ -20,7 +20,7 @@ use serde_json::Value;
 pub(crate) use data::{DataFacts, Spread};
 
 /// Tokenizer, template and regular expressions of a checkpoint's processor with what they bring into memory; measured.
-const PROCESSOR: f64 = 16.0 * 1024.0 * 1024.0;
+const PROCESSOR: f64 = 12.0 * 1024.0 * 1024.0;
 
 /// Bytes of an answer until it is written: as text of the state to resume from, and as rows of the result; measured.
 const ANSWER: f64 = 400.0;

@@ -72,7 +72,7 @@ pub struct Rollout;
 impl Stage for Rollout {
     type Params = RolloutParams;
     const NAME: &'static str = "rollout";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str = "Samples n answers per sample and scores them";
     const INPUTS: &'static [InputDecl] = &[
         InputDecl {

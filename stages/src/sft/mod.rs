@@ -45,7 +45,7 @@ pub struct Sft;
 impl Stage for Sft {
     type Params = SftParams;
     const NAME: &'static str = "sft";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str = "Supervised fine-tuning, of all weights or of LoRA adapters";
     const INPUTS: &'static [InputDecl] = &[
         InputDecl {

@@ -67,10 +67,20 @@ impl Pass<'_> {
         x + hidden
     }
 
+    /// The patch embedding: `[rows, patch values]` to `[rows, width]`.
+    fn embed_patches(&self, patches: Tensor<2>) -> Tensor<2> {
+        let kernel = self
+            .model
+            .params_ref()
+            .get(self.model.modules().patch.weight);
+        let order = self.model.config().vision.convolution_order();
+        ops::convolve(patches, &ops::take_rows(kernel.clone(), &order))
+    }
+
     /// Merged image tokens in window order, from patches in window order.
     pub(crate) fn encode(&self, patches: Tensor<2>, plan: &VisionPlan, rows: Rows) -> Tensor<2> {
         let modules = self.model.modules();
-        let mut x = self.linear(patches, &modules.patch, rows, Activation::None);
+        let mut x = self.embed_patches(patches);
         for (index, block) in modules.blocks.iter().enumerate() {
             x = self.vision_block(x, block, index, plan, rows);
         }
@@ -86,7 +96,7 @@ impl Pass<'_> {
                 counts: &plan.image_rows,
             };
             let x = patches(batch, self.model);
-            let mut x = self.linear(x, &modules.patch, rows, Activation::None);
+            let mut x = self.embed_patches(x);
             vision.push(x.clone());
             for (index, block) in modules.blocks.iter().enumerate() {
                 x = self.vision_block(x, block, index, plan, rows);
@@ -287,9 +297,8 @@ impl<'a> Chain<'a> {
                 ids: &batch.image_ids,
                 counts: &plan.image_rows,
             };
-            let patch = &modules.patch;
             chain.push("model.visual.patch_embed.", pass, move |x| {
-                pass.linear(x, patch, rows, Activation::None)
+                pass.embed_patches(x)
             });
             for (index, block) in modules.blocks.iter().enumerate() {
                 let name = format!("model.visual.blocks.{index}.");

@@ -22,8 +22,8 @@ pub struct QwenFootprint {
     config: QwenConfig,
     precision: Precision,
     texts: Texts,
-    /// Largest number of values in one weight.
-    largest: f64,
+    /// Numbers in each weight, in the order in which they are read.
+    sizes: Vec<f64>,
 }
 
 /// What of the processor and the files counts for memory.
@@ -78,17 +78,21 @@ impl Texts {
 impl QwenFootprint {
     /// Of a model of this configuration.
     pub fn new(config: QwenConfig, precision: Precision, texts: Texts) -> Self {
-        let sizes = shapes(&config);
-        let largest = sizes
-            .iter()
-            .map(|(_, [rows, columns], _)| rows * columns)
-            .max();
+        let sizes = shapes(&config)
+            .into_iter()
+            .map(|(_, [rows, columns], _)| (rows * columns) as f64)
+            .collect();
         Self {
-            largest: largest.unwrap_or(0) as f64,
+            sizes,
             config,
             precision,
             texts,
         }
+    }
+
+    /// Numbers in the largest weight.
+    fn largest(&self) -> f64 {
+        self.sizes.iter().copied().fold(0.0, f64::max)
     }
 
     fn vision_block(&self, index: usize, batch: &Batch, trained: Trained<'_>) -> Step {
@@ -286,14 +290,25 @@ impl Footprint for QwenFootprint {
         tokens.patches * self.config.vision.patch_values() as f64
     }
 
-    /// The mapped files, and a copy of the largest weight with its turned copy.
+    /// At each weight: the mapped files as far as they are read, a copy of the weight with its turned copy, and less
+    /// what is still to come.
     fn loading(&self) -> f64 {
-        self.texts.files + 2.0 * 4.0 * self.largest
+        let all: f64 = self.sizes.iter().sum();
+        let mut read = 0.0;
+        let at_each = self.sizes.iter().map(|size| {
+            read += size;
+            self.texts.files * read / all + 2.0 * 4.0 * size - (all - read) * self.number()
+        });
+        at_each.fold(0.0, f64::max)
     }
 
     /// One weight at a time: read, turned, and as bytes. An adapter's checkpoint links the base.
     fn saving(&self, lora: bool) -> f64 {
-        if lora { 0.0 } else { 3.0 * 4.0 * self.largest }
+        if lora {
+            0.0
+        } else {
+            3.0 * 4.0 * self.largest()
+        }
     }
 
     fn generating(&self, _adapters: Option<&LoraConfig>) -> f64 {

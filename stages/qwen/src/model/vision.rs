@@ -11,7 +11,8 @@ use crate::processor::Patches;
 
 /// How the images of a batch run through the tower.
 pub struct VisionPlan {
-    /// Patch values in window order: `[rows, patch values]`.
+    /// Patch values in window order, those of a patch in the order of [`VisionConfig::convolution_order`]:
+    /// `[rows, patch values]`.
     pub patches: Vec<f32>,
     /// Rows of the tower.
     pub rows: usize,
@@ -55,7 +56,7 @@ impl VisionPlan {
             .iter()
             .flat_map(|&token| (0..block as u32).map(move |patch| token * block as u32 + patch))
             .collect();
-        let values = config.patch_values();
+        let (values, columns) = (config.patch_values(), config.convolution_order());
         let all: Vec<&[f32]> = images
             .iter()
             .flat_map(|image| image.values.chunks_exact(values))
@@ -67,8 +68,8 @@ impl VisionPlan {
         Self {
             patches: order
                 .iter()
-                .flat_map(|&row| all[row as usize])
-                .copied()
+                .flat_map(|&row| columns.iter().map(move |&at| (row, at)))
+                .map(|(row, at)| all[row as usize][at as usize])
                 .collect(),
             rows: order.len(),
             window_index,

@@ -8,8 +8,8 @@ use multiversion::{multiversion, target::target_cfg_f};
 const PANEL: usize = 16;
 /// Columns of a packed panel.
 const WIDE: usize = 2 * PANEL;
-/// Inner rows of a packed panel: it takes 16 KiB.
-const DEPTH: usize = 128;
+/// Inner rows of a packed panel at most: it takes 24 KiB.
+const DEPTH: usize = 192;
 /// Fewer rows of the result do not pay for packing.
 const PACK_ROWS: usize = 16;
 /// Right factors of fewer values are read in place.
@@ -78,9 +78,9 @@ pub(crate) fn add_product(
     add(rows, inner, columns, x, w, w_width, out, out_width, false);
 }
 
-/// As [`add_product`]; but of more than two times [`DEPTH`] inner rows, each [`DEPTH`] are summed by themselves, and
-/// then added. The longer a sum gets, the more of each further term is rounded away: parts keep long sums as exact as
-/// short ones.
+/// As [`add_product`]; but the products are summed by themselves, from zero on, and then added to what is there; those
+/// of a long sum in [`parts`](part_of) one after another. The longer a sum gets, the more of each further term is
+/// rounded away: parts keep long sums as exact as short ones.
 ///
 /// # Panics
 /// If a slice is too short for the sizes.
@@ -98,8 +98,16 @@ pub(crate) fn add_product_in_parts(
     out: &mut [f32],
     out_width: usize,
 ) {
-    let apart = inner > 2 * DEPTH;
-    add(rows, inner, columns, x, w, w_width, out, out_width, apart);
+    add(rows, inner, columns, x, w, w_width, out, out_width, true);
+}
+
+/// Terms of a part of a sum of `inner` terms: all up to [`DEPTH`], half of them up to twice that, then [`DEPTH`]. So
+/// does the single-precision product of Intel's MKL, which PyTorch calls: both round in the same places.
+fn part_of(inner: usize) -> usize {
+    match inner > DEPTH {
+        true => DEPTH.min(inner / 2),
+        false => inner,
+    }
 }
 
 #[expect(clippy::too_many_arguments, reason = "as add_product")]
@@ -126,24 +134,11 @@ fn add(
         let right = Right::Plain { w, width: w_width };
         return packed(rows, inner, columns, x, right, out, out_width, apart);
     }
-    if apart {
-        for first in (0..inner).step_by(DEPTH) {
-            let part = DEPTH.min(inner - first);
-            let (x, w) = (x.from(first), &w[first * w_width..]);
-            in_place(
-                rows,
-                part,
-                columns,
-                x,
-                w,
-                w_width,
-                out,
-                out_width,
-                first > 0,
-            );
-        }
-    } else {
-        in_place(rows, inner, columns, x, w, w_width, out, out_width, false);
+    let depth = if apart { part_of(inner) } else { inner };
+    for first in (0..inner).step_by(depth) {
+        let part = depth.min(inner - first);
+        let (x, w) = (x.from(first), &w[first * w_width..]);
+        in_place(rows, part, columns, x, w, w_width, out, out_width, apart);
     }
 }
 
@@ -269,10 +264,11 @@ fn packed(
     out_width: usize,
     apart: bool,
 ) {
-    let mut panel = vec![0.0; inner.min(DEPTH) * WIDE];
-    for first in (0..inner).step_by(DEPTH) {
-        let part = first..inner.min(first + DEPTH);
-        let (x, apart) = (x.from(first), apart && first > 0);
+    let depth = part_of(inner);
+    let mut panel = vec![0.0; depth * WIDE];
+    for first in (0..inner).step_by(depth) {
+        let part = first..inner.min(first + depth);
+        let x = x.from(first);
         for column in (0..columns).step_by(WIDE) {
             let wide = column..columns.min(column + WIDE);
             let panel = &mut panel[..part.len() * WIDE];
@@ -442,6 +438,15 @@ fn tile<const M: usize, const N: usize>(
         match apart {
             false => out.copy_from_slice(sums),
             true => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
+        }
+    }
+}
+
+/// Adds `row` to each row of `out`.
+pub(crate) fn add_row(row: &[f32], out: &mut [f32]) {
+    for out in out.chunks_exact_mut(row.len()) {
+        for (out, value) in out.iter_mut().zip(row) {
+            *out += value;
         }
     }
 }

@@ -18,7 +18,7 @@ pub(crate) use attention::{add_weighted_rows, attend, attend_backward, dot_rows,
 pub(crate) use gate::{swiglu, swiglu_backward};
 pub(crate) use math::{exp_in_place, gelu, gelu_backward};
 pub(crate) use matmul::{
-    Left, add_product, add_product_in_parts, add_product_transposed, transpose,
+    Left, add_product, add_product_in_parts, add_product_transposed, add_row, transpose,
 };
 pub(crate) use norm::{layer_norm, layer_norm_backward, rms_norm, rms_norm_backward};
 pub(crate) use rotary::rotate;

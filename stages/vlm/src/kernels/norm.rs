@@ -2,7 +2,7 @@
 
 use multiversion::multiversion;
 
-use super::math::sum_zip;
+use super::math::{sum_of_squares, sum_zip};
 
 /// `(mean, 1 / sqrt(variance + epsilon))` of a row.
 #[inline(always)]
@@ -72,7 +72,7 @@ pub(crate) fn layer_norm_backward(
 /// `1 / sqrt(mean square + epsilon)` of a row.
 #[inline(always)]
 fn inverse_rms(row: &[f32], epsilon: f32) -> f32 {
-    let squares = sum_zip(row, row, |sum, a, b| a.mul_add(b, sum));
+    let squares = sum_of_squares(row);
     1.0 / (squares / row.len() as f32 + epsilon).sqrt()
 }
 

@@ -69,6 +69,11 @@ pub fn linear(
     }
 }
 
+/// As [`super::convolve`].
+pub fn convolve(patches: Tensor<2>, kernel: &Tensor<2>) -> Tensor<2> {
+    patches.matmul(kernel.clone())
+}
+
 fn dropout_mask(dropout: &Dropout, [rows, width]: [usize; 2], device: &Device) -> Tensor<2> {
     let keep = (1.0 / (1.0 - dropout.probability)) as f32;
     let mut mask = vec![keep; rows * width];

@@ -66,6 +66,16 @@ pub fn linear(
     composed::linear(x, weight, bias, adapter, activation)
 }
 
+/// A convolution whose windows do not overlap: `patches @ kernel`, each sum in the order of the values of a patch.
+///
+/// `patches`: `[rows, in]`, `kernel`: `[in, out]`; gives `[rows, out]`.
+pub fn convolve(patches: Tensor<2>, kernel: &Tensor<2>) -> Tensor<2> {
+    if fused::can_take(&patches) {
+        return fused::convolve(patches, kernel);
+    }
+    composed::convolve(patches, kernel)
+}
+
 /// Logits from an output head that shares its weights with the token embedding: `x @ embedding^T`.
 ///
 /// `x`: `[rows, width]`, `embedding`: `[vocab, width]`; gives `[rows, vocab]`.

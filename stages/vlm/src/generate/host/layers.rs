@@ -1,6 +1,6 @@
 //! The layers of a model on plain slices.
 
-use crate::kernels::{self, Left, add_product_in_parts};
+use crate::kernels::{self, Left, add_product_in_parts, add_row};
 use crate::micro::{Block, Linear, MicroVlm, Norm};
 use crate::model::VisionLanguageModel;
 use crate::ops::NORM_EPSILON;
@@ -31,7 +31,7 @@ pub(super) struct HostBlock {
 impl HostLinear {
     pub(super) fn apply(&self, x: &[f32]) -> Vec<f32> {
         let (rows, outputs) = (x.len() / self.inputs, self.bias.len());
-        let mut out = self.bias.repeat(rows);
+        let mut out = vec![0.0; rows * outputs];
         let left = Left::rows(x, self.inputs);
         add_product_in_parts(
             rows,
@@ -43,6 +43,7 @@ impl HostLinear {
             &mut out,
             outputs,
         );
+        add_row(&self.bias, &mut out);
         out
     }
 }
