@@ -101,16 +101,12 @@ fn measured(lab: &Lab) -> BTreeMap<String, f64> {
 fn compare(lab: &Lab, arguments: &[&str], stages: &[&str]) {
     let plan = lines(&lab.ok(&[&["plan", "spec.yaml", "--json"], arguments].concat()));
     let estimates = estimates(&plan);
-    let run = ["run", "spec.yaml", "--jobs", "1", "--no-report"];
-    lab.ok(&[&run, arguments].concat());
-    let mut measured = measured(lab);
-    // A peak is the most that a stage was seen to take: how many pages a process holds depends on the machine too.
-    let again: Vec<&str> = stages.iter().flat_map(|stage| ["--force", stage]).collect();
-    lab.ok(&[&run, &again[..], arguments].concat());
-    for (stage, peak) in self::measured(lab) {
-        let most = measured.entry(stage).or_default();
-        *most = most.max(peak);
-    }
+    lab.ok(&[
+        &["run", "spec.yaml", "--jobs", "1", "--no-report"],
+        arguments,
+    ]
+    .concat());
+    let measured = measured(lab);
     let mut wrong = Vec::new();
     println!("| stage | estimate MiB | measured MiB | ratio |");
     for &stage in stages {

@@ -156,7 +156,7 @@ pub(crate) fn gelu_backward(x: &[f32], grad: &[f32], out: &mut [f32]) {
 
 #[cfg(test)]
 mod tests {
-    use super::{exp, exp_in_place, gelu, gelu_backward, sum_zip};
+    use super::{exp, exp_in_place, gelu, gelu_backward, sum_of_squares, sum_zip};
 
     fn grid(low: f32, high: f32) -> impl Iterator<Item = f32> {
         (0..=200_000).map(move |step| low + (high - low) * step as f32 / 200_000.0)
@@ -190,6 +190,22 @@ mod tests {
             let error = (f64::from(slope) - distribution - x * density).abs();
             assert!(error < 6e-7, "gelu'({x}): error {error}");
         }
+    }
+
+    #[test]
+    fn squares_are_summed_in_turns_blocks_and_lanes() {
+        // Whole numbers: every order gives the sum itself, so that none may be left out or taken twice.
+        for length in [0, 1, 7, 8, 31, 32, 63, 64, 511, 512, 513, 1024, 1176, 2049] {
+            let row: Vec<f32> = (0..length).map(|index| (index % 5) as f32).collect();
+            let sum: f32 = row.iter().map(|x| x * x).sum();
+            assert_eq!(sum_of_squares(&row), sum, "{length} values");
+        }
+        // One is lost where it is added to 2^24, and two ones are not: values 0 and 32 are in one sum, 8 and 40 in
+        // another.
+        let mut row = vec![0f32; 64];
+        (row[0], row[32], row[8], row[40]) = (4096.0, 1.0, 1.0, 1.0);
+        let (large, kept) = (4096f32 * 4096.0, 2.0);
+        assert_eq!(sum_of_squares(&row), large + kept);
     }
 
     #[test]

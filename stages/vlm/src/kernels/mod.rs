@@ -2,8 +2,8 @@
 //!
 //! Every result is the same bits for any number of threads, any cut of the rows and any instruction set with
 //! fused multiply-add: products are summed in order of the inner dimension by fused multiply-adds (long ones of linear
-//! layers in parts of a fixed length), other sums in
-//! sixteen lanes that are added pairwise, and `exp` is a polynomial of ours. Functions here run on one thread;
+//! layers in parts whose length depends on theirs), squares of a row in 32 sums that are added in a fixed order, other
+//! sums in sixteen lanes that are added pairwise, and `exp` is a polynomial. Functions here run on one thread;
 //! [`parallel`] cuts work into pieces whose sizes depend on the work alone.
 
 mod attention;

@@ -83,6 +83,7 @@ fn layer(
     let plain = !x.is_autodiff() && !weight.is_autodiff();
     let rows = x.dims()[0];
     let outputs = weight.dims()[1];
+    let biased = bias.is_some();
     let bias = bias.cloned().unwrap_or_else(|| {
         // A layer without a bias has a constant one: it costs one row.
         Tensor::from_data(
@@ -102,7 +103,8 @@ fn layer(
         sums,
     };
     let mut out = vec![0.0; rows * outputs];
-    let inner = state.forward(values(&contiguous(&bias)), &mut out);
+    let row = contiguous(&bias);
+    let inner = state.forward(biased.then(|| values(&row)), &mut out);
     if let Some(adapter) = &mut state.adapter {
         adapter.inner = inner.into();
     }
@@ -197,7 +199,7 @@ impl State {
     }
 
     /// `x @ weight + bias` with the adapter's path into `out`; gives the adapter's inner values.
-    fn forward(&self, bias: &[f32], out: &mut [f32]) -> Vec<f32> {
+    fn forward(&self, bias: Option<&[f32]>, out: &mut [f32]) -> Vec<f32> {
         let [inputs, outputs] = self.sizes();
         let rank = self.adapter.as_ref().map_or(0, AdapterState::rank);
         let mut inner = vec![0.0; out.len() / outputs * rank];
@@ -209,7 +211,9 @@ impl State {
         parallel::two_rows(out, outputs, &mut inner, rank, |first, out, inner| {
             let x = &x[first * inputs..][..out.len() / outputs * inputs];
             self.product(x, weight, out, outputs);
-            add_row(bias, out);
+            if let Some(bias) = bias {
+                add_row(bias, out);
+            }
             let Some(adapter) = &self.adapter else { return };
             self.inner(adapter, x, first, inner);
             add_product_in_parts(
@@ -259,7 +263,7 @@ impl State {
 
     /// As [`State::forward`] for a few rows, as generation has them: cut along the outputs, so that every thread has
     /// work and the weight is read once.
-    fn forward_by_columns(&self, bias: &[f32], out: &mut [f32], inner: &mut [f32]) {
+    fn forward_by_columns(&self, bias: Option<&[f32]>, out: &mut [f32], inner: &mut [f32]) {
         let outputs = self.sizes()[1];
         let rows = out.len() / outputs;
         let (x, weight) = (values(&self.x), values(&self.weight));
@@ -273,7 +277,9 @@ impl State {
             let columns = COLUMNS.min(outputs - first);
             *part = vec![0.0; rows * columns];
             self.product(x, &weight[first..], part, columns);
-            add_row(&bias[first..first + columns], part);
+            if let Some(bias) = bias {
+                add_row(&bias[first..first + columns], part);
+            }
             if let Some(adapter) = &self.adapter {
                 let (rank, b) = (adapter.rank(), &values(&adapter.b)[first..]);
                 let left = Left::rows(inner, rank);
