@@ -3,7 +3,11 @@
 use std::io;
 use std::path::PathBuf;
 
+use dcsft_cache::StoreError;
 use dcsft_engine::diagnostic::Diagnostics;
+use dcsft_engine::key::KeyError;
+use dcsft_engine::plan::PlanError;
+use dcsft_engine::run::RunError;
 
 /// The exit codes, a promise to scripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,8 +101,57 @@ impl From<io::Error> for Failure {
     }
 }
 
-impl From<dcsft_cache::StoreError> for Failure {
-    fn from(error: dcsft_cache::StoreError) -> Self {
-        Self::failed(error)
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::of_store(&error, &error)
     }
+}
+
+impl From<PlanError> for Failure {
+    fn from(error: PlanError) -> Self {
+        match &error {
+            PlanError::Store(store) => Self::of_store(&error, store),
+            PlanError::Key(KeyError::File { source, .. }) => Self::of_store(&error, source),
+            _ => Self::failed(error),
+        }
+    }
+}
+
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Self {
+        match &error {
+            RunError::Store(store) => Self::of_store(&error, store),
+            RunError::Key(KeyError::File { source, .. }) => Self::of_store(&error, source),
+            _ => Self::failed(error),
+        }
+    }
+}
+
+impl Failure {
+    /// An error of the cache, or one that comes from it, with what can be done about it on the command line.
+    fn of_store(error: &dyn std::fmt::Display, store: &StoreError) -> Self {
+        let failure = Self::failed(error);
+        match cure(store) {
+            Some(help) => failure.help(help),
+            None => failure,
+        }
+    }
+}
+
+/// What can be done about an error of the cache.
+fn cure(error: &StoreError) -> Option<&'static str> {
+    Some(match error {
+        StoreError::NoSpace { .. } => {
+            "free some space, run `dcsft cache gc`, or choose another folder with --cache-dir"
+        }
+        StoreError::Permission { .. } => {
+            "change the owner or mode of that path, or choose another folder with --cache-dir"
+        }
+        StoreError::NewerLayout { .. } | StoreError::NewerFormat { .. } => {
+            "use a newer dcsft, or another folder with --cache-dir"
+        }
+        StoreError::LocksUnsupported { .. } => "choose a folder on a local disk with --cache-dir",
+        StoreError::RootNotUnicode { .. } => "choose another folder with --cache-dir",
+        _ => return None,
+    })
 }

@@ -128,7 +128,12 @@ impl Project {
             paranoid,
             force: titles,
         };
-        Plan::new(&self.study, &self.registry, &self.store, options).map_err(Failure::failed)
+        Ok(Plan::new(
+            &self.study,
+            &self.registry,
+            &self.store,
+            options,
+        )?)
     }
 
     /// The spec's file name, as in `sweep.yaml`.

@@ -13,7 +13,7 @@ use crate::layout::Layout;
 use crate::quarantine::{Flaw, State};
 use crate::stat::FileStat;
 use crate::tree::{self, FileEntry, Found, Links};
-use crate::{Digest, StoreError};
+use crate::{Digest, StoreError, read};
 
 /// Files up to this size, in bytes, are hashed whenever an artifact is opened as an input.
 pub const SMALL_FILE: u64 = 64 * 1024;
@@ -62,18 +62,54 @@ pub(crate) fn files_path(folder: &Path) -> PathBuf {
     folder.join("files")
 }
 
+/// Whether something lies where the artifact with this digest would.
+pub(crate) fn is_there(layout: &Layout, digest: &Digest) -> bool {
+    fs::symlink_metadata(layout.artifact(digest)).is_ok()
+}
+
+/// An artifact whose files are what they should be.
+pub(crate) struct Sound {
+    pub(crate) artifact: Artifact,
+    pub(crate) files: Vec<Checked>,
+}
+
+impl Sound {
+    /// Whether there is a file that is worth remembering that it was read.
+    pub(crate) fn has_large_files(&self) -> bool {
+        self.files.iter().any(|file| file.entry.bytes > SMALL_FILE)
+    }
+}
+
+/// A file of a [`Sound`] artifact.
+pub(crate) struct Checked {
+    pub(crate) entry: FileEntry,
+    /// Its facts before it was read.
+    pub(crate) stat: FileStat,
+    /// Whether its bytes were read.
+    pub(crate) read: bool,
+}
+
 /// Reads an artifact's manifest and checks that it describes the artifact with this digest.
 pub(crate) fn read(layout: &Layout, digest: &Digest) -> Result<State<Artifact>, StoreError> {
     let folder = layout.artifact(digest);
     let path = manifest_path(&folder);
-    let bytes = match fs::read(&path) {
-        Ok(bytes) => bytes,
+    let mut manifest = read::whole(&path);
+    if matches!(&manifest, Err(error) if error.kind() == io::ErrorKind::NotFound)
+        && fs::symlink_metadata(&folder).is_ok()
+    {
+        // Somebody may have put the artifact there after the first look; it comes with its manifest.
+        manifest = read::whole(&path);
+    }
+    let bytes = match manifest {
+        Ok((bytes, _)) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Ok(if folder.exists() {
-                flawed("its manifest is missing")
-            } else {
-                State::Missing
+            return Ok(match fs::symlink_metadata(&folder) {
+                Ok(_) => flawed("its manifest is missing"),
+                Err(_) => State::Missing,
             });
+        }
+        Err(error) if read::is_damage(&error) => {
+            return Ok(flawed(&format!("its manifest cannot be read: {error}")));
         }
         Err(error) => return Err(StoreError::io("read", &path, error)),
     };
@@ -89,7 +125,7 @@ pub(crate) fn read(layout: &Layout, digest: &Digest) -> Result<State<Artifact>, 
         .files
         .iter()
         .try_fold(0u64, |sum, file| sum.checked_add(file.bytes));
-    // The digest covers the whole list of files, so the manifest needs no digest of its own.
+    // The digest covers the paths and the files' digests, and a size is compared with the file's own.
     if !sane || !sorted || sum != Some(artifact.bytes) || tree::digest(&artifact.files)? != *digest
     {
         return Ok(flawed("its manifest does not match its digest"));
@@ -97,46 +133,65 @@ pub(crate) fn read(layout: &Layout, digest: &Digest) -> Result<State<Artifact>, 
     Ok(State::Good(artifact))
 }
 
-fn flawed(reason: &str) -> State<Artifact> {
+fn flawed<T>(reason: &str) -> State<T> {
     State::Damaged(Flaw::new(reason))
 }
 
 /// Reads an artifact and checks that its folder holds just its files, with their sizes, and with their bytes for all
-/// those for which `hash` says so.
+/// those for which `hash` says so. A file that cannot be read is a damaged one.
 pub(crate) fn check(
     layout: &Layout,
     digest: &Digest,
-    hash: impl Fn(&FileEntry, &FileStat) -> bool,
-) -> Result<State<Artifact>, StoreError> {
+    hash: impl Fn(&FileEntry, &FileStat) -> bool + Sync,
+) -> Result<State<Sound>, StoreError> {
     let artifact = match read(layout, digest)? {
         State::Good(artifact) => artifact,
-        other => return Ok(other),
+        State::Missing => return Ok(State::Missing),
+        State::Damaged(mut flaw) => {
+            flaw.spreads = !are_files_whole(layout, digest)?;
+            return Ok(State::Damaged(flaw));
+        }
     };
     let found = match tree::walk(&files_path(&layout.artifact(digest)), Links::Refuse) {
         Ok(found) => found,
         Err(StoreError::Io { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => Vec::new(),
-        Err(error @ (StoreError::Unsupported { .. } | StoreError::BadName { .. })) => {
-            return Ok(State::Damaged(Flaw::new(error.to_string())));
+        Err(error) if read::is_damage_of(&error) => {
+            return Ok(flawed(&error.to_string()));
         }
         Err(error) => return Err(error),
     };
     if let Some(reason) = difference(&artifact.files, &found) {
-        return Ok(State::Damaged(Flaw::new(reason)));
+        return Ok(flawed(&reason));
     }
-    let doubtful: Vec<_> = artifact
-        .files
-        .iter()
-        .zip(&found)
-        .filter(|(file, found)| hash(file, &found.stat))
-        .collect();
-    let hashed = tree::map_files(
-        &doubtful,
+    let pairs: Vec<(&FileEntry, &Found)> = artifact.files.iter().zip(&found).collect();
+    let checked = tree::map_files(
+        &pairs,
         |(file, _)| file.bytes,
-        |(file, found)| Ok((tree::hash_file(&found.full)?.0 != file.digest).then_some(*file)),
+        |(file, found)| {
+            let same = |stat, read| Checked {
+                entry: (*file).clone(),
+                stat,
+                read,
+            };
+            if !hash(file, &found.stat) {
+                return Ok(Some(same(found.stat, false)));
+            }
+            match tree::hash_file(&found.full) {
+                Ok((digest, stat)) => Ok((digest == file.digest).then(|| same(stat, true))),
+                Err(error) if read::is_damage_of(&error) => Ok(None),
+                Err(error) => Err(error),
+            }
+        },
     )?;
-    let wrong: Vec<&FileEntry> = hashed.into_iter().flatten().collect();
+    let wrong: Vec<&FileEntry> = pairs
+        .iter()
+        .zip(&checked)
+        .filter(|(_, checked)| checked.is_none())
+        .map(|((file, _), _)| *file)
+        .collect();
     let Some(first) = wrong.first() else {
-        return Ok(State::Good(artifact));
+        let files = checked.into_iter().flatten().collect();
+        return Ok(State::Good(Sound { artifact, files }));
     };
     let reason = format!(
         "the bytes of `{}` are not those that were stored",
@@ -145,7 +200,33 @@ pub(crate) fn check(
     Ok(State::Damaged(Flaw {
         reason,
         blobs: wrong.iter().map(|file| file.digest).collect(),
+        spreads: true,
     }))
+}
+
+/// Whether the files of an artifact, whatever its manifest says, are those that its digest speaks of.
+fn are_files_whole(layout: &Layout, digest: &Digest) -> Result<bool, StoreError> {
+    let Ok(found) = tree::walk(&files_path(&layout.artifact(digest)), Links::Refuse) else {
+        return Ok(false);
+    };
+    let hashed = tree::map_files(
+        &found,
+        |file| file.stat.bytes,
+        |file| {
+            Ok(tree::hash_file(&file.full)
+                .ok()
+                .map(|(digest, stat)| FileEntry {
+                    path: file.path.clone(),
+                    bytes: stat.bytes,
+                    digest,
+                }))
+        },
+    )?;
+    let files: Option<Vec<FileEntry>> = hashed.into_iter().collect();
+    Ok(match files {
+        Some(files) => tree::digest(&files)? == *digest,
+        None => false,
+    })
 }
 
 /// In what the files of a folder differ from those that it should have; both sorted by path.

@@ -63,6 +63,29 @@ pub(crate) fn write_atomic(tmp: &Path, path: &Path, bytes: &[u8]) -> Result<(), 
     sync(parent(path))
 }
 
+/// As [`write_atomic`], for what may be lost in a power cut: nothing is flushed.
+pub(crate) fn replace(tmp: &Path, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let mut file = temporary_file(tmp)?;
+    file.write_all(bytes).context("write", file.path())?;
+    file.persist(path)
+        .map(drop)
+        .map_err(|error| StoreError::io("write", path, error.error))
+}
+
+/// Copies a file to a name that is free; what stands there already is never written to. The copy has the mode and is
+/// flushed.
+pub(crate) fn copy_new(from: &Path, to: &Path) -> Result<(), StoreError> {
+    let (mut source, meta) = crate::read::open(from).context("read", from)?;
+    let mut copy = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(to)
+        .context("create", to)?;
+    io::copy(&mut source, &mut copy).context("write", to)?;
+    copy.sync_all().context("write", to)?;
+    fs::set_permissions(to, meta.permissions()).context("write", to)
+}
+
 /// A temporary file that others may read as the umask allows, for what will be renamed into place.
 fn temporary_file(tmp: &Path) -> Result<tempfile::NamedTempFile, StoreError> {
     let mut builder = tempfile::Builder::new();
@@ -74,6 +97,21 @@ fn temporary_file(tmp: &Path) -> Result<tempfile::NamedTempFile, StoreError> {
 /// Creates a folder and whatever is missing above it.
 pub(crate) fn create_dirs(path: &Path) -> Result<(), StoreError> {
     fs::create_dir_all(path).context("create", path)
+}
+
+/// As [`create_dirs`], and flushes the folders that got a new entry.
+pub(crate) fn create_dirs_durably(path: &Path) -> Result<(), StoreError> {
+    let mut missing = Vec::new();
+    let mut at = path;
+    while !at.as_os_str().is_empty() && !at.is_dir() {
+        missing.push(at);
+        match at.parent() {
+            Some(above) => at = above,
+            None => break,
+        }
+    }
+    create_dirs(path)?;
+    missing.iter().rev().try_for_each(|made| sync(parent(made)))
 }
 
 /// Creates the sub-folder `path` of a folder that exists, unless it is there already.

@@ -1,16 +1,16 @@
-//! What can go wrong in the store, each with what to do about it.
+//! What can go wrong in the store. What to do about it, in the words of a command line, is for the program to say.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::{CanonicalError, Digest};
 
-/// A failure of the store. Each message stands alone: it names the path, the reason and, where there is one, the cure.
+/// A failure of the store. Each message stands alone: it names the path and the reason.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
     /// The file system is full, or the user's quota is.
-    #[error("no space left to {action} {}: free some space, run `dcsft cache gc`, or choose another folder with --cache-dir", .path.display())]
+    #[error("no space left to {action} {}", .path.display())]
     NoSpace {
         /// What was being done, as in "write".
         action: &'static str,
@@ -18,7 +18,7 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// The operating system does not let this user do it.
-    #[error("no permission to {action} {}: change the owner or mode of that path, or choose another folder with --cache-dir", .path.display())]
+    #[error("no permission to {action} {}", .path.display())]
     Permission {
         /// What was being done, as in "write".
         action: &'static str,
@@ -36,7 +36,7 @@ pub enum StoreError {
         cause: io::Error,
     },
     /// The cache was written by a newer version of the program.
-    #[error("the cache {} has layout {found}, and this version reads layouts up to {supported}: use a newer dcsft, or another folder with --cache-dir", .root.display())]
+    #[error("the cache {} has layout {found}, and this version reads layouts up to {supported}", .root.display())]
     NewerLayout {
         /// The cache's root folder.
         root: PathBuf,
@@ -46,7 +46,7 @@ pub enum StoreError {
         supported: u32,
     },
     /// A record was written by a newer version of the program.
-    #[error("{} has format {found}, and this version reads formats up to {supported}: use a newer dcsft, or another folder with --cache-dir", .path.display())]
+    #[error("{} has format {found}, and this version reads formats up to {supported}", .path.display())]
     NewerFormat {
         /// The record's file.
         path: PathBuf,
@@ -54,6 +54,12 @@ pub enum StoreError {
         found: u32,
         /// The newest format that this version knows.
         supported: u32,
+    },
+    /// The folder's path is not Unicode text, and journals could not name what is in it.
+    #[error("the cache's path {} is not valid UTF-8", .root.display())]
+    RootNotUnicode {
+        /// The cache's root folder.
+        root: PathBuf,
     },
     /// A file or folder that was named does not exist.
     #[error("{} does not exist", .path.display())]
@@ -84,14 +90,14 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// An artifact's bytes are not what its digest says. It was moved to the quarantine, so the next run recomputes it.
-    #[error("artifact {} is damaged ({reason}); it was moved to {}, and the next run computes it again", .digest.short(), .quarantined.display())]
+    #[error("artifact {} is damaged ({reason}); {}", .digest.short(), whereabouts(.quarantined.as_deref()))]
     Damaged {
         /// The artifact.
         digest: Digest,
         /// What is wrong with it.
         reason: String,
-        /// Where it lies now.
-        quarantined: PathBuf,
+        /// Where it lies now; none if it could not be moved.
+        quarantined: Option<PathBuf>,
     },
     /// An artifact that a record or a caller names is not in the store.
     #[error("artifact {} is not in the cache {}: run the stage that makes it again", .digest.short(), .root.display())]
@@ -110,7 +116,7 @@ pub enum StoreError {
         holders: Vec<String>,
     },
     /// The file system has no file locks.
-    #[error("{} lies on a file system without file locks: choose a folder on a local disk with --cache-dir ({cause})", .path.display())]
+    #[error("{} lies on a file system without file locks ({cause})", .path.display())]
     LocksUnsupported {
         /// The lock's file.
         path: PathBuf,
@@ -128,6 +134,16 @@ pub enum StoreError {
         /// What the encoder said.
         cause: serde_json::Error,
     },
+}
+
+fn whereabouts(quarantined: Option<&Path>) -> String {
+    match quarantined {
+        Some(path) => format!(
+            "it was moved to {}, and the next run computes it again",
+            path.display()
+        ),
+        None => "it is gone, or could not be moved to the quarantine".to_owned(),
+    }
 }
 
 impl StoreError {

@@ -10,6 +10,26 @@ use crate::error::Context;
 use crate::store::list_digests;
 use crate::{Digest, Record, Store, StoreError, durable};
 
+/// The members of each family.
+pub(crate) fn all(store: &Store) -> Result<Vec<Vec<Digest>>, StoreError> {
+    let families = store.layout.families();
+    if !families.exists() {
+        return Ok(Vec::new());
+    }
+    let members = |family: Digest| {
+        let folder = store.layout.family(&family);
+        let entries = fs::read_dir(&folder).context("read", &folder)?;
+        let names = entries.flatten().map(|entry| entry.file_name());
+        Ok(names
+            .filter_map(|name| name.to_str()?.parse().ok())
+            .collect())
+    };
+    list_digests(&families, "")?
+        .into_iter()
+        .map(members)
+        .collect()
+}
+
 impl Store {
     /// Makes `key`, which has a record, a member of `family`.
     pub fn join_family(&self, family: &Digest, key: &Digest) -> Result<(), StoreError> {

@@ -111,6 +111,20 @@ impl Layout {
         sharded(self.families(), family)
     }
 
+    /// What was found sound, by artifact.
+    pub(crate) fn checks(&self) -> PathBuf {
+        self.base.join("checked")
+    }
+
+    pub(crate) fn check(&self, artifact: &Digest) -> PathBuf {
+        sharded(self.checks(), artifact)
+    }
+
+    /// When the whole store was last found sound.
+    pub(crate) fn verified(&self) -> PathBuf {
+        self.checks().join("verified")
+    }
+
     pub(crate) fn stat_caches(&self) -> PathBuf {
         self.base.join("stat-cache")
     }

@@ -78,6 +78,7 @@
 
 mod artifact;
 pub mod canonical;
+mod checks;
 mod digest;
 mod durable;
 mod error;
@@ -85,12 +86,16 @@ mod family;
 pub mod gc;
 mod layout;
 mod lock;
+mod open;
 mod publish;
 mod quarantine;
+mod read;
 mod record;
+mod sealed;
 mod stat;
 mod statcache;
 mod store;
+mod taint;
 mod tree;
 pub mod verify;
 
@@ -102,4 +107,5 @@ pub use lock::{KeyLock, StoreGuard};
 pub use record::{Explain, OutputRef, Record};
 pub use statcache::PathStats;
 pub use store::{Lookups, Store, Usage};
+pub use taint::Voided;
 pub use tree::FileEntry;

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use crate::error::Context;
 use crate::layout::Layout;
 use crate::stat::FileStat;
-use crate::{Digest, StoreError};
+use crate::{Digest, StoreError, read};
 
 /// A lock that is held.
 ///
@@ -53,14 +53,21 @@ impl KeyLock {
 #[must_use = "the store is let go when this is dropped"]
 pub struct StoreGuard {
     _shared: Held,
-    _named: Held,
-    named_at: PathBuf,
+    /// None in a store that cannot be written to.
+    _named: Option<Named>,
 }
 
-impl Drop for StoreGuard {
+/// A file that says who holds the store.
+#[derive(Debug)]
+struct Named {
+    _held: Held,
+    path: PathBuf,
+}
+
+impl Drop for Named {
     fn drop(&mut self) {
         // A file that stays behind is recognised by its free lock and removed by the next collection.
-        let _ = fs::remove_file(&self.named_at);
+        let _ = fs::remove_file(&self.path);
     }
 }
 
@@ -123,8 +130,22 @@ pub(crate) fn key_in_use(layout: &Layout, key: &Digest) -> Result<bool, StoreErr
 }
 
 /// Holds the store under a name that others are told when they have to wait.
+///
+/// Where nothing can be written, the lock alone is held: that keeps whoever can write there from collecting.
 pub(crate) fn hold(layout: &Layout, who: &str) -> Result<StoreGuard, StoreError> {
     let shared = share(layout)?;
+    let named = match name(layout, who) {
+        Ok(named) => Some(named),
+        Err(StoreError::Permission { .. }) => None,
+        Err(error) => return Err(error),
+    };
+    Ok(StoreGuard {
+        _shared: shared,
+        _named: named,
+    })
+}
+
+fn name(layout: &Layout, who: &str) -> Result<Named, StoreError> {
     let folder = layout.holders();
     let named = tempfile::Builder::new()
         .suffix(".lock")
@@ -135,17 +156,20 @@ pub(crate) fn hold(layout: &Layout, who: &str) -> Result<StoreGuard, StoreError>
         .map_err(|error| StoreError::io("write in", &folder, error.error))?;
     wait(&file, &path, Mode::Exclusive)?;
     write!(file, "process {} ({who})", std::process::id()).context("write", &path)?;
-    Ok(StoreGuard {
-        _shared: shared,
-        _named: Held(file),
-        named_at: path,
+    Ok(Named {
+        _held: Held(file),
+        path,
     })
 }
 
 /// Shares the store without a name, for the length of one operation.
 pub(crate) fn share(layout: &Layout) -> Result<Held, StoreError> {
     let path = layout.store_lock();
-    let file = open(&path)?;
+    let file = match open(&path) {
+        // What can be read can be shared.
+        Err(StoreError::Permission { .. }) => File::open(&path).context("open", &path)?,
+        other => other?,
+    };
     wait(&file, &path, Mode::Shared)?;
     Ok(Held(file))
 }
@@ -167,7 +191,9 @@ fn holders(layout: &Layout) -> Result<Vec<String>, StoreError> {
     let mut names = Vec::new();
     for entry in fs::read_dir(&folder).context("read", &folder)? {
         let path = entry.context("read", &folder)?.path();
-        let Ok(file) = File::open(&path) else {
+        // Locks that a network file system emulates want the file open for writing.
+        let writable = OpenOptions::new().read(true).write(true).open(&path);
+        let Ok(file) = writable.or_else(|_| File::open(&path)) else {
             continue;
         };
         match file.try_lock() {
@@ -256,10 +282,16 @@ fn is_current(file: &File, path: &Path) -> Result<bool, StoreError> {
     if cfg!(not(unix)) {
         return Ok(true);
     }
-    let held = FileStat::of(&file.metadata().context("read", path)?);
+    // A stale handle belongs to a file that was removed on the server.
+    let gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound || read::is_stale(error);
+    let held = match file.metadata() {
+        Ok(meta) => FileStat::of(&meta),
+        Err(error) if gone(&error) => return Ok(false),
+        Err(error) => return Err(StoreError::io("read", path, error)),
+    };
     match fs::metadata(path) {
         Ok(meta) => Ok(FileStat::of(&meta).same_file(&held)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) if gone(&error) => Ok(false),
         Err(error) => Err(StoreError::io("read", path, error)),
     }
 }

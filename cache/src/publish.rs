@@ -8,28 +8,29 @@
 //!
 //! A kill between 3 and 5 costs the outputs but not the maker's own state, which lies in its workspace.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::artifact::{self, SMALL_FILE};
+use crate::artifact;
 use crate::error::Context;
 use crate::layout::Layout;
-use crate::quarantine::{self, State};
+use crate::quarantine;
 use crate::stat::FileStat;
 use crate::tree::{self, FileEntry, Found, Links};
-use crate::{Artifact, Digest, StoreError, durable, lock};
+use crate::{Artifact, Digest, Store, StoreError, durable, lock, read};
 
 /// Moves the folder `dir` into the store.
-pub(crate) fn publish(layout: &Layout, dir: &Path) -> Result<Artifact, StoreError> {
+pub(crate) fn publish(store: &Store, dir: &Path) -> Result<Artifact, StoreError> {
+    let layout = &store.layout;
     let _shared = lock::share(layout)?;
     let found = list(dir)?;
-    let artifact = Artifact::of(hash(layout, &found)?)?;
-    if !is_stored(layout, &artifact)? {
+    let artifact = Artifact::of(hash(store, &found)?)?;
+    if !is_stored(store, &artifact)? {
         let full: Vec<PathBuf> = found.iter().map(|file| file.full.clone()).collect();
         durable::sync_all(&full)?;
-        store(layout, dir, &found, &artifact)?;
+        move_in(store, dir, &found, &artifact)?;
     }
     durable::remove(dir)?;
     Ok(artifact)
@@ -49,16 +50,12 @@ fn list(dir: &Path) -> Result<Vec<Found>, StoreError> {
     }
 }
 
-/// Hashes the files, except for those that are known to be blobs under another name.
-fn hash(layout: &Layout, found: &[Found]) -> Result<Vec<FileEntry>, StoreError> {
-    let linked = found.iter().any(|file| file.stat.links > 1);
-    let by_inode = if linked {
-        blobs_by_inode(layout)?
-    } else {
-        HashMap::new()
-    };
-    let digest_of = |file: &Found| match by_inode.get(&file.stat.inode) {
-        Some(digest) if is_blob(layout, digest, &file.stat)? => Ok(*digest),
+/// Hashes the files, except for those that are blobs under another name: of an artifact that this process has opened,
+/// as a stage's inputs are.
+fn hash(store: &Store, found: &[Found]) -> Result<Vec<FileEntry>, StoreError> {
+    let known = |file: &Found| (file.stat.links > 1).then(|| store.seen.digest_of(&file.stat))?;
+    let digest_of = |file: &Found| match known(file) {
+        Some(digest) if is_blob(&store.layout, &digest, &file.stat)? => Ok(digest),
         _ => tree::hash_file(&file.full).map(|(digest, _)| digest),
     };
     tree::map_files(
@@ -78,47 +75,25 @@ fn is_blob(layout: &Layout, digest: &Digest, stat: &FileStat) -> Result<bool, St
     Ok(tree::stat(&layout.blob(digest))?.is_some_and(|blob| blob.same_file(stat)))
 }
 
-/// The blobs by their inode numbers. The numbers come with the folder listings, so no blob is touched.
-#[cfg(unix)]
-fn blobs_by_inode(layout: &Layout) -> Result<HashMap<u64, Digest>, StoreError> {
-    use std::os::unix::fs::DirEntryExt;
-    let mut blobs = HashMap::new();
-    let folder = layout.blobs();
-    for shard in fs::read_dir(&folder).context("read", &folder)? {
-        let shard = shard.context("read", &folder)?.path();
-        for blob in fs::read_dir(&shard).context("read", &shard)? {
-            let blob = blob.context("read", &shard)?;
-            if let Some(digest) = blob.file_name().to_str().and_then(|name| name.parse().ok()) {
-                blobs.insert(blob.ino(), digest);
-            }
-        }
+/// Whether the store has this artifact already, with all its bytes. A damaged one makes way.
+fn is_stored(store: &Store, artifact: &Artifact) -> Result<bool, StoreError> {
+    if !artifact::is_there(&store.layout, &artifact.digest) {
+        return Ok(false);
     }
-    Ok(blobs)
-}
-
-#[cfg(not(unix))]
-fn blobs_by_inode(_: &Layout) -> Result<HashMap<u64, Digest>, StoreError> {
-    Ok(HashMap::new())
-}
-
-/// Whether the store has this artifact already. A damaged one makes way.
-fn is_stored(layout: &Layout, artifact: &Artifact) -> Result<bool, StoreError> {
-    match artifact::check(layout, &artifact.digest, |file, _| file.bytes <= SMALL_FILE)? {
-        State::Good(_) => Ok(true),
-        State::Missing => Ok(false),
-        State::Damaged(flaw) => {
-            quarantine::move_artifact(layout, &artifact.digest, &flaw)?;
-            Ok(false)
-        }
+    match store.open_verified(&artifact.digest) {
+        Ok(_) => Ok(true),
+        Err(StoreError::Damaged { .. } | StoreError::MissingArtifact { .. }) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
-fn store(
-    layout: &Layout,
+fn move_in(
+    store: &Store,
     dir: &Path,
     found: &[Found],
     artifact: &Artifact,
 ) -> Result<(), StoreError> {
+    let layout = &store.layout;
     let tmp = layout.tmp();
     let scratch = tempfile::Builder::new()
         .prefix("publish-")
@@ -132,7 +107,7 @@ fn store(
         let source = taken.join(&file.path);
         refuse_changed(&source, found)?;
         let spare = scratch.path().join(format!("copy-{index}"));
-        unsynced.extend(add_blob(layout, file, &source, &spare)?);
+        unsynced.extend(add_blob(store, file, &source, &spare)?);
         let blob = layout.blob(&file.digest);
         unsynced.extend(link(&blob, &artifact::files_path(&new).join(&file.path))?);
         unsynced.insert(durable::parent(&blob).to_owned());
@@ -173,7 +148,7 @@ fn take(dir: &Path, taken: &Path, found: &[Found]) -> Result<(), StoreError> {
     for file in found {
         let target = taken.join(&file.path);
         durable::create_dirs(durable::parent(&target))?;
-        fs::copy(&file.full, &target).context("copy", &file.full)?;
+        durable::copy_new(&file.full, &target)?;
         let source = fs::metadata(&file.full)
             .and_then(|meta| meta.modified())
             .context("read", &file.full)?;
@@ -199,19 +174,20 @@ fn refuse_changed(source: &Path, found: &Found) -> Result<(), StoreError> {
     })
 }
 
-/// Makes `source` the blob of `file`, unless there is one. `spare` is a free name on the same file system.
+/// Makes `source` the blob of `file`, unless there is a good one. `spare` is a free name on the same file system.
 ///
 /// Returns a folder that has to be flushed, if any.
 fn add_blob(
-    layout: &Layout,
+    store: &Store,
     file: &FileEntry,
     source: &Path,
     spare: &Path,
 ) -> Result<Option<PathBuf>, StoreError> {
+    let layout = &store.layout;
     let blob = layout.blob(&file.digest);
     let own = tree::stat(source)?;
     if let Some(stat) = tree::stat(&blob)? {
-        if own.is_some_and(|own| own.same_file(&stat)) || is_sound(&blob, &stat, file)? {
+        if own.is_some_and(|own| own.same_file(&stat)) || is_sound(store, &blob, &stat, file)? {
             return Ok(None);
         }
         quarantine::move_aside(
@@ -219,14 +195,13 @@ fn add_blob(
             "blob",
             &blob,
             "its bytes are not those that were stored",
-        )?;
+        );
     }
     let unsynced = durable::create_shard(durable::parent(&blob))?;
     let shared = own.is_some_and(|own| own.links > 1);
     if shared {
         // Whoever owns the other name could write to the blob through it.
-        fs::copy(source, spare).context("copy", source)?;
-        durable::sync(spare)?;
+        durable::copy_new(source, spare)?;
     }
     let source = if shared { spare } else { source };
     read_only(source)?;
@@ -234,19 +209,39 @@ fn add_blob(
     Ok(unsynced)
 }
 
-fn is_sound(blob: &Path, stat: &FileStat, file: &FileEntry) -> Result<bool, StoreError> {
-    let small = file.bytes <= SMALL_FILE;
-    Ok(stat.bytes == file.bytes && (!small || tree::hash_file(blob)?.0 == file.digest))
+/// Whether a blob has the bytes of its name. One that cannot be read has not.
+fn is_sound(
+    store: &Store,
+    blob: &Path,
+    stat: &FileStat,
+    file: &FileEntry,
+) -> Result<bool, StoreError> {
+    if stat.bytes != file.bytes || store.seen.has_read(stat, &file.digest) {
+        return Ok(stat.bytes == file.bytes);
+    }
+    match tree::hash_file(blob) {
+        Ok((digest, _)) => Ok(digest == file.digest),
+        Err(error) if read::is_damage_of(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Gives a blob a second name, or a copy where the file system has no links (or no more for this file).
 ///
 /// Returns the copy, which has to be flushed.
 fn link(blob: &Path, path: &Path) -> Result<Option<PathBuf>, StoreError> {
-    if fs::hard_link(blob, path).is_ok() {
+    let Err(error) = fs::hard_link(blob, path) else {
         return Ok(None);
+    };
+    if error.kind() == io::ErrorKind::AlreadyExists {
+        // A network file system may have made the link, lost its answer, and tried again.
+        let names = (tree::stat(blob)?, tree::stat(path)?);
+        return match names {
+            (Some(blob), Some(link)) if blob.same_file(&link) => Ok(None),
+            _ => Err(StoreError::io("link to", path, error)),
+        };
     }
-    fs::copy(blob, path).context("write", path)?;
+    durable::copy_new(blob, path)?;
     Ok(Some(path.to_owned()))
 }
 

@@ -3,11 +3,14 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::durable;
 use crate::layout::Layout;
-use crate::{Digest, StoreError};
+use crate::{Digest, StoreError, read, tree};
+
+/// The end of the names of the notes that say why.
+const NOTE: &str = ".reason";
 
 /// What [`State`] a thing in the store is in.
 pub(crate) enum State<T> {
@@ -24,6 +27,8 @@ pub(crate) enum State<T> {
 pub(crate) struct Flaw {
     pub(crate) reason: String,
     pub(crate) blobs: Vec<Digest>,
+    /// Whether whoever read the thing may have read wrong bytes.
+    pub(crate) spreads: bool,
 }
 
 impl Flaw {
@@ -31,19 +36,25 @@ impl Flaw {
         Self {
             reason: reason.into(),
             blobs: Vec::new(),
+            spreads: true,
         }
+    }
+
+    /// The flaw of a thing that cannot be read.
+    pub(crate) fn unreadable(error: &io::Error) -> Self {
+        Self::new(format!("it cannot be read: {error}"))
     }
 }
 
 /// Moves `path` to the quarantine, with a note that says why, and returns where it lies now.
 ///
-/// Somebody else having done so meanwhile is fine.
+/// None if it is gone already, or cannot be moved: that is logged, and no reason for its finder to stop.
 pub(crate) fn move_aside(
     layout: &Layout,
     kind: &str,
     path: &Path,
     reason: &str,
-) -> Result<PathBuf, StoreError> {
+) -> Option<PathBuf> {
     let nanos = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_nanos());
@@ -51,34 +62,52 @@ pub(crate) fn move_aside(
     let target = layout.quarantine().join(format!("{kind}-{name}-{nanos}"));
     match fs::rename(path, &target) {
         Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(target),
-        Err(error) => return Err(StoreError::io("quarantine", path, error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        Err(error) => {
+            tracing::warn!(kind, path = %path.display(), reason, %error, "damaged: cannot be moved to the quarantine");
+            return None;
+        }
     }
     tracing::warn!(kind, path = %path.display(), reason, quarantined = %target.display(), "damaged: moved to the quarantine");
     let note = layout
         .quarantine()
-        .join(format!("{kind}-{name}-{nanos}.reason"));
-    durable::write_atomic(
-        &layout.tmp(),
-        &note,
-        format!("{}: {reason}\n", path.display()).as_bytes(),
-    )?;
-    durable::sync(durable::parent(path))?;
-    Ok(target)
+        .join(format!("{kind}-{name}-{nanos}{NOTE}"));
+    let text = format!("{}: {reason}\n", path.display());
+    let noted = durable::write_atomic(&layout.tmp(), &note, text.as_bytes())
+        .and_then(|()| durable::sync(durable::parent(path)));
+    if let Err(error) = noted {
+        tracing::warn!(%error, "the quarantine has no note of it");
+    }
+    Some(target)
 }
 
 /// Moves an artifact and those of its blobs that are known to be wrong to the quarantine.
-pub(crate) fn move_artifact(
-    layout: &Layout,
-    digest: &Digest,
-    flaw: &Flaw,
-) -> Result<PathBuf, StoreError> {
+pub(crate) fn move_artifact(layout: &Layout, digest: &Digest, flaw: &Flaw) -> Option<PathBuf> {
     for blob in &flaw.blobs {
         let path = layout.blob(blob);
         // The artifact's file may be a damaged copy of a good blob.
-        if path.exists() && crate::tree::hash_file(&path)?.0 != *blob {
-            move_aside(layout, "blob", &path, &flaw.reason)?;
+        if path.exists() && !is_good(&path, blob) {
+            move_aside(layout, "blob", &path, &flaw.reason);
         }
     }
     move_aside(layout, "artifact", &layout.artifact(digest), &flaw.reason)
+}
+
+/// Whether a blob has the bytes of its name; one that could not be looked at now is left where it is.
+fn is_good(path: &Path, digest: &Digest) -> bool {
+    match tree::hash_file(path) {
+        Ok((found, _)) => found == *digest,
+        Err(StoreError::Io { cause, .. }) => !read::is_damage(&cause),
+        Err(error) => !read::is_damage_of(&error),
+    }
+}
+
+/// How long ago a thing, or the note on it, was put into the quarantine: its name says so. Moving it changes none of
+/// its own times.
+pub(crate) fn age(path: &Path) -> Option<Duration> {
+    let name = path.file_name()?.to_str()?;
+    let name = name.strip_suffix(NOTE).unwrap_or(name);
+    let nanos = name.rsplit_once('-')?.1.parse::<u64>().ok()?;
+    let moved = UNIX_EPOCH + Duration::from_nanos(nanos);
+    Some(SystemTime::now().duration_since(moved).unwrap_or_default())
 }

@@ -52,6 +52,16 @@ impl Explain {
     }
 }
 
+impl Explain {
+    /// Every digest that the preimage names.
+    pub(crate) fn digests(&self) -> impl Iterator<Item = Digest> + '_ {
+        let words = self.0.get().split(|c: char| !c.is_ascii_alphanumeric());
+        words
+            .filter(|word| word.len() == DIGEST_LEN)
+            .filter_map(|word| word.parse().ok())
+    }
+}
+
 impl PartialEq for Explain {
     fn eq(&self, other: &Self) -> bool {
         self.0.get() == other.0.get()

@@ -50,6 +50,20 @@ impl FileStat {
         }
     }
 
+    /// Whether the content is the same as far as these facts tell. The number of links says nothing about it.
+    pub(crate) fn unchanged(&self, now: &Self) -> bool {
+        let facts = |stat: &Self| {
+            (
+                stat.bytes,
+                stat.modified,
+                stat.changed,
+                stat.inode,
+                stat.device,
+            )
+        };
+        facts(self) == facts(now)
+    }
+
     /// Whether both describe one and the same file under two names.
     pub(crate) fn same_file(&self, other: &Self) -> bool {
         self.inode != 0 && (self.inode, self.device) == (other.inode, other.device)

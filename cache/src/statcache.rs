@@ -4,6 +4,8 @@
 //! line per file. So a look at a small file never reads the memory of a large folder. Files of a list share one memory
 //! for each folder that they are in, since a list may name many thousands.
 //!
+//! The last line has the digest of the others: a memory that was changed by chance is forgotten.
+//!
 //! A remembered digest holds if size, both times, inode and device are the same. That would miss a write that happens
 //! within the clock's resolution after the file was hashed. So, as git does, a file that changed less than two seconds
 //! before it was hashed is not remembered.
@@ -12,20 +14,18 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
+use crate::checks::Moment;
 use crate::layout::Layout;
 use crate::stat::FileStat;
 use crate::tree::{self, FileEntry, Found, Links};
-use crate::{Digest, StoreError, durable, lock};
+use crate::{Digest, StoreError, durable, lock, read, sealed};
 
 /// The format of the memory's files. A file of another format is forgotten.
-const FORMAT: u32 = 1;
-
-/// A file must have rested this long, in nanoseconds, before it was hashed, or its digest is not remembered.
-const RACY: i64 = 2_000_000_000;
+const FORMAT: u32 = 2;
 
 /// What [`Store::digest_path`](crate::Store::digest_path) looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -60,9 +60,9 @@ struct Hashed {
 }
 
 impl Hashed {
-    /// Whether its digest may be remembered by those who hashed it at `now`.
-    fn has_rested(&self, now: i64) -> bool {
-        !self.read || now.saturating_sub(self.stat.changed) >= RACY
+    /// Whether its digest may be remembered by those who began to hash at that moment.
+    fn has_rested(&self, began: Option<Moment>) -> bool {
+        !self.read || began.is_some_and(|began| began.is_after_rest_of(&self.stat))
     }
 }
 
@@ -91,12 +91,12 @@ pub(crate) fn digest_path(
     let memory = if paranoid {
         Memory::new()
     } else {
-        load(&memory_file)
+        load(&memory_file, &root)
     };
-    let now = now();
+    let began = moment(layout, &found, &memory);
     let hashed = tree::map_files(&found, |file| file.stat.bytes, |file| hash(file, &memory))?;
     if hashed.iter().any(|file| file.read) || hashed.len() != memory.len() {
-        let rested = hashed.iter().filter(|file| file.has_rested(now));
+        let rested = hashed.iter().filter(|file| file.has_rested(began));
         let lines = rested.map(|file| (file.entry.path.as_str(), &file.stat, file.entry.digest));
         save(layout, &memory_file, &root, lines);
     }
@@ -164,9 +164,10 @@ fn in_folder(
     let mut memory = if paranoid {
         Memory::new()
     } else {
-        load(&memory_file)
+        load(&memory_file, &root)
     };
-    let now = now();
+    // Found out before the first file is read, if one is.
+    let began = OnceLock::new();
     let found = tree::map_files(
         files,
         |_| 0,
@@ -181,6 +182,9 @@ fn in_folder(
                     full: paths[*index].clone(),
                     stat: FileStat::of(&meta),
                 };
+                if !is_remembered(&memory, &found) {
+                    began.get_or_init(|| Moment::now(layout));
+                }
                 let hashed = hash(&found, &memory)?;
                 Ok((Some(hashed.entry.digest), Some(hashed)))
             }
@@ -195,7 +199,7 @@ fn in_folder(
         .collect();
     if !fresh.is_empty() {
         for hashed in fresh {
-            if hashed.has_rested(now) {
+            if hashed.has_rested(began.get().copied()) {
                 let remembered = (hashed.stat, hashed.entry.digest);
                 memory.insert(hashed.entry.path.clone(), remembered);
             } else {
@@ -263,7 +267,7 @@ fn hash(file: &Found, memory: &Memory) -> Result<Hashed, StoreError> {
         digest,
     };
     match memory.get(&file.path) {
-        Some((stat, digest)) if unchanged(stat, &file.stat) => Ok(Hashed {
+        Some((stat, digest)) if stat.unchanged(&file.stat) => Ok(Hashed {
             entry: entry(*digest, file.stat),
             stat: file.stat,
             read: false,
@@ -279,18 +283,16 @@ fn hash(file: &Found, memory: &Memory) -> Result<Hashed, StoreError> {
     }
 }
 
-/// The number of links is left out: it says nothing about the content.
-fn unchanged(then: &FileStat, now: &FileStat) -> bool {
-    let facts = |stat: &FileStat| {
-        (
-            stat.bytes,
-            stat.modified,
-            stat.changed,
-            stat.inode,
-            stat.device,
-        )
-    };
-    facts(then) == facts(now)
+fn is_remembered(memory: &Memory, file: &Found) -> bool {
+    memory
+        .get(&file.path)
+        .is_some_and(|(stat, _)| stat.unchanged(&file.stat))
+}
+
+/// The moment before files are read; none where none has to be, for asking the file system costs a call.
+fn moment(layout: &Layout, found: &[Found], memory: &Memory) -> Option<Moment> {
+    let all = found.iter().all(|file| is_remembered(memory, file));
+    (!all).then(|| Moment::now(layout))
 }
 
 fn count(hashed: &[Hashed]) -> PathStats {
@@ -314,20 +316,20 @@ fn memory_file(layout: &Layout, root: &Path) -> PathBuf {
         .join(Digest::of_bytes(root.as_os_str().as_encoded_bytes()).to_string())
 }
 
-/// What was remembered; nothing if there is no file or if it cannot be used.
-fn load(path: &Path) -> Memory {
-    fs::read(path)
+/// What was remembered of `root`; nothing if there is no file or if it cannot be used.
+fn load(path: &Path, root: &Path) -> Memory {
+    read::whole(path)
         .ok()
-        .and_then(|bytes| parse(&bytes))
+        .and_then(|(bytes, _)| parse(&bytes, root))
         .unwrap_or_default()
 }
 
-fn parse(bytes: &[u8]) -> Option<Memory> {
-    let mut lines = bytes
+fn parse(bytes: &[u8], root: &Path) -> Option<Memory> {
+    let mut lines = sealed::unseal(bytes)?
         .split(|byte| *byte == b'\n')
         .filter(|line| !line.is_empty());
     let header: Header = serde_json::from_slice(lines.next()?).ok()?;
-    if header.format != FORMAT {
+    if header.format != FORMAT || header.path != root {
         return None;
     }
     let entry = |line: &[u8]| {
@@ -392,27 +394,56 @@ fn save<'a>(
         }
         let _shared = lock::share(layout)?;
         durable::create_dirs(&layout.stat_caches())?;
-        durable::write_atomic(&layout.tmp(), path, &text)
+        durable::write_atomic(&layout.tmp(), path, &sealed::seal(text))
     })();
-    if let Err(error) = saved {
-        tracing::warn!(%error, "the digests of {} will have to be computed again", root.display());
+    match saved {
+        Ok(()) => {}
+        // Nobody who works with a cache that is not theirs can do anything about it.
+        Err(StoreError::Permission { .. }) => {}
+        Err(error) => {
+            tracing::warn!(%error, "the digests of {} will have to be computed again", root.display());
+        }
     }
 }
 
-/// Removes the memories of paths that are gone. Returns the freed bytes.
+/// The memories that are not what was written, each with what is wrong. They are forgotten anyway; that there are any
+/// says something about the disk.
+pub(crate) fn broken(layout: &Layout) -> Vec<(PathBuf, String)> {
+    let Ok(entries) = fs::read_dir(layout.stat_caches()) else {
+        return Vec::new();
+    };
+    let flaw = |path: &Path| match read::whole(path) {
+        Ok((bytes, _)) if sealed::unseal(&bytes).is_some() || is_older(&bytes) => None,
+        Ok(_) => Some("its bytes are not those that were written".to_owned()),
+        Err(error) if read::is_damage(&error) => Some(format!("it cannot be read: {error}")),
+        Err(_) => None,
+    };
+    entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter_map(|path| Some((path.clone(), flaw(&path)?)))
+        .collect()
+}
+
+/// Whether a memory was written by a version that gave it no digest.
+fn is_older(bytes: &[u8]) -> bool {
+    header(bytes).is_some_and(|header| header.format < FORMAT)
+}
+
+fn header(bytes: &[u8]) -> Option<Header> {
+    let first = bytes.split(|byte| *byte == b'\n').next()?;
+    serde_json::from_slice(first).ok()
+}
+
+/// Removes the memories of paths that are gone, and those that no version can use. Returns the freed bytes.
 pub(crate) fn forget_gone(layout: &Layout, dry_run: bool) -> Result<u64, StoreError> {
     let Ok(entries) = fs::read_dir(layout.stat_caches()) else {
         return Ok(0);
     };
     let mut freed = 0;
     for path in entries.flatten().map(|entry| entry.path()) {
-        let bytes = fs::read(&path).unwrap_or_default();
-        let first = bytes
-            .split(|byte| *byte == b'\n')
-            .next()
-            .unwrap_or_default();
-        let header = serde_json::from_slice::<Header>(first);
-        if header.is_ok_and(|header| header.format > FORMAT || header.path.exists()) {
+        let bytes = read::whole(&path).map_or(Vec::new(), |(bytes, _)| bytes);
+        if header(&bytes).is_some_and(|header| header.format > FORMAT || header.path.exists()) {
             continue;
         }
         freed += bytes.len() as u64;
@@ -421,12 +452,4 @@ pub(crate) fn forget_gone(layout: &Layout, dry_run: bool) -> Result<u64, StoreEr
         }
     }
     Ok(freed)
-}
-
-/// Nanoseconds since 1970.
-fn now() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }

@@ -1,20 +1,21 @@
 //! The store: what callers see of the cache.
 
 use std::collections::HashSet;
-use std::fs::{self, File, Metadata, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use crate::artifact::{self, SMALL_FILE};
+use crate::artifact;
+use crate::checks::Seen;
 use crate::error::Context;
 use crate::layout::{self, Layout};
-use crate::quarantine::{self, State};
+use crate::quarantine::{self, Flaw, State};
 use crate::record::Unreadable;
 use crate::{
     Artifact, Digest, KeyLock, PathStats, Record, StoreError, StoreGuard, durable, lock, publish,
-    statcache, tree,
+    read, statcache, tree,
 };
 
 /// A record's time of last use is written down at most this often.
@@ -24,6 +25,9 @@ const USE_RESOLUTION: Duration = Duration::from_secs(3600);
 #[derive(Debug, Clone)]
 pub struct Store {
     pub(crate) layout: Arc<Layout>,
+    /// Files that this process has checked.
+    pub(crate) seen: Arc<Seen>,
+    voided: Arc<Mutex<Vec<Digest>>>,
 }
 
 /// What the store holds, in numbers. Sizes are in bytes.
@@ -55,19 +59,24 @@ impl Store {
     /// Opens the store in the folder `root`, which is created if it does not exist.
     ///
     /// # Errors
-    /// [`StoreError::NewerLayout`] if a newer version of the program wrote to it.
+    /// [`StoreError::NewerLayout`] if a newer version of the program wrote to it; [`StoreError::RootNotUnicode`].
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         let root = std::path::absolute(root).context("find", root)?;
-        durable::create_dirs(&root)?;
+        if root.to_str().is_none() {
+            return Err(StoreError::RootNotUnicode { root });
+        }
+        durable::create_dirs_durably(&root)?;
         refuse_newer(&root)?;
         let layout = Layout::new(&root);
         for folder in layout.folders() {
-            durable::create_dirs(&folder)?;
+            durable::create_dirs_durably(&folder)?;
         }
         mark(&root.join("CACHEDIR.TAG"), CACHEDIR_TAG)?;
         mark(&root.join(".gitignore"), "*\n")?;
         Ok(Self {
             layout: Arc::new(layout),
+            seen: Arc::default(),
+            voided: Arc::default(),
         })
     }
 
@@ -90,7 +99,7 @@ impl Store {
     /// [`StoreError::Unsupported`] for links, sockets and the like, [`StoreError::BadName`],
     /// [`StoreError::Changed`], [`StoreError::NoSpace`]. On an error nothing of the artifact is visible.
     pub fn publish(&self, dir: &Path) -> Result<Artifact, StoreError> {
-        publish::publish(&self.layout, dir)
+        publish::publish(self, dir)
     }
 
     /// The artifact with this digest, `None` if there is none or if it was damaged (it then is in the quarantine).
@@ -100,9 +109,15 @@ impl Store {
         match artifact::read(&self.layout, digest)? {
             State::Good(artifact) => Ok(Some(artifact)),
             State::Missing => Ok(None),
-            State::Damaged(flaw) => {
-                quarantine::move_artifact(&self.layout, digest, &flaw)?;
-                Ok(None)
+            State::Damaged(_) => {
+                // The full check tells whether more than the manifest is damaged.
+                match self.open_input(digest) {
+                    Ok(_) => self.artifact(digest),
+                    Err(StoreError::Damaged { .. } | StoreError::MissingArtifact { .. }) => {
+                        Ok(None)
+                    }
+                    Err(error) => Err(error),
+                }
             }
         }
     }
@@ -112,34 +127,11 @@ impl Store {
         artifact::files_path(&self.layout.artifact(digest))
     }
 
-    /// The folder with the files of an artifact, after a check: all files are there, no other is, sizes are right, and
-    /// so are the bytes of those up to [`SMALL_FILE`].
-    ///
-    /// # Errors
-    /// [`StoreError::Damaged`], in which case the artifact is in the quarantine and its record is void, and
-    /// [`StoreError::MissingArtifact`].
-    pub fn open_input(&self, digest: &Digest) -> Result<PathBuf, StoreError> {
-        match artifact::check(&self.layout, digest, |file, _| file.bytes <= SMALL_FILE)? {
-            State::Good(_) => Ok(self.artifact_files(digest)),
-            State::Missing => Err(StoreError::MissingArtifact {
-                digest: *digest,
-                root: self.layout.root.clone(),
-            }),
-            State::Damaged(flaw) => {
-                let quarantined = quarantine::move_artifact(&self.layout, digest, &flaw)?;
-                Err(StoreError::Damaged {
-                    digest: *digest,
-                    reason: flaw.reason,
-                    quarantined,
-                })
-            }
-        }
-    }
-
     /// The record of `key`, if there is one and all its artifacts are there.
     ///
     /// Looks at the record and at the presence of its artifacts, not at their bytes; that makes it fast enough for
-    /// thousands. A record that is damaged, or that misses an artifact, is moved to the quarantine and is `None`.
+    /// thousands. A record that is damaged, that cannot be read, or that misses an artifact, is moved to the quarantine
+    /// and is `None`.
     ///
     /// # Errors
     /// [`StoreError::NewerFormat`]; errors of the file system.
@@ -165,29 +157,11 @@ impl Store {
         };
         for output in record.outputs.values() {
             if !is_there(&output.digest) {
-                self.void(key, &format!("its artifact {} is missing", output.digest))?;
+                self.void(key, &format!("its artifact {} is missing", output.digest));
                 return Ok(None);
             }
         }
         note_use(&self.layout.record(key), used);
-        Ok(Some(record))
-    }
-
-    /// As [`Store::lookup`], and checks the artifacts as [`Store::open_input`] does.
-    pub fn lookup_verified(&self, key: &Digest) -> Result<Option<Record>, StoreError> {
-        let Some(record) = self.lookup(key)? else {
-            return Ok(None);
-        };
-        for output in record.outputs.values() {
-            match self.open_input(&output.digest) {
-                Ok(_) => {}
-                Err(error @ (StoreError::Damaged { .. } | StoreError::MissingArtifact { .. })) => {
-                    self.void(key, &error.to_string())?;
-                    return Ok(None);
-                }
-                Err(error) => return Err(error),
-            }
-        }
         Ok(Some(record))
     }
 
@@ -206,6 +180,9 @@ impl Store {
             }
         }
         let path = self.layout.record(&record.key);
+        if fs::symlink_metadata(&path).is_ok_and(|meta| !meta.is_file()) {
+            self.void(&record.key, "it is not a regular file");
+        }
         if let Some(folder) = durable::create_shard(durable::parent(&path))? {
             durable::sync(&folder)?;
         }
@@ -308,7 +285,7 @@ impl Store {
             State::Good(loaded) => Ok(Some(loaded)),
             State::Missing => Ok(None),
             State::Damaged(flaw) => {
-                self.void(key, &flaw.reason)?;
+                self.void(key, &flaw.reason);
                 Ok(None)
             }
         }
@@ -317,9 +294,12 @@ impl Store {
     /// Reads a record and leaves it where it is, whatever its state.
     pub(crate) fn load_record(&self, key: &Digest) -> Result<State<Loaded>, StoreError> {
         let path = self.layout.record(key);
-        let (bytes, meta) = match read_whole(&path) {
+        let (bytes, meta) = match read::whole(&path) {
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(State::Missing),
+            Err(error) if read::is_damage(&error) => {
+                return Ok(State::Damaged(Flaw::unreadable(&error)));
+            }
             Err(error) => return Err(StoreError::io("read", &path, error)),
         };
         match Record::from_bytes(&bytes, key) {
@@ -337,8 +317,13 @@ impl Store {
     }
 
     /// Moves the record of `key` to the quarantine.
-    pub(crate) fn void(&self, key: &Digest, reason: &str) -> Result<(), StoreError> {
-        quarantine::move_aside(&self.layout, "record", &self.layout.record(key), reason).map(drop)
+    pub(crate) fn void(&self, key: &Digest, reason: &str) {
+        quarantine::move_aside(&self.layout, "record", &self.layout.record(key), reason);
+    }
+
+    pub(crate) fn voided(&self) -> MutexGuard<'_, Vec<Digest>> {
+        // Whoever panicked while holding it has left it whole.
+        self.voided.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -376,7 +361,7 @@ impl Lookups<'_> {
 /// Whether an artifact is there, as far as its manifest's presence tells.
 fn has_manifest(layout: &Layout, artifact: &Digest) -> bool {
     let manifest = artifact::manifest_path(&layout.artifact(artifact));
-    fs::metadata(manifest).is_ok_and(|meta| meta.len() > 0)
+    fs::metadata(manifest).is_ok_and(|meta| meta.is_file() && meta.len() > 0)
 }
 
 const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55
@@ -386,32 +371,60 @@ const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55
 
 /// The digests that name the entries of a sharded folder, in order. Other entries are left out.
 pub(crate) fn list_digests(folder: &Path, suffix: &str) -> Result<Vec<Digest>, StoreError> {
-    let mut digests = Vec::new();
-    for shard in fs::read_dir(folder).context("read", folder)? {
-        let shard = shard.context("read", folder)?;
-        if !shard.file_type().context("read", folder)?.is_dir() {
-            continue;
-        }
-        let shard = shard.path();
-        for entry in fs::read_dir(&shard).context("read", &shard)? {
-            let name = entry.context("read", &shard)?.file_name();
-            digests.extend(
-                name.to_str()
-                    .and_then(|name| name.strip_suffix(suffix)?.parse::<Digest>().ok()),
-            );
-        }
+    let Listing { digests, unlisted } = list(folder, suffix);
+    match unlisted.into_iter().next() {
+        None => Ok(digests),
+        Some((path, error)) => Err(StoreError::io("read", &path, error)),
     }
-    digests.sort();
-    Ok(digests)
 }
 
-/// Reads a file that is never written to in place, with as few calls as can be: look-ups are made by the thousand.
-fn read_whole(path: &Path) -> io::Result<(Vec<u8>, Metadata)> {
-    let mut file = File::open(path)?;
-    let meta = file.metadata()?;
-    let mut bytes = vec![0; meta.len() as usize];
-    file.read_exact(&mut bytes)?;
-    Ok((bytes, meta))
+/// A sharded folder, as far as it can be listed.
+pub(crate) struct Listing {
+    /// In order.
+    pub(crate) digests: Vec<Digest>,
+    pub(crate) unlisted: Vec<(PathBuf, io::Error)>,
+}
+
+/// Lists a sharded folder and goes on past what cannot be listed.
+pub(crate) fn list(folder: &Path, suffix: &str) -> Listing {
+    let mut listing = Listing {
+        digests: Vec::new(),
+        unlisted: Vec::new(),
+    };
+    for shard in entries(folder, &mut listing.unlisted) {
+        if !shard.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        for entry in entries(&shard.path(), &mut listing.unlisted) {
+            let name = entry.file_name();
+            let digest = name
+                .to_str()
+                .and_then(|name| name.strip_suffix(suffix)?.parse::<Digest>().ok());
+            listing.digests.extend(digest);
+        }
+    }
+    listing.digests.sort();
+    listing
+}
+
+fn entries(folder: &Path, unlisted: &mut Vec<(PathBuf, io::Error)>) -> Vec<fs::DirEntry> {
+    let mut found = Vec::new();
+    let mut error_at = |error| unlisted.push((folder.to_owned(), error));
+    match fs::read_dir(folder) {
+        Err(error) => error_at(error),
+        Ok(entries) => {
+            for entry in entries {
+                match entry {
+                    Ok(entry) => found.push(entry),
+                    Err(error) => {
+                        error_at(error);
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    found
 }
 
 /// Writes down that a record was used, for garbage collection by age.

@@ -10,7 +10,7 @@ use walkdir::WalkDir;
 use crate::canonical::{self, CanonicalError};
 use crate::error::Context;
 use crate::stat::FileStat;
-use crate::{Digest, StoreError};
+use crate::{Digest, StoreError, read};
 
 /// The domain of the digests of folders.
 const DOMAIN: &str = "dcsft tree v1";
@@ -86,9 +86,10 @@ pub(crate) fn walk(folder: &Path, links: Links) -> Result<Vec<Found>, StoreError
 /// The digest of one file's bytes, and its facts.
 ///
 /// # Errors
-/// [`StoreError::Changed`] if something wrote to the file meanwhile.
+/// [`StoreError::Changed`] if something wrote to the file meanwhile. What is no regular file is an error, and no pipe
+/// is waited for.
 pub(crate) fn hash_file(path: &Path) -> Result<(Digest, FileStat), StoreError> {
-    let file = File::open(path).context("read", path)?;
+    let (file, _) = read::open(path).context("read", path)?;
     let stat = |file: &File| {
         file.metadata()
             .map(|meta| FileStat::of(&meta))

@@ -77,11 +77,16 @@ fn works_on_a_read_only_disk() {
     assert!(mounted.success());
 
     let store = Store::open(store.root()).unwrap();
+    let guard = store.hold("a reader").unwrap();
     assert!(store.lookup_verified(&key("a")).unwrap().is_some());
+    let files = store.open_input(&artifact.digest).unwrap();
+    assert_eq!(fs::read(files.join("small")).unwrap(), b"small");
+    assert_eq!(verify::verify(&store, |_| ()).unwrap().damaged, []);
+    drop(guard);
     let out = output(&elsewhere.path().join("out"));
+    fs::write(out.join("small"), b"other").unwrap();
     let error = store.publish(&out).unwrap_err();
     assert!(matches!(error, StoreError::Permission { .. }), "{error}");
-    assert!(error.to_string().contains("--cache-dir"), "{error}");
     assert_eq!(
         names(&out),
         ["large", "small"],
@@ -103,7 +108,6 @@ fn works_on_a_full_disk() {
         fill(&filler);
         let error = store.publish(out).unwrap_err();
         assert!(matches!(error, StoreError::NoSpace { .. }), "{error}");
-        assert!(error.to_string().contains("dcsft cache gc"), "{error}");
         assert_eq!(
             names(out),
             ["large", "small"],

@@ -278,11 +278,124 @@ fn the_quarantine_is_kept_for_a_while() {
         3,
         "blob, artifact and record: {quarantined:?}"
     );
+    // What counts is when a thing came there, not how old it was then.
     for entry in walkdir::WalkDir::new(bench.inside("quarantine")).contents_first(true) {
         age(entry.unwrap().path(), gc::QUARANTINE_AGE + DAY);
     }
     collect(&bench, Policy::default());
+    assert_eq!(bench.quarantined(), quarantined);
+
+    put_back_in_time(&bench.inside("quarantine"), gc::QUARANTINE_AGE + DAY);
+    collect(&bench, Policy::default());
+    assert_eq!(names(&bench.inside("quarantine")), [""; 0]);
+}
+
+/// Gives what lies in the quarantine the names it would have had so long ago.
+fn put_back_in_time(quarantine: &Path, age: Duration) {
+    for name in names(quarantine) {
+        let (stem, note) = match name.strip_suffix(".reason") {
+            Some(stem) => (stem, ".reason"),
+            None => (&*name, ""),
+        };
+        let (kind, nanos) = stem.rsplit_once('-').unwrap();
+        let nanos = nanos.parse::<u128>().unwrap() - age.as_nanos();
+        let older = quarantine.join(format!("{kind}-{nanos}{note}"));
+        fs::rename(quarantine.join(&name), older).unwrap();
+    }
+}
+
+#[test]
+fn what_was_written_or_used_after_the_plan_was_made_stays() {
+    let bench = Bench::new();
+    for name in ["before", "used", "after"] {
+        if name != "after" {
+            bench.compute(&key(name), &[("f", name.as_bytes())], 1.0);
+            age(&bench.record_file(&key(name)), DAY);
+        }
+    }
+    let since = gc::Mark::new(&bench.store);
+    bench.compute(&key("after"), &[("f", b"after")], 1.0);
+    assert!(bench.store.lookup(&key("used")).unwrap().is_some());
+    let policy = Policy {
+        since: Some(since),
+        drop_others: true,
+        max_bytes: Some(0),
+        older_than: Some(Duration::ZERO),
+        ..Policy::default()
+    };
+    let report = collect(&bench, policy);
+    let removed: Vec<_> = report.removed.iter().map(|removed| removed.key).collect();
+    assert_eq!(removed, [key("before")]);
+    assert!(has(&bench, "used") && has(&bench, "after"));
+}
+
+#[test]
+fn what_nothing_refers_to_has_a_time_of_grace() {
+    let bench = Bench::new();
+    bench.compute(&key("gone"), &[("f", b"gone")], 1.0);
+    let fresh = bench.publish(&[("f", b"not yet in a record")]);
+    fs::write(bench.inside("tmp").join("being written"), b"123").unwrap();
+    let policy = Policy {
+        grace: gc::GRACE,
+        drop_others: true,
+        ..Policy::default()
+    };
+    let report = collect(&bench, policy.clone());
+    assert_eq!(
+        (
+            report.removed_records,
+            report.removed_artifacts,
+            report.removed_blobs
+        ),
+        (1, 1, 1),
+        "what a removed record referred to goes with it"
+    );
+    assert!(bench.store.open_input(&fresh.digest).is_ok());
+    assert_eq!(names(&bench.inside("tmp")), ["being written"]);
+    let without = Policy {
+        grace: Duration::ZERO,
+        ..policy
+    };
+    assert_eq!(collect(&bench, without).removed_artifacts, 1);
+    assert_eq!(names(&bench.inside("tmp")), [""; 0]);
+}
+
+#[test]
+fn a_dry_run_tells_what_is_in_the_way_and_moves_nothing() {
+    let bench = Bench::new();
+    bench.compute(&key("a"), &[("f", b"1")], 1.0);
+    bench.compute(&key("damaged"), &[("f", b"2")], 1.0);
+    bench.store.workspace(&key("a")).unwrap();
+    flip(&bench.record_file(&key("damaged")));
+    let guard = bench.store.hold("a run").unwrap();
+    let policy = Policy {
+        drop_others: true,
+        dry_run: true,
+        ..Policy::default()
+    };
+    let dry = gc::collect(&bench.store, &policy).unwrap();
+    assert_eq!(
+        dry.in_use,
+        [format!("process {} (a run)", std::process::id())]
+    );
+    assert!(bench.record_file(&key("damaged")).exists());
     assert_eq!(bench.quarantined(), [""; 0]);
+    drop(guard);
+    let wet = gc::collect(
+        &bench.store,
+        &Policy {
+            dry_run: false,
+            ..policy
+        },
+    )
+    .unwrap();
+    assert_eq!(
+        wet,
+        Report {
+            in_use: Vec::new(),
+            ..dry
+        }
+    );
 }
 
 #[test]

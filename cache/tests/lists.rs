@@ -83,15 +83,20 @@ fn files_of_one_folder_share_a_memory_that_paranoia_ignores() {
     let memories = bench.inside("stat-cache");
     assert_eq!(names(&memories).len(), 1);
 
-    // A memory that says something else shows who believes it.
+    // A memory that says something else, with the right digest of itself, shows who believes it.
     let memory = memories.join(&names(&memories)[0]);
     let wrong = Digest::of_bytes(b"wrong");
     let text = fs::read_to_string(&memory).unwrap();
-    fs::write(
-        &memory,
-        text.replace(&Digest::of_bytes(&[7]).to_string(), &wrong.to_string()),
-    )
-    .unwrap();
+    let text = text.replace(&Digest::of_bytes(&[7]).to_string(), &wrong.to_string());
+    fs::write(&memory, &text).unwrap();
+    assert_eq!(
+        bench.store.digest_files(&paths, false).unwrap(),
+        first,
+        "it was changed by chance"
+    );
+    let (body, _) = text.split_at(text.trim_end().rfind('\n').unwrap() + 1);
+    let sealed = format!("{body}blake3 {}\n", Digest::of_bytes(body.as_bytes()));
+    fs::write(&memory, sealed).unwrap();
     assert_eq!(
         bench.store.digest_files(&paths[5..10], false).unwrap()[2],
         Some(wrong)

@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::fs;
+use std::fs::{self, File};
 
 use common::{Bench, key, names, overwrite, record};
 use dcsft_cache::{Artifact, Digest, FileEntry, OutputRef, Store, StoreError};
@@ -113,19 +113,49 @@ fn equal_files_share_their_bytes_on_the_disk() {
 
 #[cfg(unix)]
 #[test]
-fn a_link_to_a_stored_file_is_taken_over_without_reading_it() {
+fn a_link_to_a_file_of_an_input_is_taken_over_without_reading_it() {
     let bench = Bench::new();
     let large = vec![7u8; 100_000];
     let first = bench.publish(&[("weights", &large)]);
-    let stored = bench.store.artifact_files(&first.digest).join("weights");
+    let stored = bench
+        .store
+        .open_input(&first.digest)
+        .unwrap()
+        .join("weights");
     // Were it read, its digest would now be another one.
+    let modified = fs::metadata(&stored).unwrap().modified().unwrap();
     let mut changed = large.clone();
     changed[0] = 8;
     overwrite(&stored, &changed);
+    File::open(&stored).unwrap().set_modified(modified).unwrap();
     let out = bench.folder("out", &[("note", b"n")]);
     fs::hard_link(&stored, out.join("copy")).unwrap();
     let second = bench.store.publish(&out).unwrap();
     assert_eq!(second.files[0].digest, Digest::of_bytes(&large));
+    // Whoever opens it reads it.
+    assert!(matches!(
+        bench.store.open_input(&second.digest),
+        Err(StoreError::Damaged { .. })
+    ));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_to_a_stored_file_that_was_written_to_enters_with_the_bytes_it_has() {
+    let bench = Bench::new();
+    let first = bench.publish(&[("weights", &[7u8; 100_000])]);
+    let stored = bench
+        .store
+        .open_input(&first.digest)
+        .unwrap()
+        .join("weights");
+    overwrite(&stored, &[8; 99_999]);
+    let out = bench.folder("out", &[]);
+    fs::hard_link(&stored, out.join("copy")).unwrap();
+    let second = bench.store.publish(&out).unwrap();
+    assert_eq!(second.files[0].digest, Digest::of_bytes(&[8; 99_999]));
+    let copy = bench.store.open_input(&second.digest).unwrap().join("copy");
+    assert_eq!(fs::read(copy).unwrap(), [8; 99_999]);
 }
 
 #[cfg(unix)]
@@ -415,4 +445,20 @@ fn digests_parse_only_in_their_one_form() {
             "{bad}"
         );
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_root_that_journals_could_not_name_is_refused_before_it_is_made() {
+    use std::os::unix::ffi::OsStrExt;
+    let bench = Bench::new();
+    let root = bench
+        .path("x")
+        .with_file_name(std::ffi::OsStr::from_bytes(b"ca\xffche"));
+    let error = Store::open(&root).unwrap_err();
+    assert!(
+        matches!(&error, StoreError::RootNotUnicode { root: named } if *named == root),
+        "{error}"
+    );
+    assert!(!root.exists());
 }

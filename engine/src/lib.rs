@@ -7,6 +7,7 @@ pub mod diagnostic;
 pub mod forecast;
 pub mod graph;
 pub mod journal;
+pub mod keep;
 pub mod key;
 pub mod kind;
 pub mod lockfile;

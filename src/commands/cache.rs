@@ -6,13 +6,18 @@ use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use dcsft_cache::{Digest, Record, Store, gc, verify};
+use dcsft_engine::{journal, keep};
 use serde_json::json;
 
+use super::lock;
 use crate::cli::{Cache, CacheGc, CacheLs, CachePath, SpecArgs};
 use crate::exit::{Exit, Failure};
 use crate::output::{bytes, count, print_json, print_table, stdout, table};
 use crate::report::scale::duration;
-use crate::settings::App;
+use crate::settings::{App, Project};
+
+/// How many runs of a spec are looked at for the latest ones of each device.
+const RUNS_LOOKED_AT: usize = 20;
 
 /// Runs a sub-command.
 ///
@@ -172,30 +177,22 @@ fn check(app: &App) -> Result<Exit, Failure> {
         print_json(&mut out, &report)?;
     } else {
         for damage in &report.damaged {
-            let kind = serde_json::to_value(damage.kind).ok();
-            let kind = kind
-                .as_ref()
-                .and_then(|kind| kind.as_str())
-                .unwrap_or("entry");
-            writeln!(
-                out,
-                "damaged {kind} {}: {}",
-                damage.digest.short(),
-                damage.reason
-            )?;
+            let name = match &damage.digest {
+                Some(digest) => digest.short(),
+                None => damage.path.display().to_string(),
+            };
+            let stays = match &damage.quarantined {
+                Some(_) => "",
+                None => "; it could not be moved to the quarantine",
+            };
+            let (kind, reason) = (damage.kind.name(), &damage.reason);
+            writeln!(out, "damaged {kind} {name}: {reason}{stays}")?;
         }
-        writeln!(
-            out,
-            "{} checked, {} read, {} damaged{}",
-            report.checked,
-            bytes(report.bytes),
-            report.damaged.len(),
-            if report.damaged.is_empty() {
-                ""
-            } else {
-                "; moved to the quarantine, the next run computes them again"
-            }
-        )?;
+        for voided in &report.voided {
+            let (key, label) = (voided.key.short(), &voided.label);
+            writeln!(out, "void result {key} of {label}: {}", voided.reason)?;
+        }
+        writeln!(out, "{}", verified(&report))?;
     }
     out.flush()?;
     Ok(if report.damaged.is_empty() {
@@ -205,58 +202,141 @@ fn check(app: &App) -> Result<Exit, Failure> {
     })
 }
 
+/// `73 checked, 1.2 MB read, 2 damaged, 1 void; moved to the quarantine, ...`.
+fn verified(report: &verify::Report) -> String {
+    let mut text = format!(
+        "{} checked, {} read, {} damaged",
+        report.checked,
+        bytes(report.bytes),
+        report.damaged.len(),
+    );
+    if !report.voided.is_empty() {
+        text += &format!(", {} void", count(report.voided.len(), "result", "results"));
+    }
+    if !report.damaged.is_empty() {
+        text += "; moved to the quarantine, the next run computes them again";
+    }
+    text
+}
+
 fn collect(app: &App, args: &CacheGc) -> Result<Exit, Failure> {
     let store = app.store(args.keep.first().map(PathBuf::as_path))?;
-    let mut keep = BTreeSet::new();
-    for spec in &args.keep {
-        let mut project = app.project(&SpecArgs {
-            spec: spec.clone(),
-            overrides: args.overrides.clone(),
-            device: "cpu".to_owned(),
-        })?;
-        // The study may have run on either, and a GPU's results took longest.
-        for device in ["cpu", "cuda"] {
-            project.device = device.to_owned();
-            let plan = project.plan(&[], false)?;
-            keep.extend(plan.nodes.iter().filter_map(|node| node.state.key()));
-        }
-    }
+    // What is written from here on is not known to what follows, and stays.
+    let since = gc::Mark::new(&store);
+    let kept = what_to_keep(app, args, &store)?;
     let policy = gc::Policy {
         drop_others: !args.keep.is_empty() && args.max_size.is_none() && args.older_than.is_none(),
-        keep,
+        keep: kept.keys.clone(),
+        since: Some(since),
         older_than: args.older_than,
         max_bytes: args.max_size,
+        grace: gc::GRACE,
         dry_run: args.dry_run,
     };
     let report = gc::collect(&store, &policy)?;
     let mut out = stdout();
     if app.terminal.json {
-        print_json(&mut out, &report)?;
+        let mut fields = serde_json::to_value(&report).map_err(Failure::failed)?;
+        fields["missing"] = json!(kept.missing);
+        fields["kept_below_missing"] = json!(kept.below);
+        print_json(&mut out, &fields)?;
     } else {
-        for removed in &report.removed {
-            writeln!(
-                out,
-                "{}  {}  {}",
-                removed.key.short(),
-                bytes(removed.bytes),
-                removed.label
-            )?;
-        }
-        writeln!(
-            out,
-            "{} {} and {}, {}; {} kept ({})",
-            if args.dry_run {
-                "would remove"
-            } else {
-                "removed"
-            },
-            count(report.removed_records as usize, "result", "results"),
-            count(report.removed_artifacts as usize, "artifact", "artifacts"),
-            bytes(report.freed_bytes),
-            count(report.kept_records as usize, "result", "results"),
-            bytes(report.kept_bytes),
-        )?;
+        print_collected(&mut out, args, &report, &kept)?;
     }
     out.flush()?;
     Ok(Exit::Done)
+}
+
+/// The keys that `--keep` protects: those that the specs' plans name, those that may belong below a result that is
+/// missing, those of the latest runs of these specs, and those of their lock files.
+fn what_to_keep(app: &App, args: &CacheGc, store: &Store) -> Result<keep::Kept, Failure> {
+    let mut all = keep::Kept::default();
+    if args.keep.is_empty() {
+        return Ok(all);
+    }
+    let results = keep::Results::of(store)?;
+    for spec in &args.keep {
+        let project = app.project(&SpecArgs {
+            spec: spec.clone(),
+            overrides: args.overrides.clone(),
+            device: "cpu".to_owned(),
+        })?;
+        let kept = results.kept(&project.study, &project.registry, store)?;
+        all.below += kept.below;
+        all.missing.extend(kept.missing);
+        all.keys.extend(kept.keys);
+        all.keys.extend(latest_keys(&project));
+        if lock::path(&project).exists() {
+            let locked = lock::read(&project)?;
+            all.keys
+                .extend(locked.stages.values().map(|stage| stage.key));
+        }
+    }
+    Ok(all)
+}
+
+/// The keys of the latest run of a spec with the same overrides, on each device.
+fn latest_keys(project: &Project) -> Vec<Digest> {
+    let study = &project.study;
+    let mut devices = BTreeSet::new();
+    let mut keys = Vec::new();
+    for run in journal::runs(&project.store.runs_dir(), Some(&study.name)).take(RUNS_LOOKED_AT) {
+        if run.header.overrides == study.overrides && devices.insert(run.header.device.clone()) {
+            let stages = run.stages().into_values();
+            keys.extend(stages.filter_map(|event| Some(event.result()?.key)));
+        }
+    }
+    keys
+}
+
+fn print_collected(
+    out: &mut impl Write,
+    args: &CacheGc,
+    report: &gc::Report,
+    kept: &keep::Kept,
+) -> Result<(), Failure> {
+    for removed in &report.removed {
+        let (key, size) = (removed.key.short(), bytes(removed.bytes));
+        writeln!(out, "{key}  {size}  {}", removed.label)?;
+    }
+    if kept.below > 0 {
+        writeln!(
+            out,
+            "{} kept that may belong below {}: not in the cache, so what is below has no known key",
+            count(kept.below, "result", "results"),
+            some(&kept.missing),
+        )?;
+    }
+    writeln!(
+        out,
+        "{} {} and {}, {}; {} kept ({})",
+        if args.dry_run {
+            "would remove"
+        } else {
+            "removed"
+        },
+        count(report.removed_records as usize, "result", "results"),
+        count(report.removed_artifacts as usize, "artifact", "artifacts"),
+        bytes(report.freed_bytes),
+        count(report.kept_records as usize, "result", "results"),
+        bytes(report.kept_bytes),
+    )?;
+    if !report.in_use.is_empty() {
+        let holders = report.in_use.join(", ");
+        writeln!(
+            out,
+            "without --dry-run nothing would be removed now: the cache is in use by {holders}"
+        )?;
+    }
+    Ok(())
+}
+
+/// The first of a set of titles, for a message.
+fn some(titles: &BTreeSet<String>) -> String {
+    const LISTED: usize = 6;
+    let first: Vec<&str> = titles.iter().take(LISTED).map(String::as_str).collect();
+    match titles.len().saturating_sub(LISTED) {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
+    }
 }

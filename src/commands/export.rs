@@ -42,7 +42,8 @@ pub(crate) fn run(app: &App, args: &Export) -> Result<Exit, Failure> {
                 .help(format!("compute it with `{}`", run_command(args))),
         );
     };
-    let from = project.store.open_input(&made.digest)?;
+    // What leaves the cache is read once more, whatever is remembered of it.
+    let from = project.store.open_verified(&made.digest)?;
     let (format, base) = (args.format.map(format), args.base.as_deref());
     let written = export(output.artifact, &from, &args.dir, format, base)
         .map_err(|error| Failure::failed(format!("{}: {error}", args.stage)))?;

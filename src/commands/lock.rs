@@ -45,7 +45,7 @@ pub(crate) fn run(app: &App, args: &cli::Lock) -> Result<Exit, Failure> {
 }
 
 /// `SPEC.lock`, beside the spec.
-fn path(project: &Project) -> PathBuf {
+pub(crate) fn path(project: &Project) -> PathBuf {
     let mut name = project.study.spec.as_os_str().to_owned();
     name.push(".lock");
     PathBuf::from(name)

@@ -77,8 +77,7 @@ pub(crate) fn run(app: &App, args: &Run) -> Result<Exit, Failure> {
         &options,
         &executor,
         reporter,
-    )
-    .map_err(Failure::failed)?;
+    )?;
     let outcome = ManuallyDrop::new(outcome);
     let exit = conclude(app, args, &project, &outcome, locked.as_ref())?;
     lines.finish()?;

@@ -1,15 +1,12 @@
 //! Asks a model about every sample of a set, chunk after chunk, and survives interrupts.
 //!
 //! An answer is a pure function of model, sample and sampling settings, so it does not matter where a chunk is
-//! cut or at which sample an interrupted stage goes on. Finished samples are kept as JSON lines in the stage's
-//! state folder; a last line that a kill has cut short is asked again.
+//! cut or at which sample an interrupted stage goes on. Finished samples are [kept](crate::kept) in the stage's state
+//! folder; a last line that a kill has cut short is asked again.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::{BufRead as _, BufReader, Seek as _, Write as _};
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use dcsft_engine::context::StageContext;
 use dcsft_engine::kind::{ParamProblem, StageError};
@@ -18,13 +15,11 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::data::{DataError, Dataset, Sample, to_prompt};
+use crate::kept::Kept;
 use crate::lent::Lent;
 use crate::misfit::{Dropped, Misfit};
 use crate::progress::Meter;
 use crate::reward::Reward;
-
-/// How much work an unexpected end may cost.
-const SAVE_EVERY: Duration = Duration::from_secs(5);
 
 /// What is asked.
 pub(crate) struct Request<'a> {
@@ -70,7 +65,7 @@ pub(crate) fn ask_all(
 ) -> Result<(), StageError> {
     let per_sample = u64::from(request.n);
     let mut meter = Meter::new(data.len() as u64, "sample");
-    let (mut kept, known) = Kept::open(ctx)?;
+    let (mut kept, known): (_, Vec<Reply>) = Kept::open(ctx, data)?;
     if let lent @ 1.. = request.lent.count(data, request.n as usize) {
         let all = data.len() as u64 * per_sample;
         ctx.log(format!("{lent} of {all} answers are those of earlier runs"));
@@ -87,8 +82,8 @@ pub(crate) fn ask_all(
             }
         }
     };
-    let mut done = known.len().min(data.len());
-    for reply in known.into_iter().take(done) {
+    let mut done = known.len();
+    for reply in known {
         hand_over(ctx, reply)?;
     }
     while done < data.len() {
@@ -97,8 +92,8 @@ pub(crate) fn ask_all(
             return Err(StageError::Interrupted);
         }
         let rows = done..data.len().min(done + model.questions_at_once());
-        for reply in ask(model, data, rows.clone(), request)? {
-            kept.push(&reply);
+        for (row, reply) in rows.clone().zip(ask(model, data, rows.clone(), request)?) {
+            kept.push(row, &data.samples()[row], &reply);
             hand_over(ctx, reply)?;
         }
         kept.save_if_due()?;
@@ -206,82 +201,5 @@ fn completion((tokens, logprobs, finished): Raw) -> Completion {
         tokens,
         logprobs,
         finished,
-    }
-}
-
-/// The file of finished samples.
-struct Kept {
-    path: std::path::PathBuf,
-    file: File,
-    pending: Vec<u8>,
-    saved: Instant,
-}
-
-impl Kept {
-    /// Opens the file and reads what an earlier try has left in it.
-    fn open(ctx: &StageContext) -> Result<(Self, Vec<Reply>), StageError> {
-        let path = ctx.state().join("answers.jsonl");
-        std::fs::create_dir_all(ctx.state()).map_err(StageError::io(ctx.state()))?;
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(StageError::io(&path))?;
-        let mut replies = Vec::new();
-        let mut good = 0;
-        let mut reader = BufReader::new(&file);
-        let mut line = Vec::new();
-        while reader
-            .read_until(b'\n', &mut line)
-            .map_err(StageError::io(&path))?
-            > 0
-        {
-            match serde_json::from_slice(&line) {
-                Ok(reply) if line.ends_with(b"\n") => replies.push(reply),
-                _ => break,
-            }
-            good += line.len() as u64;
-            line.clear();
-        }
-        file.set_len(good).map_err(StageError::io(&path))?;
-        file.seek(std::io::SeekFrom::End(0))
-            .map_err(StageError::io(&path))?;
-        Ok((
-            Self {
-                path,
-                file,
-                pending: Vec::new(),
-                saved: Instant::now(),
-            },
-            replies,
-        ))
-    }
-
-    fn push(&mut self, reply: &Reply) {
-        // Numbers and strings: writing them into memory cannot fail. A float that is no number would be read back
-        // as a damaged line, and asked again.
-        if serde_json::to_writer(&mut self.pending, reply).is_ok() {
-            self.pending.push(b'\n');
-        }
-    }
-
-    fn save_if_due(&mut self) -> Result<(), StageError> {
-        if self.saved.elapsed() < SAVE_EVERY {
-            Ok(())
-        } else {
-            self.save()
-        }
-    }
-
-    fn save(&mut self) -> Result<(), StageError> {
-        self.file
-            .write_all(&self.pending)
-            .map_err(StageError::io(&self.path))?;
-        self.file.sync_data().map_err(StageError::io(&self.path))?;
-        self.pending.clear();
-        self.saved = Instant::now();
-        Ok(())
     }
 }

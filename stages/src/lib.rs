@@ -8,6 +8,7 @@ pub mod eval;
 pub mod export;
 mod files;
 pub mod grpo;
+mod kept;
 mod lent;
 mod memory;
 mod misfit;

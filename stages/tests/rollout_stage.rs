@@ -251,6 +251,72 @@ fn an_interrupt_a_torn_state_and_threads_change_no_byte() {
     assert_eq!(run(2, 2), straight);
 }
 
+/// What is saved lies about until the stage is resumed, and becomes part of the result.
+#[test]
+fn damage_to_saved_answers_changes_no_byte() {
+    let mut bench = Bench::new();
+    let (model, data) = (
+        bench.model(0),
+        bench.colours("train", 0, 700, |_, name| name.to_owned()),
+    );
+    let straight = bench.run_as("rollout", with(2), &inputs(&model, &data), How::default());
+    let expected = (straight.files(), straight.summary().clone());
+    let damages: [(&str, fn(&mut Vec<u8>)); 6] = [
+        ("another digit of a token", |bytes| {
+            let at = bytes.len() / 2;
+            let digit = (at..).find(|&at| bytes[at].is_ascii_digit()).unwrap();
+            bytes[digit] = if bytes[digit] == b'1' { b'2' } else { b'1' };
+        }),
+        ("a line less", |bytes| {
+            let end = bytes.iter().position(|byte| *byte == b'\n').unwrap();
+            bytes.drain(..=end);
+        }),
+        ("two lines changed places", |bytes| {
+            let end = bytes.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+            let first: Vec<u8> = bytes.drain(..end).collect();
+            let end = bytes.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+            bytes.splice(end..end, first);
+        }),
+        ("a flipped bit", |bytes| {
+            let at = bytes.len() / 3;
+            bytes[at] ^= 4;
+        }),
+        ("nothing", Vec::clear),
+        ("garbage", |bytes| *bytes = vec![0xfe; 1000]),
+    ];
+    for (name, damage) in damages {
+        let state = bench.folder();
+        let mut how = |interrupt_after| {
+            let how = How {
+                interrupt_after,
+                state: Some(state.clone()),
+                ..How::default()
+            };
+            bench.run_as("rollout", with(2), &inputs(&model, &data), how)
+        };
+        assert!(matches!(how(Some(1)).result, Err(StageError::Interrupted)));
+        let kept = state.join("answers.jsonl");
+        let mut bytes = std::fs::read(&kept).unwrap();
+        damage(&mut bytes);
+        std::fs::write(&kept, bytes).unwrap();
+        let resumed = how(None);
+        assert_eq!(
+            (resumed.files(), resumed.summary().clone()),
+            expected,
+            "{name}"
+        );
+    }
+    // Not a file at all.
+    let state = bench.folder();
+    std::fs::create_dir_all(state.join("answers.jsonl/inside")).unwrap();
+    let how = How {
+        state: Some(state),
+        ..How::default()
+    };
+    let resumed = bench.run_as("rollout", with(2), &inputs(&model, &data), how);
+    assert_eq!((resumed.files(), resumed.summary().clone()), expected);
+}
+
 #[test]
 fn another_seed_draws_other_answers_and_greedy_ones_do_not_depend_on_it() {
     let mut bench = Bench::new();

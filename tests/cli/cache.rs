@@ -174,3 +174,174 @@ fn gc_makes_the_cache_as_small_as_asked() {
     assert_eq!(lab.ok(&["cache", "ls", "--json"]), "");
     assert_eq!(lab.dcsft(&["cache", "gc", "--max-size", "huge"]).code, 2);
 }
+
+/// A small study in which a model is trained and evaluated: its model is larger than what is read at each opening.
+const TRAINED: &str = r#"
+dcsft: 1
+name: trained
+vars: {steps: 3, tokens: 4}
+stages:
+  world: {uses: shapes, with: {counts: {pretrain: 4, cold_start: 16, train: 4, val: 12, rendition: 4, adversarial: 4}}}
+  untrained: {uses: model, with: {kind: micro}}
+  sft: {uses: sft, with: {model: "${untrained}", data: "${world.cold_start}", steps: "${vars.steps}", batch_size: 4, learning_rate: 1e-3}}
+  eval: {uses: eval, with: {model: "${sft}", data: "${world.val}", max_new_tokens: "${vars.tokens}"}}
+"#;
+
+/// The weights of the stage `sft`, changed where they lie.
+fn damage_weights(lab: &Lab) -> PathBuf {
+    let one = lines(&lab.ok(&["cache", "ls", "sft", "--json"])).remove(0);
+    let digest = one["outputs"]["model"]["digest"]
+        .as_str()
+        .expect("a digest");
+    let folder = lab.ok(&["cache", "path", digest]);
+    let path = Path::new(folder.trim()).join("model.safetensors");
+    let mut bytes = std::fs::read(&path).expect("the weights");
+    assert!(bytes.len() > 64 * 1024);
+    let modified = std::fs::metadata(&path).and_then(|meta| meta.modified());
+    let at = bytes.len() - 1001;
+    bytes[at] ^= 1;
+    let mut permissions = std::fs::metadata(&path).expect("a file").permissions();
+    #[allow(clippy::permissions_set_readonly_false)]
+    permissions.set_readonly(false);
+    std::fs::set_permissions(&path, permissions).expect("chmod");
+    std::fs::write(&path, &bytes).expect("write");
+    let file = std::fs::File::open(&path).expect("open");
+    file.set_modified(modified.expect("a time")).expect("touch");
+    path
+}
+
+/// The text of the study's lock, which holds every number.
+fn lock(lab: &Lab, set: &[&str]) -> String {
+    lab.ok(&[&["lock", "spec.yaml", "--print"], set].concat())
+}
+
+#[test]
+fn a_changed_bit_of_large_weights_reaches_no_result() {
+    let lab = Lab::new(TRAINED);
+    let set = ["--set", "vars.tokens=5"];
+    lab.ok(&[&["run", "spec.yaml", "--quiet"][..], &set].concat());
+    let right = lock(&lab, &set);
+    std::fs::remove_dir_all(lab.root().join("cache")).expect("remove");
+    lab.ok(&["run", "spec.yaml", "--quiet"]);
+    let first = lock(&lab, &[]);
+    damage_weights(&lab);
+    // Neither with another evaluation of the damaged model, nor with the one that was there.
+    lab.ok(&[&["run", "spec.yaml", "--quiet"][..], &set].concat());
+    assert_eq!(lock(&lab, &set), right);
+    lab.ok(&["run", "spec.yaml", "--quiet"]);
+    assert_eq!(lock(&lab, &[]), first);
+    assert!(lab.ok(&["cache", "verify"]).contains("0 damaged"));
+}
+
+#[test]
+fn what_was_computed_from_damaged_weights_is_computed_again_after_verify() {
+    let lab = Lab::new(TRAINED);
+    lab.ok(&["run", "spec.yaml", "--quiet"]);
+    damage_weights(&lab);
+    let done = lab.dcsft(&["cache", "verify"]);
+    assert_eq!(done.code, 1);
+    assert!(
+        done.stdout.contains("void result") && done.stdout.contains("of eval"),
+        "{}",
+        done.stdout
+    );
+    let last = lines(&lab.ok(&["run", "spec.yaml", "--json"]))
+        .pop()
+        .expect("events");
+    assert_eq!((&last["executed"], &last["cached"]), (&2.into(), &2.into()));
+}
+
+#[test]
+fn paranoia_exports_and_forced_stages_read_large_files() {
+    let lab = Lab::new(TRAINED);
+    lab.ok(&["run", "spec.yaml", "--quiet"]);
+    let before = lock(&lab, &[]);
+
+    damage_weights(&lab);
+    let done = lab.dcsft(&["export", "spec.yaml", "sft", "exported"]);
+    assert_eq!(done.code, 1, "{}", done.stderr);
+    assert!(done.stderr.contains("is damaged"), "{}", done.stderr);
+    assert!(!lab.root().join("exported/model.safetensors").exists());
+    lab.ok(&["run", "spec.yaml", "--quiet"]);
+
+    damage_weights(&lab);
+    let planned = lab.ok(&["plan", "spec.yaml", "--paranoid"]);
+    assert!(planned.contains("1 to run"), "{planned}");
+    lab.ok(&["run", "spec.yaml", "--quiet"]);
+
+    let weights = damage_weights(&lab);
+    lab.ok(&["run", "spec.yaml", "--quiet", "--force", "sft"]);
+    assert!(weights.exists());
+    assert!(lab.ok(&["cache", "verify"]).contains("0 damaged"));
+    assert_eq!(lock(&lab, &[]), before);
+}
+
+#[test]
+fn gc_keeps_what_lies_below_a_missing_result() {
+    let lab = Lab::new(TRAINED);
+    lab.ok(&["run", "spec.yaml", "--quiet"]);
+    // Results of another study, which nothing keeps.
+    lab.ok(&["run", "spec.yaml", "--quiet", "--set", "vars.steps=2"]);
+    let one = lines(&lab.ok(&["cache", "ls", "untrained", "--json"])).remove(0);
+    let key = one["key"].as_str().expect("a key");
+    let record = lab
+        .root()
+        .join(format!("cache/v1/records/{}/{key}.json", &key[..2]));
+    std::fs::remove_file(&record).expect("remove");
+    // What the latest run says is of no help either.
+    std::fs::remove_dir_all(lab.root().join("cache/v1/runs")).expect("remove");
+    let text = lab.ok(&["cache", "gc", "--keep", "spec.yaml"]);
+    assert!(
+        text.contains("2 results kept that may belong below untrained")
+            && text.contains("removed 2 results"),
+        "{text}"
+    );
+    let last = lines(&lab.ok(&["run", "spec.yaml", "--json"]))
+        .pop()
+        .expect("events");
+    assert_eq!((&last["executed"], &last["cached"]), (&1.into(), &3.into()));
+}
+
+#[test]
+fn gc_keeps_what_the_latest_run_and_the_lock_file_name() {
+    let lab = finished();
+    lab.ok(&["lock", "spec.yaml"]);
+    // Another spec by the same name and place, which has not run.
+    let edited = DATA.replace("train: 12", "train: 14");
+    assert_ne!(edited, DATA);
+    lab.write("spec.yaml", &edited);
+    assert!(
+        lab.ok(&["cache", "gc", "--keep", "spec.yaml"])
+            .contains("removed 0 results")
+    );
+    lab.ok(&["run", "spec.yaml", "--quiet"]);
+    assert!(
+        lab.ok(&["cache", "gc", "--keep", "spec.yaml"])
+            .contains("removed 0 results")
+    );
+    std::fs::remove_file(lab.root().join("spec.yaml.lock")).expect("remove");
+    assert!(
+        lab.ok(&["cache", "gc", "--keep", "spec.yaml"])
+            .contains("removed 3 results")
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn a_cache_whose_path_is_not_unicode_is_refused_before_it_is_made() {
+    use std::os::unix::ffi::OsStrExt;
+    let lab = Lab::new(DATA);
+    let folder = lab.root().join(std::ffi::OsStr::from_bytes(b"ca\xffche"));
+    let mut command = lab.command(&["run", "spec.yaml"]);
+    let done = command
+        .env("DCSFT_CACHE", &folder)
+        .output()
+        .expect("it runs");
+    let text = String::from_utf8_lossy(&done.stderr);
+    assert_eq!(done.status.code(), Some(1), "{text}");
+    assert!(
+        text.contains("not valid UTF-8") && text.contains("--cache-dir"),
+        "{text}"
+    );
+    assert!(!folder.exists());
+}

@@ -3,7 +3,10 @@
 //! A record goes if the [`Policy`] says so. Then goes what no record refers to: first artifacts, then blobs; and what
 //! kills left behind. It never happens that
 //! - the record of a key in [`Policy::keep`], or of a key that is locked, goes;
+//! - a record goes that was written or used after the policy was [made](Mark);
 //! - an artifact goes while a record refers to it, or a blob while an artifact does;
+//! - anything that nothing refers to goes while it is younger than [`Policy::grace`]: somebody whom no lock shows may be
+//!   about to refer to it;
 //! - anything goes while a run holds the store: collection needs the store for itself, or says whom it waits for.
 //!
 //! A kill on the way leaves artifacts or blobs without a record, which the next collection finds.
@@ -18,9 +21,11 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 use walkdir::WalkDir;
 
+use crate::checks::{self, Moment};
 use crate::error::Context;
-use crate::store::list_digests;
-use crate::{Digest, Record, Store, StoreError, durable, lock, statcache, tree};
+use crate::quarantine::{self, State};
+use crate::store::{Loaded, list_digests};
+use crate::{Digest, Store, StoreError, durable, lock, statcache, tree};
 use refs::Refs;
 
 /// The workspace of a key without a record is kept this long after its last change, for the key to be resumed.
@@ -29,11 +34,27 @@ pub const WORKSPACE_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Things in the quarantine are kept this long.
 pub const QUARANTINE_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// A fitting [`Policy::grace`] where hosts share a store: longer than any of them is between publishing and committing.
+pub const GRACE: Duration = Duration::from_secs(3600);
+
+/// The moment at which somebody began to find out what to keep.
+#[derive(Debug, Clone, Copy)]
+pub struct Mark(Moment);
+
+impl Mark {
+    /// Now, by the clock of the store's file system.
+    pub fn new(store: &Store) -> Self {
+        Self(Moment::now(&store.layout))
+    }
+}
+
 /// Which records go. The default removes none, only what no record refers to.
 #[derive(Debug, Clone, Default)]
 pub struct Policy {
     /// The records of these keys stay, whatever else is said.
     pub keep: BTreeSet<Digest>,
+    /// Records that were written or used since then stay too: whoever found out what to keep did not know of them.
+    pub since: Option<Mark>,
     /// All others go.
     pub drop_others: bool,
     /// Those go that were not used for this long. Use is noted to the hour.
@@ -41,6 +62,8 @@ pub struct Policy {
     /// Records go until the blobs of the rest have at most this size in bytes: those first that are the fastest to
     /// compute again per byte, among equals those that were not used for longest.
     pub max_bytes: Option<u64>,
+    /// What no record refers to, and never did as far as is known, goes once it is older than this.
+    pub grace: Duration,
     /// Only say what would go.
     pub dry_run: bool,
 }
@@ -62,6 +85,8 @@ pub struct Report {
     pub kept_bytes: u64,
     /// The records that went.
     pub removed: Vec<Removed>,
+    /// Who uses the store, so that nothing but a dry run can be made now.
+    pub in_use: Vec<String>,
 }
 
 /// A record that went, or would go.
@@ -94,13 +119,17 @@ impl Candidate {
 /// Removes what the policy says and what nothing refers to.
 ///
 /// # Errors
-/// [`StoreError::InUse`] if the store is held, except for a dry run.
+/// [`StoreError::InUse`] if the store is held; a dry run says so in its report instead.
 pub fn collect(store: &Store, policy: &Policy) -> Result<Report, StoreError> {
     let layout = &store.layout;
-    let _guard = if policy.dry_run {
-        lock::share(layout)?
-    } else {
-        lock::exclude(layout)?
+    let mut in_use_by = Vec::new();
+    let _guard = match lock::exclude(layout) {
+        Err(StoreError::InUse { holders, .. }) if policy.dry_run => {
+            in_use_by = holders;
+            lock::share(layout)?
+        }
+        Err(StoreError::Permission { .. }) if policy.dry_run => lock::share(layout)?,
+        other => other?,
     };
     let in_use = keys_in_use(store)?;
     let mut candidates = survey(store, policy, &in_use)?;
@@ -108,15 +137,20 @@ pub fn collect(store: &Store, policy: &Policy) -> Result<Report, StoreError> {
     let goes = choose(&mut candidates, policy, &mut refs);
     let mut sweep = Sweep {
         store,
-        dry_run: policy.dry_run,
+        policy,
         report: Report::default(),
     };
+    // Removing an artifact changes the times of its blobs, so what goes is settled before anything does.
+    let artifacts = sweep.artifacts_to_go(&refs)?;
+    let blobs = sweep.blobs_to_go(&refs)?;
+    let gone: BTreeSet<Digest> = goes.iter().map(|candidate| candidate.removed.key).collect();
     sweep.records(goes)?;
-    sweep.artifacts(&refs)?;
-    sweep.blobs(&refs)?;
-    sweep.leftovers(&in_use)?;
+    sweep.artifacts(artifacts)?;
+    sweep.blobs(blobs)?;
+    sweep.leftovers(&in_use, &gone)?;
     sweep.report.kept_records = candidates.len() as u64;
     sweep.report.kept_bytes = refs.bytes();
+    sweep.report.in_use = in_use_by;
     Ok(sweep.report)
 }
 
@@ -143,29 +177,37 @@ fn survey(
     policy: &Policy,
     in_use: &BTreeSet<Digest>,
 ) -> Result<Vec<Candidate>, StoreError> {
-    let candidate = |record: Result<Record, StoreError>| {
-        let record = record?;
-        let path = store.layout.record(&record.key);
-        let used = fs::metadata(&path)
-            .and_then(|meta| meta.modified())
-            .context("read", &path)?;
-        Ok(Candidate {
+    let mut candidates = Vec::new();
+    for key in list_digests(&store.layout.records(), ".json")? {
+        let Loaded { record, used } = match store.load_record(&key)? {
+            State::Good(loaded) => loaded,
+            State::Missing => continue,
+            State::Damaged(flaw) => {
+                if !policy.dry_run {
+                    store.void(&key, &flaw.reason);
+                }
+                continue;
+            }
+        };
+        let used = used.unwrap_or(SystemTime::UNIX_EPOCH);
+        let unknown = policy.since.is_some_and(|since| since.0.is_before(used));
+        candidates.push(Candidate {
             outputs: record
                 .outputs
                 .values()
                 .map(|output| output.digest)
                 .collect(),
             used,
-            protected: policy.keep.contains(&record.key) || in_use.contains(&record.key),
+            protected: policy.keep.contains(&key) || in_use.contains(&key) || unknown,
             removed: Removed {
-                key: record.key,
+                key,
                 bytes: record.outputs.values().map(|output| output.bytes).sum(),
                 seconds: record.cost_seconds(),
                 label: record.label,
             },
-        })
-    };
-    store.records()?.map(candidate).collect()
+        });
+    }
+    Ok(candidates)
 }
 
 /// Takes out of `candidates` what goes, and takes its references back.
@@ -215,11 +257,39 @@ fn evict(candidates: &mut Vec<Candidate>, limit: u64, refs: &mut Refs) -> Vec<Ca
 
 struct Sweep<'a> {
     store: &'a Store,
-    dry_run: bool,
+    policy: &'a Policy,
     report: Report,
 }
 
 impl Sweep<'_> {
+    fn artifacts_to_go(&self, refs: &Refs) -> Result<Vec<Digest>, StoreError> {
+        let layout = &self.store.layout;
+        let mut goes = list_digests(&layout.artifacts(), "")?;
+        goes.retain(|digest| {
+            let lost = || refs.had_artifact(digest) || self.is_old(&layout.artifact(digest));
+            !refs.has_artifact(digest) && lost()
+        });
+        Ok(goes)
+    }
+
+    fn blobs_to_go(&self, refs: &Refs) -> Result<Vec<Digest>, StoreError> {
+        let layout = &self.store.layout;
+        let mut goes = list_digests(&layout.blobs(), "")?;
+        goes.retain(|digest| {
+            let lost = || refs.had_blob(digest) || self.is_old(&layout.blob(digest));
+            !refs.has_blob(digest) && lost()
+        });
+        Ok(goes)
+    }
+
+    /// Whether something came to where it is longer than the time of grace ago.
+    fn is_old(&self, path: &Path) -> bool {
+        let changed = tree::stat(path).ok().flatten().map(|stat| stat.changed);
+        let limit = i64::try_from(self.policy.grace.as_nanos()).unwrap_or(i64::MAX);
+        limit == 0
+            || changed.is_some_and(|changed| checks::nanos(SystemTime::now()) - changed > limit)
+    }
+
     fn records(&mut self, goes: Vec<Candidate>) -> Result<(), StoreError> {
         for candidate in goes {
             self.remove(&self.store.layout.record(&candidate.removed.key))?;
@@ -229,14 +299,11 @@ impl Sweep<'_> {
         Ok(())
     }
 
-    fn artifacts(&mut self, refs: &Refs) -> Result<(), StoreError> {
+    fn artifacts(&mut self, goes: Vec<Digest>) -> Result<(), StoreError> {
         let layout = &self.store.layout;
-        for digest in list_digests(&layout.artifacts(), "")? {
-            if refs.has_artifact(&digest) {
-                continue;
-            }
+        for digest in goes {
             self.report.removed_artifacts += 1;
-            if !self.dry_run {
+            if !self.policy.dry_run {
                 // One rename, so that nobody sees a part of it.
                 let gone = layout.tmp().join(format!("removed-{digest}"));
                 let path = layout.artifact(&digest);
@@ -244,52 +311,59 @@ impl Sweep<'_> {
                 fs::rename(&path, &gone).context("remove", &path)?;
                 durable::remove(&gone)?;
             }
+            self.remove(&layout.check(&digest))?;
         }
         Ok(())
     }
 
-    fn blobs(&mut self, refs: &Refs) -> Result<(), StoreError> {
-        let layout = &self.store.layout;
-        for digest in list_digests(&layout.blobs(), "")? {
-            if !refs.has_blob(&digest) {
-                let path = layout.blob(&digest);
-                self.report.removed_blobs += 1;
-                self.report.freed_bytes += tree::stat(&path)?.map_or(0, |stat| stat.bytes);
-                self.remove(&path)?;
-            }
+    fn blobs(&mut self, goes: Vec<Digest>) -> Result<(), StoreError> {
+        for digest in goes {
+            let path = self.store.layout.blob(&digest);
+            self.report.removed_blobs += 1;
+            self.report.freed_bytes += tree::stat(&path)?.map_or(0, |stat| stat.bytes);
+            self.remove(&path)?;
         }
         Ok(())
     }
 
     /// What kills left behind, workspaces that nobody will resume, old quarantine, digests of files that are gone.
-    fn leftovers(&mut self, in_use: &BTreeSet<Digest>) -> Result<(), StoreError> {
+    fn leftovers(
+        &mut self,
+        in_use: &BTreeSet<Digest>,
+        gone: &BTreeSet<Digest>,
+    ) -> Result<(), StoreError> {
         let layout = &self.store.layout;
-        // Whoever writes to `tmp/` shares the store, so while it is ours everything there is garbage.
-        self.remove_entries(&layout.tmp(), |_| true)?;
-        self.remove_entries(&layout.quarantine(), |path| idle_for(path, QUARANTINE_AGE))?;
-        self.remove_entries(&layout.works(), |path| {
+        // Whoever publishes shares the store, so while it is ours everything there that rested is garbage.
+        self.remove_entries(&layout.tmp(), |sweep, path| sweep.is_old(path))?;
+        self.remove_entries(&layout.quarantine(), |_, path| {
+            match quarantine::age(path) {
+                Some(age) => age > QUARANTINE_AGE,
+                None => idle_for(path, QUARANTINE_AGE),
+            }
+        })?;
+        self.remove_entries(&layout.works(), |_, path| {
             let name = path.file_name().and_then(|name| name.to_str());
             let Some(key) = name.and_then(|name| name.parse::<Digest>().ok()) else {
                 return false;
             };
-            !in_use.contains(&key)
-                && (layout.record(&key).exists() || idle_for(path, WORKSPACE_AGE))
+            let is_done = layout.record(&key).exists() && !gone.contains(&key);
+            !in_use.contains(&key) && (is_done || idle_for(path, WORKSPACE_AGE))
         })?;
-        if !self.dry_run {
+        if !self.policy.dry_run {
             self.store.forget_members()?;
         }
-        self.report.freed_bytes += statcache::forget_gone(layout, self.dry_run)?;
+        self.report.freed_bytes += statcache::forget_gone(layout, self.policy.dry_run)?;
         Ok(())
     }
 
     fn remove_entries(
         &mut self,
         folder: &Path,
-        goes: impl Fn(&Path) -> bool,
+        goes: impl Fn(&Self, &Path) -> bool,
     ) -> Result<(), StoreError> {
         for entry in fs::read_dir(folder).context("read", folder)? {
             let path = entry.context("read", folder)?.path();
-            if goes(&path) {
+            if goes(self, &path) {
                 self.report.freed_bytes += tree::disk_bytes(&path);
                 self.remove(&path)?;
             }
@@ -298,7 +372,7 @@ impl Sweep<'_> {
     }
 
     fn remove(&self, path: &Path) -> Result<(), StoreError> {
-        if self.dry_run {
+        if self.policy.dry_run {
             Ok(())
         } else {
             durable::remove(path)

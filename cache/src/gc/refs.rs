@@ -11,6 +11,9 @@ pub(super) struct Refs {
     artifacts: BTreeMap<Digest, Counted<BTreeMap<Digest, u64>>>,
     blobs: BTreeMap<Digest, Counted<u64>>,
     bytes: u64,
+    /// What had references, all of which were taken back.
+    dropped_artifacts: BTreeSet<Digest>,
+    dropped_blobs: BTreeSet<Digest>,
 }
 
 struct Counted<T> {
@@ -66,6 +69,16 @@ impl Refs {
         self.blobs.contains_key(digest)
     }
 
+    /// Whether it had references, and they were taken back.
+    pub(super) fn had_artifact(&self, digest: &Digest) -> bool {
+        self.dropped_artifacts.contains(digest)
+    }
+
+    /// As [`Refs::had_artifact`], for a blob.
+    pub(super) fn had_blob(&self, digest: &Digest) -> bool {
+        self.dropped_blobs.contains(digest)
+    }
+
     /// Takes back the references of one record with these outputs.
     pub(super) fn drop_record(&mut self, outputs: &BTreeSet<Digest>) {
         for digest in outputs {
@@ -76,6 +89,7 @@ impl Refs {
             if artifact.count == 0
                 && let Some(artifact) = self.artifacts.remove(digest)
             {
+                self.dropped_artifacts.insert(*digest);
                 artifact.what.keys().for_each(|blob| self.drop_blob(blob));
             }
         }
@@ -100,6 +114,7 @@ impl Refs {
         if blob.count == 0 {
             self.bytes -= blob.what;
             self.blobs.remove(digest);
+            self.dropped_blobs.insert(*digest);
         }
     }
 }
