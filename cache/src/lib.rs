@@ -19,6 +19,8 @@
 //!     records/ab/<key>.json       the last thing written for a key
 //!     work/<key>/                 scratch of a key that is being computed; survives kills
 //!     stat-cache/                 digests of users' files, by path, size, times and inode
+//!     checked/ab/<artifact>       which large files were read and found right, and since when
+//!     families/ab/<family>/<key>  which results have parts in common
 //!     locks/  tmp/  quarantine/  runs/
 //! ```
 //!
@@ -53,9 +55,20 @@
 //! record; the next [`gc::collect`] removes these. A reader sees all of a thing or nothing of it.
 //!
 //! Disks do lose bytes. [`Store::lookup`] checks the record's own digest and that its artifacts are there.
-//! [`Store::open_input`] checks an artifact's list of files, all sizes, and the bytes of files up to [`SMALL_FILE`].
-//! [`verify::verify`] checks every byte. What is damaged is moved to the quarantine with a note, its key counts as not
-//! computed, and the next run computes it again. Nothing is repaired by guessing and nothing damaged is served.
+//! [`Store::open_input`] checks an artifact's list of files, all sizes, and the bytes: those of files up to
+//! [`SMALL_FILE`] each time, those of larger ones once and then whenever size, times or inode have changed.
+//! [`Store::open_verified`] and [`verify::verify`] read every byte, whatever is remembered. What is remembered of files
+//! carries a digest of itself and is made anew when that is wrong.
+//!
+//! What is damaged is moved to the quarantine with a note, its key counts as not computed, and the next run computes it
+//! again. A thing that cannot be read, or that is no file where one should be, is damaged too. Nothing is repaired by
+//! guessing and nothing damaged is served. Publishing bytes that are stored already reads the stored ones, and replaces
+//! them if they are damaged.
+//!
+//! Damage does not stay where it is: somebody may have computed with it. A record names its inputs, so when an artifact
+//! is found damaged, the records of what was computed from it are void as well, and those of younger members of their
+//! families. The exception is what was recorded before the artifact was last known to be sound. It is void on
+//! suspicion: to compute again only costs, and wrong numbers are worse.
 //!
 //! # Who may do what at the same time
 //!
@@ -66,11 +79,14 @@
 //!
 //! # Limits
 //!
-//! - Locks reach as far as the file system's do. On network file systems where they do not reach across hosts, two
-//!   hosts may compute one key twice. Both then write the same record; nothing breaks.
+//! - Locks reach as far as the file system's do. Where they do not reach across hosts, two hosts that want one key use
+//!   one workspace, and can spoil each other's files: runs fail, and half-written files can be published. Let only one
+//!   host at a time work with a store on such a file system. Collection leaves alone what is younger than
+//!   [`gc::Policy::grace`].
 //! - Files are read-only, but whoever owns them can make them writable. A process that writes through a link into the
-//!   store damages what shares these bytes, and it takes an [`open_input`](Store::open_input) or `verify` to notice.
-//! - A flipped bit in a file larger than [`SMALL_FILE`] is noticed by `verify` only.
+//!   store damages what shares these bytes; the next [`open_input`](Store::open_input) of it notices.
+//! - A bit that flips on the disk changes no time. In a file larger than [`SMALL_FILE`] that was read before, only
+//!   [`open_verified`](Store::open_verified) and `verify` notice it.
 //! - An artifact keeps paths and bytes: no modes, times, links or empty folders. Names must be UTF-8.
 //! - The stat cache trusts the inode's time of change. A file system that does not keep it needs `paranoid`.
 //! - A kill between taking an output folder and showing the artifact (a few renames) costs that output. The
