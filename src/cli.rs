@@ -88,6 +88,8 @@ pub(crate) enum Command {
     Lock(Lock),
     /// Write a stage's result in a format that other tools load
     Export(Export),
+    /// Score answers with a reward, as the stages do
+    Score(Score),
     /// Look into the cache, check it, make it smaller
     #[command(subcommand)]
     Cache(Cache),
@@ -122,6 +124,17 @@ pub(crate) struct SpecArgs {
         default_value = "cpu"
     )]
     pub(crate) device: String,
+}
+
+/// `score`.
+#[derive(Debug, Args)]
+pub(crate) struct Score {
+    /// The reward, as a spec has it: `choice`, or {numeric: {tolerance: 0.01}}
+    #[arg(value_name = "REWARD")]
+    pub(crate) reward: String,
+    /// JSON lines of {"answer": ..., "gold": ...}; `-` reads standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) answers: PathBuf,
 }
 
 /// `run`.

@@ -68,6 +68,7 @@ fn dispatch(app: &App, command: &Command) -> Result<Exit, Failure> {
         Command::Report(args) => commands::report::run(app, args),
         Command::Lock(args) => commands::lock::run(app, args),
         Command::Export(args) => commands::export::run(app, args),
+        Command::Score(args) => commands::score::run(args),
         Command::Cache(command) => commands::cache::run(app, command),
         Command::Stages(args) => commands::stages::run(app, args),
         Command::Schema => commands::schema::run(),

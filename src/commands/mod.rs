@@ -11,6 +11,7 @@ pub(crate) mod report;
 pub(crate) mod results;
 pub(crate) mod run;
 pub(crate) mod schema;
+pub(crate) mod score;
 pub(crate) mod stages;
 pub(crate) mod status;
 pub(crate) mod why;

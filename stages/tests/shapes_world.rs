@@ -452,3 +452,61 @@ fn params_that_cannot_be_drawn_are_refused_with_their_path() {
     );
     assert!(problem(json!({"counts": {"trian": 3}})).contains("trian"));
 }
+
+#[test]
+fn label_noise_changes_that_share_of_the_training_answers_and_nothing_else() {
+    let (_a, clean) = world(json!({}));
+    let (_b, some) = world(json!({"label_noise": 0.2}));
+    let (_c, more) = world(json!({"label_noise": 0.4}));
+    for set in ["val", "cold_start", "pretrain", "rendition", "adversarial"] {
+        let ids = |run: &Run| -> Vec<String> {
+            let data = open(run, set);
+            data.samples()
+                .iter()
+                .map(|sample| sample.id.clone())
+                .collect()
+        };
+        assert_eq!(ids(&clean), ids(&more), "{set}");
+    }
+    let (clean, some, more) = (
+        open(&clean, "train"),
+        open(&some, "train"),
+        open(&more, "train"),
+    );
+    let (mut few, mut many) = (0, 0);
+    for ((right, some), more) in clean
+        .samples()
+        .iter()
+        .zip(some.samples())
+        .zip(more.samples())
+    {
+        assert_eq!(right.answer, meta(right, "class"));
+        for noisy in [some, more] {
+            assert_eq!(meta(noisy, "class"), right.answer);
+            assert_eq!(
+                noisy.meta.contains_key("relabelled"),
+                noisy.answer != right.answer
+            );
+            assert!(OBJECTS.contains(&noisy.answer.as_str()));
+        }
+        few += usize::from(some.answer != right.answer);
+        many += usize::from(more.answer != right.answer);
+        // What is wrong at one fifth is wrong in the same way at two fifths.
+        assert!(some.answer == right.answer || some.answer == more.answer);
+    }
+    assert!(
+        close(few, 4000, 0.2) && close(many, 4000, 0.4),
+        "{few} {many}"
+    );
+}
+
+#[test]
+fn clean_labels_are_no_part_of_the_params() {
+    let written = serde_json::to_value(ShapesParams::default()).unwrap();
+    assert!(written.get("label_noise").is_none());
+    let noisy = ShapesParams {
+        label_noise: 0.1,
+        ..ShapesParams::default()
+    };
+    assert_eq!(serde_json::to_value(noisy).unwrap()["label_noise"], 0.1);
+}

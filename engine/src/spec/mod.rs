@@ -79,6 +79,22 @@ pub fn load(path: &Path, overrides: &[String], registry: &Registry) -> Result<Lo
     }
 }
 
+/// Reads `text` as one YAML value, by the rules of a spec; `name` stands in messages where a file's name would.
+///
+/// # Errors
+/// The mistakes of the text.
+pub fn value(name: &str, text: &str) -> Result<serde_json::Value, Diagnostics> {
+    yaml::parse(text, 0)
+        .map(|tree| tree.to_value())
+        .map_err(|mistakes| {
+            let mut findings = Findings::default();
+            mistakes
+                .into_iter()
+                .for_each(|mistake| findings.push(mistake));
+            findings.finish(vec![(name.into(), text.to_owned())])
+        })
+}
+
 fn resolve(
     path: &Path,
     document: Document<'_>,

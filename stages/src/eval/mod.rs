@@ -1,6 +1,5 @@
 //! `eval`: greedy answers on a set, accuracy with its confidence interval.
 
-mod format;
 mod metrics;
 mod wilson;
 
@@ -21,9 +20,8 @@ use crate::lent::Lent;
 use crate::memory;
 use crate::misfit::{Dropped, OnError};
 use crate::model;
-use crate::reward::Reward;
+use crate::reward::{Form, Reward};
 use crate::rollout::check_writing;
-use format::Form;
 
 pub use metrics::{Answer, Metric, Metrics};
 pub use wilson::wilson;
@@ -65,7 +63,7 @@ pub struct Eval;
 impl Stage for Eval {
     type Params = EvalParams;
     const NAME: &'static str = "eval";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const SUMMARY: &'static str = "Greedy answers on a set: accuracy with a Wilson 95% interval";
     const INPUTS: &'static [InputDecl] = &[
         InputDecl {
@@ -115,7 +113,10 @@ impl Stage for Eval {
             prompt: params.prompt.as_deref().map(Into::into),
             reward: &params.reward,
         };
-        let form = Form::new(&params.reward, data.samples());
+        let form = Form::new(
+            &params.reward,
+            data.samples().iter().map(|sample| sample.answer.as_str()),
+        );
         let mut metrics = Metrics::new(data.info());
         let mut lines = JsonLines::create(&dir.join("answers.jsonl"))?;
         let mut dropped = Dropped::new(params.on_error);
@@ -134,7 +135,7 @@ impl Stage for Eval {
                     )));
                 };
                 let text = model.tokenizer().decode(&completion.tokens);
-                let reward = params.reward.score(&text, &sample.answer);
+                let reward = params.reward.grade(&text, &sample.answer);
                 let answer = Answer {
                     id: sample.id.clone(),
                     expected: sample.answer.clone(),

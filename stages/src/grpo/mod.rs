@@ -56,7 +56,7 @@ pub struct Grpo;
 impl Stage for Grpo {
     type Params = GrpoParams;
     const NAME: &'static str = "grpo";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const SUMMARY: &'static str =
         "Group-relative policy optimisation, and which difficulty its gradient came from";
     const INPUTS: &'static [InputDecl] = &[
@@ -142,7 +142,7 @@ impl Stage for Grpo {
             .map(|input| Scores::open(&input.dir))
             .transpose()?;
         let bins = Bins::new(scores.as_ref(), &set.prompts);
-        let score = |index: usize, answer: &str| reward.score(answer, &set.answers[index]);
+        let score = |index: usize, answer: &str| reward.grade(answer, &set.answers[index]);
 
         let prompts = GrpoData {
             prompts: &set.prompts,

@@ -8,8 +8,8 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use super::RewardError;
 use super::exact::is_python_space;
+use super::{Iou, Notation, RewardError};
 
 /// Four numbers in brackets. Digits and spaces are those of Unicode, as in Python; `\s` there also takes
 /// U+001C to U+001F.
@@ -20,6 +20,16 @@ static BOX: LazyLock<Regex> = LazyLock::new(|| {
         r"\[{number}{gap}{number}{gap}{number}{gap}{number}\]"
     ))
     .expect("a constant pattern")
+});
+
+/// Four numbers in the ways in which models write boxes: round or square brackets around all or around each corner,
+/// commas or spaces between, a plus sign, an exponent, a point without digits behind it.
+static ANY: LazyLock<Regex> = LazyLock::new(|| {
+    let number = r"\s*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?)\s*";
+    let gap = r"(?:,|\s)";
+    let corner = r"[)\]]\s*,?\s*[(\[]";
+    let four = format!("{number}{gap}{number}(?:{gap}|{corner}){number}{gap}{number}");
+    Regex::new(&format!(r"[(\[]{four}[)\]]")).expect("a constant pattern")
 });
 
 static DIGIT: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^\d$").expect("a constant pattern"));
@@ -39,10 +49,58 @@ pub fn iou(completion: &str, answer: &str) -> Result<f64, RewardError> {
         .ok_or_else(|| RewardError::EmptyUnion(completion.to_owned(), answer.to_owned()))
 }
 
-pub(super) fn check(answer: &str) -> Result<(), RewardError> {
-    parse(answer)
-        .map(drop)
-        .ok_or_else(|| RewardError::NoBox(answer.to_owned()))
+/// Whether the first box of `completion` overlaps the one of `answer` by at least the threshold.
+pub(super) fn right(completion: &str, answer: &str, settings: &Iou) -> bool {
+    let overlap = match settings.notation {
+        Notation::Published => iou(completion, answer).ok(),
+        Notation::Any => read(completion, Notation::Any)
+            .zip(read(answer, Notation::Any))
+            .and_then(|(found, right)| overlap(found, right)),
+    };
+    overlap.is_some_and(|overlap| overlap >= settings.threshold)
+}
+
+/// Whether some answer can be right: the box itself has to reach the threshold.
+pub(super) fn check(answer: &str, settings: &Iou) -> Result<(), RewardError> {
+    let sides =
+        read(answer, settings.notation).ok_or_else(|| RewardError::NoBox(answer.to_owned()))?;
+    let own = overlap(sides, sides).unwrap_or(0.0);
+    if own >= settings.threshold {
+        return Ok(());
+    }
+    Err(RewardError::UnmetBox {
+        answer: answer.to_owned(),
+        overlap: own,
+        why: if sides.iter().all(|side| side.abs() <= 1.0) {
+            "boxes count in pixels, and this one seems to be in shares of the image"
+        } else if sides[0] > sides[2] || sides[1] > sides[3] {
+            "its corners are swapped: write [left, top, right, bottom]"
+        } else {
+            "it is too thin: the sides of a box count from the first to the last pixel but one"
+        },
+    })
+}
+
+/// Whether the text has a box.
+pub(super) fn has(text: &str, notation: Notation) -> bool {
+    read(text, notation).is_some()
+}
+
+/// The first box.
+fn read(text: &str, notation: Notation) -> Option<[f64; 4]> {
+    let published = parse(text);
+    if published.is_some() || notation == Notation::Published {
+        return published;
+    }
+    let captures = ANY.captures(text)?;
+    let mut sides = [0.0; 4];
+    for (side, found) in sides.iter_mut().zip(captures.iter().skip(1)) {
+        *side = found?.as_str().parse().ok()?;
+    }
+    sides
+        .iter()
+        .all(|side: &f64| side.is_finite())
+        .then_some(sides)
 }
 
 fn overlap(a: [f64; 4], b: [f64; 4]) -> Option<f64> {

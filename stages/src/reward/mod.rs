@@ -6,18 +6,25 @@
 //! |---|---|
 //! | `exact` | it equals the right answer once surrounding space, full stops and case are taken away |
 //! | `iou` | the first box in it overlaps the right box by at least `threshold` |
-//! | `regex` | what `pattern` finds in it is `exact`ly the right answer |
+//! | `regex` | what `pattern` finds in it is `exact`ly what it finds in the right answer |
 //! | `choice` | it names the right option, by its letter or by its text |
 //! | `numeric` | its last number is the right one within `tolerance` or `relative` |
+//!
+//! `docs/rewards.md` says what each takes for right. A right answer always scores 1 against itself, or
+//! [`Reward::check`] refuses it.
 
 mod boxes;
 mod choice;
 mod exact;
+mod figures;
+mod form;
 mod number;
 mod pattern;
+mod scope;
 
 pub use boxes::iou;
-pub use exact::{normalise, python_strip};
+pub use exact::{compose, normalise, python_strip};
+pub use form::Form;
 pub use pattern::Pattern;
 
 use std::borrow::Cow;
@@ -28,21 +35,48 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// Why a reward cannot be given.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RewardError {
     /// The right answer has no box.
     #[error("the right answer {0:?} has no box; write it as [x1, y1, x2, y2]")]
     NoBox(String),
+    /// No answer can overlap the right box enough, not even the box itself.
+    #[error("no answer can be right: {answer:?} overlaps itself by {overlap}; {why}")]
+    UnmetBox {
+        /// The right answer.
+        answer: String,
+        /// Its overlap with itself.
+        overlap: f64,
+        /// What is unusual about the box.
+        why: &'static str,
+    },
     /// Two boxes whose union has no area.
     #[error("the boxes in {0:?} and {1:?} have a union without area")]
     EmptyUnion(String, String),
     /// The right answer is not a number.
     #[error("the right answer {0:?} has no number")]
     NoNumber(String),
-    /// The right answer is empty.
-    #[error("the right answer is empty")]
+    /// The right answer is something that looks like a number and is not plainly one.
+    #[error("the right answer {0:?} is not plainly one number; write it as in 1234.5, 3/4 or 2e6")]
+    UnclearNumber(String),
+    /// The right answer has more than one number.
+    #[error("the right answer {0:?} has several numbers; write the one that is right")]
+    SeveralNumbers(String),
+    /// Nothing is left of the right answer.
+    #[error("the right answer is empty, or nothing but full stops")]
     NoAnswer,
+    /// The pattern of `regex` can never find the right answer.
+    #[error("no answer can be right: the pattern {pattern:?} never finds {answer:?}")]
+    Unextractable {
+        /// The right answer.
+        answer: String,
+        /// The pattern.
+        pattern: String,
+    },
+    /// The right answer is not right by its own reward.
+    #[error("no answer can be right: {0:?} does not score 1 against itself")]
+    NeverRight(String),
     /// The right answer names no option.
     #[error(
         "the right answer {0:?} names no option; write its letter, as in `B`, or letter and text, as in `B. a cat`"
@@ -74,11 +108,38 @@ pub struct Iou {
     /// The least overlap that counts as right, above 0 and at most 1.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub threshold: f64,
+    /// How boxes may be written.
+    #[serde(skip_serializing_if = "Notation::is_published")]
+    pub notation: Notation,
 }
 
 impl Default for Iou {
     fn default() -> Self {
-        Self { threshold: 0.5 }
+        Self {
+            threshold: 0.5,
+            notation: Notation::Published,
+        }
+    }
+}
+
+/// How boxes may be written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Notation {
+    /// As the paper's public code reads them: `[x1, y1, x2, y2]`.
+    #[default]
+    Published,
+    /// Also `(x1, y1, x2, y2)`, `(x1,y1),(x2,y2)`, `[x1 y1 x2 y2]`, `[x1, y1], [x2, y2]`, box tokens, exponents.
+    Any,
+}
+
+impl Notation {
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "the form that serde calls"
+    )]
+    fn is_published(&self) -> bool {
+        *self == Self::Published
     }
 }
 
@@ -87,7 +148,8 @@ impl Default for Iou {
 #[serde(deny_unknown_fields)]
 pub struct Extraction {
     /// Finds the answer in the model's text: the first match's first group, or the whole match where there
-    /// is no group. `<answer>(.*?)</answer>` for example. Case and `.` follow the Rust regex crate.
+    /// is no group. `<answer>(.*?)</answer>` for example. Case and `.` follow the Rust regex crate. A right answer
+    /// in which it finds something counts as what it finds.
     pub pattern: Pattern,
 }
 
@@ -115,41 +177,50 @@ impl Reward {
         }
     }
 
-    /// 1 if `completion` is right where `answer` is the right answer, else 0. Where [`Reward::check`] would
-    /// complain about the pair, the completion is not right.
+    /// As the stages score: [`Reward::score`] with both texts in one Unicode form (NFC).
+    pub fn grade(&self, completion: &str, answer: &str) -> f32 {
+        self.score(&compose(completion), &compose(answer))
+    }
+
+    /// 1 if `completion` is right where `answer` is the right answer, else 0, on the texts as they stand. Where
+    /// [`Reward::check`] would complain about the right answer, no completion is right.
     pub fn score(&self, completion: &str, answer: &str) -> f32 {
         let right = match self {
             Self::Exact => normalise(completion) == normalise(answer),
-            Self::Iou(Iou { threshold }) => {
-                iou(completion, answer).is_ok_and(|overlap| overlap >= *threshold)
-            }
-            Self::Regex(Extraction { pattern }) => pattern
-                .find(completion)
-                .is_some_and(|found| normalise(found) == normalise(answer)),
+            Self::Iou(settings) => boxes::right(completion, answer, settings),
+            Self::Regex(Extraction { pattern }) => pattern::right(completion, answer, pattern),
             Self::Choice => choice::right(completion, answer),
             Self::Numeric(tolerance) => number::right(completion, answer, tolerance),
         };
         f32::from(u8::from(right))
     }
 
-    /// Whether `answer` can be a right answer at all: worth asking of a whole set before it is used.
+    /// Whether `answer` can be a right answer at all, so that it scores 1 against itself: worth asking of a whole set
+    /// before it is used.
     ///
     /// # Errors
     /// Says what is wrong with the answer.
     pub fn check(&self, answer: &str) -> Result<(), RewardError> {
+        let answer = &*compose(answer);
         match self {
-            Self::Exact | Self::Regex(_) if answer.trim().is_empty() => Err(RewardError::NoAnswer),
-            Self::Exact | Self::Regex(_) => Ok(()),
-            Self::Iou(_) => boxes::check(answer),
-            Self::Choice => choice::check(answer),
-            Self::Numeric(_) => number::check(answer),
+            Self::Exact if normalise(answer).is_empty() => return Err(RewardError::NoAnswer),
+            Self::Exact => {}
+            Self::Regex(Extraction { pattern }) => return pattern::check(answer, pattern),
+            Self::Iou(settings) => boxes::check(answer, settings)?,
+            Self::Choice => choice::check(answer)?,
+            Self::Numeric(_) => number::check(answer)?,
+        }
+        if self.score(answer, answer) >= 1.0 {
+            Ok(())
+        } else {
+            Err(RewardError::NeverRight(answer.to_owned()))
         }
     }
 
     /// Mistakes in the settings that types do not catch: (dotted field, what would be right).
     pub fn problems(&self) -> Vec<(String, String)> {
         match self {
-            Self::Iou(Iou { threshold }) if !(*threshold > 0.0 && *threshold <= 1.0) => vec![(
+            Self::Iou(Iou { threshold, .. }) if !(*threshold > 0.0 && *threshold <= 1.0) => vec![(
                 "iou.threshold".into(),
                 format!("{threshold} is not an overlap; write a number above 0 and at most 1"),
             )],

@@ -1,43 +1,58 @@
-//! Numeric answers: the last number of a text counts, as in chain-of-thought scoring.
+//! Numeric answers: one number, in the forms in which people write it.
+//!
+//! The last number of a text counts, as in chain-of-thought scoring. What looks like a number and is not plainly one (a
+//! date, a time, a list without spaces, a decimal comma, a root) is never read by its last digits: where such a thing
+//! stands last, the text has no number.
 
-use std::sync::LazyLock;
+use std::str::FromStr as _;
 
-use regex::Regex;
+use num_bigint::BigInt;
+use num_rational::BigRational;
+use num_traits::{Signed as _, Zero as _};
 
+use super::figures::{Token, tokens};
+use super::scope::scope;
 use super::{RewardError, Tolerance};
 
-/// A decimal number, perhaps with thousands separators or an exponent.
-static NUMBER: LazyLock<Regex> = LazyLock::new(|| {
-    let whole = r"[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?|[0-9]+(?:\.[0-9]+)?|\.[0-9]+";
-    Regex::new(&format!(r"-?(?:{whole})(?:[eE][+-]?[0-9]+)?")).expect("a constant pattern")
-});
-
 pub(super) fn right(completion: &str, answer: &str, tolerance: &Tolerance) -> bool {
-    let (Some(found), Some(right)) = (last(completion), last(answer)) else {
+    let (Some(found), Some(right)) = (last(completion), only(answer)) else {
         return false;
     };
-    (found - right).abs() <= f64::max(tolerance.tolerance, tolerance.relative * right.abs())
+    let allowed = decimal(tolerance.tolerance).max(decimal(tolerance.relative) * right.abs());
+    (found - right).abs() <= allowed
 }
 
 pub(super) fn check(answer: &str) -> Result<(), RewardError> {
-    last(answer)
-        .map(drop)
-        .ok_or_else(|| RewardError::NoNumber(answer.to_owned()))
+    match tokens(scope(answer)).as_slice() {
+        [] => Err(RewardError::NoNumber(answer.to_owned())),
+        [Token { value: Some(_), .. }] => Ok(()),
+        [_] => Err(RewardError::UnclearNumber(answer.to_owned())),
+        _ => Err(RewardError::SeveralNumbers(answer.to_owned())),
+    }
 }
 
-/// The last number in `text`. A minus sign right after a letter, digit or bracket is a dash, not a sign.
-fn last(text: &str) -> Option<f64> {
-    let found = NUMBER.find_iter(text).last()?;
-    let before = text[..found.start()].chars().next_back();
-    let dash = before.is_some_and(|c| c.is_alphanumeric() || c == ')' || c == ']');
-    let digits: String = found.as_str().chars().filter(|&c| c != ',').collect();
-    let digits = if dash {
-        digits.trim_start_matches('-')
-    } else {
-        &digits
-    };
-    digits
-        .parse()
-        .ok()
-        .filter(|number: &f64| number.is_finite())
+/// Whether the text has a number that counts.
+pub(super) fn has(text: &str) -> bool {
+    last(text).is_some()
+}
+
+/// The last number.
+fn last(text: &str) -> Option<BigRational> {
+    tokens(scope(text)).pop()?.value
+}
+
+/// The number of a text that has only one.
+fn only(text: &str) -> Option<BigRational> {
+    match tokens(scope(text)).as_mut_slice() {
+        [token] => token.value.take(),
+        _ => None,
+    }
+}
+
+/// A setting as the decimal number that was written: 0.1 is one tenth. `problems` refuses what is not finite.
+fn decimal(value: f64) -> BigRational {
+    let text = value.to_string();
+    let (whole, part) = text.split_once('.').unwrap_or((&text, ""));
+    let digits = BigInt::from_str(&format!("{whole}{part}")).unwrap_or_else(|_| BigInt::zero());
+    BigRational::new(digits, BigInt::from(10).pow(part.len() as u32))
 }

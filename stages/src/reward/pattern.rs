@@ -1,10 +1,14 @@
-//! A regular expression in a spec.
+//! A regular expression in a spec, and the reward that extracts with it.
 
 use std::borrow::Cow;
 
 use regex::Regex;
+use regex_syntax::hir::{Hir, HirKind};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+
+use super::RewardError;
+use super::exact::{normalise, python_strip};
 
 /// A regular expression, checked when the spec is read and compiled once.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -21,6 +25,57 @@ impl Pattern {
             .last()
             .flatten()
             .map(|found| found.as_str())
+    }
+}
+
+/// What the pattern finds in the right answer, or the right answer as it stands where it finds nothing.
+fn expected<'t>(answer: &'t str, pattern: &Pattern) -> &'t str {
+    pattern.find(answer).unwrap_or(answer)
+}
+
+/// Whether both sides have the same text in them.
+pub(super) fn right(completion: &str, answer: &str, pattern: &Pattern) -> bool {
+    pattern
+        .find(completion)
+        .is_some_and(|found| normalise(found) == normalise(expected(answer, pattern)))
+}
+
+/// Whether some answer can be right: the pattern has to be able to find this one.
+pub(super) fn check(answer: &str, pattern: &Pattern) -> Result<(), RewardError> {
+    if normalise(expected(answer, pattern)).is_empty() {
+        return Err(RewardError::NoAnswer);
+    }
+    if pattern.find(answer).is_some() || can_find(pattern, answer) {
+        return Ok(());
+    }
+    Err(RewardError::Unextractable {
+        answer: answer.to_owned(),
+        pattern: pattern.0.as_str().to_owned(),
+    })
+}
+
+/// Whether what the pattern takes out of a text can be `answer`, in whatever case.
+fn can_find(pattern: &Pattern, answer: &str) -> bool {
+    let Ok(whole) = regex_syntax::parse(pattern.0.as_str()) else {
+        return true;
+    };
+    let taken = first_group(&whole).unwrap_or(&whole);
+    // What a pattern's syntax tree is written as is a pattern again, but it may be larger than the crate's limit.
+    let Ok(alone) = Regex::new(&format!("(?i)^(?:{taken})$")) else {
+        return true;
+    };
+    let bare = python_strip(answer);
+    [answer, bare, bare.trim_matches('.')]
+        .iter()
+        .any(|form| alone.is_match(form))
+}
+
+fn first_group(hir: &Hir) -> Option<&Hir> {
+    match hir.kind() {
+        HirKind::Capture(group) => Some(&group.sub),
+        HirKind::Repetition(repeated) => first_group(&repeated.sub),
+        HirKind::Concat(parts) | HirKind::Alternation(parts) => parts.iter().find_map(first_group),
+        _ => None,
     }
 }
 

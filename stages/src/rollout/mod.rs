@@ -72,7 +72,7 @@ pub struct Rollout;
 impl Stage for Rollout {
     type Params = RolloutParams;
     const NAME: &'static str = "rollout";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const SUMMARY: &'static str = "Samples n answers per sample and scores them";
     const INPUTS: &'static [InputDecl] = &[
         InputDecl {
@@ -220,7 +220,7 @@ fn generation(
         finished,
     } = completion;
     let text = tokenizer.decode(&tokens);
-    let reward = reward.score(&text, answer);
+    let reward = reward.grade(&text, answer);
     Generation {
         text,
         tokens,

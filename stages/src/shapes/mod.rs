@@ -7,6 +7,7 @@
 //! training on them teaches the scene. See `docs/stages/shapes.md` for the recipe.
 
 mod field;
+mod labels;
 mod names;
 mod noise;
 mod paint;
@@ -110,16 +111,22 @@ impl Stage for Shapes {
 struct Tally {
     own_scene: u64,
     hidden: u64,
+    relabelled: u64,
 }
 
 impl Tally {
-    fn add(&mut self, picture: &Picture) {
+    fn add(&mut self, picture: &Picture, relabelled: bool) {
+        self.relabelled += u64::from(relabelled);
         self.own_scene += u64::from(picture.object == picture.scene);
         self.hidden += u64::from(picture.hidden);
     }
 
     fn summary(&self, params: &ShapesParams, set: Set) -> Value {
-        json!({"count": params.counts.of(set), "own_scene": self.own_scene, "hidden": self.hidden})
+        let mut summary = json!({"count": params.counts.of(set), "own_scene": self.own_scene, "hidden": self.hidden});
+        if params.label_noise > 0.0 {
+            summary["relabelled"] = self.relabelled.into();
+        }
+        summary
     }
 }
 
@@ -142,10 +149,12 @@ fn write_set(
         let (next, result) = rayon::join(
             || draw(params, &recipe, end..(end + CHUNK).min(count)),
             || {
-                chunk.into_iter().try_for_each(|(picture, draft)| {
-                    tally.add(&picture);
-                    writer.push(draft).map(drop)
-                })
+                chunk
+                    .into_iter()
+                    .try_for_each(|(picture, relabelled, draft)| {
+                        tally.add(&picture, relabelled);
+                        writer.push(draft).map(drop)
+                    })
             },
         );
         result.map_err(|error: DataError| StageError::from(error))?;
@@ -163,18 +172,20 @@ fn draw(
     params: &ShapesParams,
     recipe: &Recipe,
     indices: std::ops::Range<u64>,
-) -> Vec<(Picture, Draft)> {
+) -> Vec<(Picture, bool, Draft)> {
     indices
         .into_par_iter()
         .map(|index| {
             let mut stream = stream(params, recipe.set, index);
             let picture = picture::draw(recipe, params.image_size, &mut stream);
-            let draft = draft(recipe.set, &picture, params.image_size, &mut stream);
+            let wrong = labels::wrong_name(params, recipe.set, index, picture.object);
+            let draft = draft(recipe.set, &picture, params.image_size, wrong, &mut stream);
             (
                 Picture {
                     pixels: Vec::new(),
                     ..picture
                 },
+                wrong.is_some(),
                 draft,
             )
         })
@@ -189,19 +200,30 @@ fn stream(params: &ShapesParams, set: Set, index: u64) -> dcsft_vlm::rng::Stream
         .stream()
 }
 
-fn draft(set: Set, picture: &Picture, size: u32, stream: &mut dcsft_vlm::rng::Stream) -> Draft {
-    let (prompt, answer) = questions::ask(set, picture, stream);
+/// `wrong` stands in the place of the right answer where it is given.
+fn draft(
+    set: Set,
+    picture: &Picture,
+    size: u32,
+    wrong: Option<&str>,
+    stream: &mut dcsft_vlm::rng::Stream,
+) -> Draft {
+    let (prompt, right) = questions::ask(set, picture, stream);
+    let answer = wrong.map_or(right, str::to_owned);
     let image = DraftImage {
         bytes: picture.pixels.as_slice().into(),
         format: Encoding::Rgb8,
         width: size,
         height: size,
     };
-    let meta = BTreeMap::from([
+    let mut meta = BTreeMap::from([
         ("class".to_owned(), OBJECTS[picture.object].into()),
         ("scene".to_owned(), SCENES[picture.scene].into()),
         ("style".to_owned(), picture.style.name().into()),
         ("hidden".to_owned(), picture.hidden.into()),
     ]);
+    if wrong.is_some() {
+        meta.insert("relabelled".to_owned(), true.into());
+    }
     Draft::new(prompt, answer, vec![image], meta)
 }

@@ -25,6 +25,11 @@ pub struct ShapesParams {
     /// How often an object is all but invisible in distribution.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub p_hide: f64,
+    /// Share of the samples of `train` whose right answer is replaced by another object's name, as labels that cannot be
+    /// reproduced are in real sets. A larger share keeps the wrong labels of a smaller one. No other set has any.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    #[serde(skip_serializing_if = "is_zero")]
+    pub label_noise: f64,
     /// How pictures look, by group of sets; what is left out keeps the recipe's value.
     pub looks: Looks,
 }
@@ -37,9 +42,19 @@ impl Default for ShapesParams {
             counts: Counts::default(),
             rho: 0.9,
             p_hide: 0.13,
+            label_noise: 0.0,
             looks: Looks::default(),
         }
     }
+}
+
+/// Clean labels are the recipe: a param that says no more than that is not written, nor part of a key.
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the form that serde calls"
+)]
+fn is_zero(share: &f64) -> bool {
+    *share == 0.0
 }
 
 /// Images per set.
@@ -249,6 +264,7 @@ impl ShapesParams {
         }
         number(&mut out, "rho", self.rho, 0.0, 1.0);
         number(&mut out, "p_hide", self.p_hide, 0.0, 1.0);
+        number(&mut out, "label_noise", self.label_noise, 0.0, 1.0);
         self.looks.pretrain.problems("looks.pretrain", &mut out);
         self.looks.id.problems("looks.id", &mut out);
         self.looks.rendition.problems("looks.rendition", &mut out);
