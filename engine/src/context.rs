@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::Value;
 
 use crate::kind::{Input, Relative, StageError};
+use crate::left_out::{LEFT_OUT, LeftOut, SKIPPED, WARNINGS};
 use crate::protocol::{Event, Progress};
 
 /// Inputs, outputs, scratch space, device and progress of one running stage.
@@ -20,6 +21,8 @@ pub struct StageContext {
     interrupted: Arc<AtomicBool>,
     emit: Box<dyn FnMut(Event) + Send>,
     summary: Value,
+    left_out: Option<LeftOut>,
+    warnings: Vec<String>,
     relatives: Vec<Relative>,
     saved_seconds: f64,
 }
@@ -66,6 +69,8 @@ impl StageContext {
             interrupted,
             emit,
             summary: Value::Null,
+            left_out: None,
+            warnings: Vec::new(),
             relatives,
             saved_seconds: 0.0,
         }
@@ -88,6 +93,13 @@ impl StageContext {
     /// The artifacts at an input, in the order of the spec.
     pub fn inputs(&self, name: &str) -> &[Input] {
         self.inputs.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// Leaves out the artifacts of all inputs that `keep` does not want.
+    pub fn retain_inputs(&mut self, mut keep: impl FnMut(&Input) -> bool) {
+        for artifacts in self.inputs.values_mut() {
+            artifacts.retain(&mut keep);
+        }
     }
 
     /// The folder to write output `name` into; created.
@@ -145,6 +157,30 @@ impl StageContext {
         });
     }
 
+    /// Says something that is not as one may expect it: shown in every run, and kept in the summary. Deterministic.
+    pub fn warn(&mut self, message: impl Into<String>) {
+        let message = message.into();
+        self.warnings.push(message.clone());
+        (self.emit)(Event::Warning { message });
+    }
+
+    /// Says what the stage left out of its samples: shown in every run where it is anything, and kept in the summary.
+    pub fn leave_out(&mut self, left_out: LeftOut) {
+        if let Some(message) = left_out.sentence() {
+            (self.emit)(Event::Warning { message });
+        }
+        self.left_out = Some(left_out);
+    }
+
+    /// Says that the stage was skipped and why: shown in every run, and the whole summary.
+    pub fn skip(&mut self, because: impl Into<String>) {
+        let because = because.into();
+        (self.emit)(Event::Warning {
+            message: format!("skipped: {because}"),
+        });
+        self.summary = serde_json::json!({ SKIPPED: because });
+    }
+
     /// The stage's result in short (accuracy, counts): deterministic, kept in the cache's record, shown in
     /// tables. An object.
     pub fn summarise(&mut self, summary: Value) {
@@ -166,8 +202,23 @@ impl StageContext {
         self.saved_seconds
     }
 
-    /// Ends the stage: what it summarised.
+    /// Ends the stage: what it summarised, with what it left out and warned of.
     pub fn into_summary(self) -> Value {
-        self.summary
+        let mut summary = self.summary;
+        let left_out = self
+            .left_out
+            .and_then(|left| serde_json::to_value(left).ok());
+        let warnings = (!self.warnings.is_empty()).then(|| self.warnings.into());
+        for (name, value) in [(LEFT_OUT, left_out), (WARNINGS, warnings)] {
+            if let Some(value) = value {
+                if summary.is_null() {
+                    summary = Value::Object(serde_json::Map::new());
+                }
+                if let Some(fields) = summary.as_object_mut() {
+                    fields.insert(name.to_owned(), value);
+                }
+            }
+        }
+        summary
     }
 }

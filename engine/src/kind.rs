@@ -361,13 +361,23 @@ fn parse<T: DeserializeOwned>(value: &Value) -> Result<T, ParamProblem> {
 pub(crate) fn params_with_paths(node: &Node, root: &Path) -> Value {
     let mut params = Value::clone(&node.params);
     for file in &node.files {
-        if let Some(Value::String(path)) =
-            params.pointer_mut(&format!("/{}", file.field.replace('.', "/")))
-        {
-            *path = root.join(&*path).to_string_lossy().into_owned();
+        match params.pointer_mut(&format!("/{}", file.field.replace('.', "/"))) {
+            Some(Value::String(path)) => absolute(path, root),
+            Some(Value::Array(paths)) => {
+                for path in paths {
+                    if let Value::String(path) = path {
+                        absolute(path, root);
+                    }
+                }
+            }
+            _ => {}
         }
     }
     params
+}
+
+fn absolute(path: &mut String, root: &Path) {
+    *path = root.join(&*path).to_string_lossy().into_owned();
 }
 
 /// The kinds a binary knows, by name.

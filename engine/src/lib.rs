@@ -10,6 +10,7 @@ pub mod journal;
 pub mod keep;
 pub mod key;
 pub mod kind;
+pub mod left_out;
 pub mod lockfile;
 pub mod plan;
 pub mod protocol;

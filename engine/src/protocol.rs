@@ -60,6 +60,11 @@ pub enum Event {
         /// The line.
         message: String,
     },
+    /// Something that is not as one may expect it; shown in every run.
+    Warning {
+        /// The sentence.
+        message: String,
+    },
     /// It is done; outputs are written.
     Done {
         /// The deterministic summary.

@@ -104,6 +104,7 @@ fn remark(event: &RunEvent, verbose: bool) -> Option<String> {
             Some(format!("{stage} stopped; the next run resumes it"))
         }
         RunEvent::Interrupted => Some("interrupting: running stages save their state".to_owned()),
+        RunEvent::Warning { stage, message } => Some(format!("warning: {stage}: {message}")),
         RunEvent::Log { stage, message } if verbose => Some(format!("{stage}: {message}")),
         _ => None,
     }

@@ -14,7 +14,7 @@ use dcsft_vlm::model::{Completion, Prompt, Sampling, VisionLanguageModel};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::data::{DataError, Dataset, Sample, to_prompt};
+use crate::data::{DataError, Dataset, Sample, Shown};
 use crate::kept::Kept;
 use crate::lent::Lent;
 use crate::misfit::{Dropped, Misfit};
@@ -113,7 +113,7 @@ fn ask(
 ) -> Result<Vec<Reply>, StageError> {
     let lent = |sample: &Sample| request.lent.to(&sample.id, request.n as usize);
     let complete = |sample: &Sample| lent(sample).len() == request.n as usize;
-    let prompt = |sample| Ok(to_prompt(sample, data.image(sample)?.into()));
+    let prompt = |sample| Ok(Shown::new(sample, model).prompt(data.image(sample)?.into()));
     let samples = &data.samples()[rows];
     let prompts: Vec<_> = samples
         .par_iter()
@@ -124,7 +124,7 @@ fn ask(
     let mut groups: BTreeMap<usize, (Vec<usize>, Vec<Prompt>)> = BTreeMap::new();
     for (index, (sample, prompt)) in samples.iter().zip(prompts).enumerate() {
         let fitting = match prompt {
-            None => scorable(sample, request.reward).map(|()| None),
+            None => scorable(model, sample, request.reward).map(|()| None),
             Some(prompt) => fit(
                 model,
                 sample,
@@ -175,7 +175,7 @@ pub(crate) fn fit(
     if let Some(text) = text {
         prompt.text = text.clone();
     }
-    if let Err(misfit) = scorable(sample, reward) {
+    if let Err(misfit) = scorable(model, sample, reward) {
         return Ok(Err(misfit));
     }
     match model.check(&prompt, &[model.tokenizer().eos()]) {
@@ -185,8 +185,12 @@ pub(crate) fn fit(
 }
 
 /// Whether the reward can score answers to the sample.
-fn scorable(sample: &Sample, reward: &Reward) -> Result<(), Misfit> {
-    let checked = reward.check(&sample.answer);
+fn scorable(
+    model: &dyn VisionLanguageModel,
+    sample: &Sample,
+    reward: &Reward,
+) -> Result<(), Misfit> {
+    let checked = reward.check(&Shown::new(sample, model).right());
     checked.map_err(|error| Misfit::new("answer", &sample.id, error))
 }
 

@@ -7,6 +7,7 @@ pub mod difficulty;
 pub mod eval;
 pub mod export;
 mod files;
+mod frames;
 pub mod grpo;
 mod kept;
 mod lent;
@@ -19,9 +20,11 @@ pub mod reward;
 pub mod rollout;
 pub mod sft;
 pub mod shapes;
+mod skipped;
 mod training;
 
 use dcsft_engine::kind::Registry;
+pub use skipped::OnEmpty;
 
 /// All stage kinds.
 pub fn registry() -> Registry {

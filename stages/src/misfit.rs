@@ -3,13 +3,17 @@
 use std::collections::BTreeMap;
 
 use dcsft_engine::context::StageContext;
-use dcsft_engine::kind::StageError;
+use dcsft_engine::kind::{ParamProblem, StageError};
+use dcsft_engine::left_out::LeftOut;
 use dcsft_vlm::error::VlmError;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use crate::data::DataError;
+use crate::files::JsonLines;
+
+/// The file that lists what was left out, in the stage's first output or its log.
+pub(crate) const DROPPED: &str = "dropped.jsonl";
 
 /// What happens to a sample that cannot be used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -22,12 +26,52 @@ pub enum OnError {
     Fail,
 }
 
+/// How many samples may be left out: a whole number of them, or below 1 a share.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct MaxDropped(#[schemars(range(min = 0.0))] pub f64);
+
+impl MaxDropped {
+    /// What is wrong with the number.
+    pub(crate) fn problem(self) -> Option<ParamProblem> {
+        let share = (0.0..1.0).contains(&self.0);
+        let count = self.0 >= 1.0 && self.0.fract() == 0.0;
+        (!share && !count).then(|| {
+            let message = format!(
+                "{} is neither a number of samples nor a share of them below 1",
+                self.0
+            );
+            ParamProblem::new("max_dropped", message)
+        })
+    }
+
+    /// Fails where more was left out.
+    pub(crate) fn check(self, left_out: &LeftOut) -> Result<(), String> {
+        let most = if self.0 < 1.0 {
+            self.0 * left_out.of as f64
+        } else {
+            self.0
+        };
+        match left_out.sentence() {
+            Some(sentence) if left_out.count as f64 > most => Err(format!(
+                "{sentence}; `max_dropped: {}` allows {}",
+                self.0,
+                most.floor()
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Why one sample does not fit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Misfit {
+    /// The sample's content ID.
+    #[serde(default)]
+    pub(crate) id: String,
     /// A short constant to count by: `vocabulary`, `too_long`, `image`, `answer`, `other`.
     pub(crate) reason: String,
-    /// The sample and what does not fit, for people.
+    /// What does not fit, for people.
     pub(crate) detail: String,
 }
 
@@ -35,8 +79,9 @@ impl Misfit {
     /// A misfit of the sample with content ID `id`.
     pub(crate) fn new(reason: &str, id: &str, detail: impl std::fmt::Display) -> Self {
         Self {
+            id: id.to_owned(),
             reason: reason.to_owned(),
-            detail: format!("sample {id}: {detail}"),
+            detail: detail.to_string(),
         }
     }
 
@@ -53,43 +98,58 @@ impl Misfit {
     /// A problem of the sample's own data, or the error back where the whole set cannot be read.
     pub(crate) fn of_data(id: &str, error: DataError) -> Result<Self, StageError> {
         match error {
-            DataError::Image(_) | DataError::Sample { .. } => Ok(Self::new("image", id, error)),
+            DataError::Image(_) | DataError::TooLarge { .. } | DataError::Sample { .. } => {
+                Ok(Self::new("image", id, error))
+            }
             other => Err(other.into()),
         }
     }
 }
 
-/// Counts of samples left out.
-#[derive(Debug)]
+/// Samples left out: counted, and listed in a file of an output.
 pub(crate) struct Dropped {
     on_error: OnError,
     counts: BTreeMap<String, u64>,
+    /// The output that the list goes to.
+    output: &'static str,
+    /// It is written once there is something to list.
+    lines: Option<JsonLines>,
 }
 
 /// Samples named in the log for each reason.
 const NAMED: u64 = 3;
 
 impl Dropped {
-    pub(crate) fn new(on_error: OnError) -> Self {
+    /// Nothing yet; what is left out will be listed in the stage's output `output`.
+    pub(crate) fn new(on_error: OnError, output: &'static str) -> Self {
         Self {
             on_error,
             counts: BTreeMap::new(),
+            output,
+            lines: None,
         }
     }
 
     /// Leaves a sample out, or fails.
     pub(crate) fn add(&mut self, ctx: &mut StageContext, misfit: Misfit) -> Result<(), StageError> {
+        let Misfit { id, reason, detail } = &misfit;
         if self.on_error == OnError::Fail {
-            let message = format!(
-                "{} (`on_error: drop` leaves such samples out)",
-                misfit.detail
-            );
+            let message =
+                format!("sample {id}: {detail} (`on_error: drop` leaves such samples out)");
             return Err(StageError::failed(message));
         }
-        let count = self.counts.entry(misfit.reason.clone()).or_default();
+        let lines = match &mut self.lines {
+            Some(lines) => lines,
+            none => {
+                let path = ctx.output(self.output)?.join(DROPPED);
+                none.insert(JsonLines::create(&path)?)
+            }
+        };
+        lines.write(&misfit)?;
+        let count = self.counts.entry(reason.clone()).or_default();
         *count += 1;
         if *count <= NAMED {
-            ctx.log(format!("left out ({}): {}", misfit.reason, misfit.detail));
+            ctx.log(format!("left out ({reason}): sample {id}: {detail}"));
         }
         Ok(())
     }
@@ -99,9 +159,24 @@ impl Dropped {
         self.counts.values().sum()
     }
 
-    /// `{"total": 3, "by_reason": {...}}` for summaries and outputs.
-    pub(crate) fn to_json(&self) -> Value {
-        json!({"total": self.total(), "by_reason": self.counts})
+    /// Closes the list and reports what was left out of `all` samples.
+    pub(crate) fn finish(
+        self,
+        ctx: &mut StageContext,
+        all: usize,
+        most: Option<MaxDropped>,
+    ) -> Result<LeftOut, StageError> {
+        let list = self.lines.is_some();
+        if let Some(lines) = self.lines {
+            lines.finish()?;
+        }
+        let list = list.then(|| format!("{}/{DROPPED}", self.output));
+        let left_out = LeftOut::new("sample", all as u64, self.counts, list);
+        if let Some(most) = most {
+            most.check(&left_out).map_err(StageError::failed)?;
+        }
+        ctx.leave_out(left_out.clone());
+        Ok(left_out)
     }
 
     /// Fails where no sample of `all` is left for `what`.

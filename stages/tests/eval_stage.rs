@@ -109,7 +109,7 @@ fn a_sample_that_cannot_be_asked_fails_the_stage_unless_it_may_be_dropped() {
     assert!(message.contains("the right answer is empty"), "{message}");
     let run = bench.run("eval", json!({"on_error": "drop"}), &inputs(&model, &data));
     assert_eq!(metric(run.summary(), "accuracy")["n"], 7);
-    assert_eq!(run.summary()["dropped"]["by_reason"], json!({"answer": 1}));
+    assert_eq!(run.summary()["left_out"]["reasons"], json!({"answer": 1}));
     let message = bench
         .run(
             "eval",

@@ -25,7 +25,7 @@ fn photos(bench: &mut Bench) -> Input {
         json!({"messages": [{"role": "system", "content": "Be brief."},
                             {"role": "user", "content": "<image>What?"},
                             {"role": "assistant", "content": image}],
-               "images": [image]})
+               "images": [image], "id": format!("rec-{image}"), "label": "pet"})
     };
     let list = json!([record("a.png"), record("b.jpg"), record("c.webp")]);
     std::fs::write(folder.join("list.json"), list.to_string()).unwrap();
@@ -66,8 +66,19 @@ fn a_set_keeps_its_images_bytes_and_comes_back_as_the_same_samples() {
         lines[1]["messages"][2],
         json!({"role": "assistant", "content": "b.jpg"})
     );
+    // ms-swift's GRPO drops the assistant's turn and reads `solution`.
+    assert_eq!(lines[1]["solution"], "b.jpg");
+    assert_eq!(
+        [
+            &lines[1]["id"],
+            &lines[1]["record_label"],
+            &lines[1]["record_image"]
+        ],
+        ["rec-b.jpg", "pet", "b.jpg"]
+    );
     let set = Dataset::open(&data.dir).unwrap();
     for (line, sample) in lines.iter().zip(set.samples()) {
+        assert_eq!(line["sample_id"], *sample.id);
         let path = to.join(line["images"][0].as_str().unwrap());
         assert_eq!(
             std::fs::read(&path).unwrap(),

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{golden, read_json};
-use dcsft_stages::data::{Encoding, decode, sniff};
+use dcsft_stages::data::{Encoding, Exif, decode, sniff};
 use safetensors::SafeTensors;
 
 #[test]
@@ -23,7 +23,8 @@ fn golden_images_decode_to_the_pixels_of_the_reference() {
         let path = folder.join(facts["file"].as_str().unwrap());
         let file = std::fs::read(&path).unwrap();
         let format = sniff(&file).unwrap_or_else(|| panic!("{name} has no known format"));
-        let found = decode(file, format, None).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let found = decode(file, format, None, Exif::Apply)
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
         let size = &facts["size_after_exif_wh"];
         assert_eq!(
             [u64::from(found.width), u64::from(found.height)],

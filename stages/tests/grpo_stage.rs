@@ -168,10 +168,7 @@ fn right_answers_that_cannot_be_scored_are_dropped_with_their_reason() {
         }
     });
     let run = bench.run("grpo", with(1, json!({})), &inputs(&model, &data));
-    assert_eq!(
-        run.summary()["dropped"],
-        json!({"total": 1, "by_reason": {"answer": 1}})
-    );
+    assert_eq!(run.summary()["left_out"]["reasons"], json!({"answer": 1}));
     let failed = bench.run(
         "grpo",
         with(1, json!({"on_error": "fail"})),

@@ -373,7 +373,7 @@ fn golden_a_sample_beyond_the_token_budget_is_left_out_with_its_reason() {
     };
     let failed = dropped(3).failure();
     assert!(failed.contains("too_long"), "{failed}");
-    assert_eq!(dropped(100_000).summary()["dropped"]["total"], 0);
+    assert_eq!(dropped(100_000).summary()["left_out"]["count"], 0);
 }
 
 #[test]

@@ -238,8 +238,15 @@ fn samples_that_do_not_fit_are_counted_or_fail_the_stage() {
     };
     let data = bench.colours("train", 0, 16, answer);
     let run = bench.run("sft", with(2), &inputs(&model, &data));
-    let expected = json!({"total": 3, "by_reason": {"too_long": 2, "vocabulary": 1}});
-    assert_eq!(run.summary()["dropped"], expected);
+    let expected = json!({"count": 3, "of": 16, "unit": "sample", "reasons": {"too_long": 2, "vocabulary": 1},
+                          "list": "log/dropped.jsonl"});
+    assert_eq!(run.summary()["left_out"], expected);
+    let listed = json_lines(&run.output("log").join("dropped.jsonl"));
+    let reasons: Vec<_> = listed
+        .iter()
+        .map(|line| line["reason"].as_str().unwrap())
+        .collect();
+    assert_eq!(reasons, ["vocabulary", "too_long", "too_long"]);
     assert_eq!(run.summary()["samples"], 13);
     let failed = bench.run(
         "sft",

@@ -106,6 +106,13 @@ pub enum RunEvent {
         /// The line.
         message: String,
     },
+    /// A stage says what is not as one may expect it, such as samples that it leaves out.
+    Warning {
+        /// The stage.
+        stage: String,
+        /// The sentence.
+        message: String,
+    },
     /// Another process computes the same key; this run waits for it.
     StageWaits {
         /// The stage.
@@ -182,6 +189,7 @@ impl RunEvent {
             | Self::StageStarted { stage, .. }
             | Self::Progress { stage, .. }
             | Self::Log { stage, .. }
+            | Self::Warning { stage, .. }
             | Self::StageWaits { stage, .. }
             | Self::StageRetries { stage, .. }
             | Self::StageReopened { stage, .. }
@@ -203,7 +211,11 @@ impl RunEvent {
 
     /// Whether this is about a stage's state and not about what it says on the way.
     pub fn is_state(&self) -> bool {
-        self.stage().is_some() && !matches!(self, Self::Progress { .. } | Self::Log { .. })
+        let said = matches!(
+            self,
+            Self::Progress { .. } | Self::Log { .. } | Self::Warning { .. }
+        );
+        self.stage().is_some() && !said
     }
 }
 

@@ -193,6 +193,10 @@ impl Ear<'_> {
                 writeln!(self.log, "{message}")?;
                 (self.emit)(Event::Log { message });
             }
+            Ok(Event::Warning { message }) => {
+                writeln!(self.log, "warning: {message}")?;
+                (self.emit)(Event::Warning { message });
+            }
             Ok(end) => self.last = Some(end),
             Err(text) if text.trim().is_empty() => {}
             Err(text) => writeln!(self.log, "{text}")?,

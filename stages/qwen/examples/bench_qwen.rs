@@ -149,6 +149,7 @@ fn prompts(images: &Path) -> Result<Vec<Prompt>, Failure> {
         let read = image::open(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         let read = read.into_rgb8();
         Ok(Prompt {
+            system: None,
             id: format!("sample {index}").into(),
             image: RgbImage {
                 width: read.width(),

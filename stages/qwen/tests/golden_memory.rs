@@ -89,6 +89,7 @@ fn prompts(count: usize) -> Vec<Prompt> {
             .map(|_| stream.below(256) as u8)
             .collect();
         Prompt {
+            system: None,
             id: index.to_string().into(),
             image: RgbImage {
                 width: SIDE,

@@ -1,18 +1,48 @@
-//! From an image file's bytes to RGB, as the Python reference loaders see it: EXIF orientation applied,
-//! transparency composited on white, grey, palette and CMYK converted.
+//! From an image file's bytes to RGB: EXIF orientation applied where that is asked for, transparency composited on
+//! white (as qwen_vl_utils does), grey, palette and CMYK converted as Pillow does.
 
 use std::io::Cursor;
 
 use dcsft_vlm::model::RgbImage;
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageReader};
+use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
+use super::budget::Share;
 use super::error::DataError;
 use super::jpeg;
 use super::sample::Encoding;
 
-/// Bytes that a decoded image may take. A small file can claim to hold more than there is memory.
-const LARGEST: u64 = 1 << 31;
+/// Pixels of the largest image: where Pillow refuses to decode (`DecompressionBombError`, twice its
+/// `MAX_IMAGE_PIXELS` of 2^30 / 12). A small file can claim to hold more than there is memory.
+const MOST_PIXELS: u64 = 2 * ((1 << 30) / 12);
+/// Bytes a pixel besides those of the file's own colours: as four channels, and as three.
+const COPIES: u64 = 7;
+/// Bytes that a file's metadata may unpack to.
+const METADATA: u64 = 64 << 20;
+
+/// Whether an image is turned as its EXIF orientation says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Exif {
+    /// It is, as in Transformers' own `load_image`.
+    #[default]
+    Apply,
+    /// It is not, as in ms-swift and qwen_vl_utils.
+    Ignore,
+}
+
+impl Exif {
+    /// Whether it is what is done without being asked.
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "serde hands over a reference"
+    )]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
 
 /// The encoding of an image file, from its first bytes; none where it is not one that can be decoded.
 pub fn sniff(bytes: &[u8]) -> Option<Encoding> {
@@ -27,11 +57,13 @@ pub fn sniff(bytes: &[u8]) -> Option<Encoding> {
 /// Decodes an image. `size` (width, height) is needed for [`Encoding::Rgb8`], whose bytes do not say it.
 ///
 /// # Errors
-/// [`DataError::Image`] says what is wrong with the bytes.
+/// [`DataError::Image`] says what is wrong with the bytes, [`DataError::TooLarge`] that there are more pixels than are
+/// decoded.
 pub fn decode(
     bytes: Vec<u8>,
     encoding: Encoding,
     size: Option<(u32, u32)>,
+    exif: Exif,
 ) -> Result<RgbImage, DataError> {
     let format = match encoding {
         Encoding::Rgb8 => return raw(bytes, size),
@@ -46,17 +78,25 @@ pub fn decode(
         )));
     }
     let fail = |error: image::ImageError| DataError::Image(error.to_string());
-    let mut decoder = ImageReader::with_format(Cursor::new(bytes.as_slice()), format)
-        .into_decoder()
-        .map_err(fail)?;
-    if decoder.total_bytes() > LARGEST {
-        let (width, height) = decoder.dimensions();
-        return Err(DataError::Image(format!(
-            "{width} x {height} pixels would take {} bytes of memory; at most {LARGEST} are read",
-            decoder.total_bytes()
-        )));
+    let mut reader = ImageReader::with_format(Cursor::new(bytes.as_slice()), format);
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(METADATA);
+    reader.limits(limits);
+    let mut decoder = reader.into_decoder().map_err(fail)?;
+    let (width, height) = decoder.dimensions();
+    let pixels = u64::from(width) * u64::from(height);
+    if pixels > MOST_PIXELS {
+        return Err(DataError::TooLarge {
+            width,
+            height,
+            most: MOST_PIXELS,
+        });
     }
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let _share = Share::take(decoder.total_bytes() + pixels * COPIES);
+    let orientation = match exif {
+        Exif::Apply => decoder.orientation().unwrap_or(Orientation::NoTransforms),
+        Exif::Ignore => Orientation::NoTransforms,
+    };
     let colour = match encoding {
         Encoding::Jpeg => jpeg::colour(&bytes),
         _ => None,

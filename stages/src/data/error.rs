@@ -29,6 +29,16 @@ pub enum DataError {
     /// An image could not be decoded.
     #[error("the image cannot be read: {0}")]
     Image(String),
+    /// An image has more pixels than are decoded.
+    #[error("{width} x {height} pixels are too many; at most {most} are decoded")]
+    TooLarge {
+        /// Pixels per row.
+        width: u32,
+        /// Rows.
+        height: u32,
+        /// The most pixels of an image.
+        most: u64,
+    },
     /// A sample cannot be put to a model.
     #[error("sample {id}: {message}")]
     Sample {

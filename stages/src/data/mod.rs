@@ -12,6 +12,8 @@
 //! cutting a set into bins costs no disk. Two subsets with the same rows have the same bytes, whatever they
 //! are called.
 
+mod boxes;
+mod budget;
 mod decode;
 mod error;
 mod jpeg;
@@ -23,12 +25,15 @@ mod store;
 mod stored;
 mod writer;
 
-pub use decode::{decode, sniff};
+pub use boxes::{Boxes, Frame, Sides, View, is_box};
+pub use decode::{Exif, decode, sniff};
 pub use error::DataError;
 pub(crate) use error::{read_json, read_lines, write_json};
-pub use prompt::{IMAGE_PLACEHOLDER, to_prompt};
+pub use prompt::{IMAGE_PLACEHOLDER, Shown};
 pub use rollouts::{Generation, RolloutInfo, RolloutRecord, RolloutWriter, Rollouts};
-pub use sample::{ContentId, DatasetInfo, Encoding, ImageContent, ImageEntry, Sample, Split};
+pub use sample::{
+    ContentId, Context, DatasetInfo, Encoding, ImageContent, ImageEntry, Sample, Split,
+};
 pub use store::Dataset;
 pub(crate) use store::read_samples;
 pub use stored::StoredImage;

@@ -6,6 +6,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::boxes::Boxes;
+use super::decode::Exif;
+
 /// Whether a set follows the training distribution.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -56,6 +59,9 @@ pub struct ImageEntry {
     pub width: u32,
     /// Rows after decoding.
     pub height: u32,
+    /// Whether the file's EXIF orientation is applied.
+    #[serde(default, skip_serializing_if = "Exif::is_default")]
+    pub exif: Exif,
 }
 
 /// One question about images, with its right answer.
@@ -63,10 +69,16 @@ pub struct ImageEntry {
 pub struct Sample {
     /// Content ID, 32 hex digits: rows of different artifacts join by it, never by position.
     pub id: String,
+    /// What the system is told before the question; without it the model's chat template decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
     /// The question; `<image>` stands where the image does.
     pub prompt: String,
     /// The right answer.
     pub answer: String,
+    /// What the boxes in question and answer are, where the list says it. Both hold them as the list does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boxes: Option<Boxes>,
     /// The images, in the order of their placeholders.
     pub images: Vec<ImageEntry>,
     /// Further facts: class, scene, fields of the source record. Not part of the ID.
@@ -96,6 +108,17 @@ impl DatasetInfo {
     pub const FORMAT: u32 = 1;
 }
 
+/// What besides question, answer and image makes a sample what it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Context {
+    /// What the system is told.
+    pub system: Option<String>,
+    /// What the boxes are.
+    pub boxes: Option<Boxes>,
+    /// Whether the images' EXIF orientation is applied.
+    pub exif: Exif,
+}
+
 /// Builds a sample's content ID: BLAKE3 over prompt, answer and images, each framed by its length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ContentId([u8; 32]);
@@ -121,6 +144,33 @@ impl ContentId {
                 .update(&image.height.to_le_bytes());
             hasher.update(blake3::hash(image.bytes).as_bytes());
         }
+        Self(*hasher.finalize().as_bytes())
+    }
+
+    /// The content within a context. Without any it stays what it is.
+    #[must_use]
+    pub fn within(self, context: &Context) -> Self {
+        let Context {
+            system,
+            boxes,
+            exif,
+        } = context;
+        if *context == Context::default() {
+            return self;
+        }
+        let mut hasher = blake3::Hasher::new_derive_key("dcsft 2026 sample context v1");
+        hasher.update(&self.0);
+        let system = system.as_deref();
+        hasher.update(&[u8::from(system.is_some())]);
+        let system = system.unwrap_or_default();
+        hasher
+            .update(&(system.len() as u64).to_le_bytes())
+            .update(system.as_bytes());
+        // The tags of the enums, 0 for none.
+        let boxes = boxes.map_or([0, 0], |boxes| {
+            [boxes.frame as u8 + 1, boxes.sides as u8 + 1]
+        });
+        hasher.update(&boxes).update(&[*exif as u8]);
         Self(*hasher.finalize().as_bytes())
     }
 

@@ -32,6 +32,7 @@ impl StoredImage {
             self.pack.image(&self.entry)?,
             self.entry.format,
             Some((width, height)),
+            self.entry.exif,
         )?;
         if (image.width, image.height) != (width, height) {
             return Err(DataError::Image(format!(

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::error::{DataError, write_json};
-use super::sample::{ContentId, DatasetInfo, Encoding, ImageContent, ImageEntry, Sample, Split};
+use super::sample::{
+    ContentId, Context, DatasetInfo, Encoding, ImageContent, ImageEntry, Sample, Split,
+};
 use super::store::{IMAGES, INFO, SAMPLES};
 
 /// An image on its way into a dataset.
@@ -32,6 +34,7 @@ pub struct Draft {
     answer: String,
     images: Vec<DraftImage>,
     meta: BTreeMap<String, Value>,
+    context: Context,
     content: ContentId,
 }
 
@@ -55,7 +58,18 @@ impl Draft {
             answer,
             images,
             meta,
+            context: Context::default(),
             content,
+        }
+    }
+
+    /// The same within a context. A draft is put into one at most.
+    #[must_use]
+    pub fn within(self, context: Context) -> Self {
+        Self {
+            content: self.content.within(&context),
+            context,
+            ..self
         }
     }
 }
@@ -116,13 +130,16 @@ impl DatasetWriter {
                 format,
                 width,
                 height,
+                exif: draft.context.exif,
             });
             self.offset += bytes;
         }
         let sample = Sample {
             id,
+            system: draft.context.system,
             prompt: draft.prompt,
             answer: draft.answer,
+            boxes: draft.context.boxes,
             images,
             meta: draft.meta,
         };

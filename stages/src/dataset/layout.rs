@@ -1,25 +1,29 @@
-//! From a JSON record to prompt, answer and image names.
+//! From a record to prompt, answer and image names.
 
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use super::cell::Cell;
 use super::drops::{DropReason, Dropped};
-use crate::data::IMAGE_PLACEHOLDER;
+use super::grounding;
+use super::names::{ImageRef, contradiction};
+use super::turns::Conversation;
+use crate::data::{Frame, IMAGE_PLACEHOLDER};
 
 /// How the records of a list are laid out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Layout {
-    /// Told from the records' fields.
+    /// Told from each record's fields.
     #[default]
     Auto,
-    /// `messages` (role, content) and `images`: ms-swift, and the official SFT lists.
+    /// `messages` (role, content) and `images`: ms-swift, and the official SFT lists. The right answer is the
+    /// assistant's, or `solution` where there is none, as in ms-swift's lists for GRPO.
     Messages,
-    /// `problem`, `solution`, `image`: the official RL and evaluation lists. The image stands first where
-    /// the problem does not say.
+    /// `problem`, `solution`, `image`: the official RL and evaluation lists.
     Problem,
     /// `query`, `response`, `images`: older ms-swift.
     Query,
@@ -27,228 +31,381 @@ pub enum Layout {
     Sharegpt,
     /// `instruction`, `input`, `output`, `images`: LLaMA-Factory's alpaca.
     Alpaca,
+    /// `question`, `answer`, `image`: lists of visual questions.
+    Question,
+    /// `prompt`, `completion`, `images`: TRL. The right answer is the completion, or `solution` where there is none.
+    Completion,
 }
 
-/// The layouts in the order in which they are tried, with their fields.
-pub(super) const KNOWN: [(Layout, &str); 5] = [
-    (Layout::Messages, "messages, images"),
-    (Layout::Problem, "problem, solution, image"),
-    (Layout::Query, "query, response, images"),
-    (Layout::Sharegpt, "conversations, images"),
-    (Layout::Alpaca, "instruction, output, images"),
+/// The layouts in the order in which they are tried, with the fields that tell them and all they read.
+const KNOWN: [(Layout, &[&str], &str); 7] = [
+    (Layout::Messages, &["messages"], "messages, images"),
+    (Layout::Problem, &["problem"], "problem, solution, image"),
+    (Layout::Query, &["query"], "query, response, images"),
+    (
+        Layout::Sharegpt,
+        &["conversations"],
+        "conversations, images",
+    ),
+    (
+        Layout::Alpaca,
+        &["instruction"],
+        "instruction, output, images",
+    ),
+    (
+        Layout::Question,
+        &["question", "answer"],
+        "question, answer, image",
+    ),
+    (
+        Layout::Completion,
+        &["prompt", "completion"],
+        "prompt, completion, images",
+    ),
 ];
+
+/// Fields with media that no model here takes.
+const MEDIA: [&str; 6] = ["videos", "video", "audios", "audio", "tools", "functions"];
+/// Fields with the options of a question, which lists keep apart from its text.
+const OPTIONS: [&str; 2] = ["options", "choices"];
+
+impl Layout {
+    /// The name in specs.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Messages => "messages",
+            Self::Problem => "problem",
+            Self::Query => "query",
+            Self::Sharegpt => "sharegpt",
+            Self::Alpaca => "alpaca",
+            Self::Question => "question",
+            Self::Completion => "completion",
+        }
+    }
+}
 
 /// A record as it was written.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RawRecord {
+    /// What the system is told before the question.
+    pub system: Option<String>,
     /// The question with its placeholders.
     pub prompt: String,
     /// The right answer.
     pub answer: String,
-    /// Image names, in order.
-    pub images: Vec<String>,
+    /// Images, in order.
+    pub images: Vec<ImageRef>,
+    /// The frame of the boxes that the record itself says are boxes.
+    pub frame: Option<Frame>,
     /// Fields that the layout does not know.
     pub meta: BTreeMap<String, Value>,
 }
 
-/// Whether an image's name is a link or inline data instead of a file's name.
-pub(super) fn is_remote(name: &str) -> bool {
-    ["http://", "https://", "data:", "s3://"]
-        .iter()
-        .any(|scheme| name.starts_with(scheme))
+/// The fields of the layouts that are known, for people.
+pub(super) fn known() -> String {
+    KNOWN.map(|(_, _, fields)| fields).join("; ")
 }
 
-/// The layout of a record, by the field that only it has.
-pub(super) fn detect(record: &Value) -> Option<Layout> {
-    let first = |fields: &str| {
-        fields
-            .split(',')
-            .next()
-            .is_some_and(|field| record.get(field).is_some())
+/// The names of a record's fields, for people; none where it is no record.
+pub(super) fn fields(record: &Cell) -> Option<String> {
+    let Cell::Record(fields) = record else {
+        return None;
     };
-    KNOWN
-        .iter()
-        .find(|(_, fields)| first(fields))
-        .map(|(layout, _)| *layout)
+    let names: Vec<&str> = fields.iter().map(|(name, _)| name.as_str()).collect();
+    Some(names.join(", "))
+}
+
+/// The layout of a record, by the fields that only it has. A field that is there and null does not count, unless no
+/// layout has more: tables that were merged have the fields of all.
+pub(super) fn detect(record: &Cell) -> Option<Layout> {
+    let by = |given: &dyn Fn(&str) -> bool| {
+        let fits =
+            |(_, fields, _): &&(Layout, &[&str], &str)| fields.iter().all(|field| given(field));
+        KNOWN.iter().find(fits).map(|(layout, ..)| *layout)
+    };
+    by(&|field| record.get(field).is_some_and(|value| *value != Cell::Null))
+        .or_else(|| by(&|field| record.get(field).is_some()))
+        .or_else(|| {
+            let solved = record.get("prompt").is_some() && record.get("solution").is_some();
+            solved.then_some(Layout::Completion)
+        })
 }
 
 /// Takes a record apart.
-pub(super) fn read(layout: Layout, record: Value) -> Result<RawRecord, Dropped> {
-    let Value::Object(record) = record else {
-        return Err(wrong(format!(
-            "the record is {}, not an object",
-            kind(&record)
-        )));
+pub(super) fn read(layout: Layout, record: Cell) -> Result<RawRecord, Dropped> {
+    let seen = fields(&record);
+    let (Cell::Record(record), Some(seen)) = (record, seen) else {
+        return Err(wrong("the record is not an object"));
     };
     let mut fields = Fields(record);
-    let (prompt, answer) = match layout {
-        Layout::Messages => fields.turns("messages", "role", "content")?,
-        Layout::Sharegpt => fields.turns("conversations", "from", "value")?,
-        Layout::Problem | Layout::Auto => {
-            let problem = fields.text("problem")?;
-            let first = if problem.contains(IMAGE_PLACEHOLDER) {
-                ""
-            } else {
-                IMAGE_PLACEHOLDER
-            };
-            (format!("{first}{problem}"), fields.text("solution")?)
-        }
-        Layout::Query => (fields.text("query")?, fields.text("response")?),
-        Layout::Alpaca => {
-            let instruction = fields.text("instruction")?;
-            let input = if fields.0.contains_key("input") {
-                fields.text("input")?
-            } else {
-                String::new()
-            };
-            let gap = if input.is_empty() { "" } else { "\n" };
-            (format!("{instruction}{gap}{input}"), fields.text("output")?)
-        }
-    };
-    let images = fields.images()?;
-    Ok(RawRecord {
-        prompt,
+    let mut asked = fields.conversation(layout)?;
+    let answer = fields.answer(layout, asked.answer.take())?;
+    let mut read = RawRecord {
+        system: fields.system(asked.system.take())?,
+        prompt: asked.prompt,
         answer,
-        images,
-        meta: fields.0.into_iter().collect(),
-    })
+        images: fields.images(asked.images, &seen)?,
+        frame: None,
+        meta: BTreeMap::new(),
+    };
+    if grounding::has_places(&read.prompt) || grounding::has_places(&read.answer) {
+        let objects = fields.take("objects");
+        read.frame = grounding::fill([&mut read.prompt, &mut read.answer], objects)?;
+    }
+    fields.check_rest(&read.prompt)?;
+    check_places(&mut read)?;
+    read.meta = fields.rest();
+    Ok(read)
+}
+
+/// A single image that the text has no place for stands in front, as ms-swift and TRL put it.
+fn check_places(record: &mut RawRecord) -> Result<(), Dropped> {
+    let elsewhere = [
+        ("answer", &record.answer),
+        (
+            "system message",
+            record.system.as_ref().unwrap_or(&record.answer),
+        ),
+    ];
+    for (what, text) in elsewhere {
+        if text.contains(IMAGE_PLACEHOLDER) {
+            let detail = format!("the {what} has {IMAGE_PLACEHOLDER}; only the question can");
+            return Err(Dropped::new(DropReason::Placeholder, detail));
+        }
+    }
+    if record.images.len() == 1 && !record.prompt.contains(IMAGE_PLACEHOLDER) {
+        record.prompt.insert_str(0, IMAGE_PLACEHOLDER);
+    }
+    Ok(())
 }
 
 /// The fields of a record that were not taken yet.
-struct Fields(Map<String, Value>);
+struct Fields(Vec<(String, Cell)>);
 
 impl Fields {
-    fn take(&mut self, name: &str) -> Result<Value, Dropped> {
-        self.0
-            .shift_remove(name)
+    /// Takes a field; of two with one name the last counts, as in Python.
+    fn take(&mut self, name: &str) -> Option<Cell> {
+        let at = self.0.iter().rposition(|(field, _)| field == name)?;
+        let (_, value) = self.0.remove(at);
+        self.0.retain(|(field, _)| field != name);
+        Some(value)
+    }
+
+    /// Takes a field that is there and says something.
+    fn given(&mut self, name: &str) -> Option<Cell> {
+        self.take(name).filter(|value| !value.is_empty())
+    }
+
+    fn need(&mut self, name: &str) -> Result<Cell, Dropped> {
+        self.take(name)
             .ok_or_else(|| wrong(format!("the field `{name}` is missing")))
     }
 
-    /// A text; numbers and lists (boxes) count as their JSON text.
+    /// A text; numbers and lists of numbers (boxes) count as their JSON text.
     fn text(&mut self, name: &str) -> Result<String, Dropped> {
-        match self.take(name)? {
-            Value::String(text) => Ok(text),
-            number @ Value::Number(_) => Ok(number.to_string()),
-            Value::Array(items) if items.iter().all(Value::is_number) => {
-                let numbers: Vec<String> = items.iter().map(Value::to_string).collect();
-                Ok(format!("[{}]", numbers.join(", ")))
+        text(name, self.need(name)?)
+    }
+
+    /// The question with what stands around it.
+    fn conversation(&mut self, layout: Layout) -> Result<Conversation, Dropped> {
+        let asked = match layout {
+            Layout::Messages | Layout::Auto => {
+                Conversation::read("messages", self.need("messages")?, Vec::new())
             }
-            other => Err(wrong(format!("`{name}` is {}, not text", kind(&other)))),
+            Layout::Sharegpt => {
+                Conversation::read("conversations", self.need("conversations")?, Vec::new())
+            }
+            Layout::Completion => match self.need("prompt")? {
+                turns @ Cell::List(_) => {
+                    let more = match self.given("completion") {
+                        Some(Cell::List(turns)) => turns,
+                        Some(answer) => {
+                            let role = ("role".to_owned(), Cell::Text("assistant".into()));
+                            let content = Cell::Text(text("completion", answer)?);
+                            vec![Cell::Record(vec![role, ("content".into(), content)])]
+                        }
+                        None => Vec::new(),
+                    };
+                    Conversation::read("prompt", turns, more)
+                }
+                prompt => {
+                    let answer = self
+                        .given("completion")
+                        .map(|cell| text("completion", cell));
+                    let prompt = Conversation::of_text(text("prompt", prompt)?);
+                    Ok(Conversation {
+                        answer: answer.transpose()?,
+                        ..prompt
+                    })
+                }
+            },
+            Layout::Problem => Ok(Conversation::of_text(self.text("problem")?)),
+            Layout::Query => Ok(Conversation::of_text(self.text("query")?)),
+            Layout::Question => Ok(Conversation::of_text(self.text("question")?)),
+            Layout::Alpaca => {
+                let mut prompt = self.text("instruction")?;
+                if let Some(input) = self.given("input") {
+                    prompt.push('\n');
+                    prompt.push_str(&text("input", input)?);
+                }
+                Ok(Conversation::of_text(prompt))
+            }
+        };
+        if let Some(history) = self.given("history") {
+            let turns = match history {
+                Cell::List(turns) => turns.len(),
+                _ => 1,
+            };
+            let detail = format!(
+                "`history` has {turns} earlier turns; one question and one answer are taken"
+            );
+            return Err(Dropped::new(DropReason::SeveralTurns, detail));
+        }
+        asked
+    }
+
+    /// The right answer: what the turns say, or the layout's field.
+    fn answer(&mut self, layout: Layout, said: Option<String>) -> Result<String, Dropped> {
+        match layout {
+            Layout::Problem => self.text("solution"),
+            Layout::Query => self.text("response"),
+            Layout::Alpaca => self.text("output"),
+            Layout::Question => self.text("answer"),
+            Layout::Messages | Layout::Sharegpt | Layout::Completion | Layout::Auto => {
+                let solution = self.given("solution");
+                let solution = solution.map(|cell| text("solution", cell)).transpose()?;
+                match (said, solution) {
+                    (Some(said), Some(solution)) if said.trim() != solution.trim() => {
+                        let detail = format!(
+                            "the assistant's turn {said:?} and `solution` {solution:?} differ; one right answer is taken"
+                        );
+                        Err(Dropped::new(DropReason::Contradiction, detail))
+                    }
+                    (Some(answer), _) | (None, Some(answer)) => Ok(answer),
+                    (None, None) => Err(wrong(
+                        "there is no right answer: no turn of the assistant, and no `solution`",
+                    )),
+                }
+            }
         }
     }
 
-    /// `image` or `images`: a name, an object with a `path`, or a list of them.
-    fn images(&mut self) -> Result<Vec<String>, Dropped> {
-        let Some(value) = self
-            .0
-            .shift_remove("images")
-            .or_else(|| self.0.shift_remove("image"))
-        else {
-            return Ok(Vec::new());
-        };
-        let items = match value {
-            Value::Null => Vec::new(),
-            Value::Array(items) => items,
-            single => vec![single],
-        };
-        items
-            .into_iter()
-            .map(|item| match item {
-                Value::String(name) => Ok(name),
-                Value::Object(mut item) => match item.shift_remove("path") {
-                    Some(Value::String(name)) => Ok(name),
-                    _ => Err(wrong("an image is an object without `path`")),
-                },
-                other => Err(wrong(format!(
-                    "an image is {}, not a file's name",
-                    kind(&other)
-                ))),
-            })
+    /// What the system is told: the first turn, or the field `system`.
+    fn system(&mut self, said: Option<String>) -> Result<Option<String>, Dropped> {
+        let field = self.given("system");
+        let field = field.map(|cell| text("system", cell)).transpose()?;
+        match (said, field) {
+            (Some(said), _) if said.trim().is_empty() => Err(wrong(
+                "the system message is empty: chat templates differ in what they make of that; leave it out, or write it",
+            )),
+            (Some(said), Some(field)) if said != field => Err(Dropped::new(
+                DropReason::Contradiction,
+                "the system message and the field `system` differ; leave one out",
+            )),
+            (said, field) => Ok(said.or(field)),
+        }
+    }
+
+    /// The images of the turns, or of `images` or `image`; where several say it they have to agree.
+    fn images(&mut self, own: Vec<ImageRef>, seen: &str) -> Result<Vec<ImageRef>, Dropped> {
+        let mut given: Vec<(&str, Vec<ImageRef>)> = Vec::new();
+        if !own.is_empty() {
+            given.push(("content", own));
+        }
+        for name in ["images", "image"] {
+            let items = match self.given(name) {
+                None => continue,
+                Some(Cell::List(items)) => items,
+                Some(single) => vec![single],
+            };
+            let read: Result<Vec<_>, _> = items.into_iter().map(ImageRef::of).collect();
+            given.push((name, read?));
+        }
+        let differs = |(_, images): &&(&str, Vec<ImageRef>)| *images != given[0].1;
+        if let Some((name, images)) = given.iter().find(differs) {
+            let names = |images: &[ImageRef]| {
+                let names: Vec<String> = images.iter().map(ImageRef::describe).collect();
+                names.join(", ")
+            };
+            let mut dropped = contradiction(given[0].0, name);
+            dropped
+                .detail
+                .push_str(&format!(" ({} and {})", names(&given[0].1), names(images)));
+            return Err(dropped);
+        }
+        match given.into_iter().next() {
+            Some((_, images)) => Ok(images),
+            None => Err(Dropped::new(
+                DropReason::NoImage,
+                format!(
+                    "no image is named in `images`, `image` or the text; the record has the fields {seen}"
+                ),
+            )),
+        }
+    }
+
+    /// Fields that belong to the question and cannot be shown.
+    fn check_rest(&self, prompt: &str) -> Result<(), Dropped> {
+        for (name, value) in self.0.iter().filter(|(_, value)| !value.is_empty()) {
+            if MEDIA.contains(&name.as_str()) {
+                return Err(wrong(format!("`{name}` cannot be shown to a model here")));
+            }
+            if OPTIONS.contains(&name.as_str())
+                && let Some(option) = missing_option(value, prompt)
+            {
+                return Err(wrong(format!(
+                    "`{name}` has {option:?}, which the question does not show; write the options into the question"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn rest(self) -> BTreeMap<String, Value> {
+        let fields = self.0.into_iter();
+        fields
+            .map(|(name, value)| (name, value.into_json()))
             .collect()
     }
-
-    /// One question and one answer out of a list of turns; a system text goes to the meta fields.
-    fn turns(&mut self, list: &str, who: &str, what: &str) -> Result<(String, String), Dropped> {
-        let turns = match self.take(list)? {
-            Value::Array(turns) => turns,
-            other => return Err(wrong(format!("`{list}` is {}, not a list", kind(&other)))),
-        };
-        let mut said: Vec<(Role, String)> = Vec::with_capacity(turns.len());
-        for turn in &turns {
-            let name = turn.get(who).and_then(Value::as_str).unwrap_or_default();
-            let role = Role::named(name)
-                .ok_or_else(|| wrong(format!("a turn of `{list}` has the `{who}` {name:?}")))?;
-            let text = content(turn.get(what))
-                .ok_or_else(|| wrong(format!("a turn of `{list}` has no text in `{what}`")))?;
-            if role == Role::System {
-                self.0.insert("system".into(), text.into());
-            } else {
-                said.push((role, text));
-            }
-        }
-        match said.as_mut_slice() {
-            [(Role::User, prompt), (Role::Assistant, answer)] => {
-                Ok((std::mem::take(prompt), std::mem::take(answer)))
-            }
-            several if several.len() > 2 => {
-                let detail = format!(
-                    "{} turns; one question and one answer are taken",
-                    several.len()
-                );
-                Err(Dropped::new(DropReason::SeveralTurns, detail))
-            }
-            _ => Err(wrong(format!(
-                "`{list}` is not a question of the user and an answer of the assistant"
-            ))),
-        }
-    }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Role {
-    System,
-    User,
-    Assistant,
-}
-
-impl Role {
-    fn named(name: &str) -> Option<Self> {
-        match name {
-            "system" => Some(Self::System),
-            "user" | "human" => Some(Self::User),
-            "assistant" | "gpt" => Some(Self::Assistant),
-            _ => None,
-        }
-    }
-}
-
-/// The text of a turn: a string, or a list of parts of type `text` and `image`.
-fn content(value: Option<&Value>) -> Option<String> {
-    match value? {
-        Value::String(text) => Some(text.clone()),
-        Value::Array(parts) => parts
+/// The first of the options that the text does not have.
+fn missing_option<'a>(options: &'a Cell, text: &str) -> Option<&'a str> {
+    match options {
+        Cell::Text(option) => (!text.contains(option.trim())).then_some(option),
+        Cell::List(options) => options
             .iter()
-            .map(|part| match part.get("type")?.as_str()? {
-                "text" => part.get("text")?.as_str().map(str::to_owned),
-                "image" => Some(IMAGE_PLACEHOLDER.to_owned()),
-                _ => None,
-            })
-            .collect(),
+            .find_map(|option| missing_option(option, text)),
+        Cell::Record(options) => options
+            .iter()
+            .find_map(|(_, option)| missing_option(option, text)),
         _ => None,
+    }
+}
+
+/// A cell as text; numbers and lists of numbers (boxes) count as their JSON text.
+fn text(name: &str, cell: Cell) -> Result<String, Dropped> {
+    let refused = |cell: &Cell| wrong(format!("`{name}` is {}, not text", cell.kind()));
+    match cell {
+        Cell::Text(text) | Cell::Number(text) => Ok(text),
+        Cell::List(items) => {
+            let numbers: Result<Vec<String>, Dropped> = items
+                .into_iter()
+                .map(|item| match item {
+                    Cell::Number(text) => Ok(text),
+                    other => Err(wrong(format!(
+                        "`{name}` is a list with {}, not text",
+                        other.kind()
+                    ))),
+                })
+                .collect();
+            Ok(format!("[{}]", numbers?.join(", ")))
+        }
+        other => Err(refused(&other)),
     }
 }
 
 fn wrong(detail: impl Into<String>) -> Dropped {
     Dropped::new(DropReason::Layout, detail)
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "true or false",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a text",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
-    }
 }

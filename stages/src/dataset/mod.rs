@@ -1,21 +1,29 @@
-//! The stage `dataset`: users' JSON and JSONL lists with image files, validated record by record.
+//! The stage `dataset`: users' lists with image files, validated record by record.
 //!
 //! A record that cannot be used is dropped with its reason (`dropped.jsonl`, counted in `dataset.json`), or
-//! fails the stage with `on_error: fail`. Always: records read = kept + dropped.
+//! fails the stage with `on_error: fail`. Always: records read = kept + left out.
 
+mod cell;
 mod drops;
+mod grounding;
+mod json;
 mod layout;
+mod lists;
+mod names;
 mod params;
 mod source;
+mod table;
+mod turns;
 mod validate;
 
-pub use crate::misfit::OnError;
+pub use crate::misfit::{MaxDropped, OnError};
 pub use drops::{DropReason, Dropped};
 pub use layout::{Layout, RawRecord};
-pub use params::DatasetParams;
+pub use names::{ImageRef, Inline};
+pub use params::{DatasetParams, Lists};
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use dcsft_engine::context::StageContext;
 use dcsft_engine::forecast::{Forecast, Prospect};
@@ -28,11 +36,14 @@ use serde_json::{Value, json};
 
 use crate::data::DatasetWriter;
 use crate::memory::{DataFacts, Spread};
+use crate::misfit::DROPPED;
 use drops::DropLog;
-use source::Source;
+use lists::Chosen;
 
 /// Records validated between two progress events; their images wait in memory for the writer.
 const CHUNK: usize = 512;
+/// Bytes of image files that are validated together.
+const CHUNK_BYTES: u64 = 256 << 20;
 
 /// The output's name.
 const OUTPUT: &str = "data";
@@ -43,9 +54,9 @@ pub struct ImportDataset;
 impl Stage for ImportDataset {
     type Params = DatasetParams;
     const NAME: &'static str = "dataset";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str =
-        "Reads a JSON or JSONL list with image files and validates every record";
+        "Reads lists with image files (JSON, JSON lines, Parquet) and validates every record";
     const INPUTS: &'static [InputDecl] = &[];
     const NUMERIC: bool = false;
 
@@ -57,50 +68,32 @@ impl Stage for ImportDataset {
         params.problems()
     }
 
-    /// The list itself, and each image it names: known by the name as written, so that moving the folder
+    /// The lists themselves, and each image that they name: known by the name as written, so that moving the folder
     /// changes nothing.
     fn files(params: &DatasetParams, root: &Path) -> Result<Vec<FileParam>, ParamProblem> {
-        let path = root.join(&params.path);
+        let paths = params.path.paths();
+        let files: Vec<_> = paths
+            .iter()
+            .enumerate()
+            .map(|(at, path)| (lists::key_name(params, at), root.join(path)))
+            .collect();
+        let missing = files.iter().any(|(_, path)| !path.exists());
         let list = FileParam {
             field: "path".into(),
-            files: vec![(String::new(), path.clone())],
+            files,
             required: true,
         };
-        if !path.is_file() {
-            let message = format!(
-                "{} is a folder; name the JSON or JSONL file in it",
-                path.display()
-            );
-            return if path.is_dir() {
-                Err(ParamProblem::new("path", message))
-            } else {
-                Ok(vec![list])
-            };
+        if missing {
+            return Ok(vec![list]);
         }
-        let source = Source::read(&path, params.layout)
+        let chosen = Chosen::read(params, root)
             .map_err(|error| ParamProblem::new("path", error.to_string()))?;
-        let folder = image_folder(params, &path, root);
-        let mut names: Vec<&str> = params
-            .select(source.records.len())
-            .into_iter()
-            .filter_map(|index| source.records[index].as_ref().ok())
-            .flat_map(|record| record.images.iter().map(String::as_str))
-            .filter(|name| !name.is_empty() && !layout::is_remote(name))
-            .collect();
-        names.sort_unstable();
-        names.dedup();
-        let files = names
-            .into_iter()
-            .map(|name| (name.to_owned(), params.locate(&folder, name)))
-            .collect();
-        Ok(vec![
-            list,
-            FileParam {
-                field: "image_root".into(),
-                files,
-                required: false,
-            },
-        ])
+        let images = FileParam {
+            field: "image_root".into(),
+            files: chosen.image_files(params),
+            required: false,
+        };
+        Ok(vec![list, images])
     }
 
     /// Of the artifact where it is in the cache, else of the list alone: images are not opened.
@@ -121,46 +114,36 @@ impl Stage for ImportDataset {
 
     /// The records that will be read. How many of them can be used shows when their images are read.
     fn samples(params: &DatasetParams, root: &Path) -> BTreeMap<String, u64> {
-        let source = Source::read(&root.join(&params.path), params.layout);
-        let selected = source.map(|source| params.select(source.records.len()).len() as u64);
-        selected
-            .ok()
-            .map(|count| (OUTPUT.to_owned(), count))
-            .into_iter()
-            .collect()
+        let chosen = Chosen::read(params, root).ok();
+        let count = chosen.map(|chosen| (OUTPUT.to_owned(), chosen.rows.len() as u64));
+        count.into_iter().collect()
     }
 
     fn run(params: DatasetParams, ctx: &mut StageContext) -> Result<(), StageError> {
-        let path = PathBuf::from(&params.path);
-        let source = Source::read(&path, params.layout).map_err(StageError::failed)?;
-        let records = source.records.len();
-        let selected = params.select(records);
-        let folder = image_folder(&params, &path, Path::new(""));
+        let chosen = Chosen::read(&params, Path::new("")).map_err(StageError::failed)?;
+        let read = chosen.rows.len() as u64;
         let dir = ctx.output(OUTPUT)?;
         let mut writer = DatasetWriter::create(&dir, &params.set, params.split)?;
-        let mut drops = DropLog::create(&dir.join("dropped.jsonl"))?;
-        let mut kept = 0;
-        for (at, indices) in selected.chunks(CHUNK).enumerate() {
-            let checked: Vec<_> = indices
+        let mut drops = DropLog::create(&dir.join(DROPPED))?;
+        let mut done = 0;
+        for rows in chosen.chunks(CHUNK, CHUNK_BYTES) {
+            let checked: Vec<_> = rows
                 .par_iter()
-                .map(|&index| {
-                    let record = source.records[index].as_ref().map_err(Clone::clone)?;
-                    validate::draft(&params, record, &folder)
+                .map(|&row| {
+                    let record = chosen.record(row).map_err(Clone::clone)?;
+                    validate::draft(&params, record, chosen.roots(row))
                 })
                 .collect();
-            for (&index, result) in indices.iter().zip(checked) {
+            for (&row, result) in rows.iter().zip(checked) {
                 match result {
-                    Ok(draft) => {
-                        writer.push(draft)?;
-                        kept += 1;
-                    }
-                    Err(dropped) => drops.push(index, &dropped)?,
+                    Ok(draft) => drop(writer.push(draft)?),
+                    Err(dropped) => drops.push(chosen.list(row), row.index, &dropped)?,
                 }
             }
-            let done = (at * CHUNK + indices.len()) as u64;
+            done += rows.len() as u64;
             ctx.progress(Progress {
                 done,
-                total: selected.len() as u64,
+                total: read,
                 unit: "record".into(),
                 ..Progress::default()
             });
@@ -168,18 +151,23 @@ impl Stage for ImportDataset {
                 return Err(StageError::Interrupted);
             }
         }
-        let dropped = drops.finish()?;
-        if kept == 0 || (params.on_error == OnError::Fail && dropped.total() > 0) {
-            return Err(StageError::failed(
-                dropped.describe(&params.path, selected.len()),
-            ));
+        let (left_out, described) = drops.finish(&chosen.names(), read)?;
+        let kept = read - left_out.count;
+        if kept == 0 || (params.on_error == OnError::Fail && left_out.count > 0) {
+            return Err(StageError::failed(described));
         }
-        let totals = json!({"layout": source.layout, "records": records, "read": selected.len(), "kept": kept,
-                            "dropped": dropped.total(), "dropped_by_reason": dropped.counts()});
-        if dropped.total() > 0 {
-            ctx.log(dropped.describe(&params.path, selected.len()));
+        if let Some(most) = params.max_dropped {
+            most.check(&left_out)
+                .map_err(|problem| StageError::failed(format!("{problem}\n{described}")))?;
         }
-        writer.finish(notes(&totals))?;
+        if left_out.count > 0 {
+            ctx.log(described);
+        }
+        let totals = json!({"layout": chosen.layouts(), "records": chosen.records, "read": read, "kept": kept});
+        let mut notes = notes(&totals);
+        notes.insert("left_out".into(), json!(left_out));
+        writer.finish(notes)?;
+        ctx.leave_out(left_out);
         ctx.summarise(totals);
         Ok(())
     }
@@ -194,27 +182,18 @@ fn notes(totals: &Value) -> BTreeMap<String, Value> {
         .collect()
 }
 
-/// What the list tells of the set.
+/// What the lists tell of the set.
 fn listed(params: &DatasetParams) -> Option<DataFacts> {
-    let source = Source::read(Path::new(&params.path), params.layout).ok()?;
-    let chosen = params.select(source.records.len());
+    let chosen = Chosen::read(params, Path::new("")).ok()?;
     let read = || {
-        let record = |&index: &usize| source.records[index].as_ref().ok();
-        chosen.iter().filter_map(record)
+        let record = |&row| chosen.record(row).ok();
+        chosen.rows.iter().filter_map(record)
     };
     let question = |prompt: &str| params.prompt_for(prompt).len() as f64;
     Some(DataFacts {
-        samples: Some(chosen.len() as u64),
+        samples: Some(chosen.rows.len() as u64),
         pixels: None,
         question: Spread::of(read().map(|record| question(&record.prompt))),
         answer: Spread::of(read().map(|record| record.answer.len() as f64)),
     })
-}
-
-/// The folder that image names are relative to: `image_root`, or the list's own.
-fn image_folder(params: &DatasetParams, path: &Path, root: &Path) -> PathBuf {
-    match &params.image_root {
-        Some(folder) => root.join(folder),
-        None => path.parent().unwrap_or(Path::new("")).to_owned(),
-    }
 }

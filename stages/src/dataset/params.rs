@@ -1,6 +1,6 @@
 //! Params of the stage `dataset`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use dcsft_engine::kind::ParamProblem;
 use dcsft_vlm::rng::StreamKey;
@@ -8,8 +8,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::layout::Layout;
-use crate::data::{IMAGE_PLACEHOLDER, Split};
-use crate::misfit::OnError;
+use super::names::Roots;
+use crate::data::{Boxes, Exif, IMAGE_PLACEHOLDER, Split};
+use crate::misfit::{MaxDropped, OnError};
 
 /// Stands in a prompt template where the record's own prompt goes.
 const OWN_PROMPT: &str = "{prompt}";
@@ -18,13 +19,14 @@ const OWN_PROMPT: &str = "{prompt}";
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DatasetParams {
-    /// The JSON or JSONL file, relative to the spec.
-    pub path: String,
-    /// The folder that image names are relative to; the list's own folder by default.
+    /// The list, relative to the spec: a JSON list, JSON lines, the same packed with gzip, or a Parquet file. Several
+    /// lists are read one after the other.
+    pub path: Lists,
+    /// The folder that image names are relative to; each list's own folder by default.
     #[serde(default)]
     pub image_root: Option<String>,
-    /// A beginning that is cut off image names before they are looked up, such as `/data/dataset/` where a
-    /// published list has absolute paths of its authors' machine.
+    /// A beginning that is cut off image names before they are looked up, such as `/data/dataset` where a published
+    /// list has absolute paths of its authors' machine. It ends where a folder's name does.
     #[serde(default)]
     pub strip_prefix: Option<String>,
     /// How records are laid out.
@@ -49,9 +51,40 @@ pub struct DatasetParams {
     /// Seed of `sample`.
     #[serde(default)]
     pub seed: u64,
+    /// Which frame the boxes in answers and questions stand in. Models are shown them, and are expected to answer, in
+    /// the pixels of the image as they see it. Without it answers are texts like others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boxes: Option<Boxes>,
+    /// Whether an image is turned as its EXIF orientation says. Transformers does; ms-swift and the paper's code do
+    /// not.
+    #[serde(default, skip_serializing_if = "Exif::is_default")]
+    pub exif: Exif,
     /// What to do with a record that cannot be used.
     #[serde(default)]
     pub on_error: OnError,
+    /// So many records may be left out: a count, or below 1 a share of those read. More fail the stage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_dropped: Option<MaxDropped>,
+}
+
+/// One list or several.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Lists {
+    /// One.
+    One(String),
+    /// Several, in their order.
+    Several(Vec<String>),
+}
+
+impl Lists {
+    /// The lists' paths.
+    pub fn paths(&self) -> &[String] {
+        match self {
+            Self::One(path) => std::slice::from_ref(path),
+            Self::Several(paths) => paths,
+        }
+    }
 }
 
 fn default_set() -> String {
@@ -61,12 +94,22 @@ fn default_set() -> String {
 impl DatasetParams {
     pub(super) fn problems(&self) -> Vec<ParamProblem> {
         let mut out = Vec::new();
-        if self.path.is_empty() {
+        let lists = self.path.paths();
+        if lists.is_empty() || lists.iter().any(String::is_empty) {
             out.push(ParamProblem::new(
                 "path",
-                "is empty; name a JSON or JSONL file",
+                "is empty; name a JSON, JSONL or Parquet file",
             ));
         }
+        if let Some(list) = lists
+            .iter()
+            .enumerate()
+            .find_map(|(at, list)| lists[..at].contains(list).then_some(list))
+        {
+            let message = format!("names {list:?} twice; its samples would count twice");
+            out.push(ParamProblem::new("path", message));
+        }
+        out.extend(self.max_dropped.and_then(|most| most.problem()));
         if self.set.trim().is_empty() {
             out.push(ParamProblem::new(
                 "set",
@@ -128,13 +171,15 @@ impl DatasetParams {
         chosen
     }
 
-    /// Where the image called `name` in the list lies on disk.
-    pub(super) fn locate(&self, folder: &Path, name: &str) -> PathBuf {
-        let prefix = self.strip_prefix.as_deref().unwrap_or("");
-        let name = match name.strip_prefix(prefix) {
-            Some(rest) if !prefix.is_empty() => rest.trim_start_matches('/'),
-            _ => name,
+    /// Where the images of the list at `path` lie; `root` is what relative paths are relative to.
+    pub(super) fn roots(&self, path: &Path, root: &Path) -> Roots {
+        let folder = match &self.image_root {
+            Some(folder) => root.join(folder),
+            None => path.parent().unwrap_or(Path::new("")).to_owned(),
         };
-        folder.join(name)
+        Roots {
+            folder,
+            prefix: self.strip_prefix.clone(),
+        }
     }
 }

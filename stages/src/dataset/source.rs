@@ -1,11 +1,24 @@
 //! From a file to records.
 
+use std::fs::File;
+use std::io::{Read as _, Seek as _};
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use flate2::read::MultiGzDecoder;
 
+use super::cell::Cell;
 use super::drops::{DropReason, Dropped};
 use super::layout::{self, Layout, RawRecord};
+use super::{json, table};
+
+/// Bytes of a list, unpacked.
+pub(super) const MOST_BYTES: u64 = 4 << 30;
+/// Records of a list.
+pub(super) const MOST_RECORDS: usize = 20_000_000;
+/// How many times its size a packed list may unpack to. Lists of texts reach 20; gzip itself can reach 1000.
+const PACKING: u64 = 200;
+/// A packed list may always unpack to this many bytes.
+const SMALL: u64 = 64 << 20;
 
 /// Why a list cannot be read at all.
 #[derive(Debug, thiserror::Error)]
@@ -21,104 +34,145 @@ pub(super) enum SourceError {
 
 /// A list of records, each parsed or with the reason why not.
 pub(super) struct Source {
-    pub(super) layout: Layout,
+    /// The layouts that records have, in the order in which they come.
+    pub(super) layouts: Vec<Layout>,
     pub(super) records: Vec<Result<RawRecord, Dropped>>,
 }
 
 impl Source {
     pub(super) fn read(path: &Path, layout: Layout) -> Result<Self, SourceError> {
-        let bytes = std::fs::read(path).map_err(|source| SourceError::Io {
+        let io = |source| SourceError::Io {
             path: path.to_owned(),
             source,
-        })?;
-        parse(&bytes, layout).map_err(|problem| SourceError::Content {
+        };
+        let content = |problem| SourceError::Content {
             path: path.to_owned(),
             problem,
-        })
+        };
+        // Looked at before it is opened: a pipe would wait for a writer.
+        let found = std::fs::metadata(path).map_err(io)?;
+        if found.is_dir() {
+            return Err(content("is a folder; name the list in it".into()));
+        }
+        if !found.is_file() {
+            return Err(content("is not a regular file".into()));
+        }
+        let mut file = File::open(path).map_err(io)?;
+        let mut start = Vec::new();
+        (&file).take(6).read_to_end(&mut start).map_err(io)?;
+        file.rewind().map_err(io)?;
+        let values = if start.starts_with(b"PAR1") {
+            let records = table::records(file).map_err(content)?;
+            records.into_iter().map(Ok).collect()
+        } else {
+            let bytes = text(file, &start).map_err(|problem| match problem {
+                Unread::Io(error) => io(error),
+                Unread::Content(problem) => content(problem),
+            })?;
+            json::records(&bytes).map_err(content)?
+        };
+        parse(values, layout).map_err(content)
     }
 }
 
-fn parse(bytes: &[u8], layout: Layout) -> Result<Source, String> {
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let values = match bytes.trim_ascii_start().first() {
-        None => return Err("the file is empty".into()),
-        Some(b'[') => list(bytes)?,
-        Some(_) => lines(bytes)?,
-    };
+/// Why a text cannot be had.
+enum Unread {
+    Io(std::io::Error),
+    Content(String),
+}
+
+/// The text of a list, unpacked where it is packed.
+fn text(file: File, start: &[u8]) -> Result<Vec<u8>, Unread> {
+    let packed = |name: &str, how: &str| Err(Unread::Content(format!("is {name}; {how}")));
+    match start {
+        [0x1f, 0x8b, ..] => return unpack(file),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => return packed("compressed with zstd", "unpack it first"),
+        [0xfd, b'7', b'z', b'X', b'Z', ..] => {
+            return packed("compressed with xz", "unpack it first");
+        }
+        [b'B', b'Z', b'h', ..] => return packed("compressed with bzip2", "unpack it first"),
+        [b'P', b'K', 3, 4, ..] => return packed("a zip archive", "unpack it first"),
+        [b'A', b'R', b'R', b'O', b'W', b'1', ..] => {
+            return packed("an Arrow file", "save it as Parquet or JSON lines");
+        }
+        _ => {}
+    }
+    let mut bytes = Vec::new();
+    let mut limited = file.take(MOST_BYTES + 1);
+    limited.read_to_end(&mut bytes).map_err(Unread::Io)?;
+    if bytes.len() as u64 > MOST_BYTES {
+        return Err(Unread::Content(format!(
+            "has more than {MOST_BYTES} bytes; split it into several lists"
+        )));
+    }
+    Ok(bytes)
+}
+
+fn unpack(file: File) -> Result<Vec<u8>, Unread> {
+    let size = file.metadata().map_err(Unread::Io)?.len();
+    let most = size.saturating_mul(PACKING).clamp(SMALL, MOST_BYTES);
+    let mut bytes = Vec::new();
+    let mut limited = MultiGzDecoder::new(file).take(most + 1);
+    let read = limited.read_to_end(&mut bytes);
+    read.map_err(|error| Unread::Content(format!("is no whole gzip file: {error}")))?;
+    if bytes.len() as u64 > most {
+        return Err(Unread::Content(format!(
+            "unpacks from {size} bytes to more than {most}; no list of records does. Unpack it by hand if it is one"
+        )));
+    }
+    Ok(bytes)
+}
+
+fn parse(values: Vec<Result<Cell, Dropped>>, layout: Layout) -> Result<Source, String> {
     if values.is_empty() {
         return Err("the list has no records".into());
     }
-    let layout = match layout {
-        Layout::Auto => detect(&values)?,
-        given => given,
-    };
+    if layout == Layout::Auto {
+        check_known(&values)?;
+    }
+    let mut layouts = Vec::new();
     let records = values
         .into_iter()
-        .map(|value| layout::read(layout, value?))
-        .collect();
-    Ok(Source { layout, records })
-}
-
-/// A JSON list.
-fn list(bytes: &[u8]) -> Result<Vec<Result<Value, Dropped>>, String> {
-    let text = std::str::from_utf8(bytes).map_err(|error| {
-        let line = bytes[..error.valid_up_to()]
-            .iter()
-            .filter(|byte| **byte == b'\n')
-            .count()
-            + 1;
-        format!("line {line} is not UTF-8")
-    })?;
-    let values: Vec<Value> =
-        serde_json::from_str(text).map_err(|error| format!("is not valid JSON: {error}"))?;
-    Ok(values.into_iter().map(Ok).collect())
-}
-
-/// One JSON record per line; empty lines do not count.
-fn lines(bytes: &[u8]) -> Result<Vec<Result<Value, Dropped>>, String> {
-    let values: Vec<Result<Value, Dropped>> = bytes
-        .split(|byte| *byte == b'\n')
-        .enumerate()
-        .filter(|(_, line)| !line.trim_ascii().is_empty())
-        .map(|(index, line)| {
-            let number = index + 1;
-            let text = std::str::from_utf8(line).map_err(|_| {
-                Dropped::new(DropReason::NotUtf8, format!("line {number} is not UTF-8"))
-            })?;
-            serde_json::from_str(text).map_err(|error| {
-                // serde_json counts lines within the text it was given.
-                let problem = error.to_string().replace(" at line 1 column", " at column");
-                Dropped::new(DropReason::Syntax, format!("line {number}: {problem}"))
-            })
+        .map(|value| {
+            let value = value?;
+            let own = match layout {
+                Layout::Auto => layout::detect(&value).ok_or_else(|| unknown(&value))?,
+                given => given,
+            };
+            if !layouts.contains(&own) {
+                layouts.push(own);
+            }
+            layout::read(own, value)
         })
         .collect();
-    // No line holds a record: this is no JSONL at all, for example one object written over many lines.
-    if !values.iter().flatten().any(Value::is_object) {
-        let first = values.into_iter().find_map(Result::err);
-        let first = first.map_or_else(
-            || "no line holds a record".to_owned(),
-            |dropped| dropped.detail,
-        );
-        return Err(format!(
-            "is neither a JSON list of records nor JSON lines ({first})"
-        ));
-    }
-    Ok(values)
+    Ok(Source { layouts, records })
 }
 
-/// The layout of the first record that has one.
-fn detect(values: &[Result<Value, Dropped>]) -> Result<Layout, String> {
+/// A list of which no record has a layout that is known is a mistake of the spec.
+fn check_known(values: &[Result<Cell, Dropped>]) -> Result<(), String> {
     let mut records = values.iter().flatten();
-    if let Some(layout) = records.clone().find_map(layout::detect) {
-        return Ok(layout);
+    if records
+        .clone()
+        .any(|record| layout::detect(record).is_some())
+    {
+        return Ok(());
     }
-    let fields = records.find_map(Value::as_object).map(|record| {
-        let names: Vec<&str> = record.keys().map(String::as_str).collect();
-        format!("; the first record has the fields {}", names.join(", "))
-    });
+    let first = records.find_map(layout::fields);
+    let first = first.map(|fields| format!("; the first record has the fields {fields}"));
     Err(format!(
         "no known layout{}. Known are records with {}",
-        fields.unwrap_or_default(),
-        layout::KNOWN.map(|(_, fields)| fields).join("; ")
+        first.unwrap_or_default(),
+        layout::known()
     ))
+}
+
+fn unknown(record: &Cell) -> Dropped {
+    let detail = match layout::fields(record) {
+        Some(fields) => format!(
+            "no known layout: the record has the fields {fields}. Known are records with {}",
+            layout::known()
+        ),
+        None => format!("the record is {}, not an object", record.kind()),
+    };
+    Dropped::new(DropReason::Layout, detail)
 }

@@ -1,25 +1,34 @@
 //! From a record to a sample, with its image read and decoded once.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::drops::{DropReason, Dropped};
-use super::layout::{RawRecord, is_remote};
+use super::layout::RawRecord;
+use super::names::{ImageRef, Roots};
 use super::params::DatasetParams;
-use crate::data::{DataError, Draft, DraftImage, IMAGE_PLACEHOLDER, decode, sniff};
+use crate::data::{
+    Boxes, Context, DataError, Draft, DraftImage, Exif, IMAGE_PLACEHOLDER, decode, sniff,
+};
+
+/// Bytes of an image file.
+const LARGEST_FILE: u64 = 512 << 20;
 
 /// The sample of a record, or why it has none.
 pub(super) fn draft(
     params: &DatasetParams,
     record: &RawRecord,
-    folder: &Path,
+    roots: &Roots,
 ) -> Result<Draft, Dropped> {
     let prompt = params.prompt_for(&record.prompt);
     if record.answer.trim().is_empty() {
         return Err(Dropped::new(DropReason::EmptyAnswer, "the answer is empty"));
     }
-    let name = match record.images.as_slice() {
+    let reference = match record.images.as_slice() {
         [] => return Err(Dropped::new(DropReason::NoImage, "no image is named")),
-        [name] => name,
+        [reference] => reference,
         several => {
             let detail = format!("{} images; models take exactly one", several.len());
             return Err(Dropped::new(DropReason::SeveralImages, detail));
@@ -31,53 +40,104 @@ pub(super) fn draft(
             format!("the prompt has {placeholders} {IMAGE_PLACEHOLDER} for 1 image: {prompt:?}");
         return Err(Dropped::new(DropReason::Placeholder, detail));
     }
-    let image = image(params, name, folder)?;
+    let image = image(reference, roots, params.exif)?;
+    let boxes = boxes(params, record, (image.width, image.height))?;
     let mut meta = record.meta.clone();
-    meta.insert("image".into(), name.as_str().into());
-    Ok(Draft::new(prompt, record.answer.clone(), vec![image], meta))
+    if let Some(name) = reference.name() {
+        meta.insert("image".into(), name.into());
+    }
+    let context = Context {
+        system: record.system.clone(),
+        boxes,
+        exif: params.exif,
+    };
+    Ok(Draft::new(prompt, record.answer.clone(), vec![image], meta).within(context))
 }
 
-fn image(params: &DatasetParams, name: &str, folder: &Path) -> Result<DraftImage, Dropped> {
-    if name.is_empty() {
-        return Err(Dropped::new(
-            DropReason::NoImage,
-            "the image's name is empty",
-        ));
+/// What the boxes of the record are, if it has any; they have to lie in their frame.
+fn boxes(
+    params: &DatasetParams,
+    record: &RawRecord,
+    size: (u32, u32),
+) -> Result<Option<Boxes>, Dropped> {
+    let said = params.boxes.unwrap_or_default();
+    let boxes = match record.frame {
+        Some(frame) => Some(Boxes { frame, ..said }),
+        None => params.boxes,
+    };
+    if let Some(boxes) = &boxes {
+        let required = record.frame.is_none();
+        let checked = boxes.check(&record.answer, size, required);
+        checked.map_err(|problem| Dropped::new(DropReason::Box, problem))?;
     }
-    if is_remote(name) {
-        let short: String = name.chars().take(80).collect();
-        return Err(Dropped::new(
-            DropReason::RemoteImage,
-            format!("{short:?} is not a file; download it first"),
-        ));
-    }
-    let bytes = std::fs::read(params.locate(folder, name)).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            Dropped::new(DropReason::MissingImage, format!("{name:?} does not exist"))
+    Ok(boxes)
+}
+
+fn image(reference: &ImageRef, roots: &Roots, exif: Exif) -> Result<DraftImage, Dropped> {
+    let name = reference.describe();
+    let bytes: Arc<[u8]> = match reference {
+        ImageRef::Inline(_, inline) => inline.bytes()?,
+        ImageRef::Named(name) if name.is_empty() => {
+            return Err(Dropped::new(
+                DropReason::NoImage,
+                "the image's name is empty",
+            ));
         }
-        _ => Dropped::new(
-            DropReason::UnreadableImage,
-            format!("{name:?} cannot be read: {error}"),
-        ),
-    })?;
+        ImageRef::Named(written) => read(written, &roots.locate(written)?)?.into(),
+    };
     let Some(format) = sniff(&bytes) else {
         let detail = format!(
-            "{name:?} is neither JPEG nor PNG nor WebP ({} bytes)",
+            "{name} is neither JPEG nor PNG nor WebP ({} bytes)",
             bytes.len()
         );
         return Err(Dropped::new(DropReason::UnsupportedImage, detail));
     };
-    let decoded = decode(bytes.clone(), format, None).map_err(|error| {
-        let problem = match error {
-            DataError::Image(problem) => problem,
-            other => other.to_string(),
+    let decoded = decode(bytes.to_vec(), format, None, exif).map_err(|error| {
+        let (reason, problem) = match error {
+            DataError::Image(problem) => (DropReason::BrokenImage, problem),
+            large @ DataError::TooLarge { .. } => (DropReason::LargeImage, large.to_string()),
+            other => (DropReason::BrokenImage, other.to_string()),
         };
-        Dropped::new(DropReason::BrokenImage, format!("{name:?}: {problem}"))
+        Dropped::new(reason, format!("{name}: {problem}"))
     })?;
     Ok(DraftImage {
-        bytes: bytes.into(),
+        bytes,
         format,
         width: decoded.width,
         height: decoded.height,
     })
+}
+
+/// The bytes of a file. What is no regular file (a pipe, a device) is not opened: it may never end.
+fn read(name: &str, path: &Path) -> Result<Vec<u8>, Dropped> {
+    let dropped =
+        |reason, problem: String| Dropped::new(reason, format!("{name:?} {problem}")).at(path);
+    let io = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => dropped(DropReason::MissingImage, "does not exist".into()),
+        _ => dropped(
+            DropReason::UnreadableImage,
+            format!("cannot be read: {error}"),
+        ),
+    };
+    let found = std::fs::metadata(path).map_err(io)?;
+    if !found.is_file() {
+        let what = if found.is_dir() {
+            "a folder"
+        } else {
+            "no regular file"
+        };
+        return Err(dropped(
+            DropReason::UnreadableImage,
+            format!("cannot be read: it is {what}"),
+        ));
+    }
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(io)?;
+    let mut limited = file.take(LARGEST_FILE + 1);
+    limited.read_to_end(&mut bytes).map_err(io)?;
+    if bytes.len() as u64 > LARGEST_FILE {
+        let problem = format!("has more than {LARGEST_FILE} bytes");
+        return Err(dropped(DropReason::LargeImage, problem));
+    }
+    Ok(bytes)
 }

@@ -14,7 +14,7 @@ pub use interval::Interval;
 pub use params::{Bin, Bins, DifficultyParams, Keep, Quantiles, Uncovered};
 pub use scores::{ScoreRecord, Scores};
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use dcsft_engine::context::StageContext;
@@ -26,8 +26,11 @@ use dcsft_vlm::rng::StreamKey;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::OnEmpty;
 use crate::data::{Dataset, RolloutRecord, Rollouts};
 use crate::memory::DataFacts;
+use crate::misfit::{Dropped, Misfit, OnError};
+use crate::skipped;
 use assign::{Scored, assign};
 
 /// The stage kind `difficulty`.
@@ -103,6 +106,9 @@ impl Stage for Difficulty {
     }
 
     fn run(params: DifficultyParams, ctx: &mut StageContext) -> Result<(), StageError> {
+        if let Some(because) = skipped::reason(ctx, OnEmpty::Fail)? {
+            return skipped::skip(ctx, &Self::outputs(&params), because);
+        }
         let data = Dataset::open(&ctx.input("data")?.dir)?;
         let rollouts = ctx
             .optional("rollouts")
@@ -123,14 +129,10 @@ impl Stage for Difficulty {
             data.write_subset(ctx, &ctx.output(name)?, rows)?;
         }
         let summary = summarise(&params, &data, &samples, &bins, &sets);
-        for warning in summary["warnings"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-        {
-            ctx.log(warning);
+        for warning in warnings(&params, &samples, &sets) {
+            ctx.warn(warning);
         }
+        leave_out(ctx, &data, &samples, &bins)?;
         let names = params.bin_names();
         let records = samples
             .into_iter()
@@ -151,6 +153,32 @@ impl Stage for Difficulty {
         ctx.summarise(summary);
         Ok(())
     }
+}
+
+/// Counts and lists the samples that are in no set: without a score, or without a bin.
+fn leave_out(
+    ctx: &mut StageContext,
+    data: &Dataset,
+    samples: &[Scored],
+    bins: &[Option<usize>],
+) -> Result<(), StageError> {
+    let mut scored = samples.iter().zip(bins).peekable();
+    let mut dropped = Dropped::new(OnError::Drop, "scores");
+    for (row, sample) in data.samples().iter().enumerate() {
+        let found = scored.next_if(|(scored, _)| scored.row == row);
+        let misfit = match found {
+            None => Misfit::new("no_score", &sample.id, "it has no answers and no score"),
+            Some((scored, None)) => {
+                let count = scored.count.map(|(c, n)| format!("no bin covers {c}/{n}"));
+                let detail = count.unwrap_or_else(|| "it has no score".to_owned());
+                Misfit::new("no_bin", &sample.id, detail)
+            }
+            Some(_) => continue,
+        };
+        dropped.add(ctx, misfit)?;
+    }
+    dropped.finish(ctx, data.len(), None)?;
+    Ok(())
 }
 
 /// Bins and unions, in the order of the spec.
@@ -349,11 +377,6 @@ fn summarise(
             json!({"name": name, "interval": interval, "count": count, "keep": params.keep(bin)})
         })
         .collect();
-    let warnings: Vec<String> = sets
-        .iter()
-        .filter(|(name, rows)| rows.is_empty() && !name.starts_with("random-"))
-        .map(|(name, _)| format!("the set `{name}` is empty; nothing can be trained on it"))
-        .collect();
     json!({
         "set": data.info().set,
         "samples": data.len(),
@@ -364,6 +387,37 @@ fn summarise(
         // By number of answers: how many samples have 0, 1, ... right.
         "histogram": histogram.into_iter().map(|(n, counts)| (n.to_string(), counts.into())).collect::<serde_json::Map<_, Value>>(),
         "sets": sizes,
-        "warnings": warnings,
     })
+}
+
+/// Sets that nothing can be trained on: those that hold no sample, and whether they ever could.
+fn warnings(
+    params: &DifficultyParams,
+    samples: &[Scored],
+    sets: &[(String, Vec<usize>)],
+) -> Vec<String> {
+    let tries: BTreeSet<u64> = samples
+        .iter()
+        .filter_map(|sample| Some(sample.count?.1))
+        .collect();
+    let unreachable = |name: &str| {
+        let bin = params.bins.0.iter().find(|bin| bin.name == name)?;
+        let reached = |n: &u64| (0..=*n).any(|c| bin.interval.contains(c, *n));
+        let by_count = params.quantiles.is_none() && !tries.is_empty();
+        (by_count && !tries.iter().any(reached)).then(|| {
+            let tries: Vec<String> = tries.iter().map(u64::to_string).collect();
+            format!(
+                ": of {} answers no number of right ones is in {}",
+                tries.join(" or "),
+                bin.interval.text()
+            )
+        })
+    };
+    sets.iter()
+        .filter(|(name, rows)| rows.is_empty() && !name.starts_with("random-"))
+        .map(|(name, _)| {
+            let why = unreachable(name).unwrap_or_default();
+            format!("the set `{name}` is empty{why}; nothing can be trained on it")
+        })
+        .collect()
 }

@@ -13,15 +13,18 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use crate::OnEmpty;
 use crate::answers::{Request, ask_all, reward_problems};
-use crate::data::{Dataset, write_json};
+use crate::data::{Dataset, Shown, write_json};
 use crate::files::JsonLines;
+use crate::frames::warn_of_loose_boxes;
 use crate::lent::Lent;
 use crate::memory;
-use crate::misfit::{Dropped, OnError};
+use crate::misfit::{Dropped, MaxDropped, OnError};
 use crate::model;
 use crate::reward::{Form, Reward};
 use crate::rollout::check_writing;
+use crate::skipped;
 
 pub use metrics::{Answer, Metric, Metrics};
 pub use wilson::wilson;
@@ -43,6 +46,12 @@ pub struct EvalParams {
     pub prompt: Option<String>,
     /// What happens to a sample that the model cannot take.
     pub on_error: OnError,
+    /// So many samples may be left out: a count, or below 1 a share. More fail the stage.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_dropped: Option<MaxDropped>,
+    /// What happens where the set has no samples.
+    #[serde(skip_serializing_if = "OnEmpty::is_default")]
+    pub on_empty: OnEmpty,
 }
 
 impl Default for EvalParams {
@@ -53,6 +62,8 @@ impl Default for EvalParams {
             max_new_tokens: 128,
             prompt: None,
             on_error: OnError::Fail,
+            max_dropped: None,
+            on_empty: OnEmpty::default(),
         }
     }
 }
@@ -88,6 +99,7 @@ impl Stage for Eval {
     fn check(params: &EvalParams) -> Vec<ParamProblem> {
         check_writing(params.max_new_tokens, params.repetition_penalty)
             .chain(reward_problems(&params.reward))
+            .chain(params.max_dropped.and_then(MaxDropped::problem))
             .collect()
     }
 
@@ -96,6 +108,9 @@ impl Stage for Eval {
     }
 
     fn run(params: EvalParams, ctx: &mut StageContext) -> Result<(), StageError> {
+        if let Some(because) = skipped::reason(ctx, params.on_empty)? {
+            return skipped::skip(ctx, &Self::outputs(&params), because);
+        }
         let model = model::open(ctx)?;
         let data = Dataset::open(&ctx.input("data")?.dir)?;
         let dir = ctx.output("evaluation")?;
@@ -119,7 +134,8 @@ impl Stage for Eval {
         );
         let mut metrics = Metrics::new(data.info());
         let mut lines = JsonLines::create(&dir.join("answers.jsonl"))?;
-        let mut dropped = Dropped::new(params.on_error);
+        let mut dropped = Dropped::new(params.on_error, "evaluation");
+        warn_of_loose_boxes(ctx, &data, model.as_ref());
         ask_all(
             ctx,
             model.as_ref(),
@@ -135,10 +151,11 @@ impl Stage for Eval {
                     )));
                 };
                 let text = model.tokenizer().decode(&completion.tokens);
-                let reward = params.reward.grade(&text, &sample.answer);
+                let right = Shown::new(sample, model.as_ref()).right().into_owned();
+                let reward = params.reward.grade(&text, &right);
                 let answer = Answer {
                     id: sample.id.clone(),
-                    expected: sample.answer.clone(),
+                    expected: right,
                     correct: reward >= 1.0,
                     well_formed: completion.finished && form.fits(&text),
                     text,
@@ -151,11 +168,12 @@ impl Stage for Eval {
         dropped.ensure_some_left(data.len(), "evaluate")?;
         lines.finish()?;
         let results = metrics.results();
+        let left_out = dropped.finish(ctx, data.len(), params.max_dropped)?;
         write_json(
             &dir.join("metrics.json"),
-            &json!({"format": 1, "results": results, "dropped": dropped.to_json()}),
+            &json!({"format": 1, "results": results, "left_out": left_out}),
         )?;
-        ctx.summarise(json!({"results": results, "dropped": dropped.to_json()}));
+        ctx.summarise(json!({"results": results}));
         Ok(())
     }
 }

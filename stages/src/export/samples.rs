@@ -1,4 +1,5 @@
-//! Sets as ms-swift reads them: `data.jsonl` with `messages` and `images`, the images as files in `images/`.
+//! Sets as ms-swift reads them: `data.jsonl` with `messages` and `images`, the images as files in `images/`. `solution`
+//! is the right answer again, which ms-swift's GRPO looks for there. The fields that a record came with stay with it.
 
 use std::io::Cursor;
 use std::path::Path;
@@ -35,9 +36,30 @@ pub(super) fn write(from: &Path, to: &Path) -> Result<usize, ExportError> {
     Ok(data.len())
 }
 
+/// Fields that ms-swift and this layout read. A record's own field of such a name gets `record_` before it, so that it
+/// is not taken for something else.
+const READ: [&str; 16] = [
+    "messages",
+    "images",
+    "image",
+    "solution",
+    "sample_id",
+    "system",
+    "history",
+    "query",
+    "response",
+    "problem",
+    "objects",
+    "tools",
+    "videos",
+    "audios",
+    "rejected_response",
+    "label",
+];
+
 fn record(sample: &Sample, images: &[String]) -> Value {
     let turn = |role: &str, content: &str| json!({"role": role, "content": content});
-    let system = sample.meta.get("system").and_then(Value::as_str);
+    let system = sample.system.as_deref();
     let turns: Vec<Value> = system
         .map(|text| turn("system", text))
         .into_iter()
@@ -46,7 +68,20 @@ fn record(sample: &Sample, images: &[String]) -> Value {
             turn("assistant", &sample.answer),
         ])
         .collect();
-    json!({"messages": turns, "images": images})
+    let mut record = json!({"messages": turns, "images": images, "solution": sample.answer, "sample_id": sample.id});
+    if let Some(fields) = record.as_object_mut() {
+        for (name, value) in &sample.meta {
+            let name = match READ.contains(&name.as_str()) {
+                true => format!("record_{name}"),
+                false => name.clone(),
+            };
+            fields.insert(name, value.clone());
+        }
+        if let Some(boxes) = &sample.boxes {
+            fields.insert("boxes".to_owned(), json!(boxes));
+        }
+    }
+    record
 }
 
 /// The sample's content ID, with the image's number where a sample has several.

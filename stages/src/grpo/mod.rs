@@ -16,14 +16,17 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use crate::OnEmpty;
 use crate::answers::reward_problems;
 use crate::data::{Dataset, write_json};
 use crate::difficulty::Scores;
 use crate::files::JsonLines;
+use crate::frames::warn_of_loose_boxes;
 use crate::memory;
-use crate::misfit::OnError;
+use crate::misfit::{MaxDropped, OnError};
 use crate::model;
 use crate::reward::Reward;
+use crate::skipped;
 use crate::training::{self, Report, Run, train};
 use filter::Bins;
 use prompts::PromptSet;
@@ -42,6 +45,12 @@ pub struct GrpoParams {
     /// What happens to a sample that the model cannot take.
     #[serde(default)]
     pub on_error: OnError,
+    /// So many samples may be left out: a count, or below 1 a share. More fail the stage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_dropped: Option<MaxDropped>,
+    /// What happens where the set has no samples.
+    #[serde(default, skip_serializing_if = "OnEmpty::is_default")]
+    pub on_empty: OnEmpty,
     /// Keep the trainer's last state as an output: a longer run of the same training goes on from it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub keep_state: bool,
@@ -89,6 +98,7 @@ impl Stage for Grpo {
         let config = params.training.validate();
         let mut problems = run_of(params).problems(config, params.lora.as_ref());
         problems.extend(reward_problems(&params.reward));
+        problems.extend(params.max_dropped.and_then(MaxDropped::problem));
         problems
     }
 
@@ -121,11 +131,15 @@ impl Stage for Grpo {
     }
 
     fn run(params: GrpoParams, ctx: &mut StageContext) -> Result<(), StageError> {
+        if let Some(because) = skipped::reason(ctx, params.on_empty)? {
+            return skipped::skip(ctx, &Self::outputs(&params), because);
+        }
         let run = run_of(&params);
         let GrpoParams {
             reward,
             lora,
             on_error,
+            max_dropped,
             training: config,
             ..
         } = params;
@@ -136,7 +150,9 @@ impl Stage for Grpo {
         let trained = training::trainable(model.as_ref());
 
         let data = Dataset::open(&ctx.input("data")?.dir)?;
+        warn_of_loose_boxes(ctx, &data, model.as_ref());
         let set = PromptSet::load(ctx, &data, model.as_ref(), &reward, on_error)?;
+        set.dropped.finish(ctx, data.len(), max_dropped)?;
         let scores = ctx
             .optional("difficulty")
             .map(|input| Scores::open(&input.dir))
@@ -172,7 +188,6 @@ impl Stage for Grpo {
             "mixed_gradient_share": summary.mixed_gradient_share,
             "implicit_filter": filter,
             "parameters_trained": trained,
-            "dropped": set.dropped.to_json(),
         }));
         Ok(())
     }

@@ -5,7 +5,7 @@ use dcsft_engine::kind::StageError;
 use dcsft_vlm::model::{Prompt, VisionLanguageModel};
 
 use crate::answers::fit;
-use crate::data::Dataset;
+use crate::data::{Dataset, Shown};
 use crate::misfit::{Dropped, OnError};
 use crate::reward::Reward;
 
@@ -26,14 +26,14 @@ impl PromptSet {
         reward: &Reward,
         on_error: OnError,
     ) -> Result<Self, StageError> {
-        let all = crate::training::prompts(data, Some(model));
-        let mut dropped = Dropped::new(on_error);
+        let all = crate::training::prompts(data, model, true);
+        let mut dropped = Dropped::new(on_error, "log");
         let (mut prompts, mut answers) = (Vec::new(), Vec::new());
         for (sample, prompt) in data.samples().iter().zip(all) {
             match fit(model, sample, prompt, reward, None)? {
                 Ok(prompt) => {
                     prompts.push(prompt);
-                    answers.push(sample.answer.clone());
+                    answers.push(Shown::new(sample, model).right().into_owned());
                 }
                 Err(misfit) => dropped.add(ctx, misfit)?,
             }

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::data::write_json;
+use crate::skipped;
 
 pub use filter::{FilterStep, ImplicitFilter};
 pub use gallery::{AnswerCount, GalleryBin, GallerySample};
@@ -103,6 +104,7 @@ impl Stage for Report {
     }
 
     fn run(params: ReportParams, ctx: &mut StageContext) -> Result<(), StageError> {
+        skipped::leave_out_inputs(ctx);
         let dir = ctx.output("report")?;
         let rows = results::rows(ctx.inputs("evals"))?;
         results::write(&rows, &dir)?;

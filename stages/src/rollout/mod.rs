@@ -11,13 +11,16 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use crate::OnEmpty;
 use crate::answers::{Request, ask_all, reward_problems};
-use crate::data::{Dataset, Generation, RolloutRecord, RolloutWriter};
+use crate::data::{Dataset, Generation, RolloutRecord, RolloutWriter, Shown};
+use crate::frames::warn_of_loose_boxes;
 use crate::lent::Lent;
 use crate::memory;
-use crate::misfit::{Dropped, OnError};
+use crate::misfit::{Dropped, MaxDropped, OnError};
 use crate::model;
 use crate::reward::Reward;
+use crate::skipped;
 
 /// `with:` of `rollout`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -48,6 +51,12 @@ pub struct RolloutParams {
     pub seed: u64,
     /// What happens to a sample that the model cannot take.
     pub on_error: OnError,
+    /// So many samples may be left out: a count, or below 1 a share. More fail the stage.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_dropped: Option<MaxDropped>,
+    /// What happens where the set has no samples.
+    #[serde(skip_serializing_if = "OnEmpty::is_default")]
+    pub on_empty: OnEmpty,
 }
 
 impl Default for RolloutParams {
@@ -62,6 +71,8 @@ impl Default for RolloutParams {
             reward: Reward::default(),
             seed: 0,
             on_error: OnError::default(),
+            max_dropped: None,
+            on_empty: OnEmpty::default(),
         }
     }
 }
@@ -102,6 +113,7 @@ impl Stage for Rollout {
             ))
             .chain((params.n == 0).then(|| ParamProblem::new("n", "must be at least 1, not 0")))
             .chain(reward_problems(&params.reward))
+            .chain(params.max_dropped.and_then(MaxDropped::problem))
             .collect()
     }
 
@@ -109,7 +121,7 @@ impl Stage for Rollout {
     fn family(params: &RolloutParams) -> Option<Family> {
         let mut params = serde_json::to_value(params).ok()?;
         let fields = params.as_object_mut()?;
-        for other in ["n", "reward", "on_error"] {
+        for other in ["n", "reward", "on_error", "max_dropped", "on_empty"] {
             fields.remove(other);
         }
         Some(Family {
@@ -123,6 +135,9 @@ impl Stage for Rollout {
     }
 
     fn run(params: RolloutParams, ctx: &mut StageContext) -> Result<(), StageError> {
+        if let Some(because) = skipped::reason(ctx, params.on_empty)? {
+            return skipped::skip(ctx, &Self::outputs(&params), because);
+        }
         let model = model::open(ctx)?;
         let data = Dataset::open(&ctx.input("data")?.dir)?;
         let dir = ctx.output("rollouts")?;
@@ -143,7 +158,8 @@ impl Stage for Rollout {
         let info = data.info();
         let mut writer = RolloutWriter::create(&dir, &info.set, info.split, params.n as usize)?;
         let mut totals = Totals::new(params.n);
-        let mut dropped = Dropped::new(params.on_error);
+        let mut dropped = Dropped::new(params.on_error, "rollouts");
+        warn_of_loose_boxes(ctx, &data, model.as_ref());
         ask_all(
             ctx,
             model.as_ref(),
@@ -152,14 +168,9 @@ impl Stage for Rollout {
             &mut dropped,
             |row, completions| {
                 let sample = &data.samples()[row];
-                let score = |completion| {
-                    generation(
-                        completion,
-                        &sample.answer,
-                        &params.reward,
-                        model.tokenizer(),
-                    )
-                };
+                let right = Shown::new(sample, model.as_ref()).right();
+                let score =
+                    |completion| generation(completion, &right, &params.reward, model.tokenizer());
                 let record = RolloutRecord {
                     id: sample.id.clone(),
                     generations: completions.into_iter().map(score).collect(),
@@ -170,7 +181,8 @@ impl Stage for Rollout {
         )?;
         dropped.ensure_some_left(data.len(), "ask")?;
         writer.finish()?;
-        ctx.summarise(totals.summary(&dropped));
+        dropped.finish(ctx, data.len(), params.max_dropped)?;
+        ctx.summarise(totals.summary());
         Ok(())
     }
 }
@@ -264,7 +276,7 @@ impl Totals {
         }
     }
 
-    fn summary(&self, dropped: &Dropped) -> serde_json::Value {
+    fn summary(&self) -> serde_json::Value {
         let answers = self.samples * u64::from(self.n);
         let per_answer = |sum: u64| sum as f64 / answers.max(1) as f64;
         json!({
@@ -275,7 +287,6 @@ impl Totals {
             "right_histogram": self.histogram,
             "mean_tokens": per_answer(self.tokens),
             "unfinished": self.unfinished,
-            "dropped": dropped.to_json(),
         })
     }
 }

@@ -14,11 +14,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use crate::OnEmpty;
 use crate::data::Dataset;
 use crate::files::JsonLines;
+use crate::frames;
 use crate::memory;
-use crate::misfit::OnError;
+use crate::misfit::{MaxDropped, OnError};
 use crate::model;
+use crate::skipped;
 use crate::training::{self, Report, Run, TrainingSet, classes, train};
 
 /// `with:` of `sft`.
@@ -31,6 +34,12 @@ pub struct SftParams {
     /// What happens to a sample that the model cannot take.
     #[serde(default)]
     pub on_error: OnError,
+    /// So many samples may be left out: a count, or below 1 a share. More fail the stage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_dropped: Option<MaxDropped>,
+    /// What happens where the set has no samples.
+    #[serde(default, skip_serializing_if = "OnEmpty::is_default")]
+    pub on_empty: OnEmpty,
     /// Keep the trainer's last state as an output: a longer run of the same training goes on from it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub keep_state: bool,
@@ -68,7 +77,10 @@ impl Stage for Sft {
     }
 
     fn check(params: &SftParams) -> Vec<ParamProblem> {
-        run_of(params).problems(params.training.validate(), params.lora.as_ref())
+        let mut problems =
+            run_of(params).problems(params.training.validate(), params.lora.as_ref());
+        problems.extend(params.max_dropped.and_then(MaxDropped::problem));
+        problems
     }
 
     fn family(params: &SftParams) -> Option<Family> {
@@ -94,10 +106,14 @@ impl Stage for Sft {
     }
 
     fn run(params: SftParams, ctx: &mut StageContext) -> Result<(), StageError> {
+        if let Some(because) = skipped::reason(ctx, params.on_empty)? {
+            return skipped::skip(ctx, &Self::outputs(&params), because);
+        }
         let run = run_of(&params);
         let SftParams {
             lora,
             on_error,
+            max_dropped,
             training: config,
             ..
         } = params;
@@ -105,14 +121,18 @@ impl Stage for Sft {
         let data = Dataset::open(&ctx.input("data")?.dir)?;
         training::prepare(ctx, model.as_mut(), lora.as_ref(), config.seed)?;
         let trained = training::trainable(model.as_ref());
-        let augment = config.augment != Augment::default();
-        let set = TrainingSet::load(ctx, &data, model.as_ref(), augment, on_error)?;
+        frames::check_augment(&data, model.as_ref(), &config.augment)?;
+        frames::warn_of_loose_boxes(ctx, &data, model.as_ref());
+        frames::warn_of_sides(ctx, &data, &config.augment);
+        let set = TrainingSet::load(ctx, &data, model.as_ref(), &config.augment, on_error)?;
+        set.dropped.finish(ctx, data.len(), max_dropped)?;
         let labels = match &config.auxiliary {
             Some(auxiliary) => Some(classes(&data, &set.rows, &auxiliary.label)?),
             None => None,
         };
         let mut trainer = SftTrainer::new(config, model.as_mut(), &set.examples, labels.as_deref())
-            .map_err(StageError::failed)?;
+            .map_err(StageError::failed)?
+            .with_mirrored(&set.mirrored);
         train(ctx, &mut trainer, &run)?;
         write_log(ctx, trainer.log())?;
         ctx.summarise(json!({
@@ -121,7 +141,6 @@ impl Stage for Sft {
             "epochs": trainer.log().last().map(|record| record.epoch),
             "loss": trainer.last_loss(),
             "parameters_trained": trained,
-            "dropped": set.dropped.to_json(),
         }));
         Ok(())
     }

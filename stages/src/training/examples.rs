@@ -1,16 +1,19 @@
 //! A training set in memory.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dcsft_engine::context::StageContext;
 use dcsft_engine::kind::StageError;
+use dcsft_vlm::error::VlmError;
 use dcsft_vlm::model::{Example, Picture, Prompt, VisionLanguageModel};
+use dcsft_vlm::train::augment::{Augment, Mirrored};
 use rayon::prelude::*;
 use serde_json::Value;
 
-use crate::data::{DataError, Dataset, Sample, to_prompt};
+use crate::data::{DataError, Dataset, Sample, Shown};
 use crate::misfit::{Dropped, Misfit, OnError};
 
 /// Bytes of decoded images that a training run keeps, three a pixel: some 350,000 of 32 x 32 pixels, or 1,900 of
@@ -21,6 +24,8 @@ pub(crate) const KEPT_BYTES: usize = 1 << 30;
 pub(crate) struct TrainingSet {
     /// Question and answer tokens.
     pub(crate) examples: Vec<Example>,
+    /// For each example what it is where its image is mirrored, if that is something else.
+    pub(crate) mirrored: Vec<Option<Mirrored>>,
     /// For each example its row in the dataset.
     pub(crate) rows: Vec<usize>,
     /// Samples left out.
@@ -37,16 +42,17 @@ impl TrainingSet {
         ctx: &mut StageContext,
         data: &Dataset,
         model: &dyn VisionLanguageModel,
-        augment: bool,
+        augment: &Augment,
         on_error: OnError,
     ) -> Result<Self, StageError> {
-        let prompts = prompts(data, (!augment).then_some(model));
-        let mut dropped = Dropped::new(on_error);
-        let (mut examples, mut rows) = (Vec::new(), Vec::new());
+        let prompts = prompts(data, model, *augment == Augment::default());
+        let mut dropped = Dropped::new(on_error, "log");
+        let (mut examples, mut mirrored, mut rows) = (Vec::new(), Vec::new(), Vec::new());
         for (row, (sample, prompt)) in data.samples().iter().zip(prompts).enumerate() {
-            match example(model, sample, prompt)? {
-                Ok(example) => {
+            match example(model, sample, prompt, augment.flip)? {
+                Ok((example, other)) => {
                     examples.push(example);
+                    mirrored.push(other);
                     rows.push(row);
                 }
                 Err(misfit) => dropped.add(ctx, misfit)?,
@@ -55,32 +61,35 @@ impl TrainingSet {
         dropped.ensure_some_left(data.len(), "train on")?;
         Ok(Self {
             examples,
+            mirrored,
             rows,
             dropped,
         })
     }
 }
 
-/// All questions with their images, each decoded once to see that it can be, and shrunk to what `model` sees if one is
-/// given. They stay in memory until they fill [`KEPT_BYTES`]; the others are decoded again whenever they are shown,
+/// All questions with their images, each decoded once to see that it can be, and with `shrink` shrunk to what `model`
+/// sees. They stay in memory until they fill [`KEPT_BYTES`]; the others are decoded again whenever they are shown,
 /// with the same pixels.
 pub(crate) fn prompts(
     data: &Dataset,
-    model: Option<&dyn VisionLanguageModel>,
+    model: &dyn VisionLanguageModel,
+    shrink: bool,
 ) -> Vec<Result<Prompt, DataError>> {
-    prompts_within(KEPT_BYTES, data, model)
+    prompts_within(KEPT_BYTES, data, model, shrink)
 }
 
 fn prompts_within(
     most: usize,
     data: &Dataset,
-    model: Option<&dyn VisionLanguageModel>,
+    model: &dyn VisionLanguageModel,
+    shrink: bool,
 ) -> Vec<Result<Prompt, DataError>> {
     let kept = AtomicUsize::new(0);
     let image = |sample| -> Result<Picture, DataError> {
         let stored = data.stored_image(sample)?;
         let mut image = stored.decode()?;
-        if let Some(model) = model {
+        if shrink {
             image = model
                 .shrink(&image)
                 .map_err(|error| DataError::Image(error.to_string()))?;
@@ -91,7 +100,7 @@ fn prompts_within(
             _ => Picture::Stored(Arc::new(stored)),
         })
     };
-    let prompt = |sample| Ok(to_prompt(sample, image(sample)?));
+    let prompt = |sample| Ok(Shown::new(sample, model).prompt(image(sample)?));
     data.samples().par_iter().map(prompt).collect()
 }
 
@@ -99,21 +108,35 @@ fn example(
     model: &dyn VisionLanguageModel,
     sample: &Sample,
     prompt: Result<Prompt, DataError>,
-) -> Result<Result<Example, Misfit>, StageError> {
+    flip: bool,
+) -> Result<Result<(Example, Option<Mirrored>), Misfit>, StageError> {
     let prompt = match prompt {
         Ok(prompt) => prompt,
         Err(error) => return Misfit::of_data(&sample.id, error).map(Err),
     };
     let tokenizer = model.tokenizer();
-    let encoded = tokenizer.encode(&sample.answer).and_then(|mut answer| {
+    let encode = |prompt: &Prompt, answer: &str| -> Result<Arc<[u32]>, VlmError> {
+        let mut answer = tokenizer.encode(answer)?;
         answer.push(tokenizer.eos());
-        model.check(&prompt, &answer).map(|()| answer)
+        model.check(prompt, &answer)?;
+        Ok(answer.into())
+    };
+    let shown = Shown::new(sample, model);
+    let mirror = |(text, answer): (Cow<'_, str>, Cow<'_, str>)| {
+        let text: Arc<str> = text.into();
+        let prompt = Prompt {
+            text: text.clone(),
+            ..prompt.clone()
+        };
+        let answer = encode(&prompt, &answer)?;
+        Ok(Mirrored { text, answer })
+    };
+    let encoded = encode(&prompt, &shown.answer()).and_then(|answer| {
+        let mirrored = shown.mirrored().filter(|_| flip).map(mirror);
+        Ok((answer, mirrored.transpose()?))
     });
     Ok(match encoded {
-        Ok(answer) => Ok(Example {
-            prompt,
-            answer: Arc::from(answer),
-        }),
+        Ok((answer, mirrored)) => Ok((Example { prompt, answer }, mirrored)),
         Err(error) => Err(Misfit::of_model(&sample.id, &error)),
     })
 }
@@ -160,6 +183,8 @@ fn fields(sample: &Sample) -> String {
 mod tests {
     use std::collections::BTreeMap;
 
+    use dcsft_vlm::device::DeviceSpec;
+    use dcsft_vlm::micro::{MicroConfig, MicroVlm};
     use dcsft_vlm::model::Picture;
 
     use super::prompts_within;
@@ -186,8 +211,10 @@ mod tests {
     fn images_beyond_the_budget_stay_where_they_are_with_the_same_pixels() {
         let dir = tempfile::tempdir().unwrap();
         let data = data(dir.path());
+        let device = "cpu".parse::<DeviceSpec>().unwrap().open().unwrap();
+        let model = MicroVlm::new(MicroConfig::default(), 0, &device).unwrap();
         let pictures = |most| -> Vec<Picture> {
-            let prompts = prompts_within(most, &data, None).into_iter();
+            let prompts = prompts_within(most, &data, &model, false).into_iter();
             prompts.map(|prompt| prompt.unwrap().image).collect()
         };
         let decoded = |pictures: &[Picture]| {

@@ -1,5 +1,6 @@
 //! Records that cannot be used: their reasons, and that totals balance.
 
+use dcsft_engine::protocol::Event;
 use serde_json::{Value, json};
 
 use crate::{Folder, problem, text};
@@ -35,7 +36,7 @@ fn each_broken_record_is_dropped_with_its_reason_and_totals_balance() {
             ask("<image><image>?", json!(["a.png", "b.jpg"])),
             Some("several_images"),
         ),
-        (ask("?", json!(["a.png"])), Some("placeholder")),
+        (ask("?", json!(["a.png"])), None),
         (
             ask("<image>?<image>", json!(["a.png"])),
             Some("placeholder"),
@@ -74,21 +75,30 @@ fn each_broken_record_is_dropped_with_its_reason_and_totals_balance() {
         assert_eq!(found, *reason, "{record}: {drops:?}");
     }
     let summary = import.run.summary();
-    let by_reason: u64 = summary["dropped_by_reason"]
+    let left_out = &summary["left_out"];
+    let by_reason: u64 = left_out["reasons"]
         .as_object()
         .unwrap()
         .values()
         .map(|n| n.as_u64().unwrap())
         .sum();
     assert_eq!(summary["read"], cases.len());
-    assert_eq!(summary["kept"], 2);
-    assert_eq!(summary["dropped"], by_reason);
-    assert_eq!(by_reason, cases.len() as u64 - 2);
+    assert_eq!(summary["kept"], 3);
+    assert_eq!(left_out["count"], by_reason);
+    assert_eq!(left_out["of"], cases.len());
+    assert_eq!(left_out["list"], "data/dropped.jsonl");
+    assert_eq!(by_reason, cases.len() as u64 - 3);
     let data = import.data();
-    assert_eq!(data.len(), 2);
-    assert_eq!(
-        data.info().notes["dropped_by_reason"],
-        summary["dropped_by_reason"]
+    assert_eq!(data.len(), 3);
+    assert_eq!(data.info().notes["left_out"], *left_out);
+    let said = |event: &Event| match event {
+        Event::Warning { message } => message.starts_with("18 of 21 records left out: "),
+        _ => false,
+    };
+    assert!(
+        import.run.events.iter().any(said),
+        "{:?}",
+        import.run.events
     );
 }
 

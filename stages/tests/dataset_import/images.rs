@@ -1,6 +1,11 @@
 //! Image files, good and broken.
 
+use std::path::Path;
+
+use dcsft_stages::data::Dataset;
+use image::codecs::png::PngEncoder;
 use image::{DynamicImage, GrayAlphaImage, GrayImage, ImageFormat, Luma, LumaA, Rgb, RgbImage};
+use image::{ExtendedColorType, ImageEncoder as _};
 use serde_json::json;
 
 use crate::{Folder, problem, text};
@@ -66,9 +71,38 @@ fn names_that_no_file_can_have_are_dropped_like_others() {
     }
 }
 
+/// An image of 3 x 2 pixels with the EXIF orientation 6, a quarter turn.
+fn turned(path: &Path) {
+    let exif = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
+    let mut encoder = PngEncoder::new(std::fs::File::create(path).unwrap());
+    encoder.set_exif_metadata(exif.to_vec()).unwrap();
+    let pixels: Vec<u8> = (0..18).map(|value| value * 10).collect();
+    encoder
+        .write_image(&pixels, 3, 2, ExtendedColorType::Rgb8)
+        .unwrap();
+}
+
+#[test]
+fn an_exif_orientation_is_applied_or_ignored_and_the_samples_are_not_the_same() {
+    let folder = Folder::new();
+    turned(&folder.path("turned.png"));
+    let import = |exif: &str| {
+        let list = text(&[problem("cat", "turned.png")]);
+        folder.import(list, json!({ "exif": exif })).data()
+    };
+    let (applied, ignored) = (import("apply"), import("ignore"));
+    let image = |data: &Dataset| data.image(&data.samples()[0]).unwrap();
+    let (upright, stored) = (image(&applied), image(&ignored));
+    assert_eq!((upright.width, upright.height), (2, 3));
+    assert_eq!((stored.width, stored.height), (3, 2));
+    assert_eq!(stored.pixels[..6], [0, 10, 20, 30, 40, 50]);
+    assert_eq!(upright.pixels[..6], [90, 100, 110, 0, 10, 20]);
+    assert_ne!(applied.samples()[0].id, ignored.samples()[0].id);
+}
+
 /// The header's size is a claim; the pixels behind it need not be there.
 #[test]
-fn an_image_larger_than_memory_is_broken_before_it_is_decoded() {
+fn an_image_larger_than_memory_is_dropped_before_it_is_decoded() {
     let folder = Folder::new();
     let mut bytes = std::fs::read(folder.path("a.png")).unwrap();
     let side = 60_000_u32.to_be_bytes();
@@ -80,7 +114,7 @@ fn an_image_larger_than_memory_is_broken_before_it_is_decoded() {
     let records = [problem("cat", "huge.png"), problem("cat", "a.png")];
     let import = folder.import(text(&records), json!({}));
     let (reason, detail) = &import.drops()[&0];
-    assert_eq!(reason, "broken_image");
+    assert_eq!(reason, "large_image");
     assert!(detail.contains("60000 x 60000 pixels"), "{detail}");
 }
 

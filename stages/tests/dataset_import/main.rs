@@ -3,6 +3,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod drops;
+mod files;
+mod forms;
 mod identity;
 mod images;
 mod lists;

@@ -109,6 +109,7 @@ fn example(model: &MicroVlm, index: usize) -> Result<Example, Box<dyn std::error
     let mut answer = model.tokenizer().encode(name(index))?;
     answer.push(model.tokenizer().eos());
     let prompt = Prompt {
+        system: None,
         id: format!("sample {index}").into(),
         image: image.into(),
         text: "object?".into(),

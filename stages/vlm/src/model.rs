@@ -98,6 +98,8 @@ pub struct Prompt {
     pub id: Arc<str>,
     /// The image.
     pub image: Picture,
+    /// What the system is told before the question; without it the model's chat template decides.
+    pub system: Option<Arc<str>>,
     /// The question; an `<image>` placeholder in it stands where the image's tokens go.
     pub text: Arc<str>,
 }
@@ -105,7 +107,10 @@ pub struct Prompt {
 impl Prompt {
     /// Whether two prompts are one and the same.
     pub fn is_same(&self, other: &Self) -> bool {
-        self.id == other.id && self.text == other.text && self.image.is_same(&other.image)
+        self.id == other.id
+            && self.system == other.system
+            && self.text == other.text
+            && self.image.is_same(&other.image)
     }
 }
 
@@ -240,6 +245,13 @@ pub trait VisionLanguageModel: Send + Sync {
     fn shrink(&self, image: &RgbImage) -> Result<RgbImage, VlmError> {
         image.validate()?;
         Ok(image.clone())
+    }
+    /// The size (width, height) in which the model sees an image of this size.
+    ///
+    /// # Errors
+    /// Where it cannot see one of this size.
+    fn seen(&self, size: (u32, u32)) -> Result<(u32, u32), VlmError> {
+        Ok(size)
     }
     /// Checks that an example can be taken in whole: known characters, fits the context.
     ///

@@ -227,6 +227,12 @@ impl<'a> Scheduler<'a> {
                 stage: self.title(id),
                 message,
             }),
+            Message::Word(id, Word::Said(Event::Warning { message })) => {
+                self.emit(RunEvent::Warning {
+                    stage: self.title(id),
+                    message,
+                })
+            }
             Message::Word(_, Word::Said(_)) => Ok(()),
             Message::Word(
                 id,

@@ -100,7 +100,7 @@ impl QwenVl {
         self.stops = stops;
     }
 
-    /// A question with its image as the conversation that the chat template takes.
+    /// A question with its image, and with what the system is told, as the conversation that the chat template takes.
     pub fn conversation(prompt: &Prompt) -> Vec<Message> {
         let text = |text: &str| Part::Text(text.to_owned());
         let content = match prompt.text.split_once(IMAGE_PLACEHOLDER) {
@@ -108,10 +108,13 @@ impl QwenVl {
             None => [Part::Image, text(&prompt.text)].to_vec(),
         };
         let filled = |part: &Part| !matches!(part, Part::Text(text) if text.is_empty());
-        vec![Message {
+        let system = prompt.system.as_deref();
+        let system = system.map(|text| Message::text_of(Role::System, text));
+        let question = Message {
             role: Role::User,
             content: content.into_iter().filter(filled).collect(),
-        }]
+        };
+        system.into_iter().chain([question]).collect()
     }
 
     /// A question, encoded, up to where the answer begins.
@@ -288,6 +291,10 @@ impl VisionLanguageModel for QwenVl {
     fn shrink(&self, image: &RgbImage) -> Result<RgbImage, VlmError> {
         image.validate()?;
         self.processor.images().resized(image)
+    }
+
+    fn seen(&self, (width, height): (u32, u32)) -> Result<(u32, u32), VlmError> {
+        self.processor.images().seen(width, height)
     }
 
     fn check(&self, prompt: &Prompt, answer: &[u32]) -> Result<(), VlmError> {

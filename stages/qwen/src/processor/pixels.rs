@@ -166,6 +166,16 @@ impl ImageSettings {
         Ok([1, height / self.patch_size, width / self.patch_size])
     }
 
+    /// The size (width, height) in which the model sees an image of this size.
+    ///
+    /// # Errors
+    /// As [`smart_resize`].
+    pub fn seen(&self, width: u32, height: u32) -> Result<(u32, u32), VlmError> {
+        let [_, rows, columns] = self.grid(height as usize, width as usize)?;
+        let side = |patches: usize| u32::try_from(patches * self.patch_size).unwrap_or(u32::MAX);
+        Ok((side(columns), side(rows)))
+    }
+
     /// The language model's tokens that a grid takes.
     pub fn tokens(&self, grid: [usize; 3]) -> usize {
         grid.iter().product::<usize>() / (self.merge_size * self.merge_size)

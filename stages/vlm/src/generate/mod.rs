@@ -297,6 +297,7 @@ mod tests {
                     pixels,
                 };
                 Prompt {
+                    system: None,
                     id: index.to_string().into(),
                     image: image.into(),
                     text: texts[index as usize % 3].into(),

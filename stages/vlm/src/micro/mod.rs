@@ -117,6 +117,11 @@ impl MicroVlm {
         prompt: &Prompt,
         answer: &[u32],
     ) -> Result<Vec<u32>, VlmError> {
+        if let Some(system) = &prompt.system {
+            return Err(VlmError::Config(format!(
+                "the micro model has no place for a system message: {system:?}"
+            )));
+        }
         let placeholders = prompt.text.matches(IMAGE_PLACEHOLDER).count();
         if placeholders > 1 {
             return Err(VlmError::Config(format!(
@@ -254,6 +259,11 @@ impl VisionLanguageModel for MicroVlm {
 
     fn shrink(&self, image: &RgbImage) -> Result<RgbImage, VlmError> {
         image::resize(image, self.config.image_size)
+    }
+
+    fn seen(&self, _size: (u32, u32)) -> Result<(u32, u32), VlmError> {
+        let side = u32::try_from(self.config.image_size).unwrap_or(u32::MAX);
+        Ok((side, side))
     }
 
     fn check(&self, prompt: &Prompt, answer: &[u32]) -> Result<(), VlmError> {

@@ -1,5 +1,7 @@
 //! Training-time augmentation of images.
 
+use std::sync::Arc;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -10,13 +12,29 @@ use crate::rng::StreamKey;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Augment {
-    /// Mirror every other image left to right. Not for answers that name a side or a box.
+    /// Mirror every other image left to right, and the boxes of question and answer with it. Not for answers that name
+    /// a side.
     pub flip: bool,
-    /// Shift by up to this many pixels of the source image in each direction; the edge is repeated.
+    /// Shift by up to this many pixels of the source image in each direction; the edge is repeated. Not for answers
+    /// that name a box.
     pub shift: u32,
 }
 
+/// What a sample asks and answers where its image is mirrored.
+#[derive(Clone, Debug)]
+pub struct Mirrored {
+    /// The question.
+    pub text: Arc<str>,
+    /// The answer's token ids, with the end-of-sequence token.
+    pub answer: Arc<[u32]>,
+}
+
 impl Augment {
+    /// Whether the image is mirrored; a pure function of the key.
+    pub fn flips(&self, key: &StreamKey) -> bool {
+        self.flip && key.stream().uniform() < 0.5
+    }
+
     /// The changed image; a pure function of the key.
     pub fn apply(&self, image: &RgbImage, key: &StreamKey) -> RgbImage {
         let mut stream = key.stream();

@@ -21,6 +21,7 @@ fn prompt(id: &str, text: &str) -> Prompt {
     let mut stream = StreamKey::new("image", 0).text(id).stream();
     let pixels: Arc<[u8]> = (0..16 * 16 * 3).map(|_| stream.below(256) as u8).collect();
     Prompt {
+        system: None,
         id: id.into(),
         image: RgbImage {
             width: 16,

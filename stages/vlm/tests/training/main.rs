@@ -66,6 +66,7 @@ fn examples(model: &MicroVlm, count: usize) -> Vec<Example> {
                 .expect("known letters");
             answer.push(model.tokenizer().eos());
             let prompt = Prompt {
+                system: None,
                 id: format!("sample-{index}").into(),
                 image: image.into(),
                 text: "object?".into(),

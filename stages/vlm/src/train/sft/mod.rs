@@ -16,7 +16,7 @@ use crate::ops::token_logprobs;
 use crate::params::ParamSet;
 use crate::rng::StreamKey;
 use crate::train::adamw::{AdamW, floats};
-use crate::train::augment::Augment;
+use crate::train::augment::{Augment, Mirrored};
 use crate::train::auxiliary::AuxiliaryHead;
 use crate::train::error::TrainError;
 use crate::train::gradients::GradientSum;
@@ -33,6 +33,8 @@ pub struct SftTrainer<'a> {
     config: SftConfig,
     model: &'a mut dyn VisionLanguageModel,
     examples: &'a [Example],
+    /// By example, or empty: what is shown where the image is mirrored, if that is something else.
+    mirrored: &'a [Option<Mirrored>],
     labels: Option<&'a [u32]>,
     head: Option<AuxiliaryHead>,
     optimizer: AdamW,
@@ -125,11 +127,18 @@ impl<'a> SftTrainer<'a> {
             config,
             model,
             examples,
+            mirrored: &[],
             labels,
             head,
             header,
             log: Vec::new(),
         })
+    }
+
+    /// The same with what each example asks and answers where its image is mirrored, where that is something else.
+    #[must_use]
+    pub fn with_mirrored(self, mirrored: &'a [Option<Mirrored>]) -> Self {
+        Self { mirrored, ..self }
     }
 
     /// Mean loss of the last tenth of the steps made.
@@ -235,13 +244,37 @@ impl<'a> SftTrainer<'a> {
     fn example(&self, step: usize, index: usize) -> Result<Example, TrainError> {
         let mut example = self.examples[index].clone();
         if self.config.augment != Augment::default() {
-            let key = StreamKey::new("augment", self.config.seed)
-                .number(step as u64)
-                .text(&example.prompt.id);
+            if let Some(mirrored) = self.mirrored(step, index) {
+                example.prompt.text = mirrored.text.clone();
+                example.answer = mirrored.answer.clone();
+            }
+            let key = self.augment_key(step, index);
             let image = example.prompt.image.load()?;
             example.prompt.image = self.config.augment.apply(&image, &key).into();
         }
         Ok(example)
+    }
+
+    /// What this step shows in the place of the example's own question and answer: its image is mirrored.
+    fn mirrored(&self, step: usize, index: usize) -> Option<&Mirrored> {
+        let mirrored = self.mirrored.get(index)?.as_ref()?;
+        let flips = self.config.augment.flips(&self.augment_key(step, index));
+        flips.then_some(mirrored)
+    }
+
+    /// Names the draws that change the example's image in this step.
+    fn augment_key(&self, step: usize, index: usize) -> StreamKey {
+        StreamKey::new("augment", self.config.seed)
+            .number(step as u64)
+            .text(&self.examples[index].prompt.id)
+    }
+
+    /// Tokens of the answer that this step shows.
+    fn answer_tokens(&self, step: usize, index: usize) -> usize {
+        let mirrored = self.mirrored(step, index);
+        mirrored.map_or(self.examples[index].answer.len(), |mirrored| {
+            mirrored.answer.len()
+        })
     }
 }
 
@@ -269,7 +302,7 @@ impl Trainer for SftTrainer<'_> {
         let indices = self.order.batch(step);
         let tokens: usize = indices
             .iter()
-            .map(|&index| self.examples[index].answer.len())
+            .map(|&index| self.answer_tokens(step, index))
             .sum();
         let update = Update {
             step,
