@@ -78,7 +78,7 @@ pub(crate) enum Command {
     Why(Why),
     /// Draw the stages as a graph
     Graph(Graph),
-    /// Show what the last run of a spec did, or the latest runs
+    /// Show what the last run of a spec did or does, or the latest runs
     Status(Status),
     /// Print the results that are in the cache
     Results(Results),
@@ -255,7 +255,7 @@ pub(crate) enum ResultsFormat {
 pub(crate) struct Report {
     #[command(flatten)]
     pub(crate) spec: SpecArgs,
-    /// Folder to write to [default: reports/NAME in the cache]
+    /// Folder to write to [default: reports/NAME in the cache; with --set, one of its own beside it]
     #[arg(short, long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
 }

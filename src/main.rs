@@ -7,6 +7,7 @@ mod collect;
 mod commands;
 mod exit;
 mod output;
+mod program;
 mod progress;
 mod report;
 mod select;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 
+use crate::cost::Cost;
 use crate::kind::{Input, Relative, StageError};
 use crate::left_out::{LEFT_OUT, LeftOut, SKIPPED, WARNINGS};
 use crate::protocol::{Event, Progress};
@@ -24,7 +25,7 @@ pub struct StageContext {
     left_out: Option<LeftOut>,
     warnings: Vec<String>,
     relatives: Vec<Relative>,
-    saved_seconds: f64,
+    saved: Cost,
 }
 
 /// Everything [`StageContext::new`] needs.
@@ -72,7 +73,7 @@ impl StageContext {
             left_out: None,
             warnings: Vec::new(),
             relatives,
-            saved_seconds: 0.0,
+            saved: Cost::default(),
         }
     }
 
@@ -192,14 +193,14 @@ impl StageContext {
         &self.relatives
     }
 
-    /// Says how many seconds of work relatives have spared the stage. It counts as part of what the result costs.
-    pub fn save_seconds(&mut self, seconds: f64) {
-        self.saved_seconds += seconds;
+    /// Says how much work relatives have spared the stage. It counts as part of what the result costs.
+    pub fn save(&mut self, cost: Cost) {
+        self.saved = self.saved + cost;
     }
 
-    /// Seconds of work that relatives have spared the stage.
-    pub fn saved_seconds(&self) -> f64 {
-        self.saved_seconds
+    /// Work that relatives have spared the stage.
+    pub fn saved(&self) -> Cost {
+        self.saved
     }
 
     /// Ends the stage: what it summarised, with what it left out and warned of.

@@ -15,6 +15,7 @@ use serde_json::Value;
 use serde_path_to_error::Segment;
 
 use crate::context::StageContext;
+use crate::cost::Cost;
 use crate::forecast::{Forecast, Prospect};
 use crate::results;
 use crate::study::Node;
@@ -193,7 +194,7 @@ pub struct Relative {
     /// Its label.
     pub label: String,
     /// What it takes to compute from nothing.
-    pub seconds: f64,
+    pub cost: Cost,
     /// The folders with the files of its outputs, by name; read-only.
     pub outputs: BTreeMap<String, PathBuf>,
 }

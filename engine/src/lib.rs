@@ -3,7 +3,9 @@
 //! It knows nothing of images, rewards or tensors: what computes is a [`kind::Stage`].
 
 pub mod context;
+pub mod cost;
 pub mod diagnostic;
+pub mod executed;
 pub mod forecast;
 pub mod graph;
 pub mod journal;
@@ -14,10 +16,13 @@ pub mod left_out;
 pub mod lockfile;
 pub mod plan;
 pub mod protocol;
+pub mod provenance;
 pub mod results;
 pub mod run;
 pub mod schema;
 pub mod spec;
 pub mod study;
+pub mod study_id;
+pub mod usage;
 pub mod why;
 pub mod worker;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::kind::{Input, Relative};
+use crate::usage::Usage;
 
 /// Everything a worker needs to run one stage. It never sees the spec, so it cannot plan anew.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -65,6 +66,8 @@ pub enum Event {
         /// The sentence.
         message: String,
     },
+    /// What it took, said once before the end whatever that is.
+    Used(Usage),
     /// It is done; outputs are written.
     Done {
         /// The deterministic summary.

@@ -27,6 +27,8 @@ pub struct Study {
     pub sources: Vec<(PathBuf, String)>,
     /// `--set` overrides that were applied, as given.
     pub overrides: Vec<String>,
+    /// The environment's variables that the spec names and that are set, with their values.
+    pub environment: BTreeMap<String, String>,
     /// Concrete stages in topological order, each once.
     pub nodes: Vec<Node>,
     /// How many stage instances there would be if every cell of the axes ran its own pipeline: for each node

@@ -12,8 +12,10 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::context::{ContextParts, StageContext};
+use crate::cost::Cost;
 use crate::kind::{Kind, Registry, StageError};
 use crate::protocol::{Event, Job};
+use crate::usage::Meter;
 
 /// The worker did its job.
 pub const EXIT_DONE: u8 = 0;
@@ -48,12 +50,16 @@ pub fn main(
             return EXIT_BAD_JOB;
         }
     };
-    match run(job, kind, interrupted) {
-        Ok((summary, saved_seconds)) => {
+    let meter = Meter::start();
+    let ended = run(job, kind, interrupted);
+    let saved = ended.as_ref().map_or(Cost::default(), |(_, saved)| *saved);
+    emit(&Event::Used(meter.stop(saved.cpu_seconds)));
+    match ended {
+        Ok((summary, saved)) => {
             emit(&Event::Done {
                 summary,
                 peak_rss_bytes: peak_rss_bytes(),
-                saved_seconds,
+                saved_seconds: saved.seconds,
             });
             EXIT_DONE
         }
@@ -88,12 +94,12 @@ fn read<'a>(path: &Path, registry: &'a Registry) -> Result<(Job, &'a dyn Kind), 
     Ok((job, kind))
 }
 
-/// Runs the stage. Gives its summary, and the seconds that relatives have spared it.
+/// Runs the stage. Gives its summary, and the work that relatives have spared it.
 fn run(
     job: Job,
     kind: &dyn Kind,
     interrupted: &Arc<AtomicBool>,
-) -> Result<(Value, f64), StageError> {
+) -> Result<(Value, Cost), StageError> {
     let Job {
         params,
         inputs,
@@ -126,7 +132,7 @@ fn run(
         relatives,
     });
     catch(|| kind.run(&params, &mut ctx))?;
-    let saved = ctx.saved_seconds();
+    let saved = ctx.saved();
     Ok((ctx.into_summary(), saved))
 }
 

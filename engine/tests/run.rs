@@ -8,6 +8,8 @@ mod explain;
 mod failures;
 #[path = "run/families.rs"]
 mod families;
+#[path = "run/journals.rs"]
+mod journals;
 #[path = "run/keys.rs"]
 mod keys;
 #[path = "run/kinds.rs"]

@@ -1,20 +1,20 @@
 //! What the run behind a report did, from the journal.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use dcsft_engine::journal::{self, RunReading};
+use dcsft_cache::{Digest, Record};
+use dcsft_engine::journal::{self, RunFolder, RunHeader};
 use dcsft_engine::run::RunEvent;
+use dcsft_engine::study_id::StudyId;
 
-/// The latest run of a spec that computed something; a run that found everything in the cache tells nothing new.
+/// The latest run of exactly this study that computed something; where none did, the latest.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct History {
-    /// When it began, in seconds since 1970.
-    pub(crate) started_unix: Option<u64>,
-    /// `cpu`, `cuda:0`.
-    pub(crate) device: Option<String>,
-    /// Titles of the stages that it executed.
-    pub(crate) executed: BTreeSet<String>,
+    /// What was asked for, by which program and where.
+    pub(crate) header: Option<RunHeader>,
+    /// Titles of the stages that it executed, with their keys.
+    executed: BTreeMap<String, Digest>,
     /// Stages that it found in the cache.
     pub(crate) cached: usize,
     /// Titles of the stages that failed.
@@ -26,42 +26,52 @@ pub(crate) struct History {
 }
 
 impl History {
-    /// Reads it from the journals below `runs`.
-    pub(crate) fn read(runs: &Path, spec: &str) -> Self {
-        let worked = |run: &RunReading| {
-            let work = |event: &RunEvent| {
-                matches!(
-                    event,
-                    RunEvent::StageFinished { .. } | RunEvent::StageFailed { .. }
-                )
-            };
-            run.events.iter().any(work)
-        };
-        journal::runs(runs, Some(spec))
-            .find(worked)
-            .map(|run| Self::of(&run))
-            .unwrap_or_default()
+    /// Reads it from the journals below `runs`. Runs with other overrides, of another spec of the same name, or of
+    /// before an edit are other studies' runs.
+    pub(crate) fn read(runs: &Path, study: &StudyId) -> Self {
+        let mut latest = None;
+        for run in journal::runs(runs).filter(|run| run.header.study.as_ref() == Some(study)) {
+            let history = Self::of(&run);
+            if history.worked() {
+                return history;
+            }
+            latest.get_or_insert(history);
+        }
+        latest.unwrap_or_default()
     }
 
-    fn of(run: &RunReading) -> Self {
+    fn worked(&self) -> bool {
+        !(self.executed.is_empty() && self.failed.is_empty())
+    }
+
+    /// Stages that it executed.
+    pub(crate) fn executed(&self) -> usize {
+        self.executed.len()
+    }
+
+    /// Whether it is the run that computed this record as the stage `title`.
+    pub(crate) fn made(&self, title: &str, record: &Record) -> bool {
+        self.executed.get(title) == Some(&record.key)
+    }
+
+    fn of(run: &RunFolder) -> Self {
         let mut history = Self {
-            started_unix: Some(run.header.started_unix),
-            device: Some(run.header.device.clone()),
+            header: Some(run.header.clone()),
             ..Self::default()
         };
-        for event in &run.events {
-            match event {
-                RunEvent::StageFinished { stage, .. } => {
-                    history.executed.insert(stage.clone());
+        for entry in run.events() {
+            match entry.event {
+                RunEvent::StageFinished { stage, result } => {
+                    history.executed.insert(stage, result.key);
                 }
                 RunEvent::StageFailed { stage, .. } => {
-                    history.failed.insert(stage.clone());
+                    history.failed.insert(stage);
                 }
                 RunEvent::StageCached { .. } => history.cached += 1,
                 RunEvent::StageStarted { threads, .. } => {
-                    history.threads = history.threads.max(Some(*threads))
+                    history.threads = history.threads.max(Some(threads))
                 }
-                RunEvent::Finished { seconds, .. } => history.seconds = Some(*seconds),
+                RunEvent::Finished { seconds, .. } => history.seconds = Some(seconds),
                 _ => {}
             }
         }

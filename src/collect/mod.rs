@@ -4,6 +4,7 @@ mod difficulty;
 pub(crate) mod groups;
 mod history;
 mod matched;
+pub(crate) mod missing;
 pub(crate) mod samples;
 mod stages;
 mod tables;
@@ -14,9 +15,12 @@ use std::sync::Arc;
 use dcsft_cache::{Record, Store};
 use dcsft_engine::results::{self, ResultRow};
 use dcsft_engine::study::Study;
+use dcsft_engine::study_id::StudyId;
 
 use crate::output::date;
-use crate::report::data::{ArmTime, Difference, Fact, MatchedGap, ReportData, ResultTable, Spread};
+use crate::report::data::{
+    ArmTime, Difference, Fact, MatchedGap, ReportData, ResultTable, Spread, Timing,
+};
 use crate::report::scale::duration;
 use groups::Group;
 use history::History;
@@ -56,7 +60,7 @@ impl<'a> Results<'a> {
     /// The tables for the terminal.
     pub(crate) fn tables(&self, all_steps: bool) -> Tables {
         let groups = self.groups(ACCURACY);
-        let times = times::arm_times(self);
+        let (times, timing) = times::arm_times(self);
         let make = if all_steps {
             tables::all_steps
         } else {
@@ -68,6 +72,7 @@ impl<'a> Results<'a> {
             matched: matched::compare(self, &groups),
             spread: groups::spread(&groups),
             times,
+            timing,
         }
     }
 
@@ -91,12 +96,14 @@ pub(crate) struct Tables {
     pub(crate) spread: Spread,
     /// Training times.
     pub(crate) times: Vec<ArmTime>,
+    /// What these times are.
+    pub(crate) timing: Timing,
 }
 
 /// Everything the report shows.
 pub(crate) fn report_data(results: &Results<'_>, store: &Store) -> ReportData {
     let study = results.study;
-    let history = History::read(&store.runs_dir(), &study.name);
+    let history = History::read(&store.runs_dir(), &StudyId::of(study, store.root()));
     let groups = results.groups(ACCURACY);
     let sources = study.files().map(|(path, text)| {
         let name = path
@@ -106,7 +113,7 @@ pub(crate) fn report_data(results: &Results<'_>, store: &Store) -> ReportData {
             .into_owned();
         (name, text.clone())
     });
-    let times = times::arm_times(results);
+    let (times, timing) = times::arm_times(results);
     let difficulty = difficulty::read(results, store);
     ReportData {
         study: study.name.clone(),
@@ -120,6 +127,7 @@ pub(crate) fn report_data(results: &Results<'_>, store: &Store) -> ReportData {
         matched: matched::compare(results, &groups),
         curves: tables::curves(results, &groups),
         times,
+        timing,
         histogram: difficulty.histogram,
         filter: difficulty.filter,
         gallery: difficulty.gallery,
@@ -135,20 +143,34 @@ fn facts(results: &Results<'_>, history: &History) -> Vec<Fact> {
         .iter()
         .filter(|record| record.is_some())
         .count();
+    let header = history.header.as_ref();
+    let machine = header.and_then(|header| header.machine.as_ref());
+    let overrides = &results.study.overrides;
     let facts = [
-        ("dcsft", Some(env!("CARGO_PKG_VERSION").to_owned())),
-        ("run", history.started_unix.map(date)),
-        ("device", history.device.clone()),
         (
-            "threads",
+            "overrides",
+            Some(overrides.join(" ")).filter(|text| !text.is_empty()),
+        ),
+        ("run", header.map(|header| date(header.started_unix))),
+        (
+            "dcsft",
+            header
+                .and_then(|header| header.program.as_ref())
+                .map(ToString::to_string),
+        ),
+        ("device", header.map(|header| header.device.clone())),
+        ("host", machine.and_then(|machine| machine.host.clone())),
+        ("processor", machine.map(ToString::to_string)),
+        (
+            "threads of a stage, at most",
             history.threads.map(|threads| threads.to_string()),
         ),
         (
             "stages",
             Some(format!("{done} of {}", results.records.len())),
         ),
-        ("executed", Some(history.executed.len().to_string())),
-        ("cached", Some(history.cached.to_string())),
+        ("executed", header.map(|_| history.executed().to_string())),
+        ("cached", header.map(|_| history.cached.to_string())),
         ("wall time", history.seconds.map(duration)),
     ];
     let facts = facts.into_iter().filter_map(|(name, value)| {

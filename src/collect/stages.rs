@@ -14,7 +14,7 @@ use crate::report::data::{NodeRow, StageBox};
 fn state(record: Option<&Arc<Record>>, node: &Node, history: &History) -> &'static str {
     let title = node.title();
     match record {
-        Some(_) if history.executed.contains(&title) => "executed",
+        Some(record) if history.made(&title, record) => "executed",
         Some(_) => "cached",
         None if history.failed.contains(&title) => "failed",
         None => "not run",

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use dcsft_cache::{Digest, Record, Store, gc, verify};
-use dcsft_engine::{journal, keep};
+use dcsft_engine::journal::{self, retention};
+use dcsft_engine::keep;
 use serde_json::json;
 
 use super::lock;
@@ -53,7 +54,7 @@ fn ls(app: &App, args: &CacheLs) -> Result<Exit, Failure> {
                 &json!({
                     "key": record.key, "label": record.label, "outputs": record.outputs, "bytes": size(record),
                     "seconds": record.seconds(), "cost_seconds": record.cost_seconds(),
-                    "created_unix": record.created_unix, "summary": record.summary,
+                    "created_unix": record.created_unix, "summary": record.summary, "execution": record.execution,
                 }),
             )?;
         }
@@ -234,14 +235,27 @@ fn collect(app: &App, args: &CacheGc) -> Result<Exit, Failure> {
         dry_run: args.dry_run,
     };
     let report = gc::collect(&store, &policy)?;
+    let runs = store.runs_dir();
+    let journals = retention::prune(&runs, args.dry_run).map_err(Failure::write(runs))?;
     let mut out = stdout();
     if app.terminal.json {
         let mut fields = serde_json::to_value(&report).map_err(Failure::failed)?;
         fields["missing"] = json!(kept.missing);
         fields["kept_below_missing"] = json!(kept.below);
+        fields["journals"] = json!(journals);
         print_json(&mut out, &fields)?;
     } else {
         print_collected(&mut out, args, &report, &kept)?;
+        if journals.runs > 0 {
+            let word = if args.dry_run {
+                "would remove"
+            } else {
+                "removed"
+            };
+            let runs = count(journals.runs as usize, "old run", "old runs");
+            let size = bytes(journals.bytes);
+            writeln!(out, "{word} the journals of {runs}, {size}")?;
+        }
     }
     out.flush()?;
     Ok(Exit::Done)
@@ -275,15 +289,18 @@ fn what_to_keep(app: &App, args: &CacheGc, store: &Store) -> Result<keep::Kept, 
     Ok(all)
 }
 
-/// The keys of the latest run of a spec with the same overrides, on each device.
+/// The keys of the runs of a spec with the same overrides, on each device, from the latest back to one that came to a
+/// good end: what an interrupted run has not come to is still needed.
 fn latest_keys(project: &Project) -> Vec<Digest> {
-    let study = &project.study;
-    let mut devices = BTreeSet::new();
+    let mut complete = BTreeSet::new();
     let mut keys = Vec::new();
-    for run in journal::runs(&project.store.runs_dir(), Some(&study.name)).take(RUNS_LOOKED_AT) {
-        if run.header.overrides == study.overrides && devices.insert(run.header.device.clone()) {
-            let stages = run.stages().into_values();
-            keys.extend(stages.filter_map(|event| Some(event.result()?.key)));
+    for run in journal::of_variant(&project.study, &project.store).take(RUNS_LOOKED_AT) {
+        if complete.contains(&run.header.device) {
+            continue;
+        }
+        keys.extend(run.keys());
+        if run.state().is_good_end() {
+            complete.insert(run.header.device);
         }
     }
     keys

@@ -9,10 +9,10 @@ use serde_json::json;
 
 use super::plan::records;
 use crate::cli::{self, ResultsFormat};
-use crate::collect::Results;
+use crate::collect::{Results, Tables, missing};
 use crate::exit::{Exit, Failure};
 use crate::output::{self, print_json, print_table, stdout, table};
-use crate::report::data::{ArmTime, Difference, Estimate, Gap, ResultTable, Spread};
+use crate::report::data::{ArmTime, Difference, Estimate, Gap, Spread, Timing};
 use crate::report::scale::{duration, percent, points};
 use crate::settings::App;
 
@@ -22,7 +22,8 @@ use crate::settings::App;
 /// A wrong spec; a cache that cannot be read.
 pub(crate) fn run(app: &App, args: &cli::Results) -> Result<Exit, Failure> {
     let project = app.project(&args.spec)?;
-    let records = records(&project.plan(&[], false)?);
+    let plan = project.plan(&[], false)?;
+    let records = records(&plan);
     let found = Results::new(&project.study, &records);
     let format = if app.terminal.json {
         ResultsFormat::Json
@@ -43,7 +44,8 @@ pub(crate) fn run(app: &App, args: &cli::Results) -> Result<Exit, Failure> {
         ResultsFormat::Table => print_tables(&mut out, &found, args.all_steps, args.seeds, false)?,
     }
     out.flush()?;
-    if found.rows.is_empty() && format == ResultsFormat::Table {
+    if let Some(missing) = missing::words(&project.study, &plan) {
+        app.terminal.to_stderr(&missing);
         app.terminal.help("`dcsft run` computes them");
     }
     Ok(Exit::Done)
@@ -110,9 +112,12 @@ fn print_tables(
             },
         )
     };
-    print(out, results_table(&tables.table, &tables.times))?;
+    print(out, results_table(&tables))?;
     writeln!(out, "\nAccuracy in percent; {}.", tables.spread.words())?;
-    for line in speed_ups(&tables.times) {
+    if !tables.times.is_empty() {
+        writeln!(out, "{}", tables.timing.words())?;
+    }
+    for line in speed_ups(&tables.times, &tables.timing) {
         writeln!(out, "{line}")?;
     }
     for one in &tables.matched {
@@ -142,7 +147,8 @@ fn print_tables(
     Ok(())
 }
 
-fn results_table(data: &ResultTable, times: &[ArmTime]) -> Table {
+fn results_table(tables: &Tables) -> Table {
+    let (data, times) = (&tables.table, &tables.times);
     let steps = data.rows.iter().any(|row| row.step.is_some());
     let means = data.sets.iter().filter(|(_, ood)| *ood).count() > 1;
     let formats = data.rows.iter().any(|row| row.format.is_some());
@@ -156,7 +162,7 @@ fn results_table(data: &ResultTable, times: &[ArmTime]) -> Table {
     );
     heading.extend(means.then(|| "OOD mean".to_owned()));
     heading.extend(formats.then(|| "in format".to_owned()));
-    heading.extend((!times.is_empty()).then(|| "training".to_owned()));
+    heading.extend((!times.is_empty()).then(|| tables.timing.heading().to_owned()));
     heading.extend(scored.then(|| "with scoring".to_owned()));
     let headings: Vec<&str> = heading.iter().map(String::as_str).collect();
     let mut list = table(&headings, &(1..headings.len()).collect::<Vec<_>>());
@@ -192,9 +198,9 @@ fn estimate(estimate: &Estimate) -> String {
     )
 }
 
-/// `grpo takes 3.4x the training time of sft/easy+medium (2.5x with the rollout scoring that this needs)`, for
-/// each setting that both were trained with.
-fn speed_ups(times: &[ArmTime]) -> Vec<String> {
+/// `grpo takes 3.4x the training time of sft/easy+medium in CPU time (2.5x with the rollout scoring that this needs)`,
+/// for each setting that both were trained with.
+fn speed_ups(times: &[ArmTime], timing: &Timing) -> Vec<String> {
     let mut lines = Vec::new();
     for grpo in times {
         let Some(setting) = grpo.arm.strip_prefix("grpo") else {
@@ -213,8 +219,10 @@ fn speed_ups(times: &[ArmTime]) -> Vec<String> {
             };
             let ratio = grpo.training / sft.training;
             lines.push(format!(
-                "{} takes {ratio:.1}x the training time of {}{with}.",
-                grpo.arm, sft.arm
+                "{} takes {ratio:.1}x the training time of {} in {}{with}.",
+                grpo.arm,
+                sft.arm,
+                timing.name()
             ));
         }
     }

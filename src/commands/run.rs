@@ -18,6 +18,7 @@ use crate::cli::Run;
 use crate::collect::Results;
 use crate::exit::{Exit, Failure};
 use crate::output::count;
+use crate::program;
 use crate::progress;
 use crate::report::scale::duration;
 use crate::settings::{App, Project};
@@ -55,6 +56,7 @@ pub(crate) fn run(app: &App, args: &Run) -> Result<Exit, Failure> {
         keep_going: args.keep_going,
         devices: project.devices.clone(),
         interrupted,
+        program: program::this(),
         ..RunOptions::default()
     };
     let executor = LocalExecutor {

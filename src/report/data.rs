@@ -29,6 +29,8 @@ pub(crate) struct ReportData {
     pub(crate) curves: Vec<Curve>,
     /// Training time of arms.
     pub(crate) times: Vec<ArmTime>,
+    /// What these times are.
+    pub(crate) timing: Timing,
     /// How many samples were answered right how often.
     pub(crate) histogram: Option<PassRates>,
     /// Which difficulty the policy gradient came from.
@@ -183,10 +185,75 @@ pub(crate) struct CurvePoint {
 pub(crate) struct ArmTime {
     /// The arm.
     pub(crate) arm: String,
-    /// Seconds of training, mean over seeds.
+    /// Seconds of training, mean over seeds, by the clock of [`Timing`].
     pub(crate) training: f64,
     /// Seconds of the rollout scoring that its training set needed; 0 where none.
     pub(crate) scoring: f64,
+}
+
+/// By which clock training is measured; one for all arms.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Clock {
+    /// Processor seconds of all threads: what the work takes, whatever else runs beside it.
+    #[default]
+    Cpu,
+    /// Wall time, since a stage ran on an accelerator, where it is what counts.
+    WallOnGpu,
+    /// Wall time, since a record does not say its processor time.
+    WallForWant,
+}
+
+/// What the times of a study's arms are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Timing {
+    /// The clock.
+    pub(crate) clock: Clock,
+    /// Stages that were timed.
+    pub(crate) stages: usize,
+    /// Those of them that had to share the processor with other programs, as far as is known.
+    pub(crate) shared: usize,
+}
+
+impl Timing {
+    /// `CPU time` or `wall time`.
+    pub(crate) fn name(&self) -> &'static str {
+        match self.clock {
+            Clock::Cpu => "CPU time",
+            Clock::WallOnGpu | Clock::WallForWant => "wall time",
+        }
+    }
+
+    /// The heading of a column.
+    pub(crate) fn heading(&self) -> &'static str {
+        match self.clock {
+            Clock::Cpu => "training (CPU)",
+            Clock::WallOnGpu | Clock::WallForWant => "training (wall)",
+        }
+    }
+
+    /// What the times are and what is to be thought of them, in sentences.
+    pub(crate) fn words(&self) -> String {
+        let what = match self.clock {
+            Clock::Cpu => "Training time is CPU time: processor seconds of all threads.",
+            Clock::WallOnGpu => "Training time is wall time, since stages ran on a GPU.",
+            Clock::WallForWant => {
+                "Training time is wall time, since older results do not say their CPU time."
+            }
+        };
+        let Self { stages, shared, .. } = self;
+        let effect = match self.clock {
+            Clock::Cpu => "CPU times are then somewhat too long",
+            Clock::WallOnGpu | Clock::WallForWant => "wall times are then too long",
+        };
+        match shared {
+            0 => what.to_owned(),
+            _ => format!(
+                "{what} While {shared} of the {stages} timed stages ran, other programs had part of the processor: \
+                 {effect}."
+            ),
+        }
+    }
 }
 
 /// Samples by the number of right answers.

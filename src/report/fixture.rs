@@ -139,6 +139,10 @@ pub(crate) fn study() -> ReportData {
             ),
             curve("grpo", [54.7, 53.2, 50.9, 50.2], [73.6, 79.2, 82.0, 82.9]),
         ],
+        timing: Timing {
+            stages: 20,
+            ..Timing::default()
+        },
         times: vec![
             ArmTime {
                 arm: "sft/easy+medium".to_owned(),

@@ -135,7 +135,7 @@ fn headline_cards(data: &ReportData) -> Vec<Headline> {
     {
         let scored = (sft.training + sft.scoring).max(f64::MIN_POSITIVE);
         cards.push(Headline {
-            name: "GRPO time / easy+medium time".to_owned(),
+            name: format!("GRPO / easy+medium, {} of training", data.timing.name()),
             value: format!("{:.1}×", grpo.training / sft.training),
             detail: format!("{:.1}× with rollout scoring", grpo.training / scored),
         });
@@ -197,7 +197,7 @@ fn results(data: &ReportData) -> Markup {
                         }
                         @if means { th.number { "OOD mean" } }
                         @if formats { th.number { "in format" } }
-                        @if times { th.number { "training" } }
+                        @if times { th.number { (data.timing.heading()) } }
                         @if scored { th.number { "with scoring" } }
                     } }
                     tbody {

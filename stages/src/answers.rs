@@ -77,7 +77,7 @@ pub(crate) fn ask_all(
             Reply::Misfit(misfit) => dropped.add(ctx, misfit),
             Reply::Answers(answers) => {
                 let id = &data.samples()[row - 1].id;
-                ctx.save_seconds(request.lent.seconds(id, request.n as usize));
+                ctx.save(request.lent.cost(id, request.n as usize));
                 take(row - 1, answers.into_iter().map(completion).collect())
             }
         }

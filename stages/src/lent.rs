@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use dcsft_engine::context::StageContext;
+use dcsft_engine::cost::Cost;
 use dcsft_vlm::model::Completion;
 
 use crate::data::{DataError, Dataset, Generation, Rollouts};
@@ -21,7 +22,7 @@ pub(crate) struct Lent {
 struct Answers {
     completions: Vec<Completion>,
     /// What one of them took its lender to draw.
-    seconds: f64,
+    cost: Cost,
 }
 
 impl Lent {
@@ -32,25 +33,22 @@ impl Lent {
             let Some(dir) = relative.outputs.get("rollouts") else {
                 continue;
             };
-            if let Err(error) = lent.add(dir, relative.seconds) {
+            if let Err(error) = lent.add(dir, relative.cost) {
                 ctx.log(format!("{} lends no answers: {error}", relative.label));
             }
         }
         lent
     }
 
-    fn add(&mut self, dir: &Path, seconds: f64) -> Result<(), DataError> {
+    fn add(&mut self, dir: &Path, cost: Cost) -> Result<(), DataError> {
         let rollouts = Rollouts::open(dir)?;
         let n = rollouts.info.n;
-        let seconds = seconds / (n * rollouts.records.len()).max(1) as f64;
+        let cost = cost / (n * rollouts.records.len()).max(1) as f64;
         for record in rollouts.records {
             let known = self.samples.get(&record.id);
             if known.is_none_or(|known| known.completions.len() < n) {
                 let completions = record.generations.into_iter().map(completion).collect();
-                let answers = Answers {
-                    completions,
-                    seconds,
-                };
+                let answers = Answers { completions, cost };
                 self.samples.insert(record.id, answers);
             }
         }
@@ -71,8 +69,8 @@ impl Lent {
     }
 
     /// What those of a sample would take to draw.
-    pub(crate) fn seconds(&self, id: &str, most: usize) -> f64 {
-        let each = self.samples.get(id).map_or(0.0, |answers| answers.seconds);
+    pub(crate) fn cost(&self, id: &str, most: usize) -> Cost {
+        let each = self.samples.get(id).map_or(Cost::default(), |a| a.cost);
         each * self.to(id, most).len() as f64
     }
 }

@@ -4,6 +4,7 @@ mod support;
 
 use std::collections::BTreeMap;
 
+use dcsft_engine::cost::Cost;
 use dcsft_engine::kind::{Input, Relative, StageError};
 use dcsft_engine::protocol::Event;
 use serde_json::{Value, json};
@@ -67,7 +68,10 @@ fn relative(run: &Run, outputs: &[&str]) -> Relative {
         .map(|name| ((*name).to_owned(), run.output(name)));
     Relative {
         label: "earlier".into(),
-        seconds: SECONDS,
+        cost: Cost {
+            seconds: SECONDS,
+            cpu_seconds: None,
+        },
         outputs: outputs.collect(),
     }
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use common::golden;
+use dcsft_engine::cost::Cost;
 use dcsft_engine::kind::{ArtifactType, Input, Relative, StageError};
 use dcsft_stages::data::Dataset;
 use dcsft_stages::export::{ExportError, Format, export};
@@ -252,7 +253,10 @@ fn golden_lent_answers_are_those_that_would_be_drawn() {
     fresh.summary();
     let lender = Relative {
         label: "earlier".into(),
-        seconds: 1.0,
+        cost: Cost {
+            seconds: 1.0,
+            cpu_seconds: None,
+        },
         outputs: [("rollouts".to_owned(), two.output("rollouts"))].into(),
     };
     let how = How {

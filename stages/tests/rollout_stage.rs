@@ -4,6 +4,7 @@ mod support;
 
 use std::collections::BTreeMap;
 
+use dcsft_engine::cost::Cost;
 use dcsft_engine::kind::{Input, Relative, StageError};
 use dcsft_engine::protocol::Event;
 use dcsft_stages::data::{Dataset, Generation, RolloutRecord, Rollouts};
@@ -98,7 +99,10 @@ fn relative(run: &Run) -> Relative {
     run.summary();
     Relative {
         label: "earlier".into(),
-        seconds: 60.0,
+        cost: Cost {
+            seconds: 60.0,
+            cpu_seconds: None,
+        },
         outputs: BTreeMap::from([("rollouts".to_owned(), run.output("rollouts"))]),
     }
 }

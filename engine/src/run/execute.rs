@@ -14,9 +14,12 @@ use serde_json::json;
 
 use super::event::Failure;
 use super::executor::{End, Executor, Task};
+use crate::cost::Cost;
+use crate::executed::Executed;
 use crate::key::{FileDigests, FilesIdentity, KeyPreimage};
 use crate::kind::{Input, Relative, params_with_paths};
 use crate::protocol::{Event, Job};
+use crate::provenance::Program;
 use crate::study::{Node, Study};
 
 /// How many of the log's last lines a failure shows.
@@ -39,6 +42,7 @@ pub(super) struct Assignment<'a> {
     pub(super) threads: usize,
     pub(super) log: PathBuf,
     pub(super) backoff: Duration,
+    pub(super) program: &'a Program,
 }
 
 /// What the thread says while it works.
@@ -157,8 +161,16 @@ fn attempt(
             .filter(|timeout| !timeout.is_zero()),
         interrupted,
     };
-    let end = executor.execute(&task, &mut |event| tell(Word::Said(event)));
-    let spent = spent_before(&workspace) + started.elapsed().as_secs_f64();
+    let mut used = None;
+    let end = executor.execute(&task, &mut |event| match event {
+        Event::Used(usage) => used = Some(usage),
+        event => tell(Word::Said(event)),
+    });
+    let spent = spent_before(&workspace)
+        + Cost {
+            seconds: started.elapsed().as_secs_f64(),
+            cpu_seconds: used.as_ref().and_then(|usage| usage.cpu_seconds),
+        };
     let (summary, peak_rss_bytes, saved_seconds) = match end {
         Ok(End::Done {
             summary,
@@ -168,7 +180,7 @@ fn attempt(
         Ok(End::Failed(message)) => return Err(Trouble::Failed(message)),
         Ok(End::Interrupted) => {
             // Only a figure for people: the next run adds it to its own.
-            let _ = fs::write(spent_path(&workspace), spent.to_string());
+            let _ = fs::write(spent_path(&workspace), json!(spent).to_string());
             return Err(Trouble::Interrupted);
         }
         Err(error) => return Err(Trouble::Failed(error.to_string())),
@@ -181,14 +193,22 @@ fn attempt(
         explain: Explain::of(&assignment.preimage),
         outputs: publish(node, store, &outputs)?,
         summary,
-        execution: json!({
-            "seconds": spent,
-            "threads": assignment.threads,
-            "device": assignment.device,
-            "attempts": attempts,
-            "peak_rss_bytes": peak_rss_bytes,
-            "saved_seconds": saved_seconds,
-            "started_unix": started_unix,
+        execution: json!(Executed {
+            seconds: spent.seconds,
+            cpu_seconds: spent.cpu_seconds,
+            saved_seconds,
+            saved_cpu_seconds: used.as_ref().and_then(|usage| usage.saved_cpu_seconds),
+            threads: Some(assignment.threads),
+            device: Some(assignment.device.clone()),
+            attempts: Some(attempts),
+            peak_rss_bytes,
+            started_unix: Some(started_unix),
+            other_cores: used.as_ref().and_then(|usage| usage.other_cores),
+            shared: used
+                .as_ref()
+                .and_then(|usage| usage.shared(assignment.threads)),
+            machine: used.map(|usage| usage.machine),
+            program: Some(assignment.program.clone()),
         }),
         created_unix: unix_seconds(),
     };
@@ -283,15 +303,15 @@ fn log_line(log: &Path, line: &str) -> io::Result<()> {
 }
 
 fn spent_path(workspace: &Path) -> PathBuf {
-    workspace.join("spent-seconds")
+    workspace.join("spent.json")
 }
 
-/// Seconds that interrupted attempts spent, whose state this one carries on from.
-fn spent_before(workspace: &Path) -> f64 {
-    fs::read_to_string(spent_path(workspace))
+/// What interrupted attempts spent, whose state this one carries on from.
+fn spent_before(workspace: &Path) -> Cost {
+    fs::read(spent_path(workspace))
         .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(0.0)
+        .and_then(|text| serde_json::from_slice(&text).ok())
+        .unwrap_or_default()
 }
 
 fn unix_seconds() -> u64 {

@@ -188,7 +188,7 @@ struct Ear<'a> {
 impl Ear<'_> {
     fn hear(&mut self, line: &[u8]) -> io::Result<()> {
         match parse(line) {
-            Ok(Event::Progress(progress)) => (self.emit)(Event::Progress(progress)),
+            Ok(event @ (Event::Progress(_) | Event::Used(_))) => (self.emit)(event),
             Ok(Event::Log { message }) => {
                 writeln!(self.log, "{message}")?;
                 (self.emit)(Event::Log { message });

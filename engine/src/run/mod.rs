@@ -20,6 +20,7 @@ use crate::journal::JournalError;
 use crate::key::KeyError;
 use crate::kind::Registry;
 use crate::plan::Plan;
+use crate::provenance::Program;
 use crate::study::{NodeId, Study};
 
 /// How to run. Nothing of it changes a byte of any result.
@@ -36,6 +37,8 @@ pub struct RunOptions {
     pub devices: Vec<String>,
     /// First pause before a retry; doubled each time.
     pub backoff: Duration,
+    /// The program that runs, for records and the journal.
+    pub program: Program,
     /// Set when the user interrupts the run.
     pub interrupted: Arc<AtomicBool>,
 }
@@ -48,6 +51,7 @@ impl Default for RunOptions {
             keep_going: false,
             devices: Vec::new(),
             backoff: Duration::from_secs(1),
+            program: Program::default(),
             interrupted: Arc::new(AtomicBool::new(false)),
         }
     }

@@ -3,8 +3,11 @@
 //! The value stands in the place of the text, as if it were written in the spec: it enters keys, plans and
 //! explanations, and a worker never looks at the environment again.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
+use super::tree::{Data, Tree};
 use super::yaml;
 
 /// Why there is no value.
@@ -23,6 +26,29 @@ pub(crate) fn is_name(name: &str) -> bool {
         .next()
         .is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
         && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+/// Adds to `found` the variables that texts of `tree` name and that are set, with their values. What a spec no longer
+/// says, because an override or another spec stands in its place, is not in its tree.
+pub(crate) fn named_in(tree: &Tree, found: &mut BTreeMap<String, String>) {
+    match &tree.data {
+        Data::Scalar(Value::String(text)) => {
+            let expressions = text.split("${").skip(1);
+            let named = expressions.filter_map(|rest| rest.trim_start().strip_prefix("env."));
+            for rest in named {
+                let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+                let name = &rest[..end.unwrap_or(rest.len())];
+                if let Some(value) = std::env::var(name).ok().filter(|value| !value.is_empty()) {
+                    found.insert(name.to_owned(), value);
+                }
+            }
+        }
+        Data::Scalar(_) => {}
+        Data::List(items) => items.iter().for_each(|item| named_in(item, found)),
+        Data::Map(entries) => entries
+            .iter()
+            .for_each(|entry| named_in(&entry.value, found)),
+    }
 }
 
 /// The value of the variable `name`; `default` where it is not set or empty. A number, `true` or `false` is read as

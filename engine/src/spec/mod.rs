@@ -31,6 +31,7 @@ mod tree;
 mod units;
 mod yaml;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::diagnostic::{Diagnostics, Findings};
@@ -59,8 +60,10 @@ pub struct Loaded {
 pub fn load(path: &Path, overrides: &[String], registry: &Registry) -> Result<Loaded, Diagnostics> {
     let mut findings = Findings::default();
     let mut sources = source::Sources::default();
+    let mut named = BTreeMap::new();
     let study = source::read(path, &mut sources, &mut findings).and_then(|mut tree| {
         overrides::override_all(&mut tree, overrides, &mut sources, &mut findings);
+        environment::named_in(&tree, &mut named);
         let document = document::read(&tree, &mut findings);
         resolve(path, document, registry, &mut findings)
     });
@@ -70,6 +73,7 @@ pub fn load(path: &Path, overrides: &[String], registry: &Registry) -> Result<Lo
         Some(mut study) => {
             study.sources = diagnostics.sources.clone();
             study.overrides = overrides.to_vec();
+            study.environment = named;
             Ok(Loaded {
                 study,
                 warnings: diagnostics,
@@ -143,6 +147,7 @@ fn resolve(
         root,
         sources: Vec::new(),
         overrides: Vec::new(),
+        environment: BTreeMap::new(),
         nodes: expanded.nodes,
         cells,
     })

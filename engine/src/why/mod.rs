@@ -289,11 +289,12 @@ impl<'a> Explainer<'a> {
     }
 }
 
-/// Goes back through the runs of the spec until every stage has been seen.
+/// Goes back through the runs of the spec until every stage has been seen: those with the same overrides first, whose
+/// results are what this study had; then those with others.
 fn read_history(study: &Study, store: &Store) -> BTreeMap<String, Earlier> {
     let mut history = BTreeMap::new();
-    for run in journal::runs(&store.runs_dir(), Some(&study.name)).take(RUNS_LOOKED_AT) {
-        for (title, earlier) in last_words(&run.events) {
+    for run in journal::history(study, store).take(RUNS_LOOKED_AT) {
+        for (title, earlier) in last_words(run.events().map(|entry| entry.event)) {
             history.entry(title).or_insert(earlier);
         }
         let seen = |node: &Node| history.contains_key(&node.title());
@@ -304,24 +305,21 @@ fn read_history(study: &Study, store: &Store) -> BTreeMap<String, Earlier> {
     history
 }
 
-fn last_words(events: &[RunEvent]) -> BTreeMap<String, Earlier> {
+fn last_words(events: impl Iterator<Item = RunEvent>) -> BTreeMap<String, Earlier> {
     let mut keys = BTreeMap::new();
     let mut last = BTreeMap::new();
     for event in events {
         match event {
             RunEvent::StageStarted { stage, key, .. } => {
-                keys.insert(stage, *key);
+                keys.insert(stage, key);
             }
             RunEvent::StageFailed { stage, failure } => {
-                if let Some(key) = keys.get(stage) {
-                    last.insert(
-                        stage.clone(),
-                        Earlier::Failure(*key, failure.message.clone()),
-                    );
+                if let Some(key) = keys.get(&stage) {
+                    last.insert(stage, Earlier::Failure(*key, failure.message));
                 }
             }
             RunEvent::StageCached { stage, result } | RunEvent::StageFinished { stage, result } => {
-                last.insert(stage.clone(), Earlier::Result(result.key));
+                last.insert(stage, Earlier::Result(result.key));
             }
             _ => {}
         }

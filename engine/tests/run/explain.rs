@@ -1,16 +1,14 @@
-//! `why`, lock files, journals and graphs of real runs.
+//! `why`, lock files and graphs of real runs.
 
 use std::collections::BTreeSet;
-use std::fs::{self, OpenOptions};
-use std::io::Write as _;
+use std::fs;
 
 use dcsft_cache::Digest;
 use dcsft_engine::graph;
-use dcsft_engine::journal::{self, RunReading};
 use dcsft_engine::kind::Registry;
 use dcsft_engine::lockfile::{Difference, Lock, LockError};
 use dcsft_engine::plan::{Plan, PlanOptions};
-use dcsft_engine::run::{RunEvent, RunOptions};
+use dcsft_engine::run::RunOptions;
 use dcsft_engine::study::{NodeId, Study};
 use dcsft_engine::why::{Change, Comparison, Explainer, Reason};
 use serde_json::json;
@@ -366,55 +364,6 @@ fn a_locked_run_names_the_first_stage_that_diverged() {
         (divergence.stage.as_str(), divergence.what),
         ("b", Difference::Gone)
     );
-}
-
-#[test]
-fn a_journal_tells_the_run_even_if_its_last_line_is_cut() {
-    let bench = Bench::new();
-    let study = chain(&bench, "one", "two");
-    let outcome = bench.run(&study);
-    let run = journal::latest(&bench.store.runs_dir(), "test").unwrap();
-    assert_eq!(
-        (run.header.run.as_str(), run.header.spec.as_str()),
-        (outcome.run.as_str(), "test")
-    );
-    assert_eq!(run.header.sources, study.sources);
-    let result = run.stages()["b"].result().unwrap().clone();
-    assert_eq!(result.key, outcome.records[1].as_ref().unwrap().key);
-    assert!(run.seconds()["a"] > 0.0);
-
-    let mut events = OpenOptions::new()
-        .append(true)
-        .open(run.dir.join("events.jsonl"))
-        .unwrap();
-    events
-        .write_all(br#"{"event":"stage_failed","stage":"b","mess"#)
-        .unwrap();
-    let cut = RunReading::open(&run.dir).unwrap();
-    assert_eq!(cut.events, run.events);
-    assert!(matches!(
-        cut.events.last(),
-        Some(RunEvent::Finished { executed: 2, .. })
-    ));
-}
-
-#[test]
-fn journals_come_latest_first_and_by_spec() {
-    let bench = Bench::new();
-    let mut study = chain(&bench, "one", "two");
-    bench.run(&study);
-    study.name = "other".into();
-    let second = bench.run(&study);
-    study.name = "test".into();
-    let third = bench.run(&study);
-    let runs = bench.store.runs_dir();
-    assert_eq!(journal::runs(&runs, None).count(), 3);
-    assert_eq!(
-        journal::latest(&runs, "other").unwrap().header.run,
-        second.run
-    );
-    assert!(journal::runs(&runs, Some("test")).any(|run| run.header.run == third.run));
-    assert!(journal::latest(&runs, "unknown").is_none());
 }
 
 #[test]

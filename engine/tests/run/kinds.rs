@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use dcsft_engine::context::StageContext;
+use dcsft_engine::cost::Cost;
 use dcsft_engine::kind::{
     ArtifactType, Cardinality, Family, FileParam, InputDecl, OutputDecl, ParamProblem, Registry,
     Stage, StageError,
@@ -210,10 +211,12 @@ impl Stage for Tally {
             text.lines().count()
         };
         let relatives = ctx.relatives().iter();
-        let best = relatives.map(|relative| (known(&relative.outputs["out"]), relative.seconds));
-        let (known, seconds) = best.max_by_key(|best| best.0).unwrap_or((0, 0.0));
+        let best = relatives.map(|relative| (known(&relative.outputs["out"]), relative.cost));
+        let (known, cost) = best
+            .max_by_key(|best| best.0)
+            .unwrap_or((0, Cost::default()));
         if known > 0 {
-            ctx.save_seconds(seconds * params.to.min(known) as f64 / known as f64);
+            ctx.save(cost * params.to.min(known) as f64 / known as f64);
         }
         let mut text = String::new();
         for number in 0..params.to {

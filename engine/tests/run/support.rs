@@ -185,6 +185,7 @@ impl Builder {
             root: root.to_owned(),
             sources: vec![(root.join("test.yaml"), String::new())],
             overrides: Vec::new(),
+            environment: BTreeMap::new(),
             nodes: Vec::new(),
             cells: 0,
         };

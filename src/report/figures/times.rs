@@ -38,7 +38,8 @@ pub(super) fn draw(data: &ReportData, theme: Theme) -> Option<Figure> {
             &tick_label(tick),
         );
     }
-    svg.text((left, bottom + 38.0), small(Ink::Muted), unit);
+    let unit = format!("{} in {unit}", data.timing.name());
+    svg.text((left, bottom + 38.0), small(Ink::Muted), &unit);
     let slowest = times.iter().max_by(|a, b| total(a).total_cmp(&total(b)));
     for (index, (time, name)) in times.iter().zip(&names).enumerate() {
         let middle = TOP + ROW * index as f64 + ROW / 2.0;
@@ -57,8 +58,9 @@ pub(super) fn draw(data: &ReportData, theme: Theme) -> Option<Figure> {
     Some(Figure {
         name: "time",
         caption: format!(
-            "Wall time of training, mean over seeds, as measured when each stage was computed. Hatched: the rollout \
-             scoring that finds the difficulty bins, computed once for all arms.{}",
+            "{} Mean over seeds, as measured when each stage was computed; “faster” is against the slowest arm shown. \
+             Hatched: the rollout scoring that finds the difficulty bins, computed once for all arms.{}",
+            data.timing.words(),
             left_out(arms)
         ),
         svg: svg.finish(),

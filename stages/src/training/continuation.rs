@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use dcsft_engine::context::StageContext;
+use dcsft_engine::cost::Cost;
 use dcsft_engine::kind::{Family, ParamProblem, Relative, StageError};
 use dcsft_vlm::train::Trainer;
 use dcsft_vlm::train::schedule::Schedule;
@@ -67,7 +68,8 @@ struct Length {
 
 #[derive(Serialize, Deserialize)]
 struct Taken {
-    seconds: f64,
+    #[serde(flatten)]
+    cost: Cost,
 }
 
 /// Writes the trainer's state as an output.
@@ -80,8 +82,8 @@ pub(super) fn keep<T: Trainer>(ctx: &StageContext, trainer: &T) -> Result<(), St
 
 /// Counts what an earlier try of this stage has taken over.
 pub(super) fn count_again(ctx: &mut StageContext) {
-    if let Ok(Taken { seconds }) = read_json(&ctx.state().join(TAKEN)) {
-        ctx.save_seconds(seconds);
+    if let Ok(Taken { cost }) = read_json(&ctx.state().join(TAKEN)) {
+        ctx.save(cost);
     }
 }
 
@@ -110,13 +112,13 @@ pub(super) fn take_over<T: Trainer>(
         for (step, dir) in &candidate.checkpoints {
             checkpoints.adopt(ctx, *step, dir)?;
         }
-        let seconds = candidate.relative.seconds;
-        write_json(&ctx.state().join(TAKEN), &Taken { seconds })?;
+        let cost = candidate.relative.cost;
+        write_json(&ctx.state().join(TAKEN), &Taken { cost })?;
         // Last, so that a state always finds its checkpoints.
         trainer
             .save_state(ctx.state())
             .map_err(StageError::failed)?;
-        ctx.save_seconds(seconds);
+        ctx.save(cost);
         ctx.log(format!(
             "going on from {label}, after step {}",
             candidate.steps

@@ -158,7 +158,7 @@ impl Bench {
             relatives: how.relatives,
         });
         let ended = kind.run(&params.value, &mut context);
-        let saved_seconds = context.saved_seconds();
+        let saved_seconds = context.saved().seconds;
         let result = ended.map(|()| context.into_summary());
         if result.is_ok() {
             for output in &params.outputs {

@@ -100,7 +100,7 @@ impl<'a> Scheduler<'a> {
         } else {
             urgency(study, plan, store)
         };
-        let journal = Journal::create(&store.runs_dir(), study, &plan.options.device)?;
+        let journal = Journal::create(store, study, &plan.options.device, &options.program)?;
         let slots = study
             .nodes
             .iter()
@@ -339,12 +339,12 @@ impl Slot {
 }
 
 /// The critical path below each stage, by the seconds that stages of the same title took in the latest run of this
-/// spec; a stage that never ran counts as an average one.
+/// spec with these overrides, else with any; a stage that never ran counts as an average one.
 fn urgency(study: &Study, plan: &Plan, store: &Store) -> Vec<f64> {
-    let earlier = journal::latest(&store.runs_dir(), &study.name);
+    let earlier = journal::history(study, store).next();
     let seconds = earlier
         .as_ref()
-        .map(journal::RunReading::seconds)
+        .map(journal::RunFolder::seconds)
         .unwrap_or_default();
     let known = seconds.values().filter(|seconds| **seconds > 0.0);
     let (count, sum) = known.fold((0_u32, 0.0), |(count, sum), seconds| {

@@ -10,6 +10,7 @@ use std::thread::Scope;
 use dcsft_cache::{Digest, KeyLock, OutputRef, Record, StoreError};
 
 use super::{Message, Scheduler, State};
+use crate::cost::Cost;
 use crate::key;
 use crate::key::KeyPreimage;
 use crate::kind::{Input, Relative};
@@ -130,6 +131,7 @@ impl<'a> Scheduler<'a> {
             threads,
             log,
             backoff: self.options.backoff,
+            program: &self.options.program,
         }))
     }
 
@@ -155,7 +157,7 @@ impl<'a> Scheduler<'a> {
             };
             let outputs: Option<BTreeMap<_, _>> = record.outputs.iter().map(open).collect();
             Some(Relative {
-                seconds: record.cost_seconds(),
+                cost: Cost::of(&record),
                 outputs: outputs?,
                 label: record.label,
             })

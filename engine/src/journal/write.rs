@@ -1,0 +1,181 @@
+//! Writing the journal of a run.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use dcsft_cache::Store;
+use serde::Serialize;
+
+use super::live::LiveFile;
+use super::{EVENTS, FORMAT, HEADER, JournalError, LOCK, RunHeader, retention, unix_now};
+use crate::provenance::{Machine, Program};
+use crate::run::RunEvent;
+use crate::study::Study;
+use crate::study_id::{self, StudyId};
+
+/// Bytes of events that are written at once: a run that finds thousands of stages in the cache has as many events.
+const BUFFER: usize = 1 << 16;
+
+/// `run.json` as it is written: the header, and the spec file and those it extends, in order of reading.
+#[derive(Serialize)]
+struct Written<'a> {
+    #[serde(flatten)]
+    header: &'a RunHeader,
+    sources: &'a [(PathBuf, String)],
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    at: f64,
+    #[serde(flatten)]
+    event: &'a RunEvent,
+}
+
+/// A journal being written.
+#[derive(Debug)]
+pub struct Journal {
+    /// The run's id.
+    pub run: String,
+    /// The run's folder.
+    pub dir: PathBuf,
+    events: BufWriter<File>,
+    live: LiveFile,
+    /// Says that the run lives, by the operating system's lock, which ends with the process.
+    _lock: Option<File>,
+}
+
+impl Journal {
+    /// Starts the journal of a run of `study`. Removes journals that nobody needs any more ([`retention`]).
+    ///
+    /// # Errors
+    /// If its folder or files cannot be written.
+    pub fn create(
+        store: &Store,
+        study: &Study,
+        device: &str,
+        program: &Program,
+    ) -> Result<Self, JournalError> {
+        let runs = store.runs_dir();
+        fs::create_dir_all(&runs).map_err(JournalError::at(&runs))?;
+        retention::prune_if_due(&runs);
+        let started = jiff::Timestamp::now();
+        let (run, dir) = new_folder(&runs, started)?;
+        let lock = lock(&dir.join(LOCK))?;
+        let header = RunHeader {
+            format: FORMAT,
+            run: run.clone(),
+            spec: study.name.clone(),
+            study: Some(StudyId::of(study, store.root())),
+            place: Some(study_id::place(study, store.root())),
+            overrides: study.overrides.clone(),
+            device: device.to_owned(),
+            started_unix: u64::try_from(started.as_second()).unwrap_or(0),
+            program: Some(program.clone()),
+            machine: Some(Machine::this().clone()),
+            process: Some(std::process::id()),
+        };
+        let written = Written {
+            header: &header,
+            sources: &study.sources,
+        };
+        let path = dir.join(HEADER);
+        let text = serde_json::to_vec_pretty(&written).map_err(io::Error::from);
+        text.and_then(|text| fs::write(&path, text))
+            .map_err(JournalError::at(&path))?;
+        let path = dir.join(EVENTS);
+        let file = File::create(&path).map_err(JournalError::at(&path))?;
+        Ok(Self {
+            run,
+            events: BufWriter::with_capacity(BUFFER, file),
+            live: LiveFile::new(&dir),
+            dir,
+            _lock: lock,
+        })
+    }
+
+    /// Appends an event with the time of now. Progress goes to `live.json`; lines of a stage's log stand in that log.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn append(&mut self, event: &RunEvent) -> Result<(), JournalError> {
+        self.live.note(event);
+        if matches!(event, RunEvent::Progress { .. } | RunEvent::Log { .. }) {
+            return Ok(());
+        }
+        let line = Line {
+            at: unix_now(),
+            event,
+        };
+        let written = serde_json::to_writer(&mut self.events, &line)
+            .map_err(io::Error::from)
+            .and_then(|()| self.events.write_all(b"\n"));
+        written.map_err(JournalError::at(&self.dir))
+    }
+
+    /// Makes what was appended visible to readers. Called whenever the run waits.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn flush(&mut self) -> Result<(), JournalError> {
+        self.events.flush().map_err(JournalError::at(&self.dir))?;
+        self.live.write_if_due()
+    }
+
+    /// The log file of a stage.
+    ///
+    /// # Errors
+    /// If the folder of the logs cannot be created.
+    pub fn log_path(&self, title: &str) -> Result<PathBuf, JournalError> {
+        let logs = self.dir.join("logs");
+        fs::create_dir_all(&logs).map_err(JournalError::at(&logs))?;
+        Ok(logs.join(file_name(title)))
+    }
+}
+
+/// The run's lock; none on file systems without locks, where nobody can tell running from killed for certain.
+fn lock(path: &Path) -> Result<Option<File>, JournalError> {
+    let file = File::create(path).map_err(JournalError::at(path))?;
+    // A reader that looks at this very moment holds it for as long as it looks.
+    Ok(file.lock().is_ok().then_some(file))
+}
+
+fn new_folder(runs: &Path, started: jiff::Timestamp) -> Result<(String, PathBuf), JournalError> {
+    let stamp = started.strftime("%Y%m%d-%H%M%S");
+    // The fraction of the second, so that ids are in the order of time.
+    let nanos = u64::from(started.subsec_nanosecond().unsigned_abs());
+    let mut suffix = (nanos << 16) / 1_000_000_000;
+    loop {
+        let run = format!("{stamp}-{:04x}", suffix & 0xffff);
+        let dir = runs.join(&run);
+        match fs::create_dir(&dir) {
+            Ok(()) => return Ok((run, dir)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                suffix = suffix.wrapping_add(1)
+            }
+            Err(source) => return Err(JournalError::Io { path: dir, source }),
+        }
+    }
+}
+
+/// A stage's title as a file name: short enough for every file system, without separators.
+fn file_name(title: &str) -> String {
+    let safe: String = title
+        .chars()
+        .map(|c| {
+            if c.is_alphanumeric() || "-_.+=,[]".contains(c) {
+                c
+            } else {
+                '_'
+            }
+        })
+        .collect();
+    if safe == title && safe.len() <= 120 {
+        return format!("{safe}.log");
+    }
+    let short: String = safe.chars().take(60).collect();
+    format!(
+        "{short}-{}.log",
+        dcsft_cache::Digest::of_bytes(title.as_bytes()).short()
+    )
+}
