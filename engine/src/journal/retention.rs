@@ -1,9 +1,9 @@
 //! Which journals stay.
 //!
 //! A journal goes once it is not among the newest [`KEEP_RUNS`] or is older than [`KEEP_AGE`]. Whatever their age and
-//! number there stay, for each spec with its overrides and device: the newest run, the newest that executed something, which the
-//! report tells of, and the newest that came to a good end, which knows the keys of all stages. A run that lives
-//! stays too. Of more than [`KEEP_STUDIES`] specs and overrides those that ran last count.
+//! number there stay, for each spec with its overrides and device: the newest run, the newest that executed something,
+//! which the report tells of, and the newest that came to a good end, which knows the keys of all stages. A run that
+//! lives stays too. Of more than [`KEEP_STUDIES`] specs, overrides and devices those that ran last count.
 
 use std::collections::BTreeMap;
 use std::fs;
