@@ -224,7 +224,11 @@ pub fn runs(runs: &Path) -> impl Iterator<Item = RunFolder> + use<> {
 /// Runs of a study's spec with its overrides, latest first, whatever was edited in it between.
 pub fn of_variant(study: &Study, store: &Store) -> impl Iterator<Item = RunFolder> + use<> {
     let id = StudyId::of(study, store.root());
-    let same = move |run: &RunFolder| run.header.study.is_some_and(|other| other.is_variant_of(&id));
+    let same = move |run: &RunFolder| {
+        run.header
+            .study
+            .is_some_and(|other| other.is_variant_of(&id))
+    };
     runs(&store.runs_dir()).filter(same)
 }
 
