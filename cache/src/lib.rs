@@ -124,4 +124,4 @@ pub use record::{Explain, OutputRef, Record};
 pub use statcache::PathStats;
 pub use store::{Lookups, Store, Usage};
 pub use taint::Voided;
-pub use tree::FileEntry;
+pub use tree::{FileEntry, fault_of_name, fault_of_path};

@@ -124,15 +124,33 @@ pub(crate) fn map_files<T: Sync, R: Send>(
     }
 }
 
-/// Why `path` cannot be the path of a stored file; `None` if it can. Guards against manifests that point outside.
-pub(crate) fn fault_of_path(path: &str) -> Option<&'static str> {
+/// Why `path`, which a manifest or another file gives, does not name a file below the folder that it is relative to;
+/// `None` if it does. Whoever joins a name that was read to a folder asks here first.
+pub fn fault_of_path(path: &str) -> Option<&'static str> {
     let bad_part = |part: &str| part.is_empty() || part == "." || part == "..";
-    if path.split('/').any(bad_part) {
+    let leads_elsewhere = |path: &str| {
+        let mut parts = Path::new(path).components();
+        parts.any(|part| !matches!(part, std::path::Component::Normal(_)))
+    };
+    if path.starts_with('/') {
+        Some("the path is absolute")
+    } else if path.split('/').any(bad_part) || leads_elsewhere(path) {
         Some("the path has an empty part, `.` or `..`")
     } else if path.contains(['\\', '\0']) {
         Some("the name contains a backslash or a null character")
     } else {
         None
+    }
+}
+
+/// As [`fault_of_path`], for the name of a file in the folder itself. Hidden files are no part of a user's folder.
+pub fn fault_of_name(name: &str) -> Option<&'static str> {
+    match fault_of_path(name) {
+        Some(fault) => Some(fault),
+        None if name.contains('/') => Some("the file would lie in another folder"),
+        None if name.starts_with('.') => Some("the file would be hidden"),
+        None if name.chars().any(char::is_control) => Some("the name has control characters"),
+        None => None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a running stage is given.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -113,15 +114,18 @@ impl StageContext {
         Ok(dir)
     }
 
-    /// Puts a file of an input into an output without copying it, where the file system can link.
+    /// Puts a file of an input into an output without copying it, where the file system can link. What is there already
+    /// may be a link to a stored file, so it is never written over.
     ///
     /// # Errors
-    /// If it can be neither linked nor copied.
+    /// If it can be neither linked nor copied, or something has the name.
     pub fn link(&self, from: &Path, to: &Path) -> Result<(), StageError> {
         if std::fs::hard_link(from, to).is_ok() {
             return Ok(());
         }
-        std::fs::copy(from, to)
+        let mut source = File::open(from).map_err(StageError::io(from))?;
+        let mut target = File::create_new(to).map_err(StageError::io(to))?;
+        std::io::copy(&mut source, &mut target)
             .map(drop)
             .map_err(StageError::io(to))
     }

@@ -135,7 +135,11 @@ fn mean<'a>(width: usize, rows: impl Iterator<Item = &'a [f64]>) -> Vec<f64> {
 
 fn gallery(bins: Vec<stage::GalleryBin>, dir: &Path) -> Vec<GalleryBin> {
     let sample = |sample: stage::GallerySample| {
-        let image = std::fs::read(dir.join(&sample.image)).ok()?;
+        // The list is a file as any other: its names must not lead elsewhere.
+        let inside = dcsft_cache::fault_of_path(&sample.image).is_none();
+        let image = inside
+            .then(|| std::fs::read(dir.join(&sample.image)).ok())
+            .flatten()?;
         Some(GallerySample {
             image,
             media_type: "image/png".to_owned(),

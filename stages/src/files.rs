@@ -16,7 +16,7 @@ pub(crate) struct JsonLines {
 impl JsonLines {
     /// Starts the file.
     pub(crate) fn create(path: &Path) -> Result<Self, StageError> {
-        let file = File::create(path).map_err(StageError::io(path))?;
+        let file = File::create_new(path).map_err(StageError::io(path))?;
         Ok(Self {
             path: path.to_owned(),
             out: BufWriter::new(file),

@@ -479,3 +479,148 @@ fn golden_sixteen_bits_run_on_the_processor_too() {
         assert!(!answers(&mut bench, &trained, &data).is_empty());
     }
 }
+
+/// Scoring and evaluation may see larger images than training did: QwenLM/Qwen3-VL#1052.
+#[test]
+fn golden_limits_of_an_images_area_hold_for_their_stage() {
+    let mut bench = Bench::new();
+    let Some((_, model, data)) = study(&mut bench) else {
+        return;
+    };
+    let small = json!({"max_pixels": 3136});
+    for (kind, params) in [
+        ("sft", with(sft(1), lora())),
+        ("rollout", json!({"n": 1, "max_new_tokens": 2})),
+        ("eval", json!({"max_new_tokens": 2})),
+        (
+            "grpo",
+            with(
+                json!({"steps": 1, "prompts_per_step": 2, "generations": 2, "max_new_tokens": 3, "learning_rate": 1e-2}),
+                lora(),
+            ),
+        ),
+    ] {
+        let plain = bench.run(kind, params.clone(), &inputs(&model, &data));
+        plain.summary();
+        let limited = bench.run(kind, with(params, small.clone()), &inputs(&model, &data));
+        limited.summary();
+        // The answers of `eval` have no log-probabilities, and may be the same.
+        if kind != "eval" {
+            assert_ne!(plain.files(), limited.files(), "{kind}");
+        }
+    }
+    // A model trained under a stage's limits keeps its own.
+    let trained = bench.run("sft", with(sft(1), small), &inputs(&model, &data));
+    let settings = |dir: &Path| std::fs::read(dir.join("dcsft.json")).unwrap();
+    assert_eq!(settings(&trained.output("model")), settings(&model.dir));
+}
+
+#[test]
+fn limits_of_an_images_area_are_in_the_key_and_checked() {
+    let registry = dcsft_stages::registry();
+    for kind in ["sft", "grpo", "rollout", "eval"] {
+        let resolve = |more: Value| {
+            let base = match kind {
+                "sft" | "grpo" => json!({"steps": 1, "learning_rate": 1e-3}),
+                _ => json!({}),
+            };
+            let kind = registry.get(kind).unwrap();
+            kind.resolve(&with(base, more), Path::new(""))
+        };
+        let plain = resolve(json!({})).unwrap();
+        assert!(
+            plain.value.get("max_pixels").is_none(),
+            "{kind}: keys stay as they are"
+        );
+        let limited = resolve(json!({"min_pixels": 784, "max_pixels": 3136})).unwrap();
+        assert_eq!(limited.value["max_pixels"], 3136, "{kind}");
+        let error = resolve(json!({"min_pixels": 9, "max_pixels": 8})).unwrap_err();
+        assert_eq!(error[0].path.join("."), "min_pixels", "{kind}");
+        assert!(error[0].message.contains("above"), "{}", error[0].message);
+        assert!(resolve(json!({"max_pixels": 0})).is_err(), "{kind}");
+    }
+}
+
+#[test]
+fn a_micro_model_has_no_limits_of_an_images_area() {
+    let mut bench = Bench::new();
+    let Some(data) = pictures(&mut bench) else {
+        return;
+    };
+    let model = bench.run("model", json!({"kind": "micro"}), &[]);
+    let model = input("model", &model.output("model"));
+    for kind in ["rollout", "eval"] {
+        let failed = bench
+            .run(kind, json!({"max_pixels": 784}), &inputs(&model, &data))
+            .failure();
+        assert!(
+            failed.contains("`max_pixels` has no effect on a micro model"),
+            "{failed}"
+        );
+    }
+}
+
+/// A folder that is no checkpoint of this family is told when the spec is read, not when the stage runs.
+#[test]
+fn golden_a_folder_of_another_family_is_refused_with_the_params() {
+    let Some(checkpoint) = golden("ckpt") else {
+        return;
+    };
+    let registry = dcsft_stages::registry();
+    let model = registry.get("model").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(&checkpoint).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::write(
+            folder.path().join(entry.file_name()),
+            std::fs::read(entry.path()).unwrap(),
+        )
+        .unwrap();
+    }
+    let resolve = || model.resolve(&model_params(folder.path()), Path::new(""));
+    assert!(resolve().is_ok());
+    let config = folder.path().join("config.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let other = text.replacen("\"qwen2_5_vl\"", "\"llava\"", 1);
+    std::fs::write(&config, other).unwrap();
+    let found = resolve().unwrap_err();
+    assert_eq!(found[0].path.join("."), "path");
+    assert!(
+        found[0].message.contains("`llava` checkpoint"),
+        "{}",
+        found[0].message
+    );
+}
+
+/// A model that computes nothing is not evaluated to an accuracy of zero.
+#[test]
+fn golden_logits_that_are_no_numbers_stop_a_stage() {
+    let mut bench = Bench::new();
+    let Some((_, model, data)) = study(&mut bench) else {
+        return;
+    };
+    // As if training had gone astray: the stage `model` itself refuses such weights.
+    let broken = bench.folder().join("broken");
+    std::fs::create_dir(&broken).unwrap();
+    for entry in std::fs::read_dir(&model.dir).unwrap() {
+        let entry = entry.unwrap();
+        let mut bytes = std::fs::read(entry.path()).unwrap();
+        if entry.file_name() == "model.safetensors" {
+            let end = bytes.len() & !3;
+            for word in bytes[end - 4096..end].chunks_exact_mut(4) {
+                word.copy_from_slice(&f32::NAN.to_le_bytes());
+            }
+        }
+        std::fs::write(broken.join(entry.file_name()), bytes).unwrap();
+    }
+    let failed = bench.run("model", model_params(&broken), &[]).failure();
+    assert!(failed.contains("NaN"), "{failed}");
+    let broken = input("model", &broken);
+    for (kind, params) in [("eval", json!({})), ("rollout", json!({"n": 1}))] {
+        let failed = bench.run(kind, params, &inputs(&broken, &data)).failure();
+        assert!(
+            failed.contains("NaN") && failed.contains("token 1"),
+            "{kind}: {failed}"
+        );
+    }
+}

@@ -6,10 +6,12 @@ use serde_json::Value;
 
 use crate::support::{Lab, lines};
 
-const SPECS: [&str; 4] = [
+const SPECS: [&str; 6] = [
     "imagenet_3b",
     "imagenet_7b",
+    "imagenet_3b_short",
     "imagenet_3b_published",
+    "imagenet_7b_published",
     "refcoco_3b",
 ];
 
@@ -54,7 +56,7 @@ fn golden_the_plan_shows_the_whole_study_with_its_counts() {
         let list: Vec<Value> = serde_json::from_str(&text).expect("JSON");
         list.len()
     };
-    for name in &SPECS[..2] {
+    for name in &SPECS[..3] {
         let lab = Lab::new("");
         let spec = spec(name);
         let mut command = lab.command(&["plan", &spec, "--json"]);
@@ -100,36 +102,42 @@ fn golden_the_published_bins_are_planned_with_their_sizes() {
         return;
     };
     let lab = Lab::new("");
-    let (spec, more) = (
-        spec("imagenet_3b_published"),
-        [
-            set("vars.checkpoint", checkpoint.display()),
-            set("vars.lists", lists.display()),
-        ]
-        .concat(),
-    );
-    let args = ["plan", &spec, "--json"].into_iter();
-    let all: Vec<&str> = args.chain(more.iter().map(String::as_str)).collect();
-    let plan = lines(&lab.ok(&all));
-    let arms: Vec<(String, u64)> = stages(&plan, "sft")
-        .iter()
-        .map(|line| {
-            let stage = line["stage"].as_str().unwrap_or_default().to_owned();
-            (stage, line["samples"].as_u64().unwrap_or_default())
-        })
-        .collect();
-    let expected = [
+    let more = [
+        set("vars.checkpoint", checkpoint.display()),
+        set("vars.lists", lists.display()),
+    ]
+    .concat();
+    // No list of the 7B model's bins is published.
+    let bins = [
         ("cold_start[seed=0]", 400),
         ("sft[seed=0,subset=all]", 9600),
         ("sft[seed=0,subset=easy]", 4163),
         ("sft[seed=0,subset=medium]", 4017),
         ("sft[seed=0,subset=hard]", 1420),
     ];
-    assert_eq!(
-        arms,
-        expected.map(|(stage, count)| (stage.to_owned(), count))
-    );
-    assert!(stages(&plan, "rollout").is_empty());
+    for (name, expected) in [
+        ("imagenet_3b_published", &bins[..]),
+        ("imagenet_7b_published", &bins[..2]),
+    ] {
+        let spec = spec(name);
+        let args = ["plan", &spec, "--json"].into_iter();
+        let all: Vec<&str> = args.chain(more.iter().map(String::as_str)).collect();
+        let plan = lines(&lab.ok(&all));
+        let arms: Vec<(String, u64)> = stages(&plan, "sft")
+            .iter()
+            .map(|line| {
+                let stage = line["stage"].as_str().unwrap_or_default().to_owned();
+                (stage, line["samples"].as_u64().unwrap_or_default())
+            })
+            .collect();
+        let expected: Vec<(String, u64)> = expected
+            .iter()
+            .map(|(stage, count)| ((*stage).to_owned(), *count))
+            .collect();
+        assert_eq!(arms, expected, "{name}");
+        assert_eq!(stages(&plan, "grpo").len(), 1, "{name}");
+        assert!(stages(&plan, "rollout").is_empty(), "{name}");
+    }
 }
 
 #[test]
@@ -235,6 +243,24 @@ fn golden_the_study_runs_in_miniature_with_overrides_alone() {
     }
     let again = lines(&with(&["run", &spec, "--json"]));
     assert_eq!(again.last().expect("an event")["executed"], 0);
+
+    // Each limit of an image's area is in the keys of the stages that it is for, and of no others.
+    for (limit, first) in [
+        ("vars.max_pixels", &["sft"][..]),
+        ("vars.max_pixels_grpo", &["grpo"]),
+        ("vars.max_pixels_scoring", &["eval", "rollout"]),
+    ] {
+        let [flag, value] = set(limit, 40_000);
+        let plan = lines(&with(&["plan", &spec, "--json", &flag, &value]));
+        let mut kinds: Vec<&str> = plan
+            .iter()
+            .filter(|line| line["state"] == "to run")
+            .filter_map(|line| line["kind"].as_str())
+            .collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        assert_eq!(kinds, first, "{limit}");
+    }
 }
 
 #[test]
@@ -250,11 +276,17 @@ fn golden_the_grounding_study_runs_in_miniature() {
         record["problem"] = "Where is it? Answer as [x1, y1, x2, y2].".into();
         record["solution"] = "[1, 2, 20, 30]".into();
     }
-    for name in ["cold_sft", "left_grpo", "val_processed", "ood_processed"] {
-        lab.write(
-            &format!("lists/refcoco_{name}.json"),
-            &Value::from(records.clone()).to_string(),
-        );
+    for name in [
+        "refcoco_cold_sft",
+        "refcoco_left_grpo",
+        "refcoco_val_processed",
+        "refcoco_plus_val_processed",
+        "refcocog_val_processed",
+        "lisa_test_processed",
+        "refgta_test_processed",
+    ] {
+        let list = Value::from(records.clone()).to_string();
+        lab.write(&format!("lists/{name}.json"), &list);
     }
     let lists = lab.root().join("lists");
     let spec = spec("refcoco_3b");
@@ -286,6 +318,10 @@ fn golden_the_grounding_study_runs_in_miniature() {
         0
     );
     let rows = with(&["results", &spec, "--json"]);
-    let sets = |split: &str| rows.iter().filter(|row| row["split"] == split).count();
-    assert!(sets("id") > 0 && sets("id") == sets("ood"), "{rows:?}");
+    let sets = |split: &str| -> std::collections::BTreeSet<&str> {
+        let of_split = rows.iter().filter(|row| row["split"] == split);
+        of_split.filter_map(|row| row["set"].as_str()).collect()
+    };
+    assert_eq!(sets("id"), ["refcoco", "refcoco-plus", "refcocog"].into());
+    assert_eq!(sets("ood"), ["lisa", "refgta"].into());
 }

@@ -2,7 +2,6 @@
 //! by tensor.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use dcsft_vlm::error::VlmError;
@@ -12,6 +11,7 @@ use rayon::prelude::*;
 use safetensors::tensor::{Dtype, SafeTensors};
 use serde::Deserialize;
 
+use crate::folder::{self, INDEX_BYTES, fault, io};
 use crate::names;
 
 /// The file of a checkpoint that is in one piece.
@@ -56,28 +56,85 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
+/// The names of the files in `dir` that hold the weights: one file, or else the index with the shards that it names, as
+/// Transformers chooses.
+///
+/// # Errors
+/// [`VlmError`]: neither is there, or the index is none or names a file that is not in the folder.
+pub(crate) fn weight_files(dir: &Path) -> Result<BTreeSet<String>, VlmError> {
+    let (single, index) = (dir.join(SINGLE), dir.join(INDEX));
+    if folder::is_there(&single) {
+        return Ok([SINGLE.to_owned()].into());
+    }
+    if !folder::is_there(&index) {
+        return Err(fault(dir, no_weights(dir)));
+    }
+    let names = read_index(&index)?.into_values().chain([INDEX.to_owned()]);
+    Ok(names.collect())
+}
+
+fn read_index(path: &Path) -> Result<BTreeMap<String, String>, VlmError> {
+    let bytes = folder::read(path, INDEX_BYTES)?;
+    let Index { weight_map } =
+        serde_json::from_slice(&bytes).map_err(|error| fault(path, error.to_string()))?;
+    let names: BTreeSet<&String> = weight_map.values().collect();
+    for name in names {
+        folder::check_name(path, name)?;
+        if !name.ends_with(".safetensors") {
+            let problem = format!("it names the file {name:?}, and only safetensors can be read");
+            return Err(fault(path, problem));
+        }
+    }
+    Ok(weight_map)
+}
+
+/// What to say of a folder without weights; files that other programs keep weights in are named.
+fn no_weights(dir: &Path) -> String {
+    const OTHERS: [&str; 8] = [
+        ".bin", ".gguf", ".ggml", ".h5", ".msgpack", ".onnx", ".pt", ".pth",
+    ];
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut others: Vec<String> = entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| {
+            let stray = name.ends_with(".safetensors") && !name.starts_with("adapter_");
+            stray || OTHERS.iter().any(|ending| name.ends_with(ending))
+        })
+        .collect();
+    others.sort();
+    others.truncate(3);
+    let found = match others.is_empty() {
+        true => String::new(),
+        false => format!(
+            "; {} cannot be read: convert it, for example by loading the model with Transformers and calling \
+             `save_pretrained(..., safe_serialization=True)`",
+            others.join(", ")
+        ),
+    };
+    format!("it holds no weights: neither {SINGLE} nor {INDEX} with shards{found}")
+}
+
 impl Checkpoint {
     /// Opens the files of a folder; no tensor is read yet.
     ///
     /// # Errors
     /// [`VlmError::Io`] or [`VlmError::Weights`] with the file: missing, cut off, not safetensors, or an index that
-    /// does not fit its shards.
+    /// does not fit its shards or leads out of the folder.
     pub fn open(dir: &Path) -> Result<Self, VlmError> {
-        let index = dir.join(INDEX);
-        if !index.exists() {
+        let files = weight_files(dir)?;
+        if !files.contains(INDEX) {
             return Self::of_files(dir, vec![dir.join(SINGLE)]);
         }
-        let text = std::fs::read_to_string(&index).map_err(io(&index))?;
-        let Index { weight_map } =
-            serde_json::from_str(&text).map_err(|error| weights(&index, error.to_string()))?;
-        let names: BTreeSet<&String> = weight_map.values().collect();
-        let opened = Self::of_files(dir, names.iter().map(|name| dir.join(name)).collect())?;
+        let index = dir.join(INDEX);
+        let shards = files.iter().filter(|name| *name != INDEX);
+        let opened = Self::of_files(dir, shards.map(|name| dir.join(name)).collect())?;
+        let weight_map = read_index(&index)?;
         let lost = weight_map
             .keys()
             .find(|name| !opened.tensors.contains_key(&names::module_of(name)));
         match lost {
             None => Ok(opened),
-            Some(name) => Err(weights(
+            Some(name) => Err(fault(
                 &index,
                 format!("it lists the tensor {name}, and no shard has it"),
             )),
@@ -101,18 +158,18 @@ impl Checkpoint {
     }
 
     fn add(&mut self, path: PathBuf) -> Result<(), VlmError> {
-        let file = File::open(&path).map_err(io(&path))?;
+        let file = folder::open(&path)?;
         // SAFETY: the file is only read. Another process that shortens it meanwhile can end this one with SIGBUS,
         // as with any mapped file; a damaged header or length is found below.
         let bytes = unsafe { Mmap::map(&file) }.map_err(io(&path))?;
         let (header, metadata) = SafeTensors::read_metadata(&bytes)
-            .map_err(|error| weights(&path, format!("it is no whole safetensors file: {error}")))?;
+            .map_err(|error| fault(&path, format!("it is no whole safetensors file: {error}")))?;
         let start = header + 8;
         for (name, info) in metadata.tensors() {
             let place = start + info.data_offsets.0..start + info.data_offsets.1;
             if place.end > bytes.len() {
                 let problem = format!("it is cut off within the tensor {name}");
-                return Err(weights(&path, problem));
+                return Err(fault(&path, problem));
             }
             let entry = Entry {
                 shard: self.shards.len(),
@@ -125,11 +182,50 @@ impl Checkpoint {
                 .insert(names::module_of(&name), entry)
                 .is_some()
             {
-                return Err(weights(&path, format!("the tensor {name} is there twice")));
+                return Err(fault(&path, format!("the tensor {name} is there twice")));
             }
         }
         self.shards.push(Shard { path, bytes });
         Ok(())
+    }
+
+    /// The folder, or the one file.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// How many tensors are left.
+    pub fn len(&self) -> usize {
+        self.tensors.len()
+    }
+
+    /// Whether no tensor is left.
+    pub fn is_empty(&self) -> bool {
+        self.tensors.is_empty()
+    }
+
+    /// The shape of a tensor as the file has it.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|entry| &entry.shape[..])
+    }
+
+    /// The file that a tensor is in.
+    pub fn file(&self, name: &str) -> Option<&Path> {
+        let entry = self.tensors.get(name)?;
+        Some(&self.shards[entry.shard].path)
+    }
+
+    /// Whether two tensors hold the same numbers in the same shape.
+    pub fn are_equal(&self, a: &str, b: &str) -> bool {
+        let (Some(a), Some(b)) = (self.tensors.get(a), self.tensors.get(b)) else {
+            return false;
+        };
+        let bytes = |entry: &Entry| &self.shards[entry.shard].bytes[entry.place.clone()];
+        a.shape == b.shape
+            && match a.dtype == b.dtype {
+                true => bytes(a) == bytes(b),
+                false => floats(bytes(a), a.dtype) == floats(bytes(b), b.dtype),
+            }
     }
 
     /// Whether there is such a tensor.
@@ -166,18 +262,29 @@ impl Checkpoint {
         })
     }
 
-    /// As [`Checkpoint::take`], without reading.
+    /// As [`Checkpoint::take`], with a look at every number in the place of reading them.
     ///
     /// # Errors
-    /// As [`Checkpoint::take`].
+    /// As [`Checkpoint::take`]; [`VlmError::Weights`] too for a number that is none, or infinite.
     pub fn check(&mut self, name: &str, shape: [usize; 2], layout: Layout) -> Result<(), VlmError> {
-        self.remove(name, shape, layout).map(drop)
+        let entry = self.remove(name, shape, layout)?;
+        let shard = &self.shards[entry.shard];
+        match first_not_finite(&shard.bytes[entry.place], entry.dtype) {
+            None => Ok(()),
+            Some((index, value)) => {
+                let name = names::published(name);
+                let problem = format!(
+                    "the tensor {name} has {value} at place {index}: with such weights every answer is meaningless"
+                );
+                Err(fault(&shard.path, problem))
+            }
+        }
     }
 
     fn remove(&mut self, name: &str, shape: [usize; 2], layout: Layout) -> Result<Entry, VlmError> {
         let Some(entry) = self.tensors.remove(name) else {
             let problem = format!("the tensor {} is missing", names::published(name));
-            return Err(weights(&self.dir, problem));
+            return Err(fault(&self.dir, problem));
         };
         let expected = match layout {
             Layout::Plain => shape.to_vec(),
@@ -200,7 +307,7 @@ impl Checkpoint {
             return Ok(entry);
         };
         let problem = format!("the tensor {} {problem}", names::published(name));
-        Err(weights(&self.shards[entry.shard].path, problem))
+        Err(fault(&self.shards[entry.shard].path, problem))
     }
 
     /// Says that every tensor has been taken.
@@ -222,8 +329,41 @@ impl Checkpoint {
             "{}{more} belong to no layer of the model that config.json describes",
             names.join(", ")
         );
-        Err(weights(&self.dir, problem))
+        Err(fault(&self.dir, problem))
     }
+}
+
+/// The first number that is none or infinite, with its place.
+fn first_not_finite(bytes: &[u8], dtype: Dtype) -> Option<(usize, f32)> {
+    /// Numbers that a thread looks at in one go.
+    const PIECE: usize = 1 << 16;
+    let size = if dtype == Dtype::F32 { 4 } else { 2 };
+    let pieces = bytes.par_chunks(PIECE * size).enumerate();
+    pieces
+        .filter_map(|(piece, bytes)| {
+            let is_bad = match dtype {
+                // All bits of the exponent are set.
+                Dtype::BF16 => bytes
+                    .as_chunks::<2>()
+                    .0
+                    .iter()
+                    .any(|&word| u16::from_le_bytes(word) & 0x7f80 == 0x7f80),
+                Dtype::F16 => bytes
+                    .as_chunks::<2>()
+                    .0
+                    .iter()
+                    .any(|&word| u16::from_le_bytes(word) & 0x7c00 == 0x7c00),
+                _ => bytes
+                    .as_chunks::<4>()
+                    .0
+                    .iter()
+                    .any(|&word| u32::from_le_bytes(word) & 0x7f80_0000 == 0x7f80_0000),
+            };
+            let values = is_bad.then(|| floats(bytes, dtype))?;
+            let at = values.iter().position(|value| !value.is_finite())?;
+            Some((piece * PIECE + at, values[at]))
+        })
+        .min_by_key(|(at, _)| *at)
 }
 
 /// Little-endian values of one of the three types as 32-bit floats.
@@ -268,16 +408,4 @@ pub(crate) fn transposed(values: &[f32], columns: usize) -> Vec<f32> {
             }
         });
     out
-}
-
-pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> VlmError {
-    let path = path.to_owned();
-    move |source| VlmError::Io { path, source }
-}
-
-pub(crate) fn weights(path: &Path, problem: impl Into<String>) -> VlmError {
-    VlmError::Weights {
-        path: path.to_owned(),
-        problem: problem.into(),
-    }
 }

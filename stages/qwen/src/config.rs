@@ -3,8 +3,12 @@
 //! Two layouts are in use. The published checkpoints keep the language model's settings at the top level
 //! (`rope_theta`, `rope_scaling`, `torch_dtype`, `in_chans`); transformers 5 writes them into `text_config`
 //! (`rope_parameters`, `dtype`, `in_channels`), and versions between the two write both. A setting is
-//! looked for in `text_config` first, then at the top level.
+//! looked for in `text_config`; where there is none, at the top level.
+//!
+//! Every field has its effect, or must have the value whose numbers are computed here ([`known`]).
 
+mod known;
+mod rope;
 mod section;
 
 use std::path::Path;
@@ -13,11 +17,18 @@ use dcsft_vlm::error::VlmError;
 use section::Section;
 use serde_json::{Map, Value};
 
+use crate::folder;
+
 /// The name of the file in a checkpoint's folder.
 pub const FILE: &str = "config.json";
 
 const MODEL_TYPE: &str = "qwen2_5_vl";
 const ARCHITECTURE: &str = "Qwen2_5_VLForConditionalGeneration";
+
+/// Layers of either tower; the largest published model has 80.
+const MOST_LAYERS: usize = 1024;
+/// Pixels, frames or patches along a side; published models have 14 at most.
+const MOST_SIDE: usize = 256;
 
 /// The whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +47,10 @@ pub struct QwenConfig {
     pub video_token_id: u32,
     /// The output head is the embedding matrix.
     pub tie_word_embeddings: bool,
+    /// Tokens that end an answer where no `generation_config.json` names them.
+    pub eos_token_ids: Vec<u32>,
+    /// Standard deviation of weights that are drawn.
+    pub initializer_range: f64,
     /// The type that the checkpoint says its weights have: `dtype`, formerly `torch_dtype`.
     pub dtype: Option<String>,
     /// The file as it was read, to be written back on export.
@@ -126,10 +141,9 @@ impl QwenConfig {
     /// [`VlmError::Io`] where it cannot be read, else as [`QwenConfig::from_json`].
     pub fn load(dir: &Path) -> Result<Self, VlmError> {
         let path = dir.join(FILE);
-        let text = std::fs::read_to_string(&path).map_err(|source| VlmError::Io {
-            path: path.clone(),
-            source,
-        })?;
+        let bytes = folder::read(&path, folder::SETTINGS_BYTES)?;
+        let text = String::from_utf8(bytes)
+            .map_err(|_| VlmError::Config(format!("{}: is not UTF-8", path.display())))?;
         Self::from_json(&path, &text)
     }
 
@@ -138,7 +152,7 @@ impl QwenConfig {
     /// # Errors
     /// [`VlmError::Config`]: no JSON, another architecture, a field that is missing or of the wrong kind,
     /// sizes that do not fit together, a variant that is not built (sliding windows, scaled rotary
-    /// positions, another activation).
+    /// positions, another activation, quantised weights), a field that nothing is known of.
     pub fn from_json(path: &Path, text: &str) -> Result<Self, VlmError> {
         let fail = |problem: String| VlmError::Config(format!("{}: {problem}", path.display()));
         let raw: Value =
@@ -151,12 +165,13 @@ impl QwenConfig {
 fn parse(raw: &Value) -> Result<QwenConfig, String> {
     let top = raw.as_object().ok_or("must be a JSON object")?;
     check_architecture(top)?;
+    known::check(top)?;
     let root = Section::root(top);
     let text = root.below("text_config")?;
     let text = if text.is_empty() {
         Section::root(top)
     } else {
-        text.or(top)
+        text
     };
     let vision = root.below("vision_config")?;
     if vision.is_empty() {
@@ -169,18 +184,45 @@ fn parse(raw: &Value) -> Result<QwenConfig, String> {
         vision_start_token_id: root.token("vision_start_token_id")?,
         vision_end_token_id: root.token("vision_end_token_id")?,
         video_token_id: root.token("video_token_id")?,
-        tie_word_embeddings: match root.boolean("tie_word_embeddings")? {
-            Some(tied) => tied,
-            None => text.boolean("tie_word_embeddings")?.unwrap_or(false),
+        tie_word_embeddings: tied(&root, &text)?,
+        eos_token_ids: end_tokens(&text)?,
+        initializer_range: match text.get("initializer_range") {
+            Some(_) => text.positive("initializer_range")?,
+            None => 0.02,
         },
         dtype: match text.string("dtype")? {
             Some(dtype) => Some(dtype.to_owned()),
-            None => text.string("torch_dtype")?.map(str::to_owned),
+            None => match text.string("torch_dtype")? {
+                Some(dtype) => Some(dtype.to_owned()),
+                None => root.string("torch_dtype")?.map(str::to_owned),
+            },
         },
         raw: Value::Null,
     };
     check_together(&config)?;
     Ok(config)
+}
+
+/// `tie_word_embeddings` stands in either place, or equally in both.
+fn tied(root: &Section<'_>, text: &Section<'_>) -> Result<bool, String> {
+    let name = "tie_word_embeddings";
+    Ok(match root.boolean(name)? {
+        Some(tied) => tied,
+        None => text.boolean(name)?.unwrap_or(false),
+    })
+}
+
+/// `eos_token_id`: one token or a list.
+fn end_tokens(text: &Section<'_>) -> Result<Vec<u32>, String> {
+    match text.get("eos_token_id") {
+        None => Ok(Vec::new()),
+        Some((_, value)) if value.is_array() => Ok(text
+            .indices("eos_token_id")?
+            .into_iter()
+            .map(|token| token as u32)
+            .collect()),
+        Some(_) => Ok(vec![text.token("eos_token_id")?]),
+    }
 }
 
 fn check_architecture(top: &Map<String, Value>) -> Result<(), String> {
@@ -217,32 +259,38 @@ fn text_config(section: &Section<'_>) -> Result<TextConfig, String> {
         || section
             .get("layer_types")
             .and_then(|(_, types)| types.as_array())
-            .is_some_and(|types| types.iter().any(|kind| kind == "sliding_attention"))
+            .is_some_and(|types| types.iter().any(|kind| kind != "full_attention"))
     {
         return Err(
             "sliding-window attention is in use, which is not supported; \
-             Qwen2.5-VL is published with `use_sliding_window: false`"
+             Qwen2.5-VL is published with `use_sliding_window: false`, and every layer of `layer_types` is \
+             \"full_attention\""
                 .into(),
         );
     }
     let hidden_size = section.size("hidden_size")?;
     let heads = section.size("num_attention_heads")?;
     let kv_heads = section.size_or("num_key_value_heads", heads)?;
-    let head_dim = match section.optional_size("head_dim")? {
-        Some(head_dim) => head_dim,
-        None if hidden_size.is_multiple_of(heads) => hidden_size / heads,
-        None => {
-            return Err(format!(
-                "{heads} attention heads do not divide the hidden size {hidden_size}"
-            ));
-        }
-    };
+    if !hidden_size.is_multiple_of(heads) {
+        return Err(format!(
+            "{heads} attention heads do not divide the hidden size {hidden_size}"
+        ));
+    }
+    let head_dim = hidden_size / heads;
+    if let Some(other) = section.optional_size("head_dim")?
+        && other != head_dim
+    {
+        return Err(format!(
+            "`{}head_dim` is {other}; Transformers takes {head_dim}, the hidden size divided by the heads",
+            section.prefix()
+        ));
+    }
     if !heads.is_multiple_of(kv_heads) {
         return Err(format!(
             "{kv_heads} key and value heads do not divide {heads} attention heads"
         ));
     }
-    let (rope_theta, mrope_section) = text_rope(section)?;
+    let (rope_theta, mrope_section) = rope::text_rope(section)?;
     let frequencies: usize = mrope_section.iter().sum();
     if mrope_section.len() != 3 || !head_dim.is_multiple_of(2) || frequencies != head_dim / 2 {
         return Err(format!(
@@ -251,7 +299,7 @@ fn text_config(section: &Section<'_>) -> Result<TextConfig, String> {
     }
     Ok(TextConfig {
         hidden_size,
-        layers: section.size("num_hidden_layers")?,
+        layers: section.size_up_to("num_hidden_layers", MOST_LAYERS)?,
         heads,
         kv_heads,
         head_dim,
@@ -264,57 +312,30 @@ fn text_config(section: &Section<'_>) -> Result<TextConfig, String> {
     })
 }
 
-/// The rotary base and `mrope_section`, from `rope_parameters` or from `rope_theta` beside `rope_scaling`.
-fn text_rope(section: &Section<'_>) -> Result<(f64, Vec<usize>), String> {
-    let current = section.below("rope_parameters")?;
-    let rope = match current.is_empty() {
-        false => current,
-        true => section.below("rope_scaling")?,
-    };
-    if rope.is_empty() {
-        return Err(
-            "`rope_scaling` (now `rope_parameters`) with `mrope_section` is missing".into(),
-        );
-    }
-    for key in ["rope_type", "type"] {
-        if let Some(kind) = rope.string(key)?
-            && !matches!(kind, "mrope" | "default")
-        {
-            return Err(format!(
-                "`{}{key}` is {kind:?}, and only \"default\" and \"mrope\" are supported",
-                rope.prefix()
-            ));
-        }
-    }
-    let theta = match rope.get("rope_theta") {
-        Some(_) => rope.positive("rope_theta")?,
-        None => section.positive("rope_theta")?,
-    };
-    Ok((theta, rope.indices("mrope_section")?))
-}
-
 /// A field that the file leaves out has the value of transformers' `Qwen2_5_VLVisionConfig`: its writer
 /// drops fields that equal it.
 fn vision_config(section: &Section<'_>) -> Result<VisionConfig, String> {
     section.only_silu()?;
     let channels = section.size_or("in_chans", 3)?;
     let rope = section.below("rope_parameters")?;
-    if let Some(kind) = rope.string("rope_type")?
-        && !matches!(kind, "axial" | "default")
-    {
-        return Err(format!(
-            "`{}rope_type` is {kind:?}, and only \"axial\" is supported",
-            rope.prefix()
-        ));
+    for object in rope.objects() {
+        rope::check_axial(rope.prefix(), object)?;
+    }
+    let patch_size = section.size_or("patch_size", 14)?;
+    if section.size_or("spatial_patch_size", patch_size)? != patch_size {
+        return Err("`vision_config.spatial_patch_size` is not `vision_config.patch_size`".into());
     }
     let config = VisionConfig {
-        depth: section.size_or("depth", 32)?,
+        depth: match section.get("depth") {
+            Some(_) => section.size_up_to("depth", MOST_LAYERS)?,
+            None => 32,
+        },
         hidden_size: section.size_or("hidden_size", 3584)?,
         heads: section.size_or("num_heads", 16)?,
         intermediate_size: section.size_or("intermediate_size", 3420)?,
         out_hidden_size: section.size_or("out_hidden_size", 3584)?,
         in_channels: section.size_or("in_channels", channels)?,
-        patch_size: section.size_or("patch_size", 14)?,
+        patch_size,
         temporal_patch_size: section.size_or("temporal_patch_size", 2)?,
         spatial_merge_size: section.size_or("spatial_merge_size", 2)?,
         window_size: section.size_or("window_size", 112)?,
@@ -355,6 +376,17 @@ fn check_vision(config: &VisionConfig) -> Result<(), String> {
             "`fullatt_block_indexes` names block {block}, and there are {}",
             config.depth
         ));
+    }
+    for (name, side) in [
+        ("patch_size", config.patch_size),
+        ("temporal_patch_size", config.temporal_patch_size),
+        ("spatial_merge_size", config.spatial_merge_size),
+    ] {
+        if side > MOST_SIDE {
+            return Err(format!(
+                "`{name}` is {side}, and {MOST_SIDE} is the most that can be read"
+            ));
+        }
     }
     let token = config.patch_size * config.spatial_merge_size;
     if config.window_size < token {

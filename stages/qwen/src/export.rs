@@ -1,6 +1,7 @@
 //! Weights written as safetensors, one tensor in memory at a time, in one file or in shards with an index.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -11,9 +12,10 @@ use half::bf16;
 use safetensors::tensor::{Dtype, View};
 use serde_json::json;
 
-use crate::checkpoint::{Checkpoint, INDEX, Layout, SINGLE, transposed, weights};
+use crate::checkpoint::{Checkpoint, INDEX, Layout, SINGLE, transposed};
 use crate::config::QwenConfig;
-use crate::model::{Precision, QwenVl, write_json};
+use crate::folder::{fault, write_json};
+use crate::model::{Precision, QwenVl};
 use crate::names;
 
 /// Shards of a checkpoint are no larger, as Transformers writes them.
@@ -50,6 +52,8 @@ impl Stored<'_> {
 struct Lazy<'a> {
     stored: &'a Stored<'a>,
     shape: Vec<usize>,
+    /// Why a weight could not be had of its device: a view itself cannot say so.
+    failure: &'a RefCell<Option<VlmError>>,
 }
 
 impl View for &Lazy<'_> {
@@ -66,8 +70,13 @@ impl View for &Lazy<'_> {
 
     fn data(&self) -> Cow<'_, [u8]> {
         let tensor = &self.stored.param.value;
-        let data = tensor.clone().inner().into_data().convert::<f32>();
-        let mut values: Vec<f32> = data.iter::<f32>().collect();
+        let mut values = match dcsft_vlm::weights::values(tensor) {
+            Ok(values) => values,
+            Err(error) => {
+                self.failure.borrow_mut().get_or_insert(error);
+                vec![0.0; tensor.dims().iter().product()]
+            }
+        };
         if self.stored.layout == Layout::Linear {
             values = transposed(&values, tensor.dims()[1]);
         }
@@ -89,22 +98,32 @@ impl View for &Lazy<'_> {
     }
 }
 
-/// Writes one file.
+/// Writes one file. It gets its name when it is whole.
 ///
 /// # Errors
-/// [`VlmError::Weights`] with the path.
+/// [`VlmError::Weights`] with the path, or [`VlmError::Device`].
 pub(crate) fn write_file(path: &Path, stored: Vec<Stored<'_>>) -> Result<(), VlmError> {
+    let failure = RefCell::new(None);
     let lazy: Vec<Lazy> = stored
         .iter()
         .map(|stored| Lazy {
             stored,
             shape: stored.file_shape(),
+            failure: &failure,
         })
         .collect();
     let views = lazy.iter().map(|lazy| (lazy.stored.name.as_str(), lazy));
     let metadata = [("format".to_owned(), "pt".to_owned())].into();
     safetensors::serialize_to_file(views, Some(metadata), path)
-        .map_err(|error| weights(path, error.to_string()))
+        .map_err(|error| fault(path, error.to_string()))?;
+    match failure.take() {
+        None => Ok(()),
+        Some(error) => {
+            // What stands there is not the model.
+            let _ = std::fs::remove_file(path);
+            Err(error)
+        }
+    }
 }
 
 /// Writes the model's weights without adapters in the published names, in shards of at most `most` bytes.
@@ -151,13 +170,21 @@ pub fn write_weights(
     write_json(&dir.join(INDEX), &index)
 }
 
-/// Checks names and shapes of a checkpoint against its configuration; gives the number of parameters.
+/// The output layer's weights, where a checkpoint has some of its own.
+pub(crate) const HEAD: &str = "lm_head.weight";
+/// The module of the token embedding.
+const EMBEDDING: &str = "model.language_model.embed_tokens.weight";
+
+/// Checks names, shapes and numbers of a checkpoint against its configuration; gives the number of parameters.
 ///
 /// # Errors
-/// [`VlmError::Weights`] names what does not fit.
+/// [`VlmError::Weights`] names what does not fit, what is no number, or an output layer of its own where the
+/// configuration ties it to the embedding.
 pub(crate) fn check(mut checkpoint: Checkpoint, config: &QwenConfig) -> Result<usize, VlmError> {
+    check_layers(&checkpoint, config)?;
     if config.tie_word_embeddings {
-        checkpoint.skip("lm_head.weight");
+        check_tied(&checkpoint)?;
+        checkpoint.skip(HEAD);
     }
     let mut parameters = 0;
     for (name, shape, layout) in crate::model::shapes(config) {
@@ -166,6 +193,36 @@ pub(crate) fn check(mut checkpoint: Checkpoint, config: &QwenConfig) -> Result<u
     }
     checkpoint.finish()?;
     Ok(parameters)
+}
+
+/// Before anything is made for each layer: there are tensors for so many.
+fn check_layers(checkpoint: &Checkpoint, config: &QwenConfig) -> Result<(), VlmError> {
+    let layers = config.text.layers + config.vision.depth;
+    if layers <= checkpoint.len() {
+        return Ok(());
+    }
+    let problem = format!(
+        "config.json describes {} layers of the language model and {} blocks of the vision tower, and there are {} \
+         tensors",
+        config.text.layers,
+        config.vision.depth,
+        checkpoint.len()
+    );
+    Err(fault(checkpoint.dir(), problem))
+}
+
+/// Transformers uses an output layer that differs from the embedding, whatever the configuration says of tying.
+fn check_tied(checkpoint: &Checkpoint) -> Result<(), VlmError> {
+    match checkpoint.file(HEAD) {
+        Some(file) if !checkpoint.are_equal(HEAD, EMBEDDING) => {
+            let problem = format!(
+                "it has a tensor {HEAD} that is not the token embedding, and config.json says \
+                 `tie_word_embeddings: true`; set that to false to use the tensor, or take it out"
+            );
+            Err(fault(file, problem))
+        }
+        _ => Ok(()),
+    }
 }
 
 impl QwenVl {

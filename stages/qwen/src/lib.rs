@@ -6,6 +6,8 @@
 pub mod checkpoint;
 pub mod config;
 pub mod export;
+mod fields;
+mod folder;
 pub mod model;
 pub mod names;
 pub mod processor;

@@ -42,7 +42,7 @@ fn golden_greedy_answers_are_the_same_tokens() {
             max_new_tokens: facts["max_new_tokens"].as_u64().unwrap() as usize,
             ..Sampling::default()
         };
-        let answers = model.write(&prompts, 0..1, &sampling);
+        let answers = model.write(&prompts, 0..1, &sampling).unwrap();
         for (row, (answer, expected)) in answers
             .iter()
             .zip(facts_of_run["tokens"].as_array().unwrap())
@@ -198,9 +198,11 @@ fn golden_answers_do_not_depend_on_company() {
         seed: 3,
         ..Sampling::default()
     };
-    let together = model.write(&prompts, 0..4, &sampling);
+    let together = model.write(&prompts, 0..4, &sampling).unwrap();
     for (prompt, answers) in prompts.iter().zip(&together) {
-        let alone = model.write(std::slice::from_ref(prompt), 1..3, &sampling);
+        let alone = model
+            .write(std::slice::from_ref(prompt), 1..3, &sampling)
+            .unwrap();
         assert_eq!(alone[0], answers[1..3], "{}", prompt.id);
     }
     // What is drawn step by step has the log-probabilities of one pass over the whole answer.

@@ -203,9 +203,23 @@ fn the_template_is_found_in_each_of_its_files() {
         "chat_template.json",
         &json!({"chat_template": "second"}),
     );
-    std::fs::write(dir.path().join("chat_template.jinja"), "first\n").unwrap();
+    let jinja = dir.path().join("chat_template.jinja");
+    std::fs::write(&jinja, "second\n").unwrap();
+    assert_eq!(render(), "second");
+    std::fs::write(&jinja, "first\n").unwrap();
+    let error = load(dir.path()).unwrap_err();
+    assert!(
+        error.contains("chat_template.json and chat_template.jinja"),
+        "{error}"
+    );
+    std::fs::remove_file(dir.path().join("chat_template.json")).unwrap();
     assert_eq!(render(), "first");
-    std::fs::remove_file(dir.path().join("chat_template.jinja")).unwrap();
+    write_json(
+        dir.path(),
+        "chat_template.json",
+        &json!({"chat_template": "second"}),
+    );
+    std::fs::remove_file(&jinja).unwrap();
     assert_eq!(render(), "second");
     std::fs::remove_file(dir.path().join("chat_template.json")).unwrap();
     assert_eq!(render(), "third");

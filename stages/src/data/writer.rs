@@ -175,7 +175,7 @@ impl DatasetWriter {
 pub(super) fn create(path: &Path) -> Result<BufWriter<File>, DataError> {
     Ok(BufWriter::with_capacity(
         1 << 18,
-        File::create(path).map_err(DataError::io(path))?,
+        File::create_new(path).map_err(DataError::io(path))?,
     ))
 }
 

@@ -21,7 +21,7 @@ use crate::frames::warn_of_loose_boxes;
 use crate::lent::Lent;
 use crate::memory;
 use crate::misfit::{Dropped, MaxDropped, OnError};
-use crate::model;
+use crate::model::{self, PixelLimits};
 use crate::reward::{Form, Reward};
 use crate::rollout::check_writing;
 use crate::skipped;
@@ -44,6 +44,14 @@ pub struct EvalParams {
     pub max_new_tokens: usize,
     /// Asked in the place of each sample's own question.
     pub prompt: Option<String>,
+    /// Least area of an image in pixels, in the place of the model's; smaller images are enlarged. Not for `micro`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub min_pixels: Option<usize>,
+    /// Largest area of an image in pixels, in the place of the model's; larger images are reduced. Not for `micro`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub max_pixels: Option<usize>,
     /// What happens to a sample that the model cannot take.
     pub on_error: OnError,
     /// So many samples may be left out: a count, or below 1 a share. More fail the stage.
@@ -61,6 +69,8 @@ impl Default for EvalParams {
             repetition_penalty: 1.0,
             max_new_tokens: 128,
             prompt: None,
+            min_pixels: None,
+            max_pixels: None,
             on_error: OnError::Fail,
             max_dropped: None,
             on_empty: OnEmpty::default(),
@@ -100,18 +110,20 @@ impl Stage for Eval {
         check_writing(params.max_new_tokens, params.repetition_penalty)
             .chain(reward_problems(&params.reward))
             .chain(params.max_dropped.and_then(MaxDropped::problem))
+            .chain(limits(params).problems())
             .collect()
     }
 
     fn forecast(params: &EvalParams, prospect: &Prospect) -> Forecast {
-        memory::ask(prospect, 1, params.max_new_tokens)
+        memory::ask(prospect, 1, params.max_new_tokens, limits(params))
     }
 
     fn run(params: EvalParams, ctx: &mut StageContext) -> Result<(), StageError> {
         if let Some(because) = skipped::reason(ctx, params.on_empty)? {
             return skipped::skip(ctx, &Self::outputs(&params), because);
         }
-        let model = model::open(ctx)?;
+        let mut model = model::open(ctx)?;
+        limits(&params).set(model.as_mut())?;
         let data = Dataset::open(&ctx.input("data")?.dir)?;
         let dir = ctx.output("evaluation")?;
         let request = Request {
@@ -175,5 +187,12 @@ impl Stage for Eval {
         )?;
         ctx.summarise(json!({"results": results}));
         Ok(())
+    }
+}
+
+fn limits(params: &EvalParams) -> PixelLimits {
+    PixelLimits {
+        min: params.min_pixels,
+        max: params.max_pixels,
     }
 }

@@ -82,7 +82,11 @@ pub fn export(
     }
     ensure_empty(to)?;
     let partial = beside(to)?;
-    fs::create_dir_all(&partial).map_err(ExportError::io(&partial))?;
+    if let Some(parent) = partial.parent() {
+        fs::create_dir_all(parent).map_err(ExportError::io(parent))?;
+    }
+    // New: nobody's folder of this name is written into, nor removed.
+    fs::create_dir(&partial).map_err(ExportError::io(&partial))?;
     let written = write(artifact, from, &partial, format, base);
     let placed = written.and_then(|rows| {
         fs::rename(&partial, to).map_err(ExportError::io(to))?;
@@ -151,7 +155,7 @@ fn copy_all(from: &Path, to: &Path, without: &[&str]) -> Result<(), ExportError>
 /// Copies a file's bytes; the copy can be written to, which a file of the cache cannot.
 fn copy(from: &Path, to: &Path) -> Result<(), ExportError> {
     let mut source = fs::File::open(from).map_err(ExportError::io(from))?;
-    let mut target = fs::File::create(to).map_err(ExportError::io(to))?;
+    let mut target = fs::File::create_new(to).map_err(ExportError::io(to))?;
     std::io::copy(&mut source, &mut target)
         .map(drop)
         .map_err(ExportError::io(to))

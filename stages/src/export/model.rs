@@ -1,6 +1,8 @@
 //! Models: a Hugging Face folder with the adapters merged, or the adapters alone as PEFT keeps them.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write as _;
 use std::path::Path;
 
 use dcsft_qwen::model::{QwenVl, SETTINGS};
@@ -51,24 +53,25 @@ pub(super) fn write_adapter(from: &Path, to: &Path, base: Option<&str>) -> Resul
     if !from.join(ADAPTER[0]).exists() {
         return Err(ExportError::NoAdapter);
     }
-    for name in ADAPTER {
-        copy(&from.join(name), &to.join(name))?;
-    }
+    copy(&from.join(ADAPTER[1]), &to.join(ADAPTER[1]))?;
+    let (source, target) = (from.join(ADAPTER[0]), to.join(ADAPTER[0]));
     match base {
-        Some(base) => name_base(&to.join(ADAPTER[0]), base),
-        None => Ok(()),
+        Some(base) => write_named(&source, &target, base),
+        None => copy(&source, &target),
     }
 }
 
-/// Sets what PEFT loads the adapters onto where it is not given a model.
-fn name_base(path: &Path, base: &str) -> Result<(), ExportError> {
-    let text = std::fs::read_to_string(path).map_err(ExportError::io(path))?;
+/// Copies the configuration with what PEFT loads the adapters onto where it is not given a model.
+fn write_named(source: &Path, target: &Path, base: &str) -> Result<(), ExportError> {
+    let text = std::fs::read_to_string(source).map_err(ExportError::io(source))?;
     let table = |error: serde_json::Error| ExportError::Table {
-        path: path.to_owned(),
+        path: source.to_owned(),
         problem: error.to_string(),
     };
     let mut config: BTreeMap<String, Value> = serde_json::from_str(&text).map_err(table)?;
     config.insert("base_model_name_or_path".into(), base.into());
-    let text = serde_json::to_string_pretty(&config).map_err(table)?;
-    std::fs::write(path, text + "\n").map_err(ExportError::io(path))
+    let text = serde_json::to_string_pretty(&config).map_err(table)? + "\n";
+    File::create_new(target)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .map_err(ExportError::io(target))
 }

@@ -67,7 +67,7 @@ fn rows(records: &[RolloutRecord]) -> Vec<Row<'_>> {
 pub(super) fn write_jsonl(from: &Path, to: &Path) -> Result<usize, ExportError> {
     let rollouts = Rollouts::open(from)?;
     let path = to.join(JSONL);
-    let mut out = BufWriter::new(File::create(&path).map_err(ExportError::io(&path))?);
+    let mut out = BufWriter::new(File::create_new(&path).map_err(ExportError::io(&path))?);
     let rows = rows(&rollouts.records);
     for row in &rows {
         let line = serde_json::to_string(row).map_err(|error| ExportError::Table {
@@ -84,7 +84,7 @@ pub(super) fn write_jsonl(from: &Path, to: &Path) -> Result<usize, ExportError> 
 pub(super) fn write_parquet(from: &Path, to: &Path) -> Result<usize, ExportError> {
     let rollouts = Rollouts::open(from)?;
     let path = to.join(PARQUET);
-    let file = File::create(&path).map_err(ExportError::io(&path))?;
+    let file = File::create_new(&path).map_err(ExportError::io(&path))?;
     write_table(file, &rollouts.records).map_err(|error| ExportError::Table {
         path: path.clone(),
         problem: error.to_string(),

@@ -23,16 +23,25 @@ pub(super) fn write(from: &Path, to: &Path) -> Result<usize, ExportError> {
         let mut images = Vec::with_capacity(sample.images.len());
         for (index, entry) in sample.images.iter().enumerate() {
             let name = image_name(sample, index, entry.format);
+            if let Some(reason) = dcsft_cache::fault_of_name(&name) {
+                return Err(ExportError::Table {
+                    path: from.to_owned(),
+                    problem: format!(
+                        "sample {:?}: its ID cannot be a file's name: {reason}",
+                        sample.id
+                    ),
+                });
+            }
             let path = folder.join(&name);
             let bytes = file_bytes(&data, entry)?;
-            std::fs::write(&path, bytes).map_err(ExportError::io(&path))?;
+            write_new(&path, &bytes)?;
             images.push(format!("{IMAGES}/{name}"));
         }
         list.push_str(&record(sample, &images).to_string());
         list.push('\n');
     }
     let path = to.join(LIST);
-    std::fs::write(&path, list).map_err(ExportError::io(&path))?;
+    write_new(&path, list.as_bytes())?;
     Ok(data.len())
 }
 
@@ -56,6 +65,12 @@ const READ: [&str; 16] = [
     "rejected_response",
     "label",
 ];
+
+fn write_new(path: &Path, bytes: &[u8]) -> Result<(), ExportError> {
+    let file = std::fs::File::create_new(path);
+    file.and_then(|mut file| std::io::Write::write_all(&mut file, bytes))
+        .map_err(ExportError::io(path))
+}
 
 fn record(sample: &Sample, images: &[String]) -> Value {
     let turn = |role: &str, content: &str| json!({"role": role, "content": content});

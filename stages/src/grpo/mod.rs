@@ -24,7 +24,7 @@ use crate::files::JsonLines;
 use crate::frames::warn_of_loose_boxes;
 use crate::memory;
 use crate::misfit::{MaxDropped, OnError};
-use crate::model;
+use crate::model::{self, PixelLimits};
 use crate::reward::Reward;
 use crate::skipped;
 use crate::training::{self, Report, Run, train};
@@ -42,6 +42,14 @@ pub struct GrpoParams {
     /// dropout is not used: the policy runs without.
     #[serde(default)]
     pub lora: Option<LoraConfig>,
+    /// Least area of an image in pixels, in the place of the model's; smaller images are enlarged. Not for `micro`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub min_pixels: Option<usize>,
+    /// Largest area of an image in pixels, in the place of the model's; larger images are reduced. Not for `micro`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub max_pixels: Option<usize>,
     /// What happens to a sample that the model cannot take.
     #[serde(default)]
     pub on_error: OnError,
@@ -99,6 +107,7 @@ impl Stage for Grpo {
         let mut problems = run_of(params).problems(config, params.lora.as_ref());
         problems.extend(reward_problems(&params.reward));
         problems.extend(params.max_dropped.and_then(MaxDropped::problem));
+        problems.extend(limits(params).problems());
         problems
     }
 
@@ -116,6 +125,7 @@ impl Stage for Grpo {
         };
         let training = memory::Training {
             lora: params.lora.as_ref(),
+            pixels: limits(params),
             questions: together.div_ceil(config.generations),
             answers: config.generations.min(together),
             answer_tokens: Some(config.max_new_tokens),
@@ -134,7 +144,7 @@ impl Stage for Grpo {
         if let Some(because) = skipped::reason(ctx, params.on_empty)? {
             return skipped::skip(ctx, &Self::outputs(&params), because);
         }
-        let run = run_of(&params);
+        let (run, limits) = (run_of(&params), limits(&params));
         let GrpoParams {
             reward,
             lora,
@@ -144,6 +154,7 @@ impl Stage for Grpo {
             ..
         } = params;
         let mut model = model::open(ctx)?;
+        limits.set(model.as_mut())?;
         training::merge_adapters(ctx, model.as_mut());
         let reference = (config.beta != 0.0).then(|| model.frozen());
         training::prepare(ctx, model.as_mut(), lora.as_ref(), config.seed)?;
@@ -190,6 +201,13 @@ impl Stage for Grpo {
             "parameters_trained": trained,
         }));
         Ok(())
+    }
+}
+
+fn limits(params: &GrpoParams) -> PixelLimits {
+    PixelLimits {
+        min: params.min_pixels,
+        max: params.max_pixels,
     }
 }
 

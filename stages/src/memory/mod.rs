@@ -17,6 +17,7 @@ use dcsft_vlm::micro::{MicroConfig, MicroFootprint};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::model::PixelLimits;
 pub(crate) use data::{DataFacts, Spread};
 
 /// Tokenizer, template and regular expressions of a checkpoint's processor with what they bring into memory; measured: the
@@ -79,6 +80,16 @@ impl ModelFacts {
 
     fn of(prospect: &Prospect) -> Option<Self> {
         Self::deserialize(prospect.input("model")?).ok()
+    }
+
+    /// The same under a stage's own limits of an image's area.
+    fn within(mut self, limits: PixelLimits) -> Self {
+        if let Shape::Qwen { texts, .. } = &mut self.shape {
+            let [least, most] = &mut texts.pixels;
+            *least = limits.min.map_or(*least, |pixels| pixels as f64);
+            *most = limits.max.map_or(*most, |pixels| pixels as f64).max(*least);
+        }
+        self
     }
 
     /// Bytes of its text and image side.
@@ -144,6 +155,8 @@ impl ModelFacts {
 
 /// Training with forward passes of some of a set's samples.
 pub(crate) struct Training<'a> {
+    /// The stage's own limits of an image's area.
+    pub(crate) pixels: PixelLimits,
     /// Adapters; without them all weights.
     pub(crate) lora: Option<&'a LoraConfig>,
     /// Questions of one forward pass.
@@ -181,6 +194,7 @@ pub(crate) fn train(
         adapters: training.lora.cloned(),
         ..facts.clone()
     };
+    let facts = facts.within(training.pixels);
     let memory = facts
         .footprint()
         .map(|model| train_memory(prospect, &facts, model.as_ref(), training));
@@ -246,10 +260,16 @@ fn train_memory(
 }
 
 /// The forecast of a stage that asks its input model about a set, so many answers of so many tokens per sample.
-pub(crate) fn ask(prospect: &Prospect, answers: u32, max_new_tokens: usize) -> Forecast {
+pub(crate) fn ask(
+    prospect: &Prospect,
+    answers: u32,
+    max_new_tokens: usize,
+    limits: PixelLimits,
+) -> Forecast {
     let Some(facts) = ModelFacts::of(prospect) else {
         return Forecast::default();
     };
+    let facts = facts.within(limits);
     let memory = facts.footprint().map(|model| {
         let model = model.as_ref();
         let data = DataFacts::of(prospect);

@@ -2,6 +2,7 @@
 
 mod open;
 mod params;
+mod pixels;
 
 use std::path::Path;
 
@@ -19,6 +20,7 @@ use crate::memory::ModelFacts;
 
 pub(crate) use open::{device, is_micro, open};
 pub use params::{Init, ModelKind, ModelParams, QwenParams, Source};
+pub(crate) use pixels::PixelLimits;
 
 /// The stage kind.
 pub struct Model;
@@ -26,7 +28,7 @@ pub struct Model;
 impl Stage for Model {
     type Params = ModelParams;
     const NAME: &'static str = "model";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str =
         "A fresh micro VLM, or Qwen2.5-VL from a folder in Hugging Face's layout";
     const INPUTS: &'static [InputDecl] = &[];
@@ -79,11 +81,22 @@ impl Stage for Model {
 }
 
 /// Takes a checkpoint over, or draws one in its shape; gives the number of parameters.
-fn qwen(params: &QwenParams, ctx: &StageContext, to: &Path) -> Result<usize, StageError> {
+fn qwen(params: &QwenParams, ctx: &mut StageContext, to: &Path) -> Result<usize, StageError> {
     let from = Path::new(&params.path);
     match params.init {
         Init::Checkpoint => {
             let imported = import(from, to, params.settings).map_err(StageError::failed)?;
+            if !imported.unused.is_empty() {
+                let unused: Vec<String> = imported
+                    .unused
+                    .iter()
+                    .map(|(name, value)| format!("{name} {value}"))
+                    .collect();
+                ctx.log(format!(
+                    "generation_config.json: {} not used; `rollout`, `eval` and `grpo` have params of their own",
+                    unused.join(", ")
+                ));
+            }
             Ok(imported.parameters)
         }
         Init::Random => {

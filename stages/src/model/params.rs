@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use dcsft_engine::kind::{FileParam, ParamProblem};
-use dcsft_qwen::model::{Precision, Settings};
+use dcsft_qwen::model::{Precision, Settings, inspect};
 use dcsft_vlm::micro::MicroConfig;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::Error as _;
@@ -94,7 +94,8 @@ struct Fields {
     /// `qwen2_5_vl`: the checkpoint's folder, relative to the spec. The content of its files is part of the key.
     #[serde(default)]
     path: Option<String>,
-    /// `qwen2_5_vl`: take the checkpoint's weights, or draw random ones in its shape.
+    /// `qwen2_5_vl`: take the checkpoint's weights, or draw random ones in its shape, with the standard deviation of
+    /// its `initializer_range`.
     #[serde(default)]
     init: Init,
     /// `qwen2_5_vl`: number type of weights and activations. Adapters, losses and optimiser states are `f32` always.
@@ -163,6 +164,9 @@ impl ModelParams {
         };
         let folder = root.join(&params.path);
         let files = if folder.is_dir() {
+            // Before the files are counted: a folder that is no checkpoint of this family has a better error.
+            inspect(&folder, params.init == Init::Checkpoint)
+                .map_err(|error| ParamProblem::new("path", error.to_string()))?;
             checkpoint_files(&folder, params.init)?
         } else if folder.exists() {
             let message = format!(
@@ -201,13 +205,6 @@ fn checkpoint_files(folder: &Path, init: Init) -> Result<Vec<(String, PathBuf)>,
         }
     }
     files.sort();
-    if files.iter().all(|(name, _)| name != "config.json") {
-        let message = format!(
-            "{} holds no config.json; name a checkpoint's folder in Hugging Face's layout",
-            folder.display()
-        );
-        return Err(ParamProblem::new("path", message));
-    }
     Ok(files)
 }
 

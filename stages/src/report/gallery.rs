@@ -115,6 +115,10 @@ impl Sources {
             return Ok(None);
         };
         let file = format!("{id}.png");
+        if let Some(reason) = dcsft_cache::fault_of_name(&file) {
+            let message = format!("sample {id:?}: its ID cannot be a file's name: {reason}");
+            return Err(StageError::failed(message));
+        }
         write_png(&set.image(sample)?, &images.join(&file))?;
         Ok(Some(GallerySample {
             id: id.to_owned(),

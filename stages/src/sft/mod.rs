@@ -20,7 +20,7 @@ use crate::files::JsonLines;
 use crate::frames;
 use crate::memory;
 use crate::misfit::{MaxDropped, OnError};
-use crate::model;
+use crate::model::{self, PixelLimits};
 use crate::skipped;
 use crate::training::{self, Report, Run, TrainingSet, classes, train};
 
@@ -31,6 +31,14 @@ pub struct SftParams {
     /// Train adapters on these layers and freeze all other weights; without it all weights are trained.
     #[serde(default)]
     pub lora: Option<LoraConfig>,
+    /// Least area of an image in pixels, in the place of the model's; smaller images are enlarged. Not for `micro`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub min_pixels: Option<usize>,
+    /// Largest area of an image in pixels, in the place of the model's; larger images are reduced. Not for `micro`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub max_pixels: Option<usize>,
     /// What happens to a sample that the model cannot take.
     #[serde(default)]
     pub on_error: OnError,
@@ -54,7 +62,7 @@ pub struct Sft;
 impl Stage for Sft {
     type Params = SftParams;
     const NAME: &'static str = "sft";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const SUMMARY: &'static str = "Supervised fine-tuning, of all weights or of LoRA adapters";
     const INPUTS: &'static [InputDecl] = &[
         InputDecl {
@@ -80,6 +88,7 @@ impl Stage for Sft {
         let mut problems =
             run_of(params).problems(params.training.validate(), params.lora.as_ref());
         problems.extend(params.max_dropped.and_then(MaxDropped::problem));
+        problems.extend(limits(params).problems());
         problems
     }
 
@@ -91,6 +100,7 @@ impl Stage for Sft {
         let config = &params.training;
         let training = memory::Training {
             lora: params.lora.as_ref(),
+            pixels: limits(params),
             questions: config.batch_size,
             answers: 1,
             answer_tokens: None,
@@ -109,7 +119,7 @@ impl Stage for Sft {
         if let Some(because) = skipped::reason(ctx, params.on_empty)? {
             return skipped::skip(ctx, &Self::outputs(&params), because);
         }
-        let run = run_of(&params);
+        let (run, limits) = (run_of(&params), limits(&params));
         let SftParams {
             lora,
             on_error,
@@ -118,6 +128,7 @@ impl Stage for Sft {
             ..
         } = params;
         let mut model = model::open(ctx)?;
+        limits.set(model.as_mut())?;
         let data = Dataset::open(&ctx.input("data")?.dir)?;
         training::prepare(ctx, model.as_mut(), lora.as_ref(), config.seed)?;
         let trained = training::trainable(model.as_ref());
@@ -143,6 +154,13 @@ impl Stage for Sft {
             "parameters_trained": trained,
         }));
         Ok(())
+    }
+}
+
+fn limits(params: &SftParams) -> PixelLimits {
+    PixelLimits {
+        min: params.min_pixels,
+        max: params.max_pixels,
     }
 }
 

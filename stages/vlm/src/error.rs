@@ -38,6 +38,22 @@ pub enum VlmError {
         /// What is wrong with it.
         problem: String,
     },
+    /// What a device has computed cannot be had: it ran out of memory, or failed.
+    #[error("the device does not hand over what it computed: {0}")]
+    Device(String),
+    /// A model whose logits are no numbers: no answer can be drawn from them.
+    #[error(
+        "the model's logits for token {token} of its answer to sample {sample} hold {value}: its weights are damaged, or \
+         the training that made them went astray"
+    )]
+    Logits {
+        /// The sample's content ID.
+        sample: String,
+        /// Place in the answer, from 1.
+        token: usize,
+        /// The first logit that is no number, or infinite.
+        value: f32,
+    },
     /// A file that could not be read or written.
     #[error("{path}: {source}")]
     Io {

@@ -237,6 +237,12 @@ pub trait VisionLanguageModel: Send + Sync {
     fn twin(&self) -> Option<Box<dyn VisionLanguageModel>> {
         None
     }
+    /// Takes images of other areas, in pixels, than its settings say, where a limit is given. Folders that the model is
+    /// saved to keep its own settings.
+    ///
+    /// # Errors
+    /// [`VlmError::Config`]: a limit that cannot be met, or a model whose images have one size always.
+    fn set_pixels(&mut self, min: Option<usize>, max: Option<usize>) -> Result<(), VlmError>;
     /// The image as the model sees it: what it makes of the result is what it makes of `image`. A caller that shows
     /// an image many times saves memory and time by keeping this in its place.
     ///

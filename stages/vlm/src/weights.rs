@@ -9,6 +9,16 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::error::VlmError;
 
+/// The values of a tensor, row by row, in 32 bits.
+///
+/// # Errors
+/// [`VlmError::Device`] where the device has failed, for example for want of memory.
+pub fn values(tensor: &Tensor<2>) -> Result<Vec<f32>, VlmError> {
+    let data = tensor.clone().inner().try_into_data();
+    let data = data.map_err(|error| VlmError::Device(error.to_string()))?;
+    Ok(data.convert::<f32>().iter::<f32>().collect())
+}
+
 /// A matrix of 32-bit floats, row by row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Matrix {
@@ -20,13 +30,14 @@ pub struct Matrix {
 
 impl Matrix {
     /// Copies a tensor from its device.
-    pub fn from_tensor(tensor: &Tensor<2>) -> Self {
-        let data = tensor.clone().inner().into_data().convert::<f32>();
-        let values = data.iter::<f32>().collect();
-        Self {
+    ///
+    /// # Errors
+    /// As [`values`].
+    pub fn from_tensor(tensor: &Tensor<2>) -> Result<Self, VlmError> {
+        Ok(Self {
             shape: tensor.dims(),
-            values,
-        }
+            values: values(tensor)?,
+        })
     }
 
     /// Rows as columns.

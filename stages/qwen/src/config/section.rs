@@ -17,10 +17,9 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// The same fields, looked for in `object` too.
-    pub(super) fn or(mut self, object: &'a Map<String, Value>) -> Self {
-        self.objects.push(object);
-        self
+    /// The objects that the fields are looked for in.
+    pub(super) fn objects(&self) -> impl Iterator<Item = &'a Map<String, Value>> {
+        self.objects.iter().copied()
     }
 
     /// The file does not have this group.
@@ -58,15 +57,21 @@ impl<'a> Section<'a> {
     pub(super) fn optional_size(&self, key: &str) -> Result<Option<usize>, String> {
         self.get(key)
             .map(|(name, value)| {
-                integer(value)
+                let size = integer(value)
                     .filter(|&size| size > 0)
-                    .ok_or_else(|| format!("{name} must be a positive integer, not {value}"))
+                    .ok_or_else(|| format!("{name} must be a positive integer, not {value}"))?;
+                within(&name, size, MOST)
             })
             .transpose()
     }
 
     pub(super) fn size(&self, key: &str) -> Result<usize, String> {
         self.required(key, self.optional_size(key)?)
+    }
+
+    /// As [`Section::size`], of at most `most`.
+    pub(super) fn size_up_to(&self, key: &str, most: usize) -> Result<usize, String> {
+        within(&format!("`{}{key}`", self.prefix), self.size(key)?, most)
     }
 
     pub(super) fn size_or(&self, key: &str, default: usize) -> Result<usize, String> {
@@ -125,6 +130,18 @@ impl<'a> Section<'a> {
                 self.prefix
             )),
         }
+    }
+}
+
+/// No size of a model is larger: what is made of one must not fill the memory before it is compared with the weights.
+const MOST: usize = 1 << 24;
+
+fn within(name: &str, size: usize, most: usize) -> Result<usize, String> {
+    match size <= most {
+        true => Ok(size),
+        false => Err(format!(
+            "{name} is {size}, and {most} is the most that can be read"
+        )),
     }
 }
 

@@ -1,25 +1,28 @@
 //! Adapters in PEFT's format.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use burn::tensor::DType;
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::{LoraConfig, ModuleGroup};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::Serialize;
 
-use super::files::{read_json, write_json};
-use super::modules::tensor;
+use super::modules::{shapes, tensor};
+use super::peft::PeftConfig;
 use super::{QwenVl, lora};
-use crate::checkpoint::{Checkpoint, Layout, weights};
-use crate::export::{self, Stored};
+use crate::checkpoint::{Checkpoint, Layout};
+use crate::config::QwenConfig;
+use crate::export::{self, HEAD, Stored};
+use crate::folder::{fault, is_there, write_json};
 use crate::names::{self, PEFT_PREFIX};
 
 /// PEFT's configuration.
 pub(crate) const CONFIG: &str = "adapter_config.json";
 /// PEFT's weights.
 pub(crate) const WEIGHTS: &str = "adapter_model.safetensors";
+/// PEFT's weights in older versions.
+const OLD_WEIGHTS: &str = "adapter_model.bin";
 
 /// What is written: the fields that PEFT needs to load a plain LoRA adapter.
 #[derive(Serialize)]
@@ -34,58 +37,6 @@ struct Written<'a> {
     fan_in_fan_out: bool,
     inference_mode: bool,
     target_modules: BTreeSet<&'a str>,
-}
-
-/// What is read, with the fields whose unusual values would change what the adapter computes.
-#[derive(Deserialize)]
-struct Read {
-    peft_type: String,
-    r: usize,
-    lora_alpha: f64,
-    #[serde(default)]
-    lora_dropout: f64,
-    #[serde(default)]
-    bias: Option<String>,
-    #[serde(default)]
-    use_rslora: bool,
-    #[serde(default)]
-    use_dora: bool,
-    #[serde(default)]
-    fan_in_fan_out: bool,
-    #[serde(default)]
-    rank_pattern: Option<Value>,
-    #[serde(default)]
-    alpha_pattern: Option<Value>,
-    #[serde(default)]
-    modules_to_save: Option<Value>,
-}
-
-impl Read {
-    /// The first setting that cannot be computed here.
-    fn unsupported(&self) -> Option<String> {
-        let filled = |value: &Option<Value>| match value {
-            None | Some(Value::Null) => false,
-            Some(Value::Object(map)) => !map.is_empty(),
-            Some(Value::Array(list)) => !list.is_empty(),
-            Some(_) => true,
-        };
-        let bias = self.bias.as_deref().unwrap_or("none");
-        [
-            (
-                self.peft_type != "LORA",
-                format!("peft_type {:?}", self.peft_type),
-            ),
-            (bias != "none", format!("bias {bias:?}")),
-            (self.use_rslora, "use_rslora".into()),
-            (self.use_dora, "use_dora".into()),
-            (self.fan_in_fan_out, "fan_in_fan_out".into()),
-            (filled(&self.rank_pattern), "rank_pattern".into()),
-            (filled(&self.alpha_pattern), "alpha_pattern".into()),
-            (filled(&self.modules_to_save), "modules_to_save".into()),
-        ]
-        .into_iter()
-        .find_map(|(wrong, name)| wrong.then_some(name))
-    }
 }
 
 /// Writes the model's adapters, if it has any, into `dir`.
@@ -128,63 +79,271 @@ pub(super) fn save(model: &QwenVl, dir: &Path) -> Result<(), VlmError> {
     export::write_file(&dir.join(WEIGHTS), stored)
 }
 
+/// Whether a folder holds an adapter.
+///
+/// # Errors
+/// [`VlmError::Weights`] for half of one, or one in a format that cannot be read.
+pub(crate) fn is_in(dir: &Path) -> Result<bool, VlmError> {
+    let there = |name: &str| is_there(&dir.join(name));
+    let old = match there(OLD_WEIGHTS) {
+        true => format!("; {OLD_WEIGHTS} cannot be read, only safetensors can"),
+        false => String::new(),
+    };
+    match (there(CONFIG), there(WEIGHTS)) {
+        (true, true) => Ok(true),
+        (false, false) if old.is_empty() => Ok(false),
+        (true, false) => Err(fault(
+            dir,
+            format!("it holds {CONFIG} and no {WEIGHTS}{old}"),
+        )),
+        (false, _) => Err(fault(
+            dir,
+            format!(
+                "it holds an adapter's weights and no {CONFIG}, so nobody can say what they compute: add that file, or \
+                 take {WEIGHTS} out"
+            ),
+        )),
+    }
+}
+
+/// Looks at an adapter's configuration alone.
+///
+/// # Errors
+/// [`VlmError::Weights`] names a field that cannot be computed here.
+pub(crate) fn check_settings(dir: &Path) -> Result<(), VlmError> {
+    PeftConfig::load(&dir.join(CONFIG)).map(drop)
+}
+
+/// An adapter as it lies in a folder, with the modules that it is on.
+struct Stowed {
+    config: PeftConfig,
+    checkpoint: Checkpoint,
+    modules: BTreeMap<String, Factors>,
+}
+
+/// Both factors of one module's adapter, by the names of their tensors.
+struct Factors {
+    a: String,
+    b: String,
+    rank: usize,
+    /// Inputs and outputs of the module.
+    sizes: [usize; 2],
+}
+
+impl Stowed {
+    fn open(dir: &Path, config: &QwenConfig) -> Result<Self, VlmError> {
+        let (path, file) = (dir.join(CONFIG), dir.join(WEIGHTS));
+        let peft = PeftConfig::load(&path)?;
+        let checkpoint = Checkpoint::of_files(&file, vec![file.clone()])?;
+        let linear = linear_layers(config);
+        let mut found: BTreeMap<String, [Option<String>; 2]> = BTreeMap::new();
+        for name in checkpoint.names() {
+            let (module, factor) = parse(name).ok_or_else(|| {
+                let problem = format!(
+                    "the tensor {name} is none of an adapter's: these are called \
+                     {PEFT_PREFIX}MODULE.lora_A.weight and {PEFT_PREFIX}MODULE.lora_B.weight"
+                );
+                fault(&file, problem)
+            })?;
+            let place = &mut found.entry(module).or_default()[factor];
+            if place.replace(name.to_owned()).is_some() {
+                return Err(fault(
+                    &file,
+                    format!("the tensor {name} is there under two names"),
+                ));
+            }
+        }
+        let mut modules = BTreeMap::new();
+        for (module, factors) in found {
+            let ([Some(a), Some(b)], Some(&sizes)) = (factors, linear.get(&module)) else {
+                let problem = format!(
+                    "its adapter for {module} has one factor alone, or the model has no linear layer of this name that \
+                     adapters can be on"
+                );
+                return Err(fault(&file, problem));
+            };
+            let rank = peft.rank_of(&module)?;
+            modules.insert(module, Factors { a, b, rank, sizes });
+        }
+        check_targets(&path, &peft, &modules, &linear)?;
+        Ok(Self {
+            config: peft,
+            checkpoint,
+            modules,
+        })
+    }
+}
+
+/// PEFT puts adapters on the modules that the configuration names, and leaves tensors of others unused.
+fn check_targets(
+    path: &Path,
+    config: &PeftConfig,
+    modules: &BTreeMap<String, Factors>,
+    linear: &BTreeMap<String, [usize; 2]>,
+) -> Result<(), VlmError> {
+    let meant = |rename: fn(&str) -> String| -> Result<BTreeSet<&String>, VlmError> {
+        let mut meant = BTreeSet::new();
+        for module in linear.keys() {
+            if config.is_on(&rename(module))? {
+                meant.insert(module);
+            }
+        }
+        Ok(meant)
+    };
+    let stored: BTreeSet<&String> = modules.keys().collect();
+    let now = meant(str::to_owned)?;
+    // Names of modules were others before Transformers 4.52, and adapters of that time are written for them.
+    if now == stored || meant(names::published)? == stored {
+        return Ok(());
+    }
+    let problem = match (
+        now.difference(&stored).next(),
+        stored.difference(&now).next(),
+    ) {
+        (_, Some(module)) => format!(
+            "by `target_modules` and the fields that go with it there is no adapter on {module}, and {WEIGHTS} has one, \
+             which PEFT would leave out"
+        ),
+        (Some(module), None) => format!(
+            "by `target_modules` and the fields that go with it there is an adapter on {module}, and {WEIGHTS} has none"
+        ),
+        (None, None) => return Ok(()),
+    };
+    Err(fault(path, problem))
+}
+
+/// The linear layers that adapters can be on, with inputs and outputs.
+fn linear_layers(config: &QwenConfig) -> BTreeMap<String, [usize; 2]> {
+    let layers = shapes(config)
+        .into_iter()
+        .filter_map(|(name, sizes, layout)| {
+            let module = name.strip_suffix(".weight")?;
+            let adapted = layout == Layout::Linear && !name.contains("patch_embed") && name != HEAD;
+            adapted.then(|| (module.to_owned(), sizes))
+        });
+    layers.collect()
+}
+
+/// The module that a tensor of an adapter's file belongs to, and which factor it is. State dicts of a wrapped model
+/// have the adapter's name in theirs.
+fn parse(name: &str) -> Option<(String, usize)> {
+    let name = name.strip_prefix(PEFT_PREFIX)?;
+    ["A", "B"]
+        .into_iter()
+        .enumerate()
+        .find_map(|(factor, letter)| {
+            let endings = [
+                format!(".lora_{letter}.weight"),
+                format!(".lora_{letter}.default.weight"),
+            ];
+            let module = endings
+                .iter()
+                .find_map(|ending| name.strip_suffix(ending.as_str()))?;
+            Some((names::module_of(module), factor))
+        })
+}
+
+/// Checks an adapter against the configuration of its base, without a model.
+///
+/// # Errors
+/// [`VlmError::Weights`] for a setting that cannot be computed here, tensors that do not fit the model's layers, or
+/// numbers that are none.
+pub(crate) fn check(dir: &Path, config: &QwenConfig) -> Result<(), VlmError> {
+    let Stowed {
+        mut checkpoint,
+        modules,
+        ..
+    } = Stowed::open(dir, config)?;
+    for factors in modules.values() {
+        let [input, output] = factors.sizes;
+        checkpoint.check(&factors.a, [input, factors.rank], Layout::Linear)?;
+        checkpoint.check(&factors.b, [factors.rank, output], Layout::Linear)?;
+    }
+    checkpoint.finish()
+}
+
 /// Puts the adapters of a PEFT folder on the model.
 ///
 /// # Errors
 /// [`VlmError::Weights`] for a setting that is not plain LoRA, or tensors that do not fit the model's layers.
 pub fn load(model: &mut QwenVl, dir: &Path) -> Result<(), VlmError> {
     let path = dir.join(CONFIG);
-    let read: Read = read_json(&path)?;
-    if let Some(setting) = read.unsupported() {
-        return Err(weights(
-            &path,
-            format!("{setting}: only plain LoRA adapters can be read"),
-        ));
-    }
-    let file = dir.join(WEIGHTS);
-    let mut checkpoint = Checkpoint::of_files(&file, vec![file.clone()])?;
-    let adapted: BTreeSet<String> = checkpoint
-        .names()
-        .filter_map(|name| Some(names::module_of(module(name)?)))
-        .collect();
-    let mut groups: BTreeSet<ModuleGroup> = BTreeSet::new();
-    for (group, layer) in model.modules.adaptable() {
-        if adapted.contains(&layer.name) {
-            groups.insert(group);
-        }
-    }
-    let config = LoraConfig {
-        rank: read.r,
-        alpha: read.lora_alpha,
-        dropout: read.lora_dropout,
-        targets: groups,
-    };
-    lora::add_to(model, &config, 0, |name| adapted.contains(name))
-        .map_err(|error| weights(&path, error.to_string()))?;
-    // Names in the file may be of the older layout below PEFT's prefix.
-    let in_file: Vec<String> = checkpoint.names().map(str::to_owned).collect();
+    let Stowed {
+        config,
+        mut checkpoint,
+        modules,
+    } = Stowed::open(dir, &model.config)?;
+    let lora = common(model, &config, &modules)?;
+    lora::add_to(model, &lora, 0, |name| modules.contains_key(name))
+        .map_err(|error| fault(&path, error.to_string()))?;
     let QwenVl { params, device, .. } = model;
-    for param in params.iter_mut().filter(|param| lora::is_adapter(param)) {
-        let name = in_file
-            .iter()
-            .find(|name| {
-                name.strip_prefix(PEFT_PREFIX)
-                    .map(names::module_of)
-                    .as_deref()
-                    == Some(&param.name)
-            })
-            .cloned()
-            .unwrap_or_else(|| format!("{PEFT_PREFIX}{}", param.name));
-        let shape = param.value.dims();
-        let values = checkpoint.take(&name, shape, Layout::Linear)?;
-        param.value = tensor(values, shape, device, DType::F32).require_grad();
+    for (module, factors) in &modules {
+        let (rank, [input, output]) = (factors.rank, factors.sizes);
+        let a = checkpoint.take(&factors.a, [input, rank], Layout::Linear)?;
+        let mut b = checkpoint.take(&factors.b, [rank, output], Layout::Linear)?;
+        // All adapters have one factor here: what is peculiar to a module goes into its second matrix.
+        let own = config.scale_of(module)? / lora.scale();
+        if config.plain().is_none() && own.is_finite() && own != 1.0 {
+            b.iter_mut()
+                .for_each(|value| *value = (f64::from(*value) * own) as f32);
+        }
+        let a = widened(a, rank, lora.rank);
+        b.resize(lora.rank * output, 0.0);
+        for (letter, values, shape) in [("A", a, [input, lora.rank]), ("B", b, [lora.rank, output])]
+        {
+            let name = format!("{module}.lora_{letter}.weight");
+            let param = params.iter_mut().find(|param| param.name == name);
+            if let Some(param) = param {
+                param.value = tensor(values, shape, device, DType::F32).require_grad();
+            }
+        }
     }
     checkpoint.finish()
 }
 
-/// The module that a tensor of an adapter's file belongs to.
-fn module(name: &str) -> Option<&str> {
-    let name = name.strip_prefix(PEFT_PREFIX)?;
-    name.strip_suffix(".lora_A.weight")
-        .or_else(|| name.strip_suffix(".lora_B.weight"))
+/// The one setting that stands for all modules': narrower adapters are filled up with zeros.
+fn common(
+    model: &mut QwenVl,
+    config: &PeftConfig,
+    modules: &BTreeMap<String, Factors>,
+) -> Result<LoraConfig, VlmError> {
+    let mut targets: BTreeSet<ModuleGroup> = BTreeSet::new();
+    for (group, layer) in model.modules.adaptable() {
+        if modules.contains_key(&layer.name) {
+            targets.insert(group);
+        }
+    }
+    let (rank, alpha) = match config.plain() {
+        Some(plain) => plain,
+        None => {
+            let widest = modules.values().map(|factors| factors.rank).max();
+            let rank = widest.unwrap_or(1);
+            let scales: Result<Vec<f64>, _> = modules
+                .keys()
+                .map(|module| config.scale_of(module))
+                .collect();
+            let some = scales?.into_iter().find(|scale| *scale != 0.0);
+            (rank, some.unwrap_or(0.0) * rank as f64)
+        }
+    };
+    Ok(LoraConfig {
+        rank,
+        alpha,
+        dropout: config.dropout,
+        targets,
+    })
+}
+
+/// Rows of `from` values, each followed by zeros up to `to`.
+fn widened(values: Vec<f32>, from: usize, to: usize) -> Vec<f32> {
+    if from == to {
+        return values;
+    }
+    let rows = values.chunks_exact(from);
+    rows.flat_map(|row| {
+        row.iter()
+            .copied()
+            .chain(std::iter::repeat_n(0.0, to - from))
+    })
+    .collect()
 }

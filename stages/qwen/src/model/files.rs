@@ -1,7 +1,6 @@
 //! A model's folder: a checkpoint in Hugging Face's layout, `dcsft.json` with the settings it runs under, and, if it has
 //! adapters, `adapter_config.json` and `adapter_model.safetensors` in PEFT's.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,19 +9,20 @@ use burn::tensor::{DType, Device};
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::model::Tokenizer as _;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::generation::{self, Generation};
 use super::modules::{Source, build};
 use super::{QwenVl, adapter};
-use crate::checkpoint::{Checkpoint, INDEX, SINGLE, io, weights};
+use crate::checkpoint::{Checkpoint, weight_files};
 use crate::config::{self, QwenConfig};
 use crate::export::{self, MAX_SHARD_BYTES};
+use crate::folder::{copy, fault, io, is_there, read_json, write_json};
 use crate::processor::Processor;
 
 /// The settings a model runs under, beside its checkpoint.
 pub const SETTINGS: &str = "dcsft.json";
-const GENERATION: &str = "generation_config.json";
 
 /// Number type of weights and activations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -90,14 +90,14 @@ impl QwenVl {
         let mut checkpoint = Checkpoint::open(dir)?;
         let mut model = Self::build(dir, settings, Source::Checkpoint(&mut checkpoint), device)?;
         checkpoint.finish()?;
-        if dir.join(adapter::CONFIG).exists() {
+        if adapter::is_in(dir)? {
             adapter::load(&mut model, dir)?;
         }
         Ok(model)
     }
 
-    /// A model with random weights in the shape that the folder's `config.json` describes; tokenizer and processor files
-    /// are the folder's.
+    /// A model with random weights in the shape that the folder's `config.json` describes, as wide as its
+    /// `initializer_range` says; tokenizer and processor files are the folder's.
     ///
     /// # Errors
     /// [`VlmError`] with the file and what is wrong with it.
@@ -107,7 +107,8 @@ impl QwenVl {
         seed: u64,
         device: &Device,
     ) -> Result<Self, VlmError> {
-        let source = Source::Random { seed, std: 0.02 };
+        let std = QwenConfig::load(dir)?.initializer_range;
+        let source = Source::Random { seed, std };
         let mut model = Self::build(dir, settings, source, device)?;
         model.files.unchanged = false;
         Ok(model)
@@ -125,7 +126,7 @@ impl QwenVl {
         let dtype = settings.precision.dtype();
         let (modules, params) = build(&config, source, device, dtype)?;
         Ok(Self {
-            stops: stops(dir, processor.tokenizer().eos())?,
+            stops: Generation::load(dir)?.stops(dir, &config, processor.tokenizer().eos())?,
             config,
             processor: Arc::new(processor),
             modules,
@@ -143,31 +144,72 @@ impl QwenVl {
     }
 }
 
-/// Takes a checkpoint's folder over into `to`, with the settings it is to run under. Every file is checked first: the
-/// weights' names and shapes, the tokenizer, the template.
+/// Looks at the settings files of a checkpoint's folder, and which files its weights are in; `weights` says whether
+/// these are to be read. It is quick: neither the weights nor the vocabulary are looked at.
+///
+/// # Errors
+/// [`VlmError`] with the file and what is wrong with it.
+pub fn inspect(dir: &Path, weights: bool) -> Result<(), VlmError> {
+    if !is_there(&dir.join(config::FILE)) {
+        if !adapter::is_in(dir)? {
+            let problem =
+                "it holds no config.json; name a checkpoint's folder in Hugging Face's layout";
+            return Err(fault(dir, problem));
+        }
+        let problem = "it holds a PEFT adapter and no base model: put the adapter's two files beside config.json and the \
+                       weights of the base checkpoint that it was trained on";
+        return Err(fault(dir, problem));
+    }
+    let config = QwenConfig::load(dir)?;
+    Processor::check_settings(dir, &config)?;
+    Generation::load(dir)?;
+    if weights {
+        for name in weight_files(dir)? {
+            crate::folder::open(&dir.join(name))?;
+        }
+        if adapter::is_in(dir)? {
+            adapter::check_settings(dir)?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes a checkpoint's folder over into the empty folder `to`, with the settings it is to run under. Every file is
+/// checked first: settings, the weights' names, shapes and numbers, the tokenizer, the template, the adapter.
 ///
 /// # Errors
 /// [`VlmError`] with the file and what is wrong with it.
 pub fn import(from: &Path, to: &Path, settings: Settings) -> Result<Imported, VlmError> {
+    inspect(from, true)?;
     let config = QwenConfig::load(from)?;
     let processor =
         Processor::load(from, &config)?.with_pixels(settings.min_pixels, settings.max_pixels)?;
+    let generation = Generation::load(from)?;
+    generation.stops(from, &config, processor.tokenizer().eos())?;
     let parameters = export::check(Checkpoint::open(from)?, &config)?;
+    let adapted = adapter::is_in(from)?;
+    if adapted {
+        adapter::check(from, &config)?;
+    }
     processor.save(to)?;
     copy(from, to, config::FILE)?;
-    if from.join(GENERATION).exists() {
-        copy(from, to, GENERATION)?;
+    if is_there(&from.join(generation::FILE)) {
+        copy(from, to, generation::FILE)?;
     }
     for name in weight_files(from)? {
         copy(from, to, &name)?;
     }
     for name in [adapter::CONFIG, adapter::WEIGHTS] {
-        if from.join(name).exists() {
+        if adapted {
             copy(from, to, name)?;
         }
     }
     write_json(&to.join(SETTINGS), &settings)?;
-    Ok(Imported { config, parameters })
+    Ok(Imported {
+        config,
+        parameters,
+        unused: generation.sampling(),
+    })
 }
 
 /// What was imported.
@@ -176,6 +218,8 @@ pub struct Imported {
     pub config: QwenConfig,
     /// How many numbers its weights hold.
     pub parameters: usize,
+    /// Settings of sampling in `generation_config.json`: stages have params of these names, and take nothing from here.
+    pub unused: Vec<(String, Value)>,
 }
 
 /// Writes the model's folder. A base that nobody trained is linked or copied from where it was read.
@@ -188,8 +232,8 @@ pub(super) fn save(model: &QwenVl, dir: &Path) -> Result<(), VlmError> {
     } = &model.files;
     write_json(&dir.join(SETTINGS), settings)?;
     model.processor.save(dir)?;
-    if from.join(GENERATION).exists() {
-        copy(from, dir, GENERATION)?;
+    if is_there(&from.join(generation::FILE)) {
+        copy(from, dir, generation::FILE)?;
     }
     if *unchanged {
         copy(from, dir, config::FILE)?;
@@ -224,66 +268,4 @@ pub(crate) fn config_for(raw: &Value, precision: Precision) -> Value {
         object.insert(key.to_owned(), name.into());
     }
     config
-}
-
-/// The files with a checkpoint's weights, the index included.
-pub(crate) fn weight_files(dir: &Path) -> Result<BTreeSet<String>, VlmError> {
-    #[derive(Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
-    let index = dir.join(INDEX);
-    if !index.exists() {
-        return Ok([SINGLE.to_owned()].into());
-    }
-    let Index { weight_map } = read_json(&index)?;
-    Ok(weight_map.into_values().chain([INDEX.to_owned()]).collect())
-}
-
-/// The tokens that end an answer: those of `generation_config.json`, and the tokenizer's own.
-fn stops(dir: &Path, eos: u32) -> Result<Vec<u32>, VlmError> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Tokens {
-        One(u32),
-        Several(Vec<u32>),
-    }
-    #[derive(Deserialize)]
-    struct Generation {
-        eos_token_id: Option<Tokens>,
-    }
-    let path = dir.join(GENERATION);
-    let mut stops = vec![eos];
-    if path.exists() {
-        match read_json::<Generation>(&path)?.eos_token_id {
-            Some(Tokens::One(token)) => stops.push(token),
-            Some(Tokens::Several(tokens)) => stops.extend(tokens),
-            None => {}
-        }
-    }
-    stops.sort_unstable();
-    stops.dedup();
-    Ok(stops)
-}
-
-/// Copies a file's bytes, not its permissions: a file of a cache is read-only, its copy need not be.
-fn copy(from: &Path, to: &Path, name: &str) -> Result<(), VlmError> {
-    let (source, target) = (from.join(name), to.join(name));
-    let mut bytes = fs::File::open(&source).map_err(io(&source))?;
-    let mut file = fs::File::create(&target).map_err(io(&target))?;
-    std::io::copy(&mut bytes, &mut file)
-        .map(drop)
-        .map_err(io(&source))
-}
-
-pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), VlmError> {
-    let mut text =
-        serde_json::to_string_pretty(value).map_err(|error| weights(path, error.to_string()))?;
-    text.push('\n');
-    fs::write(path, text).map_err(io(path))
-}
-
-pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, VlmError> {
-    let text = fs::read(path).map_err(io(path))?;
-    serde_json::from_slice(&text).map_err(|error| weights(path, error.to_string()))
 }

@@ -60,7 +60,7 @@ impl Pass<'_> {
             rows,
             Activation::None,
         );
-        let qkv = ops::rotate(qkv, &plan.rotary, 2 * config.heads);
+        let qkv = ops::rotate_wide(qkv, &plan.rotary, 2 * config.heads);
         let mixed = ops::attention(qkv, spans, Heads::all(config.heads));
         let x = x + self.linear(mixed, &block.proj, rows, Activation::None);
         let hidden = self.mlp(self.vision_norm(x.clone(), block.norm2), &block.mlp, rows);

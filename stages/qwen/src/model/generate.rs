@@ -3,11 +3,12 @@
 
 use std::ops::Range;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::generate::{Asked, Decoder, Step, Vocabulary, write};
 use dcsft_vlm::model::{Completion, Forward, Prompt, Sampling};
 use dcsft_vlm::ops::{self, Heads, KvCache, Rotary};
+use dcsft_vlm::weights::values;
 use rayon::prelude::*;
 
 use super::QwenVl;
@@ -34,7 +35,7 @@ pub(super) fn generate(
             .par_iter()
             .map(|prompt| sequence(model, prompt))
             .collect();
-        answers.extend(model.write(&sequences?, generations.clone(), sampling));
+        answers.extend(model.write(&sequences?, generations.clone(), sampling)?);
     }
     Ok(answers)
 }
@@ -63,12 +64,15 @@ fn sequence(model: &QwenVl, prompt: &Prompt) -> Result<Sequence, VlmError> {
 
 impl QwenVl {
     /// Answers `generations` to prompts that are encoded already, each with room for at least one token.
+    ///
+    /// # Errors
+    /// As [`dcsft_vlm::generate::write`].
     pub fn write(
         &self,
         prompts: &[Sequence],
         generations: Range<u32>,
         sampling: &Sampling,
-    ) -> Vec<Vec<Completion>> {
+    ) -> Result<Vec<Vec<Completion>>, VlmError> {
         let model = self.without_gradients();
         let vocabulary = Vocabulary {
             size: self.config.text.vocab_size,
@@ -85,7 +89,8 @@ impl QwenVl {
                 sampling,
             )
         };
-        prompts.chunks(self.group()).flat_map(group).collect()
+        let groups: Result<Vec<_>, _> = prompts.chunks(self.group()).map(group).collect();
+        Ok(groups?.concat())
     }
 
     /// Prompts that are worked on together.
@@ -157,7 +162,7 @@ const NOBODY: Rows<'static> = Rows {
 };
 
 impl Decoder for QwenDecoder<'_> {
-    fn start(&mut self) -> Vec<f32> {
+    fn start(&mut self) -> Result<Vec<f32>, VlmError> {
         let batch = Batch::new(self.model.config(), self.prompts, Ask::Next);
         let pass = self.pass();
         let modules = self.model.modules();
@@ -186,12 +191,12 @@ impl Decoder for QwenDecoder<'_> {
             }
             x = pass.finish(x, mixed, layer, NOBODY);
         }
-        let logits = read(pass.head(x));
+        let logits = values(&pass.head(x));
         self.layers = layers;
         logits
     }
 
-    fn step(&mut self, steps: &[Step]) -> Vec<f32> {
+    fn step(&mut self, steps: &[Step]) -> Result<Vec<f32>, VlmError> {
         let mut layers = std::mem::take(&mut self.layers);
         let pass = self.pass();
         let modules = self.model.modules();
@@ -204,13 +209,8 @@ impl Decoder for QwenDecoder<'_> {
             let mixed = cache.step(qkv, steps);
             x = pass.finish(x, mixed, layer, NOBODY);
         }
-        let logits = read(pass.head(x));
+        let logits = values(&pass.head(x));
         self.layers = layers;
         logits
     }
-}
-
-fn read(logits: Tensor<2>) -> Vec<f32> {
-    let data = logits.inner().into_data().convert::<f32>();
-    data.iter::<f32>().collect()
 }

@@ -6,9 +6,11 @@ pub mod batch;
 mod files;
 mod forward;
 mod generate;
+mod generation;
 mod lora;
 mod memory;
 mod modules;
+mod peft;
 pub mod vision;
 
 use std::ops::Range;
@@ -26,8 +28,7 @@ use dcsft_vlm::params::{Param, ParamSet};
 
 pub use adapter::load as load_adapter;
 pub use batch::Sequence;
-pub use files::{Imported, ModelFiles, Precision, SETTINGS, Settings, import};
-pub(crate) use files::{weight_files, write_json};
+pub use files::{Imported, ModelFiles, Precision, SETTINGS, Settings, import, inspect};
 pub use memory::{QwenFootprint, Texts};
 pub(crate) use modules::{Modules, shapes};
 
@@ -286,6 +287,10 @@ impl VisionLanguageModel for QwenVl {
             param.set_trainable(false);
         }
         Box::new(copy)
+    }
+
+    fn set_pixels(&mut self, min: Option<usize>, max: Option<usize>) -> Result<(), VlmError> {
+        Arc::make_mut(&mut self.processor).set_pixels(min, max)
     }
 
     fn shrink(&self, image: &RgbImage) -> Result<RgbImage, VlmError> {

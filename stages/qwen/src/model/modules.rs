@@ -9,6 +9,7 @@ use half::bf16;
 
 use crate::checkpoint::{Checkpoint, Layout};
 use crate::config::QwenConfig;
+use crate::export::HEAD;
 use crate::names;
 
 /// A linear layer, `x @ weight + bias`, and the adapter on it if there is one.
@@ -169,8 +170,6 @@ pub(crate) fn shapes(config: &QwenConfig) -> Vec<(String, [usize; 2], Layout)> {
     let _ = Builder { push: &mut push }.modules(config);
     shapes
 }
-
-const HEAD: &str = "lm_head.weight";
 
 /// Takes a weight's name, in-memory shape and layout.
 type Push<'a> = &'a mut dyn FnMut(&str, [usize; 2], Layout) -> Result<ParamId, VlmError>;

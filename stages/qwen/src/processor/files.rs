@@ -7,19 +7,22 @@ use std::sync::Arc;
 use dcsft_vlm::error::VlmError;
 use serde_json::Value;
 
-/// Every file that a Qwen2.5-VL checkpoint keeps its tokenizer, template or image settings in.
-const NAMES: [&str; 11] = [
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.json",
-    "merges.txt",
-    "added_tokens.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "video_preprocessor_config.json",
+use crate::folder::{self, SETTINGS_BYTES, TEMPLATE_BYTES, VOCABULARY_BYTES, is_there};
+
+/// Every file that a Qwen2.5-VL checkpoint keeps its tokenizer, template or image settings in, and the most bytes that are
+/// read of it.
+const NAMES: [(&str, u64); 11] = [
+    ("tokenizer.json", VOCABULARY_BYTES),
+    ("tokenizer_config.json", SETTINGS_BYTES),
+    ("vocab.json", VOCABULARY_BYTES),
+    ("merges.txt", VOCABULARY_BYTES),
+    ("added_tokens.json", SETTINGS_BYTES),
+    ("special_tokens_map.json", SETTINGS_BYTES),
+    ("chat_template.jinja", TEMPLATE_BYTES),
+    ("chat_template.json", SETTINGS_BYTES),
+    ("preprocessor_config.json", SETTINGS_BYTES),
+    ("processor_config.json", SETTINGS_BYTES),
+    ("video_preprocessor_config.json", SETTINGS_BYTES),
 ];
 
 /// The files that are there, by name.
@@ -31,26 +34,30 @@ pub(super) struct Files {
 
 impl Files {
     pub(super) fn load(dir: &Path) -> Result<Self, VlmError> {
+        Self::load_those(dir, |_| true)
+    }
+
+    /// All but the vocabulary, which is large.
+    pub(super) fn load_settings(dir: &Path) -> Result<Self, VlmError> {
+        Self::load_those(dir, |most| most < VOCABULARY_BYTES)
+    }
+
+    fn load_those(dir: &Path, wanted: impl Fn(u64) -> bool) -> Result<Self, VlmError> {
         let mut bytes = BTreeMap::new();
-        for name in NAMES {
+        for (name, most) in NAMES.into_iter().filter(|(_, most)| wanted(*most)) {
             let path = dir.join(name);
-            match std::fs::read(&path) {
-                Ok(read) => {
-                    bytes.insert(name, read.into());
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(source) => return Err(VlmError::Io { path, source }),
+            if is_there(&path) {
+                bytes.insert(name, folder::read(&path, most)?.into());
             }
         }
         let dir = dir.to_owned();
         Ok(Self { dir, bytes })
     }
 
-    /// Writes the bytes that were read.
+    /// Writes the bytes that were read, into new files.
     pub(super) fn save(&self, dir: &Path) -> Result<(), VlmError> {
         for (name, bytes) in &self.bytes {
-            let path = dir.join(name);
-            std::fs::write(&path, bytes).map_err(|source| VlmError::Io { path, source })?;
+            folder::write(&dir.join(name), bytes)?;
         }
         Ok(())
     }

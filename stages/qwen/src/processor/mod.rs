@@ -7,6 +7,7 @@ pub mod positions;
 pub mod resize;
 pub mod template;
 pub mod text;
+mod vocabulary;
 
 use std::path::Path;
 
@@ -22,7 +23,7 @@ pub use template::ChatTemplate;
 pub use text::QwenTokenizer;
 
 /// The text and image side of a checkpoint.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Processor {
     files: Files,
     tokenizer: QwenTokenizer,
@@ -85,6 +86,17 @@ impl Processor {
         })
     }
 
+    /// Looks at the settings files alone: images, tokenizer, which template.
+    ///
+    /// # Errors
+    /// As [`Processor::load`].
+    pub fn check_settings(dir: &Path, config: &QwenConfig) -> Result<(), VlmError> {
+        let files = Files::load_settings(dir)?;
+        vocabulary::check_settings(&files)?;
+        ChatTemplate::find(&files)?;
+        image_settings(&files, config).map(drop)
+    }
+
     /// The tokenizer.
     pub fn tokenizer(&self) -> &QwenTokenizer {
         &self.tokenizer
@@ -104,9 +116,18 @@ impl Processor {
     ///
     /// # Errors
     /// As [`ImageSettings::with_pixels`].
-    pub fn with_pixels(self, min: Option<usize>, max: Option<usize>) -> Result<Self, VlmError> {
-        let images = self.images.with_pixels(min, max)?;
-        Ok(Self { images, ..self })
+    pub fn with_pixels(mut self, min: Option<usize>, max: Option<usize>) -> Result<Self, VlmError> {
+        self.set_pixels(min, max)?;
+        Ok(self)
+    }
+
+    /// Sets other limits of an image's area in pixels, where they are given.
+    ///
+    /// # Errors
+    /// As [`ImageSettings::with_pixels`].
+    pub fn set_pixels(&mut self, min: Option<usize>, max: Option<usize>) -> Result<(), VlmError> {
+        self.images = self.images.clone().with_pixels(min, max)?;
+        Ok(())
     }
 
     /// The same with another library's resizing.
@@ -302,14 +323,20 @@ fn unlabelled(ids: Vec<u32>) -> Vec<(u32, Option<u32>)> {
     ids.into_iter().map(|id| (id, None)).collect()
 }
 
+/// As in Transformers 5, what `processor_config.json` says of images goes before `preprocessor_config.json`.
 fn image_settings(files: &Files, config: &QwenConfig) -> Result<ImageSettings, VlmError> {
-    for name in ["preprocessor_config.json", "processor_config.json"] {
-        if let Some(text) = files.text(name)? {
-            return ImageSettings::from_json(&files.path(name), text, &config.vision);
-        }
+    const BOTH: &str = "processor_config.json";
+    const IMAGES: &str = "preprocessor_config.json";
+    let mut found = None;
+    if let Some(text) = files.text(BOTH)? {
+        found = ImageSettings::from_processor(&files.path(BOTH), text, &config.vision)?;
     }
-    Err(VlmError::Config(format!(
-        "{}: no preprocessor_config.json",
-        files.dir().display()
-    )))
+    match (found, files.text(IMAGES)?) {
+        (Some(settings), _) => Ok(settings),
+        (None, Some(text)) => ImageSettings::from_json(&files.path(IMAGES), text, &config.vision),
+        (None, None) => Err(VlmError::Config(format!(
+            "{}: no {IMAGES}, and no {BOTH} with `image_processor`",
+            files.dir().display()
+        ))),
+    }
 }

@@ -5,10 +5,11 @@ use std::path::Path;
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::model::RgbImage;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::resize::{Resampling, SmartResize, resize, smart_resize};
 use crate::config::VisionConfig;
+use crate::fields::{Known, Only, short};
 
 /// An image, cut up.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,26 +71,146 @@ struct Size {
     longest_edge: Option<usize>,
 }
 
+/// Largest area of an image; above it no published model has positions for the tokens.
+const MOST_PIXELS: usize = 1 << 27;
+
+/// Steps and types whose arithmetic is the one here. Those for videos have no effect on images.
+const KNOWN: Known = Known {
+    read: &[
+        "do_normalize",
+        "do_rescale",
+        "do_resize",
+        "image_mean",
+        "image_std",
+        "max_pixels",
+        "merge_size",
+        "min_pixels",
+        "patch_size",
+        "resample",
+        "rescale_factor",
+        "size",
+        "temporal_patch_size",
+    ],
+    idle: &[&[
+        "_processor_class",
+        "default_to_square",
+        "device",
+        "disable_grouping",
+        "do_sample_frames",
+        "feature_extractor_type",
+        "fps",
+        "input_data_format",
+        "max_frames",
+        "min_frames",
+        "num_frames",
+        "processor_class",
+        "return_metadata",
+        "return_tensors",
+        "video_metadata",
+        "video_processor_type",
+    ]],
+    only: &[&[
+        ("crop_size", Only::Off),
+        ("data_format", Only::Text(&["channels_first"])),
+        ("do_center_crop", Only::Off),
+        ("do_convert_rgb", Only::True),
+        ("do_pad", Only::Off),
+        (
+            "image_processor_type",
+            Only::Text(&[
+                "Qwen2VLImageProcessor",
+                "Qwen2VLImageProcessorFast",
+                "Qwen2VLImageProcessorPil",
+                "Qwen2_5_VLImageProcessor",
+            ]),
+        ),
+        ("pad_size", Only::Off),
+    ]],
+};
+
+/// `processor_config.json` as a whole.
+const PROCESSOR: Known = Known {
+    read: &["image_processor"],
+    idle: &[&["processor_class", "video_processor"]],
+    only: &[],
+};
+
+fn fail(path: &Path, problem: impl std::fmt::Display) -> VlmError {
+    VlmError::Config(format!("{}: {problem}", path.display()))
+}
+
+fn object(path: &Path, text: &str) -> Result<Map<String, Value>, VlmError> {
+    serde_json::from_str(text).map_err(|error| fail(path, format!("no JSON object: {error}")))
+}
+
+/// `size` holds both edges, and nothing else, as Transformers asks.
+fn check_size(size: &Value) -> Result<(), String> {
+    let edges = ["shortest_edge", "longest_edge"];
+    let fits = match size {
+        Value::Null => true,
+        Value::Object(fields) => {
+            fields.len() == edges.len() && edges.iter().all(|edge| fields.contains_key(*edge))
+        }
+        _ => false,
+    };
+    match fits {
+        true => Ok(()),
+        false => Err(format!(
+            "`size` is {}, and it has to be {{\"shortest_edge\": LEAST, \"longest_edge\": MOST}}, areas in pixels; \
+             `min_pixels` and `max_pixels` stand beside it, not in it",
+            short(size)
+        )),
+    }
+}
+
 /// PIL's number of the bicubic filter.
 const BICUBIC: u32 = 3;
 
 impl ImageSettings {
-    /// The settings that `text`, a `preprocessor_config.json`, holds; `path` names it in errors. In a
-    /// `processor_config.json` they are below `image_processor`.
+    /// The settings that `text`, a `preprocessor_config.json`, holds; `path` names it in errors.
     ///
     /// # Errors
-    /// [`VlmError::Config`]: no JSON, a field of the wrong kind, a step switched off, another filter, or patches
-    /// that are not those of the model's `vision_config`.
+    /// [`VlmError::Config`]: no JSON, a field of the wrong kind or of no effect here, a step switched off, another
+    /// filter, limits that no image can meet, or patches that are not those of the model's `vision_config`.
     pub fn from_json(path: &Path, text: &str, vision: &VisionConfig) -> Result<Self, VlmError> {
-        let fail = |problem: String| VlmError::Config(format!("{}: {problem}", path.display()));
-        let mut value: Value =
-            serde_json::from_str(text).map_err(|error| fail(format!("no JSON: {error}")))?;
-        if let Some(inner) = value.get_mut("image_processor") {
-            value = inner.take();
+        let fields = object(path, text)?;
+        Self::from_fields(&fields, vision).map_err(|problem| fail(path, problem))
+    }
+
+    /// The settings below `image_processor` of `text`, a `processor_config.json`; none where it has no such group.
+    ///
+    /// # Errors
+    /// As [`ImageSettings::from_json`].
+    pub fn from_processor(
+        path: &Path,
+        text: &str,
+        vision: &VisionConfig,
+    ) -> Result<Option<Self>, VlmError> {
+        let fields = object(path, text)?;
+        PROCESSOR
+            .check("", &fields)
+            .map_err(|problem| fail(path, problem))?;
+        match fields.get("image_processor") {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Object(fields)) => Self::from_fields(fields, vision)
+                .map(Some)
+                .map_err(|problem| fail(path, format!("image_processor: {problem}"))),
+            Some(other) => {
+                let problem = format!("`image_processor` must be an object, not {}", short(other));
+                Err(fail(path, problem))
+            }
         }
-        let file: File = serde_json::from_value(value).map_err(|error| fail(error.to_string()))?;
-        let settings = file.settings().map_err(fail)?;
-        settings.check(vision).map_err(fail)?;
+    }
+
+    fn from_fields(fields: &Map<String, Value>, vision: &VisionConfig) -> Result<Self, String> {
+        KNOWN.check("", fields)?;
+        if let Some(size) = fields.get("size") {
+            check_size(size)?;
+        }
+        let file: File = serde_json::from_value(Value::Object(fields.clone()))
+            .map_err(|error| error.to_string())?;
+        let settings = file.settings()?;
+        settings.check(vision)?;
         Ok(settings)
     }
 
@@ -115,6 +236,16 @@ impl ImageSettings {
     }
 
     fn check_area(&self) -> Result<(), String> {
+        for (name, pixels) in [
+            ("min_pixels", self.min_pixels),
+            ("max_pixels", self.max_pixels),
+        ] {
+            if pixels > MOST_PIXELS {
+                return Err(format!(
+                    "`{name}` is {pixels}, and {MOST_PIXELS} is the most that can be worked with"
+                ));
+            }
+        }
         if self.min_pixels > self.max_pixels {
             return Err(format!(
                 "`min_pixels` is {}, above `max_pixels`, {}",

@@ -11,12 +11,13 @@ use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 
 use super::files::Files;
 use super::{Message, Part};
+use crate::folder::TEMPLATE_BYTES;
 
 /// The environment's name for the one template it has.
 const NAME: &str = "chat_template";
 
 /// A parsed chat template.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
     /// The file it came from.
@@ -26,27 +27,34 @@ pub struct ChatTemplate {
 }
 
 impl ChatTemplate {
-    /// Finds the template as transformers does: `chat_template.jinja`, else `chat_template` in
-    /// `chat_template.json`, else in `tokenizer_config.json` (there it may be a list of named templates, of
-    /// which `default` is taken).
+    /// Finds the template as transformers' processor does: `chat_template.json`, `chat_template.jinja`, else
+    /// `chat_template` in `tokenizer_config.json` (there it may be a list of named templates, of which `default` is
+    /// taken). Of the first two its processor and its tokenizer choose differently, so they have to be equal.
     ///
     /// # Errors
-    /// [`VlmError::Config`]: no template in any of the files, or one that is no Jinja, with its line.
+    /// [`VlmError::Config`]: no template in any of the files, two that differ, or one that is no Jinja, with its line.
     pub(super) fn find(files: &Files) -> Result<Self, VlmError> {
+        const JINJA: &str = "chat_template.jinja";
+        const JSON: &str = "chat_template.json";
         let tokens = special_tokens(files)?;
-        if let Some(source) = files.text("chat_template.jinja")? {
-            let path = files.path("chat_template.jinja");
-            return Self::new(path, source.to_owned(), tokens);
+        let jinja = files.text(JINJA)?.map(str::to_owned);
+        let json = in_json(files, JSON)?;
+        if let (Some(jinja), Some(json)) = (&jinja, &json)
+            && jinja.trim_end() != json.trim_end()
+        {
+            return Err(VlmError::Config(format!(
+                "{}: {JSON} and {JINJA} hold two different chat templates; take out the one that is not meant",
+                files.dir().display()
+            )));
         }
-        for name in ["chat_template.json", "tokenizer_config.json"] {
-            if let Some(json) = files.json(name)?
-                && let Some(source) = template_of(&json["chat_template"])
-            {
-                return Self::new(files.path(name), source.to_owned(), tokens);
+        let tokenizer = in_json(files, SETTINGS)?;
+        for (name, source) in [(JINJA, jinja), (JSON, json), (SETTINGS, tokenizer)] {
+            if let Some(source) = source {
+                return Self::new(files.path(name), source, tokens);
             }
         }
         Err(VlmError::Config(format!(
-            "{}: no chat template in chat_template.jinja, chat_template.json or tokenizer_config.json",
+            "{}: no chat template in {JINJA}, {JSON} or {SETTINGS}",
             files.dir().display()
         )))
     }
@@ -60,7 +68,15 @@ impl ChatTemplate {
         source: String,
         tokens: Vec<(String, String)>,
     ) -> Result<Self, VlmError> {
+        if source.len() as u64 > TEMPLATE_BYTES {
+            return Err(VlmError::Config(format!(
+                "{}: the chat template has {} bytes, and {TEMPLATE_BYTES} are the most that are read",
+                path.display(),
+                source.len()
+            )));
+        }
         let mut environment = Environment::new();
+        environment.set_fuel(Some(FUEL));
         environment.set_syntax(syntax().map_err(|error| problem(&path, &error))?);
         environment.set_auto_escape_callback(|_| AutoEscape::None);
         environment
@@ -103,6 +119,22 @@ impl ChatTemplate {
     }
 }
 
+/// What a rendering may cost: minijinja counts one for each step and for each 64 bytes that a template makes. A published
+/// template takes some hundred for a message; this many take about a second, or 64 MiB.
+const FUEL: u64 = 1 << 20;
+/// Spaces of `tojson(indent=...)` for a level.
+const MOST_INDENT: usize = 64;
+/// Bytes that `tojson` writes, and that a template may raise as a message.
+const MOST_JSON: usize = 1 << 24;
+const MOST_MESSAGE: usize = 1 << 10;
+/// Where tokenizers keep a template.
+const SETTINGS: &str = "tokenizer_config.json";
+
+fn in_json(files: &Files, name: &str) -> Result<Option<String>, VlmError> {
+    let json = files.json(name)?;
+    Ok(json.and_then(|json| template_of(&json["chat_template"]).map(str::to_owned)))
+}
+
 /// transformers' settings: a block's own line leaves nothing behind.
 fn syntax() -> Result<SyntaxConfig, Error> {
     let mut builder = SyntaxConfig::builder();
@@ -124,12 +156,16 @@ fn message(message: &Message) -> Value {
 
 fn problem(path: &Path, error: &Error) -> VlmError {
     let line = error.line().map(|line| format!(" line {line}"));
-    let mut text = format!(
-        "{}: chat template{}: {}",
-        path.display(),
-        line.unwrap_or_default(),
-        error.kind()
-    );
+    let line = line.unwrap_or_default();
+    if error.kind() == ErrorKind::OutOfFuel {
+        return VlmError::Config(format!(
+            "{}: chat template{line}: it takes more than {FUEL} steps or makes more than {} MiB of text for one \
+             conversation",
+            path.display(),
+            (FUEL * 64) >> 20
+        ));
+    }
+    let mut text = format!("{}: chat template{line}: {}", path.display(), error.kind());
     if let Some(detail) = error.detail() {
         text.push_str(": ");
         text.push_str(detail);
@@ -163,6 +199,11 @@ pub(super) fn token_text(value: &serde_json::Value) -> Option<&str> {
 }
 
 fn raise_exception(message: String) -> Result<Value, Error> {
+    let mut message = message;
+    if let Some((end, _)) = message.char_indices().nth(MOST_MESSAGE) {
+        message.truncate(end);
+        message.push_str("...");
+    }
     Err(Error::new(ErrorKind::InvalidOperation, message))
 }
 
@@ -177,6 +218,10 @@ fn to_json(value: Value, options: Kwargs) -> Result<Value, Error> {
         return Err(Error::new(ErrorKind::InvalidOperation, message));
     }
     let written = match indent {
+        Some(spaces) if spaces > MOST_INDENT => {
+            let message = format!("tojson: an indent of {spaces}, and {MOST_INDENT} is the most");
+            return Err(Error::new(ErrorKind::InvalidOperation, message));
+        }
         Some(spaces) => {
             let indent = " ".repeat(spaces);
             write_json(&value, PrettyFormatter::with_indent(indent.as_bytes()))
@@ -188,12 +233,32 @@ fn to_json(value: Value, options: Kwargs) -> Result<Value, Error> {
 
 fn write_json(value: &Value, formatter: impl Formatter) -> Result<String, Error> {
     let fail = |error: String| Error::new(ErrorKind::BadSerialization, error);
-    let mut bytes = Vec::new();
-    let mut serializer = Serializer::with_formatter(&mut bytes, formatter);
+    let mut out = Bounded { bytes: Vec::new() };
+    let mut serializer = Serializer::with_formatter(&mut out, formatter);
     value
         .serialize(&mut serializer)
         .map_err(|error| fail(error.to_string()))?;
-    String::from_utf8(bytes).map_err(|error| fail(error.to_string()))
+    String::from_utf8(out.bytes).map_err(|error| fail(error.to_string()))
+}
+
+/// Takes [`MOST_JSON`] bytes: a value that holds another many times is small until it is written.
+struct Bounded {
+    bytes: Vec<u8>,
+}
+
+impl std::io::Write for Bounded {
+    fn write(&mut self, piece: &[u8]) -> std::io::Result<usize> {
+        if self.bytes.len() + piece.len() > MOST_JSON {
+            let problem = format!("tojson would write more than {MOST_JSON} bytes");
+            return Err(std::io::Error::other(problem));
+        }
+        self.bytes.extend_from_slice(piece);
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Compact JSON with the spaces that Python puts.

@@ -5,6 +5,7 @@ use dcsft_vlm::model::Tokenizer;
 
 use super::files::Files;
 use super::template::token_text;
+use super::vocabulary;
 use crate::config::QwenConfig;
 
 /// A checkpoint's tokenizer. Special tokens written out in a text become special tokens, as in transformers.
@@ -28,8 +29,11 @@ impl QwenTokenizer {
         let bytes = files.get("tokenizer.json").ok_or_else(|| {
             fail("no such file; vocab.json and merges.txt do not replace it".into())
         })?;
+        let raw = files.json("tokenizer.json")?.unwrap_or_default();
+        vocabulary::check_settings(files)?;
         let mut inner = tokenizers::Tokenizer::from_bytes(bytes)
             .map_err(|error| fail(format!("no tokenizer: {error}")))?;
+        vocabulary::check_parts(&raw).map_err(fail)?;
         inner
             .with_truncation(None)
             .map_err(|error| fail(error.to_string()))?
@@ -43,6 +47,8 @@ impl QwenTokenizer {
                 "{token:?} is token {id}, and the model's vocabulary has {rows} rows"
             )));
         }
+        vocabulary::check_agreement(files, &inner)?;
+        check_processing(&inner).map_err(fail)?;
         let settings = files.json("tokenizer_config.json")?.unwrap_or_default();
         let id = |field: &str, default: &str| {
             let token = token_text(&settings[field]).unwrap_or(default);
@@ -73,6 +79,20 @@ impl QwenTokenizer {
     /// The text of one token, special or not.
     pub fn token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
+    }
+}
+
+/// Transformers' processor lets `post_processor` add tokens to a text. Here none are added, so it must not have any.
+fn check_processing(tokenizer: &tokenizers::Tokenizer) -> Result<(), String> {
+    let count = |special| {
+        let encoded = tokenizer.encode_fast("a", special);
+        encoded.map(|encoding| encoding.get_ids().to_vec()).ok()
+    };
+    match count(true) == count(false) {
+        true => Ok(()),
+        false => {
+            Err("its `post_processor` adds tokens to every text, which is not supported".into())
+        }
     }
 }
 

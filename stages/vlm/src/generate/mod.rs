@@ -33,11 +33,17 @@ pub const LOWEST_TEMPERATURE: f64 = 1e-6;
 /// Computes the logits of one group of prompts; keeps keys and values.
 pub trait Decoder {
     /// Encodes images and prompts. Gives the logits of each prompt's first answer token, `[prompts, vocab]`.
-    fn start(&mut self) -> Vec<f32>;
+    ///
+    /// # Errors
+    /// [`VlmError::Device`] where the device has failed.
+    fn start(&mut self) -> Result<Vec<f32>, VlmError>;
 
     /// Feeds the last written tokens in and gives the logits of the next ones, `[steps, vocab]`. Steps of one
     /// prompt follow each other.
-    fn step(&mut self, steps: &[Step]) -> Vec<f32>;
+    ///
+    /// # Errors
+    /// As [`Decoder::start`].
+    fn step(&mut self, steps: &[Step]) -> Result<Vec<f32>, VlmError>;
 }
 
 /// What the loop needs to know of a prompt.
@@ -123,31 +129,31 @@ pub(crate) fn generate(
     let merged = model.merged();
     let groups: Vec<_> = prompts.chunks(GROUP).zip(tokens.chunks(GROUP)).collect();
     let answers: Result<Vec<_>, _> = if merged.device() == &Device::flex() {
-        let host = HostModel::new(&merged);
+        let host = HostModel::new(&merged)?;
         let answer = |(prompts, tokens)| {
             let slots = <[Prompt]>::len(prompts) * generations.len();
             let mut decoder = HostDecoder::new(&host, patches(&merged, prompts)?, tokens, slots);
             let asked = asked(&merged, prompts, tokens);
-            Ok(write(
+            write(
                 &mut decoder,
                 &vocabulary(&merged),
                 &asked,
                 generations.clone(),
                 sampling,
-            ))
+            )
         };
         groups.into_par_iter().map(answer).collect()
     } else {
         let answer = |(prompts, tokens)| {
             let mut decoder = TensorDecoder::new(&merged, patches(&merged, prompts)?, tokens);
             let asked = asked(&merged, prompts, tokens);
-            Ok(write(
+            write(
                 &mut decoder,
                 &vocabulary(&merged),
                 &asked,
                 generations.clone(),
                 sampling,
-            ))
+            )
         };
         groups.into_iter().map(answer).collect()
     };
@@ -199,13 +205,16 @@ fn prompt_tokens(
 }
 
 /// Writes answers `generations` to a group of prompts, token by token.
+///
+/// # Errors
+/// [`VlmError::Device`] where the device has failed, [`VlmError::Logits`] at the first logits that are no numbers.
 pub fn write(
     decoder: &mut dyn Decoder,
     vocabulary: &Vocabulary,
     prompts: &[Asked],
     generations: Range<u32>,
     sampling: &Sampling,
-) -> Vec<Vec<Completion>> {
+) -> Result<Vec<Vec<Completion>>, VlmError> {
     let per_prompt = generations.len();
     let empty = Completion {
         tokens: Vec::new(),
@@ -226,7 +235,7 @@ pub fn write(
     }
     // All generations of a prompt draw their first token from the same logits.
     let mut logits: Vec<f32> = decoder
-        .start()
+        .start()?
         .chunks_exact(vocabulary.size)
         .flat_map(|row| row.repeat(per_prompt))
         .collect();
@@ -240,6 +249,13 @@ pub fn write(
         {
             let (asked, answer) = (&prompts[row.prompt], &mut answers[row.slot]);
             let index = answer.tokens.len();
+            if let Some(&value) = logits.iter().find(|logit| !logit.is_finite()) {
+                return Err(VlmError::Logits {
+                    sample: asked.id.to_owned(),
+                    token: index + 1,
+                    value,
+                });
+            }
             let (token, logprob) =
                 sampler.draw(logits, [asked.tokens, &answer.tokens], &row.key, index);
             answer.tokens.push(token);
@@ -258,14 +274,14 @@ pub fn write(
         }
         rows = writing;
         if !steps.is_empty() {
-            logits = decoder.step(&steps);
+            logits = decoder.step(&steps)?;
         }
     }
     let mut answers = answers.into_iter();
-    prompts
+    Ok(prompts
         .iter()
         .map(|_| answers.by_ref().take(per_prompt).collect())
-        .collect()
+        .collect())
 }
 
 #[cfg(test)]
@@ -318,7 +334,7 @@ mod tests {
         let images = patches(&merged, &prompts).unwrap();
         let mut decoder = TensorDecoder::new(&merged, images, &tokens);
         let asked = asked(&merged, &prompts, &tokens);
-        let tensors = write(&mut decoder, &vocabulary(&merged), &asked, 1..5, &sampling);
+        let tensors = write(&mut decoder, &vocabulary(&merged), &asked, 1..5, &sampling).unwrap();
         for (host, tensors) in host.iter().flatten().zip(tensors.iter().flatten()) {
             assert_eq!(
                 (&host.tokens, host.finished),

@@ -4,10 +4,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Decoder, Step};
+use crate::error::VlmError;
 use crate::micro::{MicroVlm, Pass, Sequences};
 use crate::model::Forward;
 use crate::ops::{self, Heads, KvCache, Span, Spans};
-use crate::weights::Matrix;
+use crate::weights;
 
 /// Decodes one group of prompts with a model whose adapters are merged.
 pub(super) struct TensorDecoder<'a> {
@@ -44,7 +45,7 @@ impl<'a> TensorDecoder<'a> {
 }
 
 impl Decoder for TensorDecoder<'_> {
-    fn start(&mut self) -> Vec<f32> {
+    fn start(&mut self) -> Result<Vec<f32>, VlmError> {
         let (patches, prompts) = (std::mem::take(&mut self.patches), self.tokens);
         let (config, modules) = (self.model.config(), self.model.modules());
         let per_image = config.patches();
@@ -109,10 +110,10 @@ impl Decoder for TensorDecoder<'_> {
             },
         );
         self.layers = layers;
-        Matrix::from_tensor(&logits).values
+        weights::values(&logits)
     }
 
-    fn step(&mut self, steps: &[Step]) -> Vec<f32> {
+    fn step(&mut self, steps: &[Step]) -> Result<Vec<f32>, VlmError> {
         let mut layers = std::mem::take(&mut self.layers);
         let tokens: Vec<u32> = steps.iter().map(|step| step.token).collect();
         let sources: Vec<u32> = (0..steps.len() as u32).collect();
@@ -129,7 +130,7 @@ impl Decoder for TensorDecoder<'_> {
             let qkv = pass.qkv(x.clone(), block, &sequences);
             x = pass.finish(x, cache.step(qkv, steps), block, &sequences);
         }
-        let logits = Matrix::from_tensor(&pass.head(x, &sequences)).values;
+        let logits = weights::values(&pass.head(x, &sequences));
         self.layers = layers;
         logits
     }

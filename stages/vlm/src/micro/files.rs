@@ -58,7 +58,7 @@ pub(super) fn save(model: &MicroVlm, dir: &Path) -> Result<(), VlmError> {
     let mut base = BTreeMap::new();
     let mut adapters = BTreeMap::new();
     for param in model.params.iter() {
-        let tensor = (Matrix::from_tensor(&param.value), layout(param));
+        let tensor = (Matrix::from_tensor(&param.value)?, layout(param));
         if is_adapter(param) {
             adapters.insert(format!("{PEFT_PREFIX}{}", param.name), tensor);
         } else {

@@ -215,6 +215,12 @@ pub fn rotate(x: Tensor<2>, rotary: &Rotary, heads: usize) -> Tensor<2> {
     Tensor::cat(vec![turned, rest], 1)
 }
 
+/// As [`super::rotate_wide`].
+pub fn rotate_wide(x: Tensor<2>, rotary: &Rotary, heads: usize) -> Tensor<2> {
+    let dtype = x.dtype();
+    rotate(x.cast(FloatDType::F32), rotary, heads).cast(dtype)
+}
+
 /// As [`super::take_rows`].
 pub fn take_rows(x: Tensor<2>, indices: &[u32]) -> Tensor<2> {
     let device = x.device();

@@ -136,6 +136,15 @@ pub fn rotate(x: Tensor<2>, rotary: &Rotary, heads: usize) -> Tensor<2> {
     composed::rotate(x, rotary, heads)
 }
 
+/// As [`rotate`], computed in 32 bits whatever the type of `x`: Transformers turns the heads of a vision tower so, and
+/// those of a decoder in the model's own type.
+pub fn rotate_wide(x: Tensor<2>, rotary: &Rotary, heads: usize) -> Tensor<2> {
+    if fused::can_take(&x) {
+        return fused::rotate(x, rotary, heads);
+    }
+    composed::rotate_wide(x, rotary, heads)
+}
+
 /// Rows of `x` by index, repeats allowed: `[rows, width]` to `[indices.len(), width]`.
 pub fn take_rows(x: Tensor<2>, indices: &[u32]) -> Tensor<2> {
     if fused::can_take(&x) {

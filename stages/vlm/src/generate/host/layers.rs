@@ -1,11 +1,12 @@
 //! The layers of a model on plain slices.
 
+use crate::error::VlmError;
 use crate::kernels::{self, Left, add_product_in_parts, add_row};
 use crate::micro::{Block, Linear, MicroVlm, Norm};
 use crate::model::VisionLanguageModel;
 use crate::ops::NORM_EPSILON;
 use crate::params::ParamId;
-use crate::weights::Matrix;
+use crate::weights::{self, Matrix};
 
 pub(super) struct HostLinear {
     /// `[inputs, outputs]`.
@@ -78,34 +79,34 @@ pub(super) fn add(to: &mut [f32], from: &[f32]) {
 pub(super) struct Reader<'a>(pub(super) &'a MicroVlm);
 
 impl Reader<'_> {
-    pub(super) fn values(&self, id: ParamId) -> Vec<f32> {
-        Matrix::from_tensor(self.0.params().get(id)).values
+    pub(super) fn values(&self, id: ParamId) -> Result<Vec<f32>, VlmError> {
+        weights::values(self.0.params().get(id))
     }
 
-    pub(super) fn linear(&self, layer: &Linear) -> HostLinear {
-        let weight = Matrix::from_tensor(self.0.params().get(layer.weight));
-        HostLinear {
+    pub(super) fn linear(&self, layer: &Linear) -> Result<HostLinear, VlmError> {
+        let weight = Matrix::from_tensor(self.0.params().get(layer.weight))?;
+        Ok(HostLinear {
             inputs: weight.shape[0],
             weight: weight.values,
-            bias: self.values(layer.bias),
-        }
+            bias: self.values(layer.bias)?,
+        })
     }
 
-    pub(super) fn norm(&self, norm: Norm) -> HostNorm {
-        HostNorm {
-            scale: self.values(norm.scale),
-            shift: self.values(norm.shift),
-        }
+    pub(super) fn norm(&self, norm: Norm) -> Result<HostNorm, VlmError> {
+        Ok(HostNorm {
+            scale: self.values(norm.scale)?,
+            shift: self.values(norm.shift)?,
+        })
     }
 
-    pub(super) fn block(&self, block: &Block) -> HostBlock {
-        HostBlock {
-            norm1: self.norm(block.norm1),
-            qkv: self.linear(&block.qkv),
-            out: self.linear(&block.out),
-            norm2: self.norm(block.norm2),
-            fc1: self.linear(&block.fc1),
-            fc2: self.linear(&block.fc2),
-        }
+    pub(super) fn block(&self, block: &Block) -> Result<HostBlock, VlmError> {
+        Ok(HostBlock {
+            norm1: self.norm(block.norm1)?,
+            qkv: self.linear(&block.qkv)?,
+            out: self.linear(&block.out)?,
+            norm2: self.norm(block.norm2)?,
+            fc1: self.linear(&block.fc1)?,
+            fc2: self.linear(&block.fc2)?,
+        })
     }
 }

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use super::{Decoder, Step};
 
+use crate::error::VlmError;
 use crate::kernels::{self, Left, add_product};
 use crate::micro::MicroVlm;
 use crate::ops::{Heads, Span, Spans};
@@ -82,47 +83,47 @@ impl<'a> HostDecoder<'a> {
 }
 
 impl Decoder for HostDecoder<'_> {
-    fn start(&mut self) -> Vec<f32> {
+    fn start(&mut self) -> Result<Vec<f32>, VlmError> {
         let (prefix, logits) = self.model.prefill(&self.patches, self.prompts);
         self.prefix = prefix;
-        logits
+        Ok(logits)
     }
 
-    fn step(&mut self, steps: &[Step]) -> Vec<f32> {
-        self.model.step(&self.prefix, &mut self.cache, steps)
+    fn step(&mut self, steps: &[Step]) -> Result<Vec<f32>, VlmError> {
+        Ok(self.model.step(&self.prefix, &mut self.cache, steps))
     }
 }
 
 impl HostModel {
     /// Copies a model whose adapters are merged.
-    pub(super) fn new(merged: &MicroVlm) -> Self {
+    pub(super) fn new(merged: &MicroVlm) -> Result<Self, VlmError> {
         let (config, modules) = (merged.config(), merged.modules());
         let reader = Reader(merged);
-        Self {
+        Ok(Self {
             patches: config.patches(),
             positions_count: config.positions(),
-            patch: reader.linear(&modules.patch),
-            vision_positions: reader.values(modules.vision_positions),
+            patch: reader.linear(&modules.patch)?,
+            vision_positions: reader.values(modules.vision_positions)?,
             vision_blocks: modules
                 .vision_blocks
                 .iter()
                 .map(|block| reader.block(block))
-                .collect(),
+                .collect::<Result<_, _>>()?,
             vision_heads: config.vision.heads,
-            vision_norm: reader.norm(modules.vision_norm),
-            projector: reader.linear(&modules.projector),
+            vision_norm: reader.norm(modules.vision_norm)?,
+            projector: reader.linear(&modules.projector)?,
             width: config.decoder.width,
-            embedding: reader.values(modules.embedding),
-            positions: reader.values(modules.positions),
+            embedding: reader.values(modules.embedding)?,
+            positions: reader.values(modules.positions)?,
             blocks: modules
                 .decoder_blocks
                 .iter()
                 .map(|block| reader.block(block))
-                .collect(),
+                .collect::<Result<_, _>>()?,
             heads: config.decoder.heads,
-            norm: reader.norm(modules.decoder_norm),
-            head: reader.linear(&modules.head),
-        }
+            norm: reader.norm(modules.decoder_norm)?,
+            head: reader.linear(&modules.head)?,
+        })
     }
 
     /// Keys and values of the prompts, and the logits of their first answer tokens.
