@@ -97,10 +97,7 @@ impl App {
         let registry = dcsft_stages::registry();
         let loaded = spec::load(&args.spec, &args.overrides, &registry)
             .map_err(|found| Failure::Spec(Box::new(found)))?;
-        if !loaded.warnings.is_empty() {
-            self.terminal
-                .say(loaded.warnings.render(self.terminal.colour).trim_end());
-        }
+        self.terminal.warn(&loaded.warnings);
         let store = self.store(Some(&args.spec))?;
         Ok(Project {
             registry,

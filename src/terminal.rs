@@ -3,6 +3,8 @@
 use std::io::{IsTerminal, Write};
 
 use anstyle::{AnsiColor, Style};
+use dcsft_engine::diagnostic::Diagnostics;
+use dcsft_engine::text;
 
 use crate::cli::{Global, When};
 use crate::exit::Failure;
@@ -42,8 +44,8 @@ impl Terminal {
         }
     }
 
-    /// `text` in `style`, if colours are on.
-    pub(crate) fn paint(self, style: Style, text: &str) -> String {
+    /// `text`, a word of ours, in `style`, if colours are on.
+    fn paint(self, style: Style, text: &str) -> String {
         if self.colour {
             format!("{style}{text}{style:#}")
         } else {
@@ -61,21 +63,19 @@ impl Terminal {
     /// An error.
     pub(crate) fn error(self, text: &str) {
         let head = self.paint(AnsiColor::Red.on_default().bold(), "error:");
-        self.to_stderr(&format!("{head} {text}"));
+        self.write(&format!("{head} {}", text::block(text)));
     }
 
     /// What would be right.
     pub(crate) fn help(self, text: &str) {
         let head = self.paint(AnsiColor::Cyan.on_default().bold(), "help:");
-        self.to_stderr(&format!("{head} {text}"));
+        self.write(&format!("{head} {}", text::block(text)));
     }
 
     /// The end of a command that failed.
     pub(crate) fn failure(self, failure: &Failure) {
         match failure {
-            Failure::Spec(diagnostics) => {
-                self.to_stderr(diagnostics.render(self.colour).trim_end())
-            }
+            Failure::Spec(diagnostics) => self.write(diagnostics.render(self.colour).trim_end()),
             Failure::Message { message, help, .. } => {
                 self.error(message);
                 if let Some(help) = help {
@@ -86,8 +86,20 @@ impl Terminal {
         }
     }
 
-    /// A line on stderr. Where nobody listens there is nobody to tell.
+    /// Mistakes of a spec that do not keep it from running, unless the user wants quiet.
+    pub(crate) fn warn(self, warnings: &Diagnostics) {
+        if !self.quiet && !warnings.is_empty() {
+            self.write(warnings.render(self.colour).trim_end());
+        }
+    }
+
+    /// Text on stderr; what cannot be seen is written out.
     pub(crate) fn to_stderr(self, text: &str) {
+        self.write(&text::block(text));
+    }
+
+    /// Text that is safe to show. Where nobody listens there is nobody to tell.
+    fn write(self, text: &str) {
         let _ = writeln!(std::io::stderr(), "{text}");
     }
 }

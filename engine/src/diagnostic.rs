@@ -10,6 +10,7 @@ use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use serde_json::{Value, json};
 
 use crate::study::Place;
+use crate::text;
 
 /// A stretch of one line of a source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -182,16 +183,16 @@ impl Diagnostics {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let title = level.primary_title(item.message.as_str());
+        let title = level.primary_title(text::block(&item.message));
         let mut group = Group::with_title(title);
         if let Some(span) = item.span {
             group = self.snippets(group, item, span);
         }
         for note in &item.notes {
-            group = group.element(Level::NOTE.message(note.as_str()));
+            group = group.element(Level::NOTE.message(text::block(note)));
         }
         if let Some(help) = &item.help {
-            group = group.element(Level::HELP.message(help.as_str()));
+            group = group.element(Level::HELP.message(text::block(help)));
         }
         renderer.render(&[group])
     }
@@ -212,19 +213,23 @@ impl Diagnostics {
             if !seen.insert(source) {
                 continue;
             }
+            // Character by character, so that marks stay where they point.
+            let text = text::same_width(text);
             let annotations =
                 marks
                     .iter()
                     .filter(|mark| mark.0.source == source)
                     .map(|(span, kind, label)| {
-                        let annotation = kind.span(byte_range(text, *span));
+                        let annotation = kind.span(byte_range(&text, *span));
                         if label.is_empty() {
                             annotation
                         } else {
-                            annotation.label(*label)
+                            annotation.label(text::line(label))
                         }
                     });
-            let snippet = Snippet::source(text.as_str()).path(path.to_string_lossy().into_owned());
+            let annotations: Vec<_> = annotations.collect();
+            let path = text::line(&path.to_string_lossy()).into_owned();
+            let snippet = Snippet::source(text).path(path);
             group = group.element(snippet.annotations(annotations));
         }
         group

@@ -7,6 +7,7 @@ use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
 
 use crate::study::{Node, NodeId, Study};
+use crate::text::line;
 
 /// Who reads whose outputs. Node indices are those of [`Study::nodes`], which are in topological order.
 #[derive(Clone, Debug)]
@@ -71,14 +72,14 @@ impl Dag {
 
 /// The study in Graphviz' DOT language. `state` is a word to show at each stage, such as `cached`.
 pub fn dot(study: &Study, state: impl Fn(NodeId) -> Option<String>) -> String {
-    let escape = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
+    let escape = |name: &str| line(name).replace('\\', "\\\\").replace('"', "\\\"");
     let mut text = String::from(
         "digraph study {\n  rankdir=LR;\n  node [shape=box, style=rounded, fontname=\"sans-serif\"];\n",
     );
     for node in &study.nodes {
         let lines: Vec<String> = caption(node, state(node.id))
             .iter()
-            .map(|line| escape(line))
+            .map(|name| escape(name))
             .collect();
         let _ = writeln!(text, "  n{} [label=\"{}\"];", node.id.0, lines.join("\\n"));
     }
@@ -91,12 +92,12 @@ pub fn dot(study: &Study, state: impl Fn(NodeId) -> Option<String>) -> String {
 
 /// The study as a Mermaid flowchart.
 pub fn mermaid(study: &Study, state: impl Fn(NodeId) -> Option<String>) -> String {
-    let escape = |text: &str| text.replace('"', "#quot;").replace('<', "#lt;");
+    let escape = |name: &str| line(name).replace('"', "#quot;").replace('<', "#lt;");
     let mut text = String::from("flowchart LR\n");
     for node in &study.nodes {
         let lines: Vec<String> = caption(node, state(node.id))
             .iter()
-            .map(|line| escape(line))
+            .map(|name| escape(name))
             .collect();
         let _ = writeln!(text, "  n{}[\"{}\"]", node.id.0, lines.join("<br>"));
     }

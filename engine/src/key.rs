@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::kind::{ArtifactType, Family, FileParam, Kind, Label};
-use crate::results;
+use crate::results::Evaluated;
 use crate::study::{Node, Reference, Study};
 
 /// Version of the preimage's shape. Raising it makes every stage of every user run again.
@@ -286,9 +286,7 @@ pub fn label(study: &Study, reference: &Reference) -> Label {
         output: reference.output.clone(),
         axes: source.axes.clone(),
         arm: source.arm.clone(),
-        step: (evaluation && !source.axes.contains_key(results::STEP))
-            .then(|| results::step_of(study, source))
-            .flatten(),
+        evaluated: evaluation.then(|| Evaluated::of(study, source)),
     }
 }
 

@@ -17,7 +17,7 @@ use serde_path_to_error::Segment;
 use crate::context::StageContext;
 use crate::cost::Cost;
 use crate::forecast::{Forecast, Prospect};
-use crate::results;
+use crate::results::Evaluated;
 use crate::study::Node;
 
 /// What an artifact holds, so that a reference to the wrong kind of thing is found before anything runs.
@@ -418,18 +418,9 @@ pub struct Label {
     pub axes: BTreeMap<String, Value>,
     /// The arm that results count it to, such as `sft/easy+medium`.
     pub arm: String,
-    /// Of an evaluation, the training step of the checkpoint it was made of, where no axis `step` says it.
+    /// Of an evaluation: what was evaluated, and on what.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub step: Option<u64>,
-}
-
-impl Label {
-    /// The training step of the checkpoint that was evaluated; none for a final model.
-    pub fn step(&self) -> Option<u64> {
-        self.axes
-            .get(results::STEP)
-            .map_or(self.step, results::step_value)
-    }
+    pub evaluated: Option<Evaluated>,
 }
 
 /// One artifact that a stage reads.

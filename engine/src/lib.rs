@@ -23,6 +23,7 @@ pub mod schema;
 pub mod spec;
 pub mod study;
 pub mod study_id;
+pub mod text;
 pub mod usage;
 pub mod why;
 pub mod worker;

@@ -4,15 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use dcsft_engine::results::ResultRow;
 use dcsft_engine::results::aggregate::mean_and_error;
-use dcsft_engine::study::plain;
-use serde_json::Value;
+use dcsft_engine::results::places::Place;
 
 use crate::report::data::{Estimate, Spread};
 
 /// The axis over which means are taken.
 pub(crate) const SEED: &str = "seed";
-/// Axes that have a column of their own.
-const OWN_COLUMN: [&str; 3] = [SEED, "set", "step"];
 
 /// A measured value with its 95% interval, as one evaluation gave it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,15 +18,19 @@ pub(crate) struct Measured {
     pub(crate) value: f64,
     /// The interval.
     pub(crate) interval: [f64; 2],
+    /// Index of its row; of a mean over sets, of the first.
+    pub(crate) row: usize,
 }
 
 /// All evaluations of one arm at one step.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Group {
-    /// The arm, with the values of axes in which its rows differ: `sft/easy+medium lr=0.001`.
+    /// The arm, with what tells its lines apart: `sft/easy+medium lr=0.001`.
     pub(crate) arm: String,
     /// The arm alone.
     pub(crate) plain_arm: String,
+    /// What tells its lines apart, as (name, value).
+    pub(crate) told: Vec<(String, String)>,
     /// The training step.
     pub(crate) step: Option<u64>,
     /// By seed (`""` where there is no such axis), then by set: accuracy.
@@ -37,106 +38,57 @@ pub(crate) struct Group {
 }
 
 /// The evaluation sets, in-distribution ones first: (name, is out of distribution).
-pub(crate) fn sets(rows: &[ResultRow]) -> Vec<(String, bool)> {
+pub(crate) fn sets(places: &[Place]) -> Vec<(String, bool)> {
+    let mut known = BTreeSet::new();
     let mut sets: Vec<(String, bool)> = Vec::new();
-    for row in rows {
-        if !sets.iter().any(|(set, _)| *set == row.set) {
-            sets.push((row.set.clone(), row.split == "ood"));
+    for place in places {
+        if known.insert((&place.set, place.ood)) {
+            sets.push((place.set.clone(), place.ood));
         }
     }
     sets.sort_by_key(|(_, ood)| *ood);
     sets
 }
 
-/// Groups the rows of `metric`; groups stand in the order in which their first rows do, steps ascending.
-pub(crate) fn group(rows: &[ResultRow], metric: &str) -> Vec<Group> {
-    let varying = varying_axes(rows);
+/// Groups the rows of `metric`, which stand at `places`; groups stand in the order in which their first rows do, steps
+/// ascending.
+pub(crate) fn group(rows: &[ResultRow], places: &[Place], metric: &str) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
-    let mut known: HashMap<(String, Option<u64>), usize> = HashMap::new();
-    let mut order: HashMap<String, usize> = HashMap::new();
-    for row in rows.iter().filter(|row| row.metric == metric) {
-        let label = label(row, varying.get(row.arm.as_str()));
-        let index = *known.entry((label, row.step)).or_insert_with_key(|key| {
-            let (arm, step) = key.clone();
+    let mut known: HashMap<(&str, Option<u64>), usize> = HashMap::new();
+    let mut order: HashMap<&str, usize> = HashMap::new();
+    let chosen = rows.iter().zip(places).enumerate();
+    for (index, (row, place)) in chosen.filter(|(_, (row, _))| row.metric == metric) {
+        let at = *known.entry((&place.arm, place.step)).or_insert_with(|| {
             let next = order.len();
-            order.entry(arm.clone()).or_insert(next);
+            order.entry(&place.arm).or_insert(next);
             groups.push(Group {
-                arm,
+                arm: place.arm.clone(),
                 plain_arm: row.arm.clone(),
-                step,
+                told: place.told.clone(),
+                step: place.step,
                 seeds: BTreeMap::new(),
             });
             groups.len() - 1
         });
-        let seed = row.axes.get(SEED).map(plain).unwrap_or_default();
         let measured = Measured {
             value: row.value,
             interval: row.ci.unwrap_or([row.value; 2]),
+            row: index,
         };
-        groups[index]
-            .seeds
-            .entry(seed)
-            .or_default()
-            .insert(row.set.clone(), measured);
+        let cells = groups[at].seeds.entry(place.repeat.clone()).or_default();
+        cells.insert(place.set.clone(), measured);
     }
-    groups.sort_by_key(|group| (order[&group.arm], group.step));
+    groups.sort_by_key(|group| (order[group.arm.as_str()], group.step));
     groups
-}
-
-/// The values that an axis has among the rows of an arm.
-#[derive(Default)]
-struct Values {
-    distinct: BTreeSet<String>,
-    /// Some row's step and set do not tell its value.
-    untold: bool,
-}
-
-/// Axes whose values differ among the rows of an arm, other than those with a column of their own and those that
-/// merely pick the step or the set, whatever they are called.
-fn varying_axes(rows: &[ResultRow]) -> BTreeMap<&str, BTreeSet<&str>> {
-    let mut values: BTreeMap<(&str, &str), Values> = BTreeMap::new();
-    for row in rows {
-        let step = row.step.map(|step| step.to_string());
-        for (axis, value) in row
-            .axes
-            .iter()
-            .filter(|(axis, _)| !OWN_COLUMN.contains(&axis.as_str()))
-        {
-            let value = plain(value);
-            let number = value.strip_prefix("step-").unwrap_or(&value);
-            let told = value == row.set || step.as_deref() == Some(number);
-            let values = values.entry((&row.arm, axis)).or_default();
-            values.untold |= !told;
-            values.distinct.insert(value);
-        }
-    }
-    let mut varying: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for ((arm, axis), values) in values {
-        if values.untold && values.distinct.len() > 1 {
-            varying.entry(arm).or_default().insert(axis);
-        }
-    }
-    varying
-}
-
-fn label(row: &ResultRow, varying: Option<&BTreeSet<&str>>) -> String {
-    let value = |axis: &&str| -> Option<String> {
-        let value: &Value = row.axes.get(*axis)?;
-        Some(format!("{axis}={}", plain(value)))
-    };
-    let parts: Vec<String> = varying.into_iter().flatten().filter_map(value).collect();
-    if parts.is_empty() {
-        row.arm.clone()
-    } else {
-        format!("{} {}", row.arm, parts.join(" "))
-    }
 }
 
 /// The groups at each arm's last step.
 pub(crate) fn last_steps(groups: &[Group]) -> Vec<&Group> {
     let mut last: Vec<&Group> = Vec::new();
+    let mut at: HashMap<&str, usize> = HashMap::new();
     for group in groups {
-        match last.iter_mut().find(|other| other.arm == group.arm) {
+        let index = *at.entry(&group.arm).or_insert(last.len());
+        match last.get_mut(index) {
             Some(other) if other.step <= group.step => *other = group,
             Some(_) => {}
             None => last.push(group),
@@ -154,6 +106,12 @@ pub(crate) fn spread(groups: &[Group]) -> Spread {
 }
 
 impl Group {
+    /// How many seeds it has; none where the axis does not touch it.
+    pub(crate) fn seed_count(&self) -> Option<usize> {
+        let untouched = self.seeds.len() == 1 && self.seeds.contains_key("");
+        (!untouched).then_some(self.seeds.len())
+    }
+
     /// The mean over `sets` for each seed that has them all.
     pub(crate) fn by_seed(&self, sets: &[&str]) -> BTreeMap<&str, Measured> {
         let mean = |cells: &BTreeMap<String, Measured>| -> Option<Measured> {
@@ -172,11 +130,14 @@ impl Group {
     /// The accuracy on the mean of `sets`: over seeds, mean and standard error; of one seed, the 95% interval.
     pub(crate) fn estimate(&self, sets: &[&str]) -> Option<Estimate> {
         let by_seed: Vec<Measured> = self.by_seed(sets).into_values().collect();
+        let runs = by_seed.len();
         if let [only] = by_seed.as_slice() {
+            let [low, high] = only.interval;
             return Some(Estimate {
                 value: only.value,
-                low: only.interval[0],
-                high: only.interval[1],
+                low,
+                high,
+                runs,
             });
         }
         if by_seed.is_empty() {
@@ -189,13 +150,46 @@ impl Group {
             value: mean,
             low: mean - se,
             high: mean + se,
+            runs,
         })
     }
 }
 
+/// The runs of two arms that belong together: seed by seed, and a run that the seeds do not touch with each of the
+/// other's. Only those whose sets hold the same samples, as `same` says of two rows.
+pub(crate) fn pairs(
+    arm: &Group,
+    versus: &Group,
+    sets: &[&str],
+    same: impl Fn(usize, usize) -> bool,
+) -> Vec<(Vec<Measured>, Vec<Measured>)> {
+    let runs = |group: &Group| -> Vec<(String, Vec<Measured>)> {
+        let of = |cells: &BTreeMap<String, Measured>| {
+            sets.iter()
+                .map(|set| cells.get(*set).copied())
+                .collect::<Option<Vec<_>>>()
+        };
+        let all = group.seeds.iter();
+        all.filter_map(|(seed, cells)| Some((seed.clone(), of(cells)?)))
+            .collect()
+    };
+    let (ours, theirs) = (runs(arm), runs(versus));
+    let mut found = Vec::new();
+    for (seed, one) in &ours {
+        for (other_seed, other) in &theirs {
+            let meet = seed == other_seed || seed.is_empty() || other_seed.is_empty();
+            let alike = || one.iter().zip(other).all(|(a, b)| same(a.row, b.row));
+            if meet && alike() {
+                found.push((one.clone(), other.clone()));
+            }
+        }
+    }
+    found
+}
+
 /// The mean over independent sets. Half widths of intervals add as standard deviations do: root of the sum of
 /// squares, divided by the number of sets.
-fn mean_of_sets(found: &[Measured]) -> Option<Measured> {
+pub(crate) fn mean_of_sets(found: &[Measured]) -> Option<Measured> {
     if let [only] = found {
         return Some(*only);
     }
@@ -212,12 +206,14 @@ fn mean_of_sets(found: &[Measured]) -> Option<Measured> {
     Some(Measured {
         value,
         interval: [value - half, value + half],
+        row: found[0].row,
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use dcsft_engine::results::places::places;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -235,7 +231,14 @@ mod tests {
             value,
             n: Some(100),
             ci: Some([value - 0.1, value + 0.1]),
+            stage: "eval".to_owned(),
+            model: None,
+            data: None,
         }
+    }
+
+    fn accuracy(rows: &[ResultRow]) -> Vec<Group> {
+        group(rows, &places(rows, SEED), "accuracy")
     }
 
     #[test]
@@ -257,7 +260,7 @@ mod tests {
             ),
             row("grpo", json!({"lr": 0.1, "seed": 0}), None, "val", 0.7),
         ];
-        let groups = group(&rows, "accuracy");
+        let groups = accuracy(&rows);
         let arms: Vec<&str> = groups.iter().map(|group| group.arm.as_str()).collect();
         assert_eq!(arms, ["sft/easy lr=0.1", "sft/easy lr=0.2", "grpo"]);
     }
@@ -268,7 +271,7 @@ mod tests {
             let axes = json!({"on": set, "checkpoint": format!("step-{step}")});
             row("sft/all", axes, Some(step), set, 0.5)
         });
-        let groups = group(&rows, "accuracy");
+        let groups = accuracy(&rows);
         let shown: Vec<(&str, Option<u64>)> = groups
             .iter()
             .map(|group| (group.arm.as_str(), group.step))
@@ -279,7 +282,7 @@ mod tests {
     #[test]
     fn seeds_become_a_mean_with_its_standard_error() {
         let rows = [0.5, 0.7].map(|value| row("a", json!({"seed": value}), None, "val", value));
-        let groups = group(&rows, "accuracy");
+        let groups = accuracy(&rows);
         let estimate = groups[0].estimate(&["val"]).unwrap();
         // Sample standard deviation 0.1414, over the root of 2.
         assert!(
@@ -292,7 +295,7 @@ mod tests {
     #[test]
     fn the_mean_over_two_sets_of_one_seed_has_the_narrower_interval() {
         let rows = ["ood_a", "ood_b"].map(|set| row("a", json!({}), None, set, 0.4));
-        let groups = group(&rows, "accuracy");
+        let groups = accuracy(&rows);
         let estimate = groups[0].estimate(&["ood_a", "ood_b"]).unwrap();
         assert!(
             (estimate.half_width() - 0.1 / 2f64.sqrt()).abs() < 1e-12,
@@ -308,7 +311,7 @@ mod tests {
             row("a", json!({"seed": 0}), None, "ood_b", 0.6),
             row("a", json!({"seed": 1}), None, "ood_a", 0.9),
         ];
-        let groups = group(&rows, "accuracy");
+        let groups = accuracy(&rows);
         assert_eq!(groups[0].estimate(&["ood_a", "ood_b"]).unwrap().value, 0.5);
     }
 
@@ -319,7 +322,7 @@ mod tests {
             row("a", json!({}), Some(100), "val", 0.1),
             row("base", json!({}), None, "val", 0.3),
         ];
-        let groups = group(&rows, "accuracy");
+        let groups = accuracy(&rows);
         let steps: Vec<Option<u64>> = groups.iter().map(|group| group.step).collect();
         assert_eq!(steps, [Some(100), Some(200), None]);
         let last: Vec<Option<u64>> = last_steps(&groups).iter().map(|group| group.step).collect();

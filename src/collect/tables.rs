@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use dcsft_engine::results::aggregate::mean_and_error;
+use dcsft_engine::results::places::STAGE;
 
 use super::groups::{self, Group};
 use super::{FORMAT_ACCURACY, Results};
@@ -12,6 +13,8 @@ use crate::report::data::{
 
 /// Curves are drawn of at most this many arms.
 const MAX_CURVES: usize = 8;
+/// So many arms are compared each with each other where nothing says which to compare.
+pub(super) const FEW: usize = 6;
 
 /// Names of the sets of one split.
 pub(super) fn split_sets(sets: &[(String, bool)], ood: bool) -> Vec<&str> {
@@ -36,8 +39,9 @@ pub(crate) fn final_steps(
 }
 
 fn table(results: &Results<'_>, groups: &[&Group], times: &[ArmTime]) -> ResultTable {
-    let sets = groups::sets(&results.rows);
+    let sets = groups::sets(&results.places);
     let (id, ood) = (split_sets(&sets, false), split_sets(&sets, true));
+    let seeds = groups.iter().map(|group| group.seeds.len()).max();
     let formats = results.groups(FORMAT_ACCURACY);
     let rows = groups
         .iter()
@@ -48,6 +52,7 @@ fn table(results: &Results<'_>, groups: &[&Group], times: &[ArmTime]) -> ResultT
             ArmRow {
                 arm: group.arm.clone(),
                 step: group.step,
+                seeds: group.seed_count(),
                 cells: sets.iter().map(|(set, _)| group.estimate(&[set])).collect(),
                 id: mean(group, &id),
                 ood: mean(group, &ood),
@@ -61,7 +66,11 @@ fn table(results: &Results<'_>, groups: &[&Group], times: &[ArmTime]) -> ResultT
             }
         })
         .collect();
-    ResultTable { sets, rows }
+    ResultTable {
+        sets,
+        rows,
+        seeds: seeds.unwrap_or(1),
+    }
 }
 
 fn mean(group: &Group, sets: &[&str]) -> Option<Estimate> {
@@ -72,22 +81,44 @@ fn mean(group: &Group, sets: &[&str]) -> Option<Estimate> {
     }
 }
 
-/// Differences at last steps, over the seeds that both arms have: easy+medium against all, hard and GRPO; GRPO and
-/// medium against all; each subset against its random control; each arm against the baseline.
+/// Differences at last steps, over the seeds that both arms have, of the pairs that [`chosen`] names.
 pub(crate) fn differences(results: &Results<'_>, groups: &[Group]) -> Vec<Difference> {
     let last = groups::last_steps(groups);
-    let sets = groups::sets(&results.rows);
+    let sets = groups::sets(&results.places);
     let (id, ood) = (split_sets(&sets, false), split_sets(&sets, true));
-    pairs(results, &last)
+    chosen(results, &last)
         .into_iter()
         .map(|(arm, versus)| Difference {
             arm: arm.arm.clone(),
             versus: versus.arm.clone(),
-            id: gap(arm, versus, &id),
-            ood: gap(arm, versus, &ood),
+            id: gap(results, arm, versus, &id),
+            ood: gap(results, arm, versus, &ood),
         })
         .filter(|difference| difference.id.is_some() || difference.ood.is_some())
         .collect()
+}
+
+/// The pairs of arms that are compared: easy+medium against all, hard and GRPO; GRPO and medium against all; each subset
+/// against its random control; each arm against the baseline. Where that names none, and the arms are few, each two.
+pub(super) fn chosen<'g>(results: &Results<'_>, last: &[&'g Group]) -> Vec<(&'g Group, &'g Group)> {
+    let named = pairs(results, last);
+    if named.is_empty() && last.len() <= FEW {
+        each_two(last)
+    } else {
+        named
+    }
+}
+
+/// Each two arms, the later one against the earlier one.
+pub(super) fn each_two<'g>(last: &[&'g Group]) -> Vec<(&'g Group, &'g Group)> {
+    let later = |(at, versus): (usize, &&'g Group)| {
+        let versus = *versus;
+        last[at + 1..]
+            .iter()
+            .map(move |arm| (*arm, versus))
+            .collect::<Vec<_>>()
+    };
+    last.iter().enumerate().flat_map(later).collect()
 }
 
 fn pairs<'g>(results: &Results<'_>, last: &[&'g Group]) -> Vec<(&'g Group, &'g Group)> {
@@ -154,17 +185,23 @@ fn pairs<'g>(results: &Results<'_>, last: &[&'g Group]) -> Vec<(&'g Group, &'g G
 
 /// Whether the axes shown beside the arm are the same.
 fn same_axes(a: &Group, b: &Group) -> bool {
-    a.arm.strip_prefix(&a.plain_arm) == b.arm.strip_prefix(&b.plain_arm)
+    let axes = |group: &Group| -> Vec<(String, String)> {
+        let told = group.told.iter();
+        told.filter(|(name, _)| name != STAGE).cloned().collect()
+    };
+    axes(a) == axes(b)
 }
 
-fn gap(arm: &Group, versus: &Group, sets: &[&str]) -> Option<Gap> {
+fn gap(results: &Results<'_>, arm: &Group, versus: &Group, sets: &[&str]) -> Option<Gap> {
     if sets.is_empty() {
         return None;
     }
-    let (ours, theirs) = (arm.by_seed(sets), versus.by_seed(sets));
-    let gaps: Vec<f64> = ours
+    let runs = groups::pairs(arm, versus, sets, |a, b| results.same_samples(a, b));
+    let gaps: Vec<f64> = runs
         .iter()
-        .filter_map(|(seed, one)| Some(one.value - theirs.get(seed)?.value))
+        .filter_map(|(ours, theirs)| {
+            Some(groups::mean_of_sets(ours)?.value - groups::mean_of_sets(theirs)?.value)
+        })
         .collect();
     if gaps.is_empty() {
         return None;
@@ -181,7 +218,7 @@ fn gap(arm: &Group, versus: &Group, sets: &[&str]) -> Option<Gap> {
 /// Accuracy over steps: of easy+medium and GRPO where both were evaluated at several steps, else of the first arms
 /// that were. Each begins at step 0 with the baseline it was trained from.
 pub(crate) fn curves(results: &Results<'_>, groups: &[Group]) -> Vec<Curve> {
-    let sets = groups::sets(&results.rows);
+    let sets = groups::sets(&results.places);
     let (id, ood) = (split_sets(&sets, false), split_sets(&sets, true));
     let mut arms: BTreeMap<usize, (&str, Vec<CurvePoint>)> = BTreeMap::new();
     let mut order: Vec<&str> = Vec::new();

@@ -6,7 +6,7 @@ use dcsft_cache::{Digest, Record};
 use dcsft_engine::cost::Cost;
 use dcsft_engine::executed::Executed;
 use dcsft_engine::results::aggregate::mean_and_error;
-use dcsft_engine::study::{Node, NodeId, plain};
+use dcsft_engine::study::{Node, NodeId};
 
 use super::Results;
 use crate::report::data::{ArmTime, Clock, Timing};
@@ -86,31 +86,17 @@ fn clock<'a>(
 
 /// (arm label as in the table, the node that trained it) of every evaluation.
 fn trained<'a>(results: &'a Results<'_>) -> Vec<(String, &'a Node)> {
-    let labels = super::groups::group(&results.rows, super::ACCURACY);
     let mut found = Vec::new();
-    for node in results
-        .study
-        .nodes
-        .iter()
-        .filter(|node| node.kind == "eval")
-    {
-        let Some(trainer) = input(results, node, "model").map(|(trainer, _)| trainer) else {
-            continue;
-        };
-        if !TRAINERS.contains(&trainer.kind.as_str()) {
+    let mut seen = BTreeSet::new();
+    for (id, place) in results.nodes.iter().zip(&results.places) {
+        if !seen.insert(*id) {
             continue;
         }
-        let axes = |label: &str| {
-            label.split(' ').skip(1).all(|part| {
-                part.split_once('=').is_none_or(|(axis, value)| {
-                    node.axes.get(axis).is_some_and(|own| plain(own) == value)
-                })
-            })
-        };
-        let label = labels
-            .iter()
-            .find(|group| group.plain_arm == node.arm && axes(&group.arm));
-        found.extend(label.map(|group| (group.arm.clone(), trainer)));
+        let node = &results.study.nodes[id.0];
+        let trainer = input(results, node, "model").map(|(trainer, _)| trainer);
+        if let Some(trainer) = trainer.filter(|node| TRAINERS.contains(&node.kind.as_str())) {
+            found.push((place.arm.clone(), trainer));
+        }
     }
     found
 }

@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use comfy_table::Table;
 use dcsft_cache::Record;
 use dcsft_engine::forecast::{Memory, forecasts};
 use dcsft_engine::plan::{NodeState, Plan, PlannedNode};
@@ -15,7 +14,7 @@ use super::why::headline;
 use crate::cli;
 use crate::collect::samples::{Samples, samples};
 use crate::exit::{Exit, Failure};
-use crate::output::{bytes, count, print_json, print_table, stdout, table};
+use crate::output::{Table, bytes, count, print_json, print_table, stdout, table};
 use crate::report::scale::duration;
 use crate::settings::{App, Project};
 

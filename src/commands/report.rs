@@ -28,7 +28,7 @@ const STAMP: &str = ".stamp";
 pub(crate) fn run(app: &App, args: &cli::Report) -> Result<Exit, Failure> {
     let project = app.project(&args.spec)?;
     let records = records(&project.plan(&[], false)?);
-    let found = Results::new(&project.study, &records);
+    let found = Results::new(&project.study, &records, &project.store);
     let page = match &args.out {
         Some(folder) => write(&project, &found, folder, &[])?,
         None => {

@@ -1,20 +1,29 @@
 //! `dcsft results SPEC`, and the table at the end of a run.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
 
-use comfy_table::Table;
 use dcsft_engine::results::ResultRow;
+use dcsft_engine::results::csv::table as csv_table;
+use dcsft_engine::text;
 use serde_json::json;
 
 use super::plan::records;
 use crate::cli::{self, ResultsFormat};
+use crate::collect::groups::SEED;
 use crate::collect::{Results, Tables, missing};
 use crate::exit::{Exit, Failure};
-use crate::output::{self, print_json, print_table, stdout, table};
-use crate::report::data::{ArmTime, Difference, Estimate, Gap, Spread, Timing};
+use crate::output::{Table, count, print_json, print_markdown, print_table, stdout, table};
+use crate::report::data::{
+    ArmTime, Comparison, Difference, Estimate, Gap, MatchedGap, ResultTable, Spread, Timing,
+};
 use crate::report::scale::{duration, percent, points};
+use crate::report::words::{difference, estimate, is_lopsided, p_value, seeds_of};
 use crate::settings::App;
+
+/// Pairs at matched ID accuracy that the terminal shows.
+const MATCHED: usize = 12;
 
 /// Prints the results that are in the cache.
 ///
@@ -24,26 +33,32 @@ pub(crate) fn run(app: &App, args: &cli::Results) -> Result<Exit, Failure> {
     let project = app.project(&args.spec)?;
     let plan = project.plan(&[], false)?;
     let records = records(&plan);
-    let found = Results::new(&project.study, &records);
+    let found = Results::new(&project.study, &records, &project.store);
     let format = if app.terminal.json {
         ResultsFormat::Json
     } else {
         args.format
     };
+    let tables = found.tables(args.all_steps);
     let mut out = stdout();
     match format {
-        ResultsFormat::Json if args.seeds => print_seeds_json(&mut out, &found, args.all_steps)?,
+        ResultsFormat::Json if args.seeds => print_seeds_json(&mut out, &tables)?,
         ResultsFormat::Json => found
             .rows
             .iter()
             .try_for_each(|row| print_json(&mut out, row))?,
-        ResultsFormat::Csv => out.write_all(&csv(&found.rows)?)?,
-        ResultsFormat::Markdown => {
-            print_tables(&mut out, &found, args.all_steps, args.seeds, true)?
+        ResultsFormat::Csv if args.seeds => {
+            return Err(Failure::usage("--seeds has no table to go into with --format csv")
+                .help("`--json --seeds` has means and differences; the rows of `--format csv` have every seed"));
         }
-        ResultsFormat::Table => print_tables(&mut out, &found, args.all_steps, args.seeds, false)?,
+        ResultsFormat::Csv => out.write_all(&csv(&found.rows)?)?,
+        ResultsFormat::Markdown => print_tables(&mut out, &tables, args.seeds, Form::Markdown)?,
+        ResultsFormat::Table => print_tables(&mut out, &tables, args.seeds, Form::Terminal)?,
     }
     out.flush()?;
+    if matches!(format, ResultsFormat::Json | ResultsFormat::Csv) {
+        tell_notes(app, &tables);
+    }
     if let Some(missing) = missing::words(&project.study, &plan) {
         app.terminal.to_stderr(&missing);
         app.terminal.help("`dcsft run` computes them");
@@ -51,15 +66,29 @@ pub(crate) fn run(app: &App, args: &cli::Results) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// The end of a run: the table, the differences over seeds, where the report is.
+/// The notes, where stdout is for programs.
+fn tell_notes(app: &App, tables: &Tables) {
+    for note in &tables.notes {
+        app.terminal.say(&format!("note: {note}"));
+    }
+}
+
+/// The end of a run: the table, the differences over seeds, what was left out, where the report is.
 ///
 /// # Errors
 /// If stdout cannot be written.
 pub(crate) fn print_summary(found: &Results<'_>, page: Option<&Path>) -> Result<(), Failure> {
     let mut out = stdout();
-    if !found.rows.is_empty() {
+    let mut tables = found.tables(false);
+    let missing = tables.missing.take();
+    tables.notes.extend(missing);
+    if !found.rows.is_empty() || !tables.notes.is_empty() {
         writeln!(out)?;
-        print_tables(&mut out, found, false, true, false)?;
+    }
+    if found.rows.is_empty() {
+        print_notes(&mut out, &tables.notes)?;
+    } else {
+        print_tables(&mut out, &tables, true, Form::Terminal)?;
     }
     if let Some(page) = page {
         writeln!(out, "\nreport: {}", page.display())?;
@@ -78,7 +107,7 @@ pub(crate) fn write_files(found: &Results<'_>, folder: &Path) -> Result<(), Fail
         .rows
         .iter()
         .try_for_each(|row| print_json(&mut lines, row))?;
-    print_tables(&mut markdown, found, true, true, true)?;
+    print_tables(&mut markdown, &found.tables(true), true, Form::Markdown)?;
     for (name, bytes) in [
         ("results.jsonl", lines),
         ("results.csv", csv(&found.rows)?),
@@ -90,47 +119,52 @@ pub(crate) fn write_files(found: &Results<'_>, folder: &Path) -> Result<(), Fail
     Ok(())
 }
 
+/// Where tables are read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Terminal,
+    Markdown,
+}
+
+impl Form {
+    fn print(self, out: &mut impl Write, table: &Table) -> std::io::Result<()> {
+        match self {
+            Self::Terminal => print_table(out, table),
+            Self::Markdown => print_markdown(out, table),
+        }
+    }
+}
+
 fn print_tables(
     out: &mut impl Write,
-    found: &Results<'_>,
-    all_steps: bool,
+    tables: &Tables,
     seeds: bool,
-    markdown: bool,
+    form: Form,
 ) -> Result<(), Failure> {
-    let tables = found.tables(all_steps);
     if tables.table.rows.is_empty() {
         writeln!(out, "no evaluation has a result yet")?;
-        return Ok(());
+        return Ok(print_notes(out, &tables.notes)?);
     }
-    let print = |out: &mut _, table: Table| {
-        print_table(
-            out,
-            &if markdown {
-                output::markdown(table)
-            } else {
-                table
-            },
-        )
-    };
-    print(out, results_table(&tables))?;
-    writeln!(out, "\nAccuracy in percent; {}.", tables.spread.words())?;
+    let (list, step) = results_table(tables);
+    form.print(out, &list)?;
+    writeln!(out, "\n{}", caption(&tables.table, tables.spread, step))?;
     if !tables.times.is_empty() {
         writeln!(out, "{}", tables.timing.words())?;
     }
     for line in speed_ups(&tables.times, &tables.timing) {
         writeln!(out, "{line}")?;
     }
-    for one in &tables.matched {
-        let se = one
-            .gap
-            .se
-            .map(|se| format!(" ± {}", percent(se)))
-            .unwrap_or_default();
-        let (arm, versus, gap) = (&one.arm, &one.versus, points(one.gap.mean));
-        let wins = format!("{} of {} seeds", one.gap.wins, one.gap.pairs);
+    print_matched(out, &tables.matched)?;
+    if tables.shown > 0 {
+        writeln!(out)?;
+        form.print(out, &comparisons_table(&tables.comparisons[..tables.shown]))?;
+        writeln!(out, "\n{COMPARED}")?;
+    }
+    if tables.comparisons.len() > tables.shown {
+        let more = count(tables.comparisons.len() - tables.shown, "pair", "pairs");
         writeln!(
             out,
-            "At matched ID accuracy, OOD of {arm} is {gap}{se} against {versus} (better on {wins})."
+            "{more} more: `results --json --seeds`, and the report."
         )?;
     }
     if seeds
@@ -138,44 +172,90 @@ fn print_tables(
         && !tables.differences.is_empty()
     {
         writeln!(out)?;
-        print(out, differences_table(&tables.differences))?;
+        form.print(out, &differences_table(&tables.differences))?;
         writeln!(
             out,
             "\nPaired by seed, in points of accuracy; mean ± standard error."
         )?;
     }
-    Ok(())
+    Ok(print_notes(out, &tables.notes)?)
 }
 
-fn results_table(tables: &Tables) -> Table {
+/// What stands below comparisons of single runs.
+const COMPARED: &str = "\
+Sample by sample, in points of accuracy ± half the 95% interval, or [low, high] where that is lopsided; `better` and
+`worse` count the samples that only one of the two has right, p is that of the exact McNemar test.";
+
+/// Notes, after an empty line.
+fn print_notes(out: &mut impl Write, notes: &[String]) -> std::io::Result<()> {
+    if !notes.is_empty() {
+        writeln!(out)?;
+    }
+    notes
+        .iter()
+        .try_for_each(|note| writeln!(out, "note: {}", text::line(note)))
+}
+
+/// How the numbers of the table are to be read; `step` is that of all arms, where no column has it.
+fn caption(table: &ResultTable, spread: Spread, step: Option<u64>) -> String {
+    let mut text = format!("Accuracy in percent; {}", spread.words());
+    if spread == Spread::Wilson95
+        && table
+            .rows
+            .iter()
+            .flat_map(|row| row.cells.iter().flatten())
+            .any(is_lopsided)
+    {
+        text += ", -below/+above where it is lopsided";
+    }
+    if table.is_mixed() {
+        text += "; [low, high] is the 95% Wilson interval of a single run";
+    }
+    if table.lacks_seeds() {
+        text += "; (n) is a mean over n seeds only";
+    }
+    if let Some(step) = step {
+        text += &format!("; trained arms at step {step}");
+    }
+    text + "."
+}
+
+/// The table, and the step of all its arms that have one, where that is the same.
+fn results_table(tables: &Tables) -> (Table, Option<u64>) {
     let (data, times) = (&tables.table, &tables.times);
-    let steps = data.rows.iter().any(|row| row.step.is_some());
+    let known: BTreeSet<u64> = data.rows.iter().filter_map(|row| row.step).collect();
+    let steps = known.len() > 1;
+    let seeds = data.is_mixed() || data.lacks_seeds();
     let means = data.sets.iter().filter(|(_, ood)| *ood).count() > 1;
     let formats = data.rows.iter().any(|row| row.format.is_some());
     let scored = times.iter().any(|time| time.scoring > 0.0);
     let mut heading = vec!["arm".to_owned()];
     heading.extend(steps.then(|| "step".to_owned()));
+    heading.extend(seeds.then(|| "seeds".to_owned()));
     heading.extend(
         data.sets
             .iter()
-            .map(|(set, ood)| format!("{set} ({})", if *ood { "OOD" } else { "ID" })),
+            .map(|(set, ood)| format!("{} ({})", text::line(set), if *ood { "OOD" } else { "ID" })),
     );
     heading.extend(means.then(|| "OOD mean".to_owned()));
-    heading.extend(formats.then(|| "in format".to_owned()));
-    heading.extend((!times.is_empty()).then(|| tables.timing.heading().to_owned()));
-    heading.extend(scored.then(|| "with scoring".to_owned()));
+    heading.extend(formats.then(|| "in\nformat".to_owned()));
+    heading.extend((!times.is_empty()).then(|| tables.timing.heading().replacen(' ', "\n", 1)));
+    heading.extend(scored.then(|| "with\nscoring".to_owned()));
     let headings: Vec<&str> = heading.iter().map(String::as_str).collect();
     let mut list = table(&headings, &(1..headings.len()).collect::<Vec<_>>());
     for row in &data.rows {
         let time = times.iter().find(|time| time.arm == row.arm);
+        let cell = |cell: &Option<Estimate>| {
+            let text = cell
+                .as_ref()
+                .map(|one| estimate(one, row.seeds, data.seeds));
+            text.unwrap_or_default()
+        };
         let mut cells = vec![row.arm.clone()];
         cells.extend(steps.then(|| row.step.map(|step| step.to_string()).unwrap_or_default()));
-        cells.extend(
-            row.cells
-                .iter()
-                .map(|cell| cell.as_ref().map(estimate).unwrap_or_default()),
-        );
-        cells.extend(means.then(|| row.ood.as_ref().map(estimate).unwrap_or_default()));
+        cells.extend(seeds.then(|| seeds_of(row.seeds, data.seeds)));
+        cells.extend(row.cells.iter().map(cell));
+        cells.extend(means.then(|| cell(&row.ood)));
         cells.extend(formats.then(|| row.format.map(percent).unwrap_or_default()));
         cells.extend(
             (!times.is_empty())
@@ -187,15 +267,96 @@ fn results_table(tables: &Tables) -> Table {
         }));
         list.add_row(cells);
     }
-    list
+    (list, known.into_iter().next().filter(|_| !steps))
 }
 
-fn estimate(estimate: &Estimate) -> String {
+fn print_matched(out: &mut impl Write, matched: &[MatchedGap]) -> std::io::Result<()> {
+    for one in matched.iter().take(MATCHED) {
+        writeln!(out, "{}", matched_line(one))?;
+    }
+    if matched.len() > MATCHED {
+        let more = count(matched.len() - MATCHED, "pair", "pairs");
+        writeln!(
+            out,
+            "{more} more at matched ID accuracy: `results --json --seeds`, and the report."
+        )?;
+    }
+    Ok(())
+}
+
+/// `At matched ID accuracy (70.0 to 80.0), OOD of a is +1.2 ± 0.3 against b (better on 4 of 5 seeds).`
+fn matched_line(one: &MatchedGap) -> String {
+    let (arm, versus) = (text::line(&one.arm), text::line(&one.versus));
+    let (Some(gap), Some([low, high])) = (one.gap, one.range) else {
+        return format!(
+            "At matched ID accuracy, {arm} and {versus} are not compared: their ranges of ID do not overlap."
+        );
+    };
+    let se = gap
+        .se
+        .map(|se| format!(" ± {}", percent(se)))
+        .unwrap_or_default();
+    let wins = match gap.pairs {
+        1 if one.apart == 0 => "one run each".to_owned(),
+        pairs => format!(
+            "better on {} of {}",
+            gap.wins,
+            count(pairs, "seed", "seeds")
+        ),
+    };
+    let apart = match one.apart {
+        0 => String::new(),
+        apart => format!(", ranges do not overlap on {apart} more"),
+    };
     format!(
-        "{} ±{:>4}",
-        percent(estimate.value),
-        percent(estimate.half_width())
+        "At matched ID accuracy, OOD of {arm} is {}{se} against {versus} ({wins}{apart}; ID {} to {}).",
+        points(gap.mean),
+        percent(low),
+        percent(high)
     )
+}
+
+fn comparisons_table(comparisons: &[Comparison]) -> Table {
+    let heading = [
+        "arm",
+        "against",
+        "set",
+        "difference",
+        "better",
+        "worse",
+        "p",
+    ];
+    let mut list = table(&heading, &[3, 4, 5, 6]);
+    for one in comparisons {
+        let row = |set: String, text: String, rest: [String; 3]| {
+            let names = [one.arm.clone(), one.versus.clone(), set, text];
+            names.into_iter().chain(rest).collect::<Vec<String>>()
+        };
+        for set in &one.sets {
+            let paired = &set.paired;
+            let mut name = set.set.clone();
+            if set.unshared > 0 {
+                name += &format!(" ({} shared, {} not)", paired.n, set.unshared);
+            }
+            let counts = [
+                paired.better.to_string(),
+                paired.worse.to_string(),
+                p_value(paired.p),
+            ];
+            list.add_row(row(
+                name,
+                difference(paired.difference, paired.interval),
+                counts,
+            ));
+        }
+        for (name, mean) in [("ID mean", one.id), ("OOD mean", one.ood)] {
+            if let Some((value, interval)) = mean {
+                let none = [String::new(), String::new(), String::new()];
+                list.add_row(row(name.to_owned(), difference(value, interval), none));
+            }
+        }
+    }
+    list
 }
 
 /// `grpo takes 3.4x the training time of sft/easy+medium in CPU time (2.5x with the rollout scoring that this needs)`,
@@ -218,10 +379,9 @@ fn speed_ups(times: &[ArmTime], timing: &Timing) -> Vec<String> {
                 String::new()
             };
             let ratio = grpo.training / sft.training;
+            let (grpo, sft) = (text::line(&grpo.arm), text::line(&sft.arm));
             lines.push(format!(
-                "{} takes {ratio:.1}x the training time of {} in {}{with}.",
-                grpo.arm,
-                sft.arm,
+                "{grpo} takes {ratio:.1}x the training time of {sft} in {}{with}.",
                 timing.name()
             ));
         }
@@ -261,13 +421,8 @@ fn differences_table(differences: &[Difference]) -> Table {
     list
 }
 
-/// Means over seeds, then paired differences, one object per line.
-fn print_seeds_json(
-    out: &mut impl Write,
-    found: &Results<'_>,
-    all_steps: bool,
-) -> Result<(), Failure> {
-    let tables = found.tables(all_steps);
+/// Means over seeds, then what is compared, one object per line.
+fn print_seeds_json(out: &mut impl Write, tables: &Tables) -> Result<(), Failure> {
     for row in &tables.table.rows {
         let sets = tables
             .table
@@ -276,14 +431,15 @@ fn print_seeds_json(
             .zip(&row.cells)
             .map(|((set, ood), cell)| (set.as_str(), if *ood { "ood" } else { "id" }, *cell));
         for (set, split, cell) in sets.chain([("mean", "id", row.id), ("mean", "ood", row.ood)]) {
-            let Some(Estimate { value, low, high }) = cell else {
+            let Some(estimate) = cell else {
                 continue;
             };
             print_json(
                 out,
                 &json!({
                     "arm": row.arm, "step": row.step, "set": set, "split": split, "metric": "accuracy",
-                    "mean": value, "interval": [low, high], "spread": tables.spread,
+                    "mean": estimate.value, "interval": [estimate.low, estimate.high], "spread": estimate.spread(),
+                    "seeds": row.seeds.map(|_| estimate.runs), "seeds_of": tables.table.seeds,
                 }),
             )?;
         }
@@ -292,31 +448,20 @@ fn print_seeds_json(
         .differences
         .iter()
         .try_for_each(|one| print_json(out, one))?;
+    for one in &tables.comparisons {
+        print_json(out, &json!({"compared": one}))?;
+    }
     for one in &tables.matched {
         print_json(out, &json!({"matched_id": one}))?;
     }
     Ok(())
 }
 
-/// All rows with a heading; axes as `axis=value` pairs in one column.
+/// All rows with a heading, a column per axis.
 fn csv(rows: &[ResultRow]) -> Result<Vec<u8>, Failure> {
     let mut writer = csv::Writer::from_writer(Vec::new());
-    let mut write = |arm: &str, axes: String, rest: [String; 8]| {
-        let fields = [arm.to_owned(), axes].into_iter().chain(rest);
-        writer.write_record(fields).map_err(Failure::failed)
-    };
-    write(
-        "arm",
-        "axes".to_owned(),
-        ResultRow::COLUMNS.map(str::to_owned),
-    )?;
-    for row in rows {
-        let axes: Vec<String> = row
-            .axes
-            .iter()
-            .map(|(axis, value)| format!("{axis}={}", dcsft_engine::study::plain(value)))
-            .collect();
-        write(&row.arm, axes.join(" "), row.cells())?;
+    for line in csv_table(rows, SEED) {
+        writer.write_record(line).map_err(Failure::failed)?;
     }
     writer
         .into_inner()

@@ -11,6 +11,7 @@ use dcsft_engine::run::{
     self, JsonReporter, LocalExecutor, Reporter, RunOptions, RunOutcome, WorkerCommand,
 };
 use dcsft_engine::study::Node;
+use dcsft_engine::text;
 use dcsft_vlm::device::DeviceSpec;
 
 use super::{lock, report, results};
@@ -119,7 +120,7 @@ fn conclude(
             .help("the next run goes on where this one stopped");
         return Ok(Exit::Interrupted);
     }
-    let found = Results::new(&project.study, &outcome.records);
+    let found = Results::new(&project.study, &outcome.records, &project.store);
     let failed: Vec<String> = outcome
         .failed
         .iter()
@@ -177,10 +178,11 @@ fn tell_failure(app: &App, stage: &str, failure: &run::Failure) {
     } else {
         String::new()
     };
+    let stage = text::line(stage);
     terminal.error(&format!("{stage} failed{tries}: {}", failure.message));
     terminal.to_stderr(&format!("  --> {}", failure.place));
     for line in &failure.tail {
-        terminal.to_stderr(&format!("   | {line}"));
+        terminal.to_stderr(&format!("   | {}", text::line(line)));
     }
     terminal.to_stderr(&format!("  log: {}", failure.log.display()));
 }

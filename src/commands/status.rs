@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use dcsft_engine::executed::Executed;
 use dcsft_engine::journal::{self, Entry, RunFolder, RunHeader, RunState, StageLive};
+use dcsft_engine::left_out::notices;
 use dcsft_engine::plan::{NodeState, Plan, PlannedNode};
 use dcsft_engine::run::RunEvent;
 use dcsft_engine::study_id::StudyId;
@@ -309,11 +310,15 @@ fn rows(project: &Project, run: Option<&RunFolder>, plan: Option<&Plan>) -> Vec<
             let planned = plan.map(|plan| plan.node(node.id));
             let record = planned.and_then(|planned| planned.state.record());
             let live = live.stages.get(&title).filter(|_| is_at_work(entry));
-            let (state, detail) = if is_at_work(entry) {
+            let (state, mut detail) = if is_at_work(entry) {
                 at_work(entry, live, lives)
             } else {
                 state(entry, planned)
             };
+            for notice in record.map_or(Vec::new(), |record| notices(&record.summary)) {
+                let separator = if detail.is_empty() { "" } else { "; " };
+                detail += &format!("{separator}{notice}");
+            }
             let seconds = entry.and_then(|entry| entry.event.result());
             let seconds = seconds.map(|result| result.seconds);
             Row {

@@ -4,6 +4,7 @@ use std::io::Write;
 
 use dcsft_engine::plan::NodeState;
 use dcsft_engine::study::NodeId;
+use dcsft_engine::text;
 use dcsft_engine::why::{Comparison, Explainer, Explanation, Reason};
 
 use crate::cli::Why;
@@ -60,8 +61,8 @@ fn print(out: &mut impl Write, explanation: &Explanation) -> std::io::Result<()>
         reason,
         ..
     } = explanation;
-    writeln!(out, "{stage} ({place})")?;
-    writeln!(out, "  {}", headline(reason))?;
+    writeln!(out, "{} ({})", text::line(stage), text::line(place))?;
+    writeln!(out, "  {}", text::line(&headline(reason)))?;
     let compared = match reason {
         Reason::NeverRan { nearest } => nearest.as_ref(),
         Reason::Changed(comparison) => Some(comparison),
@@ -84,9 +85,9 @@ fn print(out: &mut impl Write, explanation: &Explanation) -> std::io::Result<()>
     } else {
         "earlier result"
     };
-    writeln!(out, "  {word}: {stage}, key {}", key.short())?;
+    writeln!(out, "  {word}: {}, key {}", text::line(stage), key.short())?;
     for change in changes {
-        writeln!(out, "    {change}")?;
+        writeln!(out, "    {}", text::line(&change.to_string()))?;
     }
     Ok(())
 }

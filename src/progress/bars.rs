@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use dcsft_engine::protocol::Progress;
 use dcsft_engine::run::{Reporter, RunEvent};
+use dcsft_engine::text;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{Count, finished, numbers, remark};
@@ -39,7 +40,7 @@ impl Bars {
 
     fn say(&self, text: &str) {
         // Above the bars, where it stays.
-        if self.multi.println(text).is_err() {
+        if self.multi.println(text::block(text)).is_err() {
             self.terminal.say(text);
         }
     }
@@ -68,7 +69,7 @@ impl Bars {
             .multi
             .insert_before(&self.overall, ProgressBar::new_spinner());
         bar.set_style(style("{spinner:.cyan} {prefix}  {elapsed:.dim}"));
-        bar.set_prefix(stage.to_owned());
+        bar.set_prefix(text::line(stage).into_owned());
         bar.enable_steady_tick(TICK);
         self.stages.insert(stage.to_owned(), bar);
     }
@@ -81,14 +82,14 @@ impl Bars {
             // What comes last is cut where the terminal is narrow: a line that wraps cannot be drawn over.
             bar.set_style(style(&format!(
                 "{{spinner:.cyan}} {{prefix}}  {{bar:18.cyan/dim}} {{pos}}/{{len}} {}  {{eta}} left  {{wide_msg}}",
-                progress.unit.replace(['{', '}'], "")
+                text::line(&progress.unit).replace(['{', '}'], "")
             )));
             bar.set_length(progress.total);
             // A resumed stage begins where it stopped; the time left must not count that as speed.
             bar.set_position(progress.done);
             bar.reset_eta();
         }
-        bar.set_message(numbers(progress));
+        bar.set_message(text::line(&numbers(progress)).into_owned());
         bar.set_position(progress.done);
     }
 

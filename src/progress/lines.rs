@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use dcsft_engine::run::{Reporter, RunEvent};
+use dcsft_engine::text;
 
 use super::{Count, finished, numbers, remark};
 use crate::terminal::Terminal;
@@ -43,8 +44,11 @@ impl Reporter for Lines {
             }
             RunEvent::StageStarted { stage, .. } => {
                 self.last.insert(stage.clone(), Instant::now());
-                self.terminal
-                    .say(&format!("{} {stage} started", self.count.text()));
+                self.terminal.say(&format!(
+                    "{} {} started",
+                    self.count.text(),
+                    text::line(stage)
+                ));
             }
             RunEvent::Progress { stage, progress } => {
                 let now = Instant::now();
@@ -56,7 +60,8 @@ impl Reporter for Lines {
                     self.last.insert(stage.clone(), now);
                     let (done, total, unit) = (progress.done, progress.total, &progress.unit);
                     self.terminal.say(&format!(
-                        "{stage} {unit} {done}/{total}  {}",
+                        "{} {unit} {done}/{total}  {}",
+                        text::line(stage),
                         numbers(progress)
                     ));
                 }
@@ -64,8 +69,11 @@ impl Reporter for Lines {
             RunEvent::StageCached { stage, .. } => {
                 self.count.done += 1;
                 if self.terminal.verbose {
-                    self.terminal
-                        .say(&format!("{} {stage} cached", self.count.text()));
+                    self.terminal.say(&format!(
+                        "{} {} cached",
+                        self.count.text(),
+                        text::line(stage)
+                    ));
                 }
             }
             RunEvent::StageFinished { stage, result } => {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use dcsft_engine::protocol::Progress;
 use dcsft_engine::run::{Reporter, RunEvent};
+use dcsft_engine::text;
 
 pub(crate) use bars::Bars;
 pub(crate) use lines::Lines;
@@ -72,40 +73,41 @@ fn short(value: f64) -> String {
 
 /// The line for a finished stage.
 fn finished(count: Count, stage: &str, seconds: f64) -> String {
+    let stage = text::line(stage);
     format!("{} {stage} done in {}", count.text(), duration(seconds))
 }
 
 /// What is said of an event whatever the form; none where it is said elsewhere or not at all.
 fn remark(event: &RunEvent, verbose: bool) -> Option<String> {
+    let stage = text::line(event.stage().unwrap_or_default());
     match event {
-        RunEvent::StageWaits { stage, .. } => Some(format!(
+        RunEvent::StageWaits { .. } => Some(format!(
             "{stage} waits for another process that computes the same"
         )),
         RunEvent::StageRetries {
-            stage,
             attempts,
             message,
             delay,
+            ..
         } => Some(format!(
             "{stage} failed ({message}); try {} follows in {}",
             attempts + 1,
             duration(*delay)
         )),
-        RunEvent::StageReopened { stage, message } => {
-            Some(format!("{stage} runs again: {message}"))
-        }
-        RunEvent::StageFailed { stage, failure } => {
+        RunEvent::StageReopened { message, .. } => Some(format!("{stage} runs again: {message}")),
+        RunEvent::StageFailed { failure, .. } => {
             Some(format!("{stage} failed: {}", failure.message))
         }
-        RunEvent::StageSkipped { stage, because } if verbose => {
+        RunEvent::StageSkipped { because, .. } if verbose => {
+            let because = text::line(because);
             Some(format!("{stage} skipped, since {because} failed"))
         }
-        RunEvent::StageInterrupted { stage } => {
+        RunEvent::StageInterrupted { .. } => {
             Some(format!("{stage} stopped; the next run resumes it"))
         }
         RunEvent::Interrupted => Some("interrupting: running stages save their state".to_owned()),
-        RunEvent::Warning { stage, message } => Some(format!("warning: {stage}: {message}")),
-        RunEvent::Log { stage, message } if verbose => Some(format!("{stage}: {message}")),
+        RunEvent::Warning { message, .. } => Some(format!("warning: {stage}: {message}")),
+        RunEvent::Log { message, .. } if verbose => Some(format!("{stage}: {message}")),
         _ => None,
     }
 }

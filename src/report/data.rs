@@ -2,6 +2,7 @@
 //!
 //! Accuracies and shares are fractions in 0..=1, times are seconds.
 
+use dcsft_engine::results::paired::Paired;
 use serde::Serialize;
 
 /// Everything one report shows.
@@ -23,6 +24,8 @@ pub(crate) struct ReportData {
     pub(crate) table: ResultTable,
     /// Paired differences over seeds.
     pub(crate) differences: Vec<Difference>,
+    /// Comparisons of single runs, sample by sample.
+    pub(crate) comparisons: Vec<Comparison>,
     /// Comparisons at matched in-distribution accuracy.
     pub(crate) matched: Vec<MatchedGap>,
     /// Accuracy over training steps.
@@ -37,6 +40,8 @@ pub(crate) struct ReportData {
     pub(crate) filter: Option<ImplicitFilter>,
     /// Samples of each bin, easiest bin first.
     pub(crate) gallery: Vec<GalleryBin>,
+    /// What was left out, and what else the numbers do not say by themselves.
+    pub(crate) notes: Vec<String>,
     /// The stages of the spec.
     pub(crate) stages: Vec<StageBox>,
     /// Every concrete stage.
@@ -85,12 +90,22 @@ pub(crate) struct Estimate {
     pub(crate) low: f64,
     /// Upper end of the interval.
     pub(crate) high: f64,
+    /// Runs that it is the mean of: of one, the interval is Wilson's; of several, it is one standard error to each side.
+    pub(crate) runs: usize,
 }
 
 impl Estimate {
     /// Half the interval's width.
     pub(crate) fn half_width(&self) -> f64 {
         (self.high - self.low) / 2.0
+    }
+
+    /// `{"kind": "wilson95"}` or `{"kind": "standard_error", "seeds": 3}`.
+    pub(crate) fn spread(&self) -> Spread {
+        match self.runs {
+            0 | 1 => Spread::Wilson95,
+            seeds => Spread::StandardError { seeds },
+        }
     }
 }
 
@@ -101,6 +116,29 @@ pub(crate) struct ResultTable {
     pub(crate) sets: Vec<(String, bool)>,
     /// The arms, in the order of the spec.
     pub(crate) rows: Vec<ArmRow>,
+    /// The most seeds that an arm has; 1 where there are none.
+    pub(crate) seeds: usize,
+}
+
+impl ResultTable {
+    /// Whether means over seeds stand beside single runs.
+    pub(crate) fn is_mixed(&self) -> bool {
+        let cells = self.rows.iter().flat_map(|row| row.cells.iter().flatten());
+        self.seeds > 1 && cells.into_iter().any(|cell| cell.runs == 1)
+    }
+
+    /// Whether some arm has fewer seeds than another, on some set.
+    pub(crate) fn lacks_seeds(&self) -> bool {
+        let lacks = |row: &ArmRow| row.seeds.is_some_and(|seeds| seeds < self.seeds);
+        let cell = |row: &ArmRow| {
+            let seeds = row.seeds;
+            row.cells
+                .iter()
+                .flatten()
+                .any(|cell| seeds.is_some_and(|seeds| cell.runs < seeds))
+        };
+        self.seeds > 1 && self.rows.iter().any(|row| lacks(row) || cell(row))
+    }
 }
 
 /// One arm's accuracies.
@@ -110,6 +148,8 @@ pub(crate) struct ArmRow {
     pub(crate) arm: String,
     /// The training step, where the arm was evaluated at several.
     pub(crate) step: Option<u64>,
+    /// How many seeds the arm has; none where the axis does not touch it.
+    pub(crate) seeds: Option<usize>,
     /// One cell per set of the table; none where it was not evaluated.
     pub(crate) cells: Vec<Option<Estimate>>,
     /// Mean over the in-distribution sets.
@@ -155,9 +195,43 @@ pub(crate) struct MatchedGap {
     pub(crate) arm: String,
     /// The arm it is compared with.
     pub(crate) versus: String,
-    /// Difference of out-of-distribution accuracy.
+    /// Difference of out-of-distribution accuracy; none where their ranges of ID do not overlap with any seed.
+    pub(crate) gap: Option<Gap>,
+    /// The range of ID that was compared, mean over the seeds.
+    pub(crate) range: Option<[f64; 2]>,
+    /// Seeds that both have and whose ranges of ID do not overlap.
+    pub(crate) apart: usize,
+}
+
+/// Two arms that answered the same samples, one run each.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Comparison {
+    /// The arm.
+    pub(crate) arm: String,
+    /// The arm it is compared with.
+    pub(crate) versus: String,
+    /// The seed that both have; empty without seeds.
+    pub(crate) seed: String,
+    /// Set by set.
+    pub(crate) sets: Vec<SetComparison>,
+    /// Over the in-distribution sets, where there are several: difference and its 95% interval.
+    pub(crate) id: Option<(f64, [f64; 2])>,
+    /// Over the out-of-distribution sets, likewise.
+    pub(crate) ood: Option<(f64, [f64; 2])>,
+}
+
+/// Two arms on one set.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct SetComparison {
+    /// The set.
+    pub(crate) set: String,
+    /// It is out of distribution.
+    pub(crate) ood: bool,
+    /// The comparison on the samples that both answered.
     #[serde(flatten)]
-    pub(crate) gap: Gap,
+    pub(crate) paired: Paired,
+    /// Samples that only one of them answered.
+    pub(crate) unshared: u64,
 }
 
 /// Accuracy of one arm over training steps.

@@ -1,5 +1,7 @@
 //! A small study with the reference figures of the micro world, for tests.
 
+use dcsft_engine::results::paired::Paired;
+
 use super::data::*;
 
 fn estimate(percent: f64, half: f64) -> Option<Estimate> {
@@ -8,6 +10,7 @@ fn estimate(percent: f64, half: f64) -> Option<Estimate> {
         value,
         low: value - half / 100.0,
         high: value + half / 100.0,
+        runs: 5,
     })
 }
 
@@ -46,6 +49,7 @@ pub(crate) fn study() -> ReportData {
         .map(|&(arm, id, rendition, adversarial, seconds)| ArmRow {
             arm: arm.to_owned(),
             step: seconds.map(|_| 300),
+            seeds: Some(5),
             cells: vec![
                 estimate(id, 0.8),
                 estimate(rendition, 0.7),
@@ -110,7 +114,22 @@ pub(crate) fn study() -> ReportData {
                 ("adversarial".to_owned(), true),
             ],
             rows,
+            seeds: 5,
         },
+        comparisons: vec![Comparison {
+            arm: "grpo".to_owned(),
+            versus: "sft/all".to_owned(),
+            seed: "0".to_owned(),
+            sets: vec![SetComparison {
+                set: "val".to_owned(),
+                ood: false,
+                paired: Paired::new(2000, 121, 61).expect("samples"),
+                unshared: 3,
+            }],
+            id: None,
+            ood: None,
+        }],
+        notes: vec!["train: 3 samples left out (broken_image 3)".to_owned()],
         differences: vec![
             difference("sft/hard", "cold_start", [0.093, 0.012], [-0.221, 0.018], 0),
             difference(
@@ -124,12 +143,14 @@ pub(crate) fn study() -> ReportData {
         matched: vec![MatchedGap {
             arm: "sft/easy+medium".to_owned(),
             versus: "grpo".to_owned(),
-            gap: Gap {
+            gap: Some(Gap {
                 mean: 0.011,
                 se: Some(0.004),
                 pairs: 5,
                 wins: 4,
-            },
+            }),
+            range: Some([0.74, 0.827]),
+            apart: 0,
         }],
         curves: vec![
             curve(

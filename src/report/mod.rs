@@ -9,6 +9,7 @@ mod png;
 pub(crate) mod scale;
 mod svg;
 mod theme;
+pub(crate) mod words;
 
 use std::path::{Path, PathBuf};
 
@@ -146,7 +147,10 @@ mod tests {
     #[test]
     fn the_speed_up_is_written_on_the_time_bars_with_and_without_scoring() {
         let svg = figure(&fixture::study(), "time");
-        assert!(svg.contains("3.4× faster, 2.5× with scoring"), "{svg}");
+        assert!(
+            svg.contains("3.4× as fast as grpo, 2.5× with scoring"),
+            "{svg}"
+        );
     }
 
     #[test]
@@ -312,6 +316,80 @@ mod tests {
         }
         for remote in ["src=\"http", "href=", "url(", "@import"] {
             assert!(!page.contains(remote), "{remote}");
+        }
+    }
+
+    #[test]
+    fn the_page_lets_nothing_run_or_load_but_what_it_was_made_with() {
+        use base64::Engine as _;
+        use sha2::Digest as _;
+
+        let page = page::render(&fixture::study());
+        let within = |from: &str, to: &str| {
+            let (_, rest) = page.split_once(from).unwrap();
+            rest.split_once(to).unwrap().0.to_owned()
+        };
+        let policy = within("http-equiv=\"Content-Security-Policy\" content=\"", "\"");
+        assert!(policy.starts_with("default-src 'none'"), "{policy}");
+        for (kind, text) in [
+            ("style-src", within("<style>", "</style>")),
+            ("script-src", within("<script>", "</script>")),
+        ] {
+            let digest = sha2::Sha256::digest(text.as_bytes());
+            let digest = base64::engine::general_purpose::STANDARD.encode(digest);
+            assert!(
+                policy.contains(&format!("{kind} 'sha256-{digest}'")),
+                "{policy}"
+            );
+        }
+        for refused in ["unsafe", "http:", "https:", " * "] {
+            assert!(!policy.contains(refused), "{policy}");
+        }
+        // The policy would refuse these.
+        for inline in [
+            " style=",
+            " onclick=",
+            " onload=",
+            " onerror=",
+            "javascript:",
+        ] {
+            assert!(!page.contains(inline), "{inline}");
+        }
+        assert_eq!(page.matches("<script").count(), 1);
+        assert_eq!(page.matches("<style").count(), 1);
+    }
+
+    #[test]
+    fn the_page_tells_what_was_left_out_and_compares_single_runs() {
+        let page = page::render(&fixture::study());
+        for text in [
+            "3 samples left out",
+            "McNemar",
+            "121",
+            "(3 not shared)",
+            "+3.0",
+            "74.0",
+            "as fast as grpo",
+        ] {
+            assert!(page.contains(text), "no {text}");
+        }
+    }
+
+    #[test]
+    fn arms_that_lack_seeds_are_marked_on_the_page() {
+        let mut data = fixture::study();
+        let row = &mut data.table.rows[1];
+        row.seeds = Some(1);
+        for cell in row.cells.iter_mut().flatten() {
+            cell.runs = 1;
+        }
+        let page = page::render(&data);
+        for text in [
+            "1 of 5",
+            "[86.0, 87.6]",
+            "95% Wilson interval of a single run",
+        ] {
+            assert!(page.contains(text), "no {text}");
         }
     }
 

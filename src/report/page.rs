@@ -3,11 +3,15 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
+use sha2::{Digest as _, Sha256};
 
-use super::data::{Estimate, GalleryBin, GallerySample, Gap, ReportData, Spread};
+use super::data::{
+    ArmRow, Comparison, Estimate, GalleryBin, GallerySample, Gap, ReportData, SetComparison, Spread,
+};
 use super::figures::{self, Figure};
 use super::scale::{duration, percent, points};
 use super::theme::{Ink, Theme, ink_of};
+use super::words::{difference, p_value, seeds_of, uncertainty};
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
@@ -16,20 +20,23 @@ const SCRIPT: &str = include_str!("page.js");
 pub(crate) fn render(data: &ReportData) -> String {
     let figures = figures::all(data, Theme::Page);
     let named = |name: &str| figures.iter().find(|figure| figure.name == name);
+    let style = palette() + STYLE;
     html! {
         (DOCTYPE)
         html lang="en" {
             head {
                 meta charset="utf-8";
+                meta http-equiv="Content-Security-Policy" content=(policy(&style));
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 title { (data.study) " · dcsft" }
-                style { (PreEscaped(palette())) (PreEscaped(STYLE)) }
+                style { (PreEscaped(&style)) }
             }
             body {
                 main {
                     (header(data))
                     (headlines(data))
+                    (notes(&data.notes))
                     section #results {
                         h2 { "Results" }
                         (results(data))
@@ -38,6 +45,7 @@ pub(crate) fn render(data: &ReportData) -> String {
                         (figure(named("time")))
                     }
                     (differences(data))
+                    (comparisons(&data.comparisons))
                     (matched(data))
                     @if data.histogram.is_some() || data.filter.is_some() {
                         section #difficulty {
@@ -61,7 +69,18 @@ pub(crate) fn render(data: &ReportData) -> String {
     .into_string()
 }
 
-/// The theme's colours as variables, for light and dark pages.
+/// What the page may do: show what is inside it, and nothing else. Scripts and styles are those of this file, known by
+/// their digests, so nothing that stands in a name or an answer can run or load anything.
+fn policy(style: &str) -> String {
+    let digest = |text: &str| format!("'sha256-{}'", STANDARD.encode(Sha256::digest(text)));
+    format!(
+        "default-src 'none'; img-src data:; style-src {}; script-src {}; base-uri 'none'; form-action 'none'",
+        digest(style),
+        digest(SCRIPT)
+    )
+}
+
+/// The theme's colours as variables and as swatches, for light and dark pages.
 fn palette() -> String {
     let block = |colour: fn(Ink) -> &'static str| -> String {
         Ink::ALL
@@ -70,7 +89,13 @@ fn palette() -> String {
             .collect()
     };
     let (light, dark) = (block(Ink::light), block(Ink::dark));
-    format!(":root{{{light}}}@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}")
+    let swatches: String = Ink::ALL
+        .iter()
+        .map(|ink| format!(".swatch{0}{{background:var({0})}}", ink.variable()))
+        .collect();
+    format!(
+        ":root{{{light}}}@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}{swatches}"
+    )
 }
 
 fn header(data: &ReportData) -> Markup {
@@ -183,6 +208,8 @@ fn results(data: &ReportData) -> Markup {
     };
     let formats = table.rows.iter().any(|row| row.format.is_some());
     let means = table.sets.iter().filter(|(_, ood)| *ood).count() > 1;
+    let seeds = table.is_mixed() || table.lacks_seeds();
+    let cell = |cell: Option<&Estimate>, row: &ArmRow| estimate(cell, row.seeds, table.seeds);
     html! {
         @if table.rows.is_empty() {
             p.note { "No evaluation has finished yet." }
@@ -192,6 +219,7 @@ fn results(data: &ReportData) -> Markup {
                     thead { tr {
                         th { "arm" }
                         @if steps { th.number { "step" } }
+                        @if seeds { th.number { "seeds" } }
                         @for (set, ood) in &table.sets {
                             th.number { (set) " " span.split { @if *ood { "OOD" } @else { "ID" } } }
                         }
@@ -205,8 +233,9 @@ fn results(data: &ReportData) -> Markup {
                             tr {
                                 th scope="row" { (swatch(ink_of(&row.arm, index))) (row.arm) }
                                 @if steps { td.number data-value=[row.step] { @if let Some(step) = row.step { (step) } } }
-                                @for cell in &row.cells { (estimate(cell.as_ref())) }
-                                @if means { (estimate(row.ood.as_ref())) }
+                                @if seeds { td.number data-value=[row.seeds] { (seeds_of(row.seeds, table.seeds)) } }
+                                @for estimate in &row.cells { (cell(estimate.as_ref(), row)) }
+                                @if means { (cell(row.ood.as_ref(), row)) }
                                 @if formats {
                                     td.number data-value=[row.format] { @if let Some(f) = row.format { (percent(f)) } }
                                 }
@@ -217,16 +246,21 @@ fn results(data: &ReportData) -> Markup {
                     }
                 }
             }
-            p.note { "Accuracy in percent; " (data.spread.words()) ". Click a heading to sort." }
+            p.note {
+                "Accuracy in percent; " (data.spread.words())
+                @if table.is_mixed() { "; [low, high] is the 95% Wilson interval of a single run" }
+                @if table.lacks_seeds() { "; (n) is a mean over n seeds only" }
+                ". Click a heading to sort."
+            }
         }
     }
 }
 
-fn estimate(cell: Option<&Estimate>) -> Markup {
+fn estimate(cell: Option<&Estimate>, seeds: Option<usize>, most: usize) -> Markup {
     html! {
         td.number data-value=[cell.map(|cell| cell.value)] {
             @if let Some(cell) = cell {
-                (percent(cell.value)) " " span.interval { "±" (percent(cell.half_width())) }
+                (percent(cell.value)) " " span.interval { (uncertainty(cell, seeds, most)) }
             } @else { "–" }
         }
     }
@@ -239,7 +273,7 @@ fn seconds(seconds: Option<f64>) -> Markup {
 }
 
 fn swatch(ink: Ink) -> Markup {
-    html! { span.swatch style={ "background:var(" (ink.variable()) ")" } {} }
+    html! { span class={ "swatch swatch" (ink.variable()) } {} }
 }
 
 fn figure(figure: Option<&Figure>) -> Markup {
@@ -289,25 +323,108 @@ fn differences(data: &ReportData) -> Markup {
     }
 }
 
+/// What was left out, and what else is to be known before the numbers are read.
+fn notes(notes: &[String]) -> Markup {
+    html! {
+        @if !notes.is_empty() {
+            section #notes {
+                h2 { "To be known" }
+                ul { @for note in notes { li { (note) } } }
+            }
+        }
+    }
+}
+
+fn comparisons(comparisons: &[Comparison]) -> Markup {
+    let row = |one: &Comparison,
+               set: &str,
+               value: f64,
+               interval: [f64; 2],
+               paired: Option<&SetComparison>| {
+        html! {
+            tr {
+                th scope="row" { (one.arm) } td { (one.versus) } td { (set) }
+                td.number data-value=(value) { (difference(value, interval)) }
+                @if let Some(SetComparison { paired, unshared, .. }) = paired {
+                    td.number data-value=(paired.better) { (paired.better) }
+                    td.number data-value=(paired.worse) { (paired.worse) }
+                    td.number data-value=(paired.p) { (p_value(paired.p)) }
+                    td.number data-value=(paired.n) { (paired.n) @if *unshared > 0 { " (" (unshared) " not shared)" } }
+                } @else { td {} td {} td {} td {} }
+            }
+        }
+    };
+    html! {
+        @if !comparisons.is_empty() {
+            section #comparisons {
+                h2 { "Sample by sample" }
+                div.scroll {
+                    table.sortable {
+                        thead { tr {
+                            th { "arm" } th { "against" } th { "set" }
+                            th.number { "difference" }
+                            th.number { "better" } th.number { "worse" } th.number { "p" } th.number { "samples" }
+                        } }
+                        tbody {
+                            @for one in comparisons {
+                                @for set in &one.sets {
+                                    (row(one, &set.set, set.paired.difference, set.paired.interval, Some(set)))
+                                }
+                                @if let Some((difference, interval)) = one.id {
+                                    (row(one, "ID mean", difference, interval, None))
+                                }
+                                @if let Some((difference, interval)) = one.ood {
+                                    (row(one, "OOD mean", difference, interval, None))
+                                }
+                            }
+                        }
+                    }
+                }
+                p.note {
+                    "Arms of one run each that answered the same samples, joined by sample, in points of accuracy ± half the 95% \
+                     interval, or with the interval where it is lopsided. \
+                     better and worse count the samples that only one of the two has right; p is that of the exact \
+                     McNemar test, the interval that of Agresti and Min (2005) for matched proportions."
+                }
+            }
+        }
+    }
+}
+
 fn matched(data: &ReportData) -> Markup {
     html! {
         @if !data.matched.is_empty() {
             section #matched {
                 h2 { "At matched ID accuracy" }
                 div.scroll {
-                    table {
-                        thead { tr { th { "arm" } th { "against" } th.number { "OOD" } th.number { "better on" } } }
+                    table.sortable {
+                        thead { tr {
+                            th { "arm" } th { "against" } th.number { "OOD" } th.number { "better on" }
+                            th.number { "ID from" } th.number { "to" }
+                        } }
                         tbody {
                             @for row in &data.matched {
-                                tr { th scope="row" { (row.arm) } td { (row.versus) } (gap(Some(&row.gap))) }
+                                tr {
+                                    th scope="row" { (row.arm) } td { (row.versus) }
+                                    @if row.gap.is_some() {
+                                        (gap(row.gap.as_ref()))
+                                    } @else {
+                                        td.number { "no common ID" } td.number {}
+                                    }
+                                    @for end in 0..2 {
+                                        td.number data-value=[row.range.map(|range| range[end])] {
+                                            @if let Some(range) = row.range { (percent(range[end])) }
+                                        }
+                                    }
+                                }
                             }
                         }
                     }
                 }
                 p.note {
                     "Each arm over all its settings and steps: the best OOD accuracy that it has at an ID accuracy \
-                     or above, averaged over the ID accuracies that both arms reach. In points; mean ± standard \
-                     error over seeds."
+                     or above, averaged over the ID accuracies that both arms reach. Nothing is interpolated between \
+                     its settings or extrapolated beyond them. In points; mean ± standard error over seeds."
                 }
             }
         }

@@ -5,6 +5,7 @@ mod support;
 use std::path::Path;
 
 use dcsft_engine::kind::Input;
+use dcsft_engine::results::Evaluated;
 use serde_json::{Value, json};
 use support::{Bench, input, json_lines, labelled};
 
@@ -62,18 +63,19 @@ fn rows_aggregates_and_differences_come_from_the_labels() {
         rows[2],
         json!({"arm": "sft/hard", "axes": {"seed": 0, "set": "val", "step": 100, "subset": "hard"},
                                   "step": 100, "set": "val", "split": "id", "metric": "accuracy", "value": 0.3,
-                                  "n": 100, "ci": [0.19999999999999998, 0.4]})
+                                  "n": 100, "ci": [0.19999999999999998, 0.4], "stage": "eval"})
     );
 
     let csv = std::fs::read_to_string(dir.join("results.csv")).unwrap();
     let lines: Vec<&str> = csv.lines().collect();
     assert_eq!(
         lines[0],
-        "arm,axis.seed,axis.set,axis.step,axis.subset,step,set,split,metric,value,n,ci_low,ci_high"
+        "arm,axis.seed,axis.set,axis.step,axis.subset,step,set,split,metric,value,n,ci_low,ci_high,repeats,repeats_of,\
+         stage,model,data"
     );
     assert_eq!(lines.len(), 13);
     assert!(
-        lines[1].starts_with("cold_start,0,val,,,,val,id,accuracy,0.5,100,0.4,0.6"),
+        lines[1].starts_with("cold_start,0,val,,,,val,id,accuracy,0.5,100,0.4,0.6,3,3,eval,,"),
         "{}",
         lines[1]
     );
@@ -109,7 +111,10 @@ fn checkpoints_that_no_axis_tells_apart_are_not_taken_for_repeats() {
     let mut bench = Bench::new();
     let evals = [(100, 0.5), (200, 0.7)].map(|(step, value)| {
         let mut input = evaluation(&mut bench, "sft/all", &[], ("val", "id"), value);
-        input.label.step = Some(step);
+        input.label.evaluated = Some(Evaluated {
+            step: Some(step),
+            ..Evaluated::default()
+        });
         input
     });
     let run = bench.run("report", json!({"gallery": 0}), &[("evals", evals.into())]);

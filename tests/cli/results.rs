@@ -1,8 +1,8 @@
 //! `results` and `report`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::{DATA, FINISHED, Lab, lines};
 
@@ -87,11 +87,201 @@ fn csv_has_one_line_per_row_and_a_heading() {
     let (lab, _) = &*FINISHED;
     let csv = lab.ok(&["results", "spec.yaml", "--format", "csv"]);
     let rows = lines(&lab.ok(&["results", "spec.yaml", "--json"]));
+    let heading = "arm,axis.seed,axis.set,axis.step,axis.subset,step,set,split,metric,value,n,ci_low,ci_high,repeats,\
+                   repeats_of,stage,model,data\n";
+    assert!(csv.starts_with(heading), "{csv}");
+    assert_eq!(csv.lines().count(), rows.len() + 1);
+}
+
+/// Right answers by sample, as an evaluation kept them.
+fn answers(lab: &Lab, evaluation: &str) -> BTreeMap<String, bool> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let to = folder.path().join("out");
+    lab.ok(&[
+        "export",
+        "spec.yaml",
+        evaluation,
+        to.to_str().expect("UTF-8"),
+    ]);
+    let text = std::fs::read_to_string(to.join("answers.jsonl")).expect("answers");
+    let right = |line: Value| {
+        let id = line["id"].as_str().expect("an ID").to_owned();
+        (id, line["correct"].as_bool().expect("right or wrong"))
+    };
+    lines(&text).into_iter().map(right).collect()
+}
+
+#[test]
+fn with_one_seed_arms_are_compared_sample_by_sample() {
+    let (lab, _) = &*FINISHED;
+    let one = ["--set", "matrix.seed=[0]"];
+    let objects =
+        lines(&lab.ok(&[&["results", "spec.yaml", "--json", "--seeds"], &one[..]].concat()));
+    let compared: Vec<&Value> = objects
+        .iter()
+        .map(|one| &one["compared"])
+        .filter(|one| !one.is_null())
+        .collect();
+    // Five arms, each two of them, on three sets.
+    assert_eq!(compared.len(), 10, "{objects:?}");
+    let pair = compared
+        .iter()
+        .find(|one| one["arm"] == "sft/hard" && one["versus"] == "cold_start")
+        .expect("hard against the cold start");
+    for set in pair["sets"].as_array().expect("sets") {
+        let name = set["set"].as_str().expect("a name");
+        let ours = answers(
+            lab,
+            &format!("eval_sft[seed=0,set={name},step=4,subset=hard]"),
+        );
+        let theirs = answers(lab, &format!("eval_cold_start[seed=0,set={name}]"));
+        let count = |right: bool| {
+            ours.iter()
+                .filter(|(id, ok)| **ok == right && theirs[*id] != right)
+                .count()
+        };
+        assert_eq!(
+            (&set["better"], &set["worse"]),
+            (&json!(count(true)), &json!(count(false))),
+            "{set}"
+        );
+        assert_eq!(set["n"], 20, "{set}");
+        let difference = (count(true) as f64 - count(false) as f64) / 20.0;
+        assert!(
+            (set["difference"].as_f64().expect("a number") - difference).abs() < 1e-12,
+            "{set}"
+        );
+        let interval =
+            [&set["interval"][0], &set["interval"][1]].map(|end| end.as_f64().expect("an end"));
+        assert!(
+            interval[0] <= difference && difference <= interval[1],
+            "{set}"
+        );
+    }
+    let table = lab.ok(&[&["results", "spec.yaml"], &one[..]].concat());
+    assert!(table.contains("exact McNemar"), "{table}");
     assert!(
-        csv.starts_with("arm,axes,step,set,split,metric,value,n,ci_low,ci_high\n"),
+        table
+            .lines()
+            .any(|line| line.starts_with("sft/hard ") && line.contains("cold_start")),
+        "{table}"
+    );
+    // With two seeds the seeds tell, and no single run is compared.
+    let objects = lines(&lab.ok(&["results", "spec.yaml", "--json", "--seeds"]));
+    assert!(
+        objects.iter().all(|one| one["compared"].is_null()),
+        "{objects:?}"
+    );
+}
+
+#[test]
+fn every_two_arms_that_have_curves_are_compared_at_matched_accuracy() {
+    let (lab, _) = &*FINISHED;
+    let objects = lines(&lab.ok(&["results", "spec.yaml", "--json", "--seeds"]));
+    let pairs: BTreeSet<String> = objects
+        .iter()
+        .filter_map(|one| one["matched_id"].as_object())
+        .map(|one| format!("{} {}", one["arm"], one["versus"]))
+        .collect();
+    // Three arms of SFT and GRPO, at two steps each; the cold start is one point.
+    assert_eq!(pairs.len(), 6, "{pairs:?}");
+    assert!(
+        pairs.iter().all(|pair| !pair.contains("cold_start")),
+        "{pairs:?}"
+    );
+    let page = std::fs::read_to_string(report_of(lab)).expect("the page");
+    assert!(
+        page.contains("At matched ID accuracy"),
+        "the page compares them too"
+    );
+}
+
+/// Writes the report and names its page.
+fn report_of(lab: &Lab) -> std::path::PathBuf {
+    lab.ok(&["report", "spec.yaml", "--out", "matched"]);
+    lab.root().join("matched/index.html")
+}
+
+/// A world and an untrained model, evaluated in an instant.
+const INSTANT: &str = r#"
+dcsft: 1
+name: instant
+stages:
+  world:
+    uses: shapes
+    with: {counts: {pretrain: 4, cold_start: 4, train: 4, val: 8, rendition: 8, adversarial: 8}}
+  a: {uses: model, arm: "ARM", with: {kind: micro, seed: 1}}
+  b: {uses: model, with: {kind: micro, seed: 2}}
+  eval_a: {uses: eval, with: {model: "${a}", data: "${world.val}", max_new_tokens: 4}}
+  eval_b: {uses: eval, matrix: {x: ["X"]}, with: {model: "${b}", data: "${world.val}", max_new_tokens: 4, prompt: "<image>${matrix.x}?"}}
+"#;
+
+#[test]
+fn names_reach_terminals_and_spreadsheets_as_text_alone() {
+    let hostile = r"=1+1|\e]0;title\a\e[2J\x9b2J\u202ex\u200b\u2028\nnext";
+    let spec = INSTANT
+        .replace("ARM", hostile)
+        .replace("\"X\"", &format!("\"{hostile}\""));
+    let lab = Lab::new(&spec);
+    let hidden = |c: char| c != '\n' && (c.is_control() || "\u{202e}\u{200b}\u{2028}".contains(c));
+    for command in [
+        vec!["plan", "spec.yaml", "--all"],
+        vec!["run", "spec.yaml", "-v"],
+        vec!["run", "spec.yaml", "--json"],
+        vec!["results", "spec.yaml"],
+        vec!["results", "spec.yaml", "--seeds", "--json"],
+        vec!["results", "spec.yaml", "--json"],
+        vec!["results", "spec.yaml", "--format", "csv"],
+        vec!["results", "spec.yaml", "--format", "markdown"],
+        vec!["status", "spec.yaml"],
+        vec!["graph", "spec.yaml"],
+        vec!["why", "spec.yaml", "eval_b"],
+        vec!["cache", "ls"],
+        vec!["lock", "spec.yaml", "--print"],
+        vec![
+            "plan",
+            "spec.yaml",
+            "--set",
+            "stages.eval_b.matrix.x=[\"\\e[2J\"]",
+        ],
+        vec!["plan", "spec.yaml", "--force", "\u{1b}[2J"],
+    ] {
+        let done = lab.dcsft(&command);
+        for text in [&done.stdout, &done.stderr] {
+            let found: Vec<char> = text.chars().filter(|c| hidden(*c)).collect();
+            assert!(found.is_empty(), "{command:?}: {found:?} in {text:?}");
+        }
+    }
+    let csv = lab.ok(&["results", "spec.yaml", "--format", "csv"]);
+    assert!(
+        csv.lines().skip(1).all(|line| !line.starts_with('=')),
         "{csv}"
     );
-    assert_eq!(csv.lines().count(), rows.len() + 1);
+    assert!(csv.lines().any(|line| line.starts_with("'=1+1|")), "{csv}");
+    let markdown = lab.ok(&["results", "spec.yaml", "--format", "markdown"]);
+    let bars = |line: &str| line.replace("\\|", "").matches('|').count();
+    let table: Vec<&str> = markdown
+        .lines()
+        .take_while(|line| line.starts_with('|'))
+        .collect();
+    assert!(
+        table.len() >= 4 && table.iter().all(|line| bars(line) == bars(table[0])),
+        "{markdown}"
+    );
+}
+
+#[test]
+fn ways_of_evaluating_one_set_are_told() {
+    let lab = Lab::new(&INSTANT.replace("ARM", "a").replace("\"X\"", "one, two"));
+    lab.ok(&["run", "spec.yaml"]);
+    let table = lab.ok(&["results", "spec.yaml"]);
+    for text in [
+        "b x=one",
+        "b x=two",
+        "note: val: evaluated with different `prompt`",
+    ] {
+        assert!(table.contains(text), "no {text} in {table}");
+    }
 }
 
 #[test]

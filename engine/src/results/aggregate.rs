@@ -15,7 +15,7 @@ use super::ResultRow;
 pub struct Group {
     /// The arm.
     pub arm: String,
-    /// The axes without the one that is aggregated over.
+    /// The axes of evaluation and model, without the one that is aggregated over.
     pub axes: BTreeMap<String, Value>,
     /// The training step; none for a final model.
     pub step: Option<u64>,
@@ -25,6 +25,14 @@ pub struct Group {
     pub split: String,
     /// What was measured.
     pub metric: String,
+    /// The stage that evaluated.
+    pub stage: String,
+    /// The stage whose model was evaluated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Where the set comes from, without the axis that is aggregated over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<String>,
 }
 
 /// The repeats of one group.
@@ -68,16 +76,7 @@ pub fn aggregate(rows: &[ResultRow], over: &str) -> Vec<Aggregate> {
     let mut index: HashMap<String, usize> = HashMap::new();
     let mut groups: Vec<(Group, Vec<(Value, f64)>)> = Vec::new();
     for row in rows {
-        let mut axes = row.axes.clone();
-        let repeat = axes.remove(over).unwrap_or(Value::Null);
-        let group = Group {
-            arm: row.arm.clone(),
-            axes,
-            step: row.step,
-            set: row.set.clone(),
-            split: row.split.clone(),
-            metric: row.metric.clone(),
-        };
+        let (group, repeat) = group_of(row, over);
         let at = *index.entry(identity(&group)).or_insert(groups.len());
         if at == groups.len() {
             groups.push((group, Vec::new()));
@@ -98,7 +97,34 @@ pub fn aggregate(rows: &[ResultRow], over: &str) -> Vec<Aggregate> {
     aggregates.collect()
 }
 
-/// Every other arm against `baseline`, where set, split and metric agree, and so does every axis that both have.
+/// What a row has in common with its repeats, and which repeat it is (null without the axis).
+fn group_of(row: &ResultRow, over: &str) -> (Group, Value) {
+    let mut axes: BTreeMap<String, Value> = row
+        .all_axes()
+        .into_iter()
+        .map(|(axis, value)| (axis.to_owned(), value.clone()))
+        .collect();
+    let repeat = axes.remove(over).unwrap_or(Value::Null);
+    let data = row.data.clone().map(|mut data| {
+        data.axes.remove(over);
+        data.to_string()
+    });
+    let group = Group {
+        arm: row.arm.clone(),
+        axes,
+        step: row.step,
+        set: row.set.clone(),
+        split: row.split.clone(),
+        metric: row.metric.clone(),
+        stage: row.stage.clone(),
+        model: row.model.as_ref().map(|model| model.stage.clone()),
+        data,
+    };
+    (group, repeat)
+}
+
+/// Every other arm against `baseline`, where set (its name and where it comes from), split and metric agree, and so does
+/// every axis that both have.
 ///
 /// Steps agree if they are equal; a baseline that was evaluated only once it was finished stands against every step.
 pub fn paired(aggregates: &[Aggregate], baseline: &str) -> Vec<Paired> {
@@ -138,7 +164,9 @@ fn comparable(arm: &Group, base: &Group, final_only: bool) -> bool {
         .iter()
         .all(|(axis, value)| base.axes.get(axis).is_none_or(|other| other == value));
     let steps = arm.step == base.step || final_only;
-    axes && steps && arm.set == base.set && arm.split == base.split && arm.metric == base.metric
+    let data = arm.data == base.data || arm.data.is_none() || base.data.is_none();
+    let named = arm.set == base.set && arm.split == base.split && arm.metric == base.metric;
+    axes && steps && data && named
 }
 
 fn pair(arm: &Aggregate, base: &Aggregate) -> Option<Paired> {

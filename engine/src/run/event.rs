@@ -8,6 +8,7 @@ use dcsft_cache::{Digest, Record};
 use serde::{Deserialize, Serialize};
 
 use crate::protocol::Progress;
+use crate::text;
 
 /// What came out of a stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -255,9 +256,8 @@ impl<W: Write> JsonReporter<W> {
     }
 
     fn write(&mut self, event: &RunEvent) -> io::Result<()> {
-        let mut line = serde_json::to_vec(event)?;
-        line.push(b'\n');
-        self.out.write_all(&line)?;
+        let line = serde_json::to_string(event)?;
+        writeln!(self.out, "{}", text::json(&line))?;
         self.out.flush()
     }
 }

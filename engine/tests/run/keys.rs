@@ -33,7 +33,7 @@ fn full() -> KeyPreimage {
         output: "model".into(),
         axes: BTreeMap::from([("seed".into(), json!(3))]),
         arm: "cold_start".into(),
-        step: None,
+        evaluated: None,
     };
     KeyPreimage {
         format: key::FORMAT,

@@ -31,7 +31,10 @@ fn rows_come_from_finished_evaluations_in_the_order_of_the_study() {
         .build();
     study.nodes[0].arm = "sft/easy".into();
     let outcome = bench.run(&study);
-    let rows = rows(&study, &outcome.records);
+    let found = rows(&study, &outcome.records);
+    assert!(found.unreadable.is_empty() && found.missing.is_empty());
+    assert_eq!(found.nodes, [study.nodes[0].id, study.nodes[1].id]);
+    let rows = found.rows;
     let expected = ResultRow {
         arm: "sft/easy".into(),
         axes: BTreeMap::from([("seed".into(), json!(0)), ("step".into(), json!(100))]),
@@ -42,6 +45,9 @@ fn rows_come_from_finished_evaluations_in_the_order_of_the_study() {
         value: 0.25,
         n: Some(10),
         ci: Some([0.15, 0.35]),
+        stage: "eval".into(),
+        model: None,
+        data: None,
     };
     assert_eq!(rows[0], expected);
     assert_eq!((rows[1].step, rows[1].value, rows.len()), (None, 0.5, 2));
@@ -50,7 +56,7 @@ fn rows_come_from_finished_evaluations_in_the_order_of_the_study() {
     assert_eq!(
         names,
         [
-            "arm", "axes", "step", "set", "split", "metric", "value", "n", "ci"
+            "arm", "axes", "step", "set", "split", "metric", "value", "n", "ci", "stage"
         ]
     );
 }
@@ -69,7 +75,88 @@ fn row(arm: &str, axes: &[(&str, Value)], step: Option<u64>, value: f64) -> Resu
         value,
         n: None,
         ci: None,
+        stage: "eval".into(),
+        model: None,
+        data: None,
     }
+}
+
+#[test]
+fn results_that_cannot_be_read_and_evaluations_without_any_are_told() {
+    let bench = Bench::new();
+    let study: Study = bench
+        .study()
+        .cell(
+            "eval",
+            "score",
+            &[("seed", json!(0))],
+            json!({"value": 0.25}),
+            &[],
+        )
+        .cell(
+            "eval",
+            "score",
+            &[("seed", json!(1))],
+            json!({"value": 0.5}),
+            &[],
+        )
+        .build();
+    let mut records = bench.run(&study).records;
+    let mut broken = dcsft_cache::Record::clone(records[0].as_ref().unwrap());
+    let good = broken.summary["results"][0].clone();
+    let mut bad = good.clone();
+    bad["value"] = Value::Null;
+    broken.summary = json!({"results": [good, bad, "text"]});
+    records[0] = Some(broken.into());
+    let found = rows(&study, &records);
+    assert_eq!(found.rows.len(), 2);
+    let told: Vec<(usize, &str)> = found
+        .unreadable
+        .iter()
+        .map(|(node, what)| (node.0, what.as_str()))
+        .collect();
+    assert!(
+        matches!(told.as_slice(), [(0, first), (0, second)] if first.contains("result 2") && second.contains("result 3")),
+        "{told:?}"
+    );
+
+    let mut broken = dcsft_cache::Record::clone(records[0].as_ref().unwrap());
+    broken.summary = json!({"results": {"accuracy": 0.5}});
+    records[0] = Some(broken.into());
+    let found = rows(&study, &records);
+    assert_eq!(
+        (found.rows.len(), found.unreadable.len()),
+        (1, 1),
+        "{:?}",
+        found.unreadable
+    );
+}
+
+#[test]
+fn sets_of_one_name_from_two_places_are_neither_averaged_nor_paired() {
+    let origin = |stage: &str, seed: u64| {
+        Some(dcsft_engine::results::Origin {
+            stage: stage.into(),
+            axes: BTreeMap::from([("seed".to_owned(), json!(seed))]),
+            output: "data".into(),
+        })
+    };
+    let mut all = Vec::new();
+    for (arm, stage) in [("base", "val"), ("arm", "val"), ("arm", "test")] {
+        for index in 0..2 {
+            let mut row = row(arm, &[seed(index)], None, 0.5);
+            row.data = origin(stage, index);
+            all.push(row);
+        }
+    }
+    let groups = aggregate(&all, "seed");
+    assert_eq!(
+        groups.iter().map(|group| group.repeats).collect::<Vec<_>>(),
+        [2, 2, 2]
+    );
+    let pairs = paired(&groups, "base");
+    assert_eq!(pairs.len(), 1);
+    assert_eq!(pairs[0].group.data.as_deref(), Some("val.data"));
 }
 
 fn seed(value: u64) -> (&'static str, Value) {

@@ -3,7 +3,7 @@
 use super::{ARMS, Figure, WIDTH, heading, label, left_out, name_column, small};
 use crate::report::data::{ArmTime, ReportData};
 use crate::report::scale::{Scale, duration, tick_label};
-use crate::report::svg::{Rect, Svg};
+use crate::report::svg::{Rect, Svg, fitted};
 use crate::report::theme::{Ink, Theme, ink_of};
 
 const ROW: f64 = 46.0;
@@ -99,12 +99,13 @@ fn total(time: &ArmTime) -> f64 {
     time.training + time.scoring
 }
 
-/// `4.9x faster, 3.2x with scoring` than `slowest`.
+/// `4.9x as fast as grpo, 3.2x with scoring`: the slowest arm's time over this one's.
 fn speed_up(time: &ArmTime, slowest: &ArmTime) -> Option<String> {
     if std::ptr::eq(time, slowest) || time.training <= 0.0 {
         return None;
     }
-    let plain = format!("{:.1}× faster", slowest.training / time.training);
+    let (ratio, arm) = (slowest.training / time.training, &slowest.arm);
+    let plain = format!("{ratio:.1}× as fast as {}", fitted(arm, 11.5, 90.0));
     if time.scoring > 0.0 {
         return Some(format!(
             "{plain}, {:.1}× with scoring",

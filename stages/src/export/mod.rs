@@ -139,14 +139,21 @@ fn beside(to: &Path) -> Result<PathBuf, ExportError> {
     Ok(parent.join(format!(".{name}.{}.partial", std::process::id())))
 }
 
-/// Copies the files of a folder but those named in `without`. Copies and no links: whoever changes an export must not
-/// change the cache.
+/// Copies the files of a folder and of the folders in it, but those at its top that are named in `without`. Copies and no
+/// links: whoever changes an export must not change the cache.
 fn copy_all(from: &Path, to: &Path, without: &[&str]) -> Result<(), ExportError> {
     for entry in fs::read_dir(from).map_err(ExportError::io(from))? {
         let entry = entry.map_err(ExportError::io(from))?;
         let (path, name) = (entry.path(), entry.file_name());
-        if path.is_file() && !without.iter().any(|other| name == **other) {
-            copy(&path, &to.join(name))?;
+        let target = to.join(&name);
+        if without.iter().any(|other| name == **other) {
+            continue;
+        }
+        if path.is_dir() {
+            fs::create_dir_all(&target).map_err(ExportError::io(&target))?;
+            copy_all(&path, &target, &[])?;
+        } else {
+            copy(&path, &target)?;
         }
     }
     Ok(())

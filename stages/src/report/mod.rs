@@ -54,7 +54,7 @@ pub struct Report;
 impl Stage for Report {
     type Params = ReportParams;
     const NAME: &'static str = "report";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "Tables, aggregates over seeds, and the data of the figures";
     const INPUTS: &'static [InputDecl] = &[
         InputDecl {
@@ -107,7 +107,7 @@ impl Stage for Report {
         skipped::leave_out_inputs(ctx);
         let dir = ctx.output("report")?;
         let rows = results::rows(ctx.inputs("evals"))?;
-        results::write(&rows, &dir)?;
+        results::write(&rows, &params.repeats, &dir)?;
         let aggregates = results::aggregates(&rows, &params.repeats, &params.baselines);
         write_json(&dir.join("aggregate.json"), &aggregates)?;
 

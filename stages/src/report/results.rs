@@ -1,13 +1,15 @@
 //! Result rows: one for each metric of each evaluation, as JSON lines, CSV and a Markdown table.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::path::Path;
 
 use dcsft_engine::kind::{Input, StageError};
 use dcsft_engine::results::aggregate::{aggregate, paired};
+use dcsft_engine::results::csv::table;
+use dcsft_engine::results::places::{Place, places};
 use dcsft_engine::results::{ResultRow, SummaryResult};
-use dcsft_engine::study::plain;
+use dcsft_engine::text::markdown_cell;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -28,8 +30,11 @@ pub(super) fn rows(evaluations: &[Input]) -> Result<Vec<ResultRow>, StageError> 
     for input in evaluations {
         let evaluation: Evaluation = read_json(&input.dir.join("metrics.json"))?;
         let label = &input.label;
+        let evaluated = label.evaluated.clone().unwrap_or_default();
         let results = evaluation.results.into_iter();
-        rows.extend(results.map(|result| result.row(&label.arm, &label.axes, label.step())));
+        rows.extend(
+            results.map(|result| result.row(&label.arm, &label.stage, &label.axes, &evaluated)),
+        );
     }
     Ok(rows)
 }
@@ -45,73 +50,61 @@ pub(super) fn aggregates(rows: &[ResultRow], repeats: &str, baselines: &[String]
 }
 
 /// Writes `results.jsonl`, `results.csv` and `results.md`.
-pub(super) fn write(rows: &[ResultRow], dir: &Path) -> Result<(), StageError> {
+pub(super) fn write(rows: &[ResultRow], over: &str, dir: &Path) -> Result<(), StageError> {
     let mut lines = JsonLines::create(&dir.join("results.jsonl"))?;
     rows.iter().try_for_each(|row| lines.write(row))?;
     lines.finish()?;
     let path = dir.join("results.csv");
-    csv(rows, &path).map_err(|error| StageError::failed(format!("{}: {error}", path.display())))?;
+    csv(rows, over, &path)
+        .map_err(|error| StageError::failed(format!("{}: {error}", path.display())))?;
     let path = dir.join("results.md");
-    std::fs::write(&path, markdown(rows)).map_err(StageError::io(&path))
+    std::fs::write(&path, markdown(rows, over)).map_err(StageError::io(&path))
 }
 
-/// One column per axis, then the rest.
-fn csv(rows: &[ResultRow], path: &Path) -> Result<(), csv::Error> {
-    let axes: BTreeSet<&str> = rows
-        .iter()
-        .flat_map(|row| row.axes.keys().map(String::as_str))
-        .collect();
+/// See [`table`].
+fn csv(rows: &[ResultRow], over: &str, path: &Path) -> Result<(), csv::Error> {
     let mut out = csv::Writer::from_path(path)?;
-    let axis_columns = axes.iter().map(|axis| format!("axis.{axis}"));
-    let rest = ResultRow::COLUMNS.map(str::to_owned);
-    out.write_record(
-        ["arm".to_owned()]
-            .into_iter()
-            .chain(axis_columns)
-            .chain(rest),
-    )?;
-    for row in rows {
-        let axis = |axis: &&str| row.axes.get(*axis).map(plain).unwrap_or_default();
-        out.write_record(
-            [row.arm.clone()]
-                .into_iter()
-                .chain(axes.iter().map(axis))
-                .chain(row.cells()),
-        )?;
+    for line in table(rows, over) {
+        out.write_record(line)?;
     }
     Ok(out.flush()?)
 }
 
-/// Accuracy in percent: a line per arm and cell, a column per set.
-fn markdown(rows: &[ResultRow]) -> String {
-    let rows: Vec<&ResultRow> = rows.iter().filter(|row| row.metric == ACCURACY).collect();
-    let mut sets: Vec<&str> = Vec::new();
-    for split in ["id", "ood"] {
-        for row in rows.iter().filter(|row| row.split == split) {
-            if !sets.contains(&row.set.as_str()) {
-                sets.push(&row.set);
-            }
+/// Accuracy in percent: a line per arm and step, a column per set. Repeats have a line each.
+fn markdown(rows: &[ResultRow], over: &str) -> String {
+    let chosen: Vec<ResultRow> = rows
+        .iter()
+        .filter(|row| row.metric == ACCURACY)
+        .cloned()
+        .collect();
+    let places = places(&chosen, over);
+    let mut sets: Vec<(&str, bool)> = Vec::new();
+    for place in &places {
+        let set = (place.set.as_str(), place.ood);
+        if !sets.contains(&set) {
+            sets.push(set);
         }
     }
-    let mut lines: Vec<(String, BTreeMap<&str, &ResultRow>)> = Vec::new();
-    for row in rows {
-        let name = name(row, &sets);
-        // An axis that merely picks the set has left the name, so the sets of one cell meet on one line.
-        match lines
-            .iter_mut()
-            .find(|(known, cells)| *known == name && !cells.contains_key(row.set.as_str()))
-        {
-            Some((_, cells)) => drop(cells.insert(&row.set, row)),
-            None => lines.push((name, BTreeMap::from([(row.set.as_str(), row)]))),
+    sets.sort_by_key(|(_, ood)| *ood);
+    let mut lines: Vec<(String, BTreeMap<(&str, bool), &ResultRow>)> = Vec::new();
+    let mut known: HashMap<String, usize> = HashMap::new();
+    for (row, place) in chosen.iter().zip(&places) {
+        let name = name(place, over);
+        let at = *known.entry(name.clone()).or_insert(lines.len());
+        if at == lines.len() {
+            lines.push((name, BTreeMap::new()));
         }
+        lines[at].1.insert((&place.set, place.ood), row);
     }
     let mut text = String::from("| arm |");
-    sets.iter().for_each(|set| text += &format!(" {set} |"));
+    for (set, _) in &sets {
+        text += &format!(" {} |", markdown_cell(set));
+    }
     text += "\n|---|";
     sets.iter().for_each(|_| text += "--:|");
     text.push('\n');
     for (name, cells) in lines {
-        let _ = write!(text, "| {name} |");
+        let _ = write!(text, "| {} |", markdown_cell(&name));
         for set in &sets {
             match cells.get(set) {
                 Some(row) => drop(write!(text, " {} |", percent(row))),
@@ -123,21 +116,16 @@ fn markdown(rows: &[ResultRow]) -> String {
     text
 }
 
-/// The arm with its axes, but for those that pick the set or stand in the arm's name already.
-fn name(row: &ResultRow, sets: &[&str]) -> String {
-    let told = |value: &str| sets.contains(&value) || row.arm.split('/').any(|part| part == value);
-    let mut axes: Vec<String> = row
-        .axes
-        .iter()
-        .map(|(axis, value)| (axis, plain(value)))
-        .filter(|(_, value)| !told(value))
-        .map(|(axis, value)| format!("{axis}={value}"))
-        .collect();
-    if !row.axes.contains_key("step") {
-        axes.extend(row.step.map(|step| format!("step={step}")));
+/// The arm with its step and its repeat.
+fn name(place: &Place, over: &str) -> String {
+    let mut name = place.arm.clone();
+    if !place.repeat.is_empty() {
+        name += &format!(" {over}={}", place.repeat);
     }
-    let separator = if axes.is_empty() { "" } else { " " };
-    format!("{}{separator}{}", row.arm, axes.join(" ")).replace('|', "\\|")
+    if let Some(step) = place.step {
+        name += &format!(" step={step}");
+    }
+    name
 }
 
 /// `73.6 ±1.9`: percent with half the width of the interval.

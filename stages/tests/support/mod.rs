@@ -10,6 +10,7 @@ use dcsft_cache::Digest;
 use dcsft_engine::context::{ContextParts, StageContext};
 use dcsft_engine::kind::{Input, Label, Relative, StageError};
 use dcsft_engine::protocol::Event;
+use dcsft_engine::results::Evaluated;
 use dcsft_stages::data::{DatasetWriter, Draft, DraftImage, Encoding, Split};
 use dcsft_vlm::rng::StreamKey;
 use serde_json::{Value, json};
@@ -240,16 +241,20 @@ pub fn input(stage: &str, dir: &Path) -> Input {
 
 /// The artifact in `dir` as an input that counts to `arm`, of the cell `axes`.
 pub fn labelled(stage: &str, arm: &str, axes: &[(&str, Value)], dir: &Path) -> Input {
-    let axes = axes
+    let axes: BTreeMap<String, Value> = axes
         .iter()
         .map(|(name, value)| ((*name).to_owned(), value.clone()))
         .collect();
+    let step = axes.get("step").and_then(Value::as_u64);
     let label = Label {
         stage: stage.to_owned(),
         output: stage.to_owned(),
         axes,
         arm: arm.to_owned(),
-        step: None,
+        evaluated: step.map(|step| Evaluated {
+            step: Some(step),
+            ..Evaluated::default()
+        }),
     };
     Input {
         label,
