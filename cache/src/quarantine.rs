@@ -46,7 +46,7 @@ impl Flaw {
     }
 }
 
-/// Moves `path` to the quarantine, with a note that says why, and returns where it lies now.
+/// Moves `path`, which is damaged, to the quarantine, says so, and returns where it lies now.
 ///
 /// None if it is gone already, or cannot be moved: that is logged, and no reason for its finder to stop.
 pub(crate) fn move_aside(
@@ -55,6 +55,13 @@ pub(crate) fn move_aside(
     path: &Path,
     reason: &str,
 ) -> Option<PathBuf> {
+    let target = put(layout, kind, path, reason)?;
+    tracing::warn!(kind, path = %path.display(), reason, quarantined = %target.display(), "damaged: moved to the quarantine");
+    Some(target)
+}
+
+/// Moves `path` to the quarantine with a note that says why.
+pub(crate) fn put(layout: &Layout, kind: &str, path: &Path, reason: &str) -> Option<PathBuf> {
     let nanos = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_nanos());
@@ -64,11 +71,10 @@ pub(crate) fn move_aside(
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         Err(error) => {
-            tracing::warn!(kind, path = %path.display(), reason, %error, "damaged: cannot be moved to the quarantine");
+            tracing::warn!(kind, path = %path.display(), reason, %error, "cannot be moved to the quarantine");
             return None;
         }
     }
-    tracing::warn!(kind, path = %path.display(), reason, quarantined = %target.display(), "damaged: moved to the quarantine");
     let note = layout
         .quarantine()
         .join(format!("{kind}-{name}-{nanos}{NOTE}"));

@@ -70,10 +70,27 @@ pub(crate) fn void_readers(store: &Store, suspects: &[Suspect]) -> Result<Vec<Vo
     voided.extend(relatives);
     for one in &voided {
         let path = store.layout.record(&one.key);
-        quarantine::move_aside(&store.layout, "record", &path, &one.reason);
+        quarantine::put(&store.layout, "record", &path, &one.reason);
     }
+    tell(&voided);
     store.voided().extend(voided.iter().map(|one| one.key));
     Ok(voided)
+}
+
+/// Says once for all of them what is void.
+fn tell(voided: &[Voided]) {
+    const LISTED: usize = 8;
+    let Some(first) = voided.first() else { return };
+    let labels: Vec<&str> = voided.iter().map(|one| one.label.as_str()).collect();
+    let listed = labels[..labels.len().min(LISTED)].join(", ");
+    let more = match labels.len().saturating_sub(LISTED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    tracing::warn!(
+        reason = first.reason,
+        "void, to be computed again: {listed}{more}"
+    );
 }
 
 /// The records of the same families that are not older.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use dcsft_cache::Store;
+use dcsft_cache::{Explain, Store};
 
 use crate::support::{DATA, Lab, lines};
 
@@ -137,6 +137,9 @@ stages:
         .expect("the cache can be read")
         .expect("the result");
     record.key = cuda.parse().expect("a digest");
+    let mut explain: serde_json::Value = record.explain.parse().expect("a preimage");
+    explain["numerics"]["backend"] = "cuda".into();
+    record.explain = Explain::of(&explain);
     store.commit(&record).expect("commit");
 
     lab.ok(&["cache", "gc", "--keep", "spec.yaml"]);
