@@ -8,6 +8,7 @@ use dcsft_engine::diagnostic::Diagnostics;
 use dcsft_engine::key::KeyError;
 use dcsft_engine::plan::PlanError;
 use dcsft_engine::run::RunError;
+use serde_json::{Value, json};
 
 /// The exit codes, a promise to scripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +47,8 @@ pub(crate) enum Failure {
     },
     /// Whoever read the output went away; nothing is to be said.
     BrokenPipe,
+    /// One that was told as JSON already.
+    Told(Box<Failure>),
 }
 
 impl Failure {
@@ -87,7 +90,31 @@ impl Failure {
             Self::Spec(_) => Exit::Usage,
             Self::Message { exit, .. } => *exit,
             Self::BrokenPipe => Exit::Done,
+            Self::Told(failure) => failure.exit(),
         }
+    }
+
+    /// For programs: one object per mistake, with the code that the program ends with.
+    pub(crate) fn to_json(&self) -> Vec<Value> {
+        let exit = self.exit() as u8;
+        match self {
+            Self::Spec(diagnostics) => match diagnostics.to_json() {
+                Value::Array(mistakes) => mistakes,
+                mistake => vec![mistake],
+            },
+            Self::Message { message, help, .. } => vec![json!({"message": message, "help": help})],
+            Self::BrokenPipe | Self::Told(_) => return Vec::new(),
+        }
+        .into_iter()
+        .map(|mut mistake| {
+            // What it is stands first, as in every event.
+            let mut event = json!({"event": "error", "exit": exit});
+            if let (Value::Object(event), Value::Object(mistake)) = (&mut event, &mut mistake) {
+                event.append(mistake);
+            }
+            event
+        })
+        .collect()
     }
 }
 
@@ -120,7 +147,9 @@ impl From<PlanError> for Failure {
 impl From<RunError> for Failure {
     fn from(error: RunError) -> Self {
         match &error {
-            RunError::Store(store) => Self::of_store(&error, store),
+            RunError::Store(store) | RunError::Unstored { source: store, .. } => {
+                Self::of_store(&error, store)
+            }
             RunError::Key(KeyError::File { source, .. }) => Self::of_store(&error, source),
             _ => Self::failed(error),
         }

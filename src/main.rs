@@ -14,6 +14,7 @@ mod select;
 mod settings;
 mod terminal;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -33,10 +34,7 @@ fn main() -> ExitCode {
     let cli = parse();
     log_to_stderr(Terminal::new(&cli.global).colour);
     if let Command::Worker(args) = &cli.command {
-        return match commands::worker::run(args) {
-            Ok(code) => ExitCode::from(code),
-            Err(failure) => end(&App::new(&cli.global), &failure),
-        };
+        return ExitCode::from(commands::worker::run(args));
     }
     let app = App::new(&cli.global);
     match dispatch(&app, &cli.command) {
@@ -54,11 +52,42 @@ fn parse() -> Cli {
             names.retain(|name| name != "worker");
             error.insert(ContextKind::ValidSubcommand, ContextValue::Strings(names));
         }
+        if error.use_stderr() && wants_json() {
+            tell_as_json(&error);
+        }
         error.exit()
     })
 }
 
+/// Whether a command line that cannot be read asks for JSON.
+fn wants_json() -> bool {
+    std::env::args_os()
+        .take_while(|arg| arg != "--")
+        .any(|arg| arg == "--json")
+}
+
+/// Tells a mistake of the command line to programs: clap's text for people, without its colours and its head.
+fn tell_as_json(error: &clap::Error) {
+    let text = error.render().to_string();
+    let mut parts = text.trim().split("\n\n");
+    let message = parts.next().unwrap_or_default();
+    let help: Vec<&str> = parts.collect();
+    let failure = Failure::usage(message.strip_prefix("error: ").unwrap_or(message));
+    let failure = if help.is_empty() {
+        failure
+    } else {
+        failure.help(help.join("\n\n"))
+    };
+    for mistake in failure.to_json() {
+        let _ = writeln!(std::io::stdout(), "{mistake}");
+    }
+}
+
 fn dispatch(app: &App, command: &Command) -> Result<Exit, Failure> {
+    // A run starts them itself, after it has seen to the signals that threads share.
+    if !matches!(command, Command::Run(_)) {
+        settings::start_threads()?;
+    }
     match command {
         Command::Run(args) => commands::run::run(app, args),
         Command::Plan(args) => commands::plan::run(app, args),
@@ -75,8 +104,8 @@ fn dispatch(app: &App, command: &Command) -> Result<Exit, Failure> {
         Command::Schema => commands::schema::run(),
         Command::Doctor(args) => commands::doctor::run(app, args),
         Command::Completions(args) => commands::completions::run(args),
-        // Its exit code is its own.
-        Command::Worker(args) => commands::worker::run(args).map(|_| Exit::Done),
+        // It was run above: its exit code is its own.
+        Command::Worker(_) => Ok(Exit::Done),
     }
 }
 

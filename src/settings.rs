@@ -144,6 +144,27 @@ impl Project {
     }
 }
 
+/// Starts the threads that files are hashed on: where the system lets no thread start, better to say so now than to
+/// panic later.
+///
+/// # Errors
+/// If not even one can be started.
+pub(crate) fn start_threads() -> Result<(), Failure> {
+    let pool = rayon::ThreadPoolBuilder::new();
+    pool.build_global()
+        .or_else(|_| {
+            let one = rayon::ThreadPoolBuilder::new().num_threads(1);
+            one.build_global()
+        })
+        .map_err(threads_missing)
+}
+
+/// The failure that the system starts no further thread.
+pub(crate) fn threads_missing(error: impl std::fmt::Display) -> Failure {
+    Failure::failed(format!("cannot start a thread: {error}"))
+        .help("raise the limit on processes (ulimit -u)")
+}
+
 /// Checks a list of devices, as in `cuda:0,cuda:1`: all of one class, none twice.
 ///
 /// # Errors

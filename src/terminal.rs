@@ -72,9 +72,26 @@ impl Terminal {
         self.write(&format!("{head} {}", text::block(text)));
     }
 
-    /// The end of a command that failed.
+    /// The end of a command that failed: for people, and with `--json` for programs too.
     pub(crate) fn failure(self, failure: &Failure) {
+        if self.json {
+            self.tell(failure);
+        }
+        self.explain(failure);
+    }
+
+    /// Tells programs of a failure.
+    pub(crate) fn tell(self, failure: &Failure) {
+        let mut out = std::io::stdout().lock();
+        for mistake in failure.to_json() {
+            // Where nobody listens there is nobody to tell.
+            let _ = writeln!(out, "{mistake}");
+        }
+    }
+
+    fn explain(self, failure: &Failure) {
         match failure {
+            Failure::Told(failure) => self.explain(failure),
             Failure::Spec(diagnostics) => self.write(diagnostics.render(self.colour).trim_end()),
             Failure::Message { message, help, .. } => {
                 self.error(message);

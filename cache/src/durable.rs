@@ -30,12 +30,17 @@ pub(crate) fn sync_all(paths: &[PathBuf]) -> Result<(), StoreError> {
         let flush = |paths: &'_ [PathBuf]| paths.iter().try_for_each(|path| sync(path));
         let chunks = paths.chunks(paths.len().div_ceil(THREADS).max(1));
         let threads: Vec<_> = chunks
-            .map(|chunk| scope.spawn(move || flush(chunk)))
+            .map(|chunk| {
+                let thread = thread::Builder::new().spawn_scoped(scope, move || flush(chunk));
+                // Where no further thread may start, this one does it.
+                thread.map_err(|_| flush(chunk))
+            })
             .collect();
-        threads.into_iter().try_for_each(|thread| {
-            thread
+        threads.into_iter().try_for_each(|thread| match thread {
+            Ok(thread) => thread
                 .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            Err(flushed) => flushed,
         })
     })
 }

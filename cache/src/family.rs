@@ -39,7 +39,7 @@ impl Store {
         File::create(&path).map(drop).context("write", &path)
     }
 
-    /// The records of `family`, newest first.
+    /// The records of `family`, the one that joined last first.
     pub fn family(&self, family: &Digest) -> Result<Vec<Record>, StoreError> {
         let folder = self.layout.family(family);
         let entries = match fs::read_dir(&folder) {
@@ -48,14 +48,17 @@ impl Store {
         };
         let mut records = Vec::new();
         for entry in entries {
-            let name = entry.context("read", &folder)?.file_name();
+            let entry = entry.context("read", &folder)?;
+            let name = entry.file_name();
             let Some(key) = name.to_str().and_then(|name| name.parse::<Digest>().ok()) else {
                 continue;
             };
-            records.extend(self.lookup(&key)?);
+            // Records know the second in which they were written; many are written in one.
+            let joined = entry.metadata().and_then(|meta| meta.modified()).ok();
+            records.extend(self.lookup(&key)?.map(|record| (joined, record)));
         }
-        records.sort_by(|a, b| b.created_unix.cmp(&a.created_unix).then(a.key.cmp(&b.key)));
-        Ok(records)
+        records.sort_by(|(a, one), (b, other)| b.cmp(a).then(one.key.cmp(&other.key)));
+        Ok(records.into_iter().map(|(_, record)| record).collect())
     }
 
     /// Removes members without a record, and families without a member.

@@ -89,8 +89,8 @@
 //!   [`open_verified`](Store::open_verified) and `verify` notice it.
 //! - An artifact keeps paths and bytes: no modes, times, links or empty folders. Names must be UTF-8.
 //! - The stat cache trusts the inode's time of change. A file system that does not keep it needs `paranoid`.
-//! - A kill between taking an output folder and showing the artifact (a few renames) costs that output. The
-//!   computation's workspace is not touched, so it can be resumed.
+//! - A kill between taking an output folder and showing the artifact (a few renames) costs that output; an error there
+//!   gives it back. The computation's state is not touched, so it can be resumed.
 
 mod artifact;
 pub mod canonical;
@@ -103,6 +103,7 @@ pub mod gc;
 mod layout;
 mod lock;
 mod open;
+mod outgoing;
 mod publish;
 mod quarantine;
 mod read;
@@ -120,6 +121,7 @@ pub use canonical::CanonicalError;
 pub use digest::{Digest, ParseDigestError};
 pub use error::StoreError;
 pub use lock::{KeyLock, StoreGuard};
+pub use outgoing::{SealedFile, is_sealed, seal, write_durable};
 pub use record::{Explain, OutputRef, Record};
 pub use statcache::PathStats;
 pub use store::{Lookups, Store, Usage};

@@ -38,13 +38,19 @@ impl Drop for Held {
 #[must_use = "the lock is given up when this is dropped"]
 pub struct KeyLock {
     key: Digest,
-    _held: Held,
+    held: Held,
 }
 
 impl KeyLock {
     /// The key that is locked.
     pub fn key(&self) -> &Digest {
         &self.key
+    }
+
+    /// Says in the lock's file for what it is held, as in "dcsft run sweep": what [`crate::Store::lock_holder`] tells
+    /// whoever waits. Only words: where they cannot be written, the lock holds all the same.
+    pub fn say_for(&self, who: &str) {
+        let _ = write_name(&self.held.0, &format!("{} ({who})", process_name()));
     }
 }
 
@@ -129,18 +135,36 @@ pub(crate) fn key_in_use(layout: &Layout, key: &Digest) -> Result<bool, StoreErr
     }
 }
 
-/// Holds the store under a name that others are told when they have to wait.
+/// Holds the store under a name that others are told when they have to wait. Where it has to wait itself, `on_wait` is
+/// told for whom, once.
 ///
 /// Where nothing can be written, the lock alone is held: that keeps whoever can write there from collecting.
-pub(crate) fn hold(layout: &Layout, who: &str) -> Result<StoreGuard, StoreError> {
-    let shared = share(layout)?;
+pub(crate) fn hold(
+    layout: &Layout,
+    who: &str,
+    on_wait: impl FnOnce(&str),
+) -> Result<StoreGuard, StoreError> {
+    let path = layout.store_lock();
+    let file = open_shared(&path)?;
+    match file.try_lock_shared() {
+        Ok(()) => {}
+        Err(TryLockError::Error(cause)) => return Err(lock_error(&path, cause)),
+        Err(TryLockError::WouldBlock) => {
+            let name = fs::read_to_string(&path).unwrap_or_default();
+            on_wait(match name.trim() {
+                "" => "another process",
+                name => name,
+            });
+            wait(&file, &path, Mode::Shared)?;
+        }
+    }
     let named = match name(layout, who) {
         Ok(named) => Some(named),
         Err(StoreError::Permission { .. }) => None,
         Err(error) => return Err(error),
     };
     Ok(StoreGuard {
-        _shared: shared,
+        _shared: Held(file),
         _named: named,
     })
 }
@@ -165,19 +189,26 @@ fn name(layout: &Layout, who: &str) -> Result<Named, StoreError> {
 /// Shares the store without a name, for the length of one operation.
 pub(crate) fn share(layout: &Layout) -> Result<Held, StoreError> {
     let path = layout.store_lock();
-    let file = match open(&path) {
-        // What can be read can be shared.
-        Err(StoreError::Permission { .. }) => File::open(&path).context("open", &path)?,
-        other => other?,
-    };
+    let file = open_shared(&path)?;
     wait(&file, &path, Mode::Shared)?;
     Ok(Held(file))
+}
+
+fn open_shared(path: &Path) -> Result<File, StoreError> {
+    match open(path) {
+        // What can be read can be shared.
+        Err(StoreError::Permission { .. }) => File::open(path).context("open", path),
+        other => other,
+    }
 }
 
 /// Takes the store for oneself, or says who uses it.
 pub(crate) fn exclude(layout: &Layout) -> Result<Held, StoreError> {
     match try_exclusive(&layout.store_lock())? {
-        Some(held) => Ok(held),
+        Some(held) => {
+            let _ = write_name(&held.0, &format!("{} (dcsft cache gc)", process_name()));
+            Ok(held)
+        }
         None => Err(StoreError::InUse {
             root: layout.root.clone(),
             holders: holders(layout)?,
@@ -212,16 +243,24 @@ fn holders(layout: &Layout) -> Result<Vec<String>, StoreError> {
 
 /// Writes into a lock's file who holds it.
 fn claim(held: Held, path: &Path, key: &Digest) -> Result<KeyLock, StoreError> {
-    let name = format!("process {}\n", std::process::id());
-    let mut file = &held.0;
-    file.rewind()
-        .and_then(|()| file.set_len(0))
-        .and_then(|()| file.write_all(name.as_bytes()))
-        .context("write", path)?;
-    Ok(KeyLock {
-        key: *key,
-        _held: held,
-    })
+    write_name(&held.0, &format!("process {}", std::process::id())).context("write", path)?;
+    Ok(KeyLock { key: *key, held })
+}
+
+/// This process, for those who wait for it: on a shared folder they may sit at another machine.
+fn process_name() -> String {
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match host.trim() {
+        "" => format!("process {}", std::process::id()),
+        host => format!("process {} on {host}", std::process::id()),
+    }
+}
+
+fn write_name(mut file: &File, name: &str) -> io::Result<()> {
+    file.rewind()?;
+    file.set_len(0)?;
+    file.write_all(name.as_bytes())?;
+    file.write_all(b"\n")
 }
 
 fn try_exclusive(path: &Path) -> Result<Option<Held>, StoreError> {

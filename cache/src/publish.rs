@@ -6,7 +6,8 @@
 //! 4. Move each file to its blob, and link the blob into the new artifact.
 //! 5. Flush the folders, then rename the artifact into place. Only now can anyone see it.
 //!
-//! A kill between 3 and 5 costs the outputs but not the maker's own state, which lies in its workspace.
+//! An error between 3 and 5 gives the folder back. A kill there costs the outputs but not the maker's own state, which
+//! lies in its workspace.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -100,13 +101,33 @@ fn move_in(
         .tempdir_in(&tmp)
         .context("write in", &tmp)?;
     let new = scratch.path().join("artifact");
-    let mut unsynced = prepare(&new, artifact)?;
+    let unsynced = prepare(&new, artifact)?;
     let taken = scratch.path().join("taken");
     take(dir, &taken, found)?;
+    let shown = show(store, scratch.path(), &taken, found, artifact, unsynced);
+    if shown.is_err() {
+        // The caller can try again; where not even this succeeds, the first error says what is wrong.
+        let _ = give_back(layout, dir, &taken, artifact);
+    }
+    // What is left of the scratch folder is removed when it goes out of scope, else by the next collection.
+    shown
+}
+
+/// Moves the files of a folder that was taken to their blobs, and shows the artifact.
+fn show(
+    store: &Store,
+    scratch: &Path,
+    taken: &Path,
+    found: &[Found],
+    artifact: &Artifact,
+    mut unsynced: BTreeSet<PathBuf>,
+) -> Result<(), StoreError> {
+    let layout = &store.layout;
+    let new = scratch.join("artifact");
     for (index, (file, found)) in artifact.files.iter().zip(found).enumerate() {
         let source = taken.join(&file.path);
         refuse_changed(&source, found)?;
-        let spare = scratch.path().join(format!("copy-{index}"));
+        let spare = scratch.join(format!("copy-{index}"));
         unsynced.extend(add_blob(store, file, &source, &spare)?);
         let blob = layout.blob(&file.digest);
         unsynced.extend(link(&blob, &artifact::files_path(&new).join(&file.path))?);
@@ -116,8 +137,27 @@ fn move_in(
         &layout.artifact(&artifact.digest),
     ))?);
     durable::sync_all(&unsynced.into_iter().collect::<Vec<_>>())?;
-    // What is left of the scratch folder is removed when it goes out of scope, else by the next collection.
     place(layout, &new, &artifact.digest)
+}
+
+/// Puts a folder that was taken back where it was. Files that are blobs already become further names of these.
+fn give_back(
+    layout: &Layout,
+    dir: &Path,
+    taken: &Path,
+    artifact: &Artifact,
+) -> Result<(), StoreError> {
+    for file in &artifact.files {
+        let path = taken.join(&file.path);
+        if tree::stat(&path)?.is_none() {
+            link(&layout.blob(&file.digest), &path)?;
+        }
+    }
+    if dir.exists() {
+        // It was copied, and is still there.
+        return Ok(());
+    }
+    fs::rename(taken, dir).context("move", taken)
 }
 
 /// Writes the manifest and the folders of the new artifact; returns what has to be flushed.

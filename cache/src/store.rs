@@ -221,7 +221,16 @@ impl Store {
     /// Keeps garbage collection away for as long as the guard lives. A run holds the store from its first look-up to
     /// its last commit. `who` is what others are told, as in `dcsft run sweep.yaml`.
     pub fn hold(&self, who: &str) -> Result<StoreGuard, StoreError> {
-        lock::hold(&self.layout, who)
+        lock::hold(&self.layout, who, |_| ())
+    }
+
+    /// As [`Store::hold`]; `on_wait` is told once for whom it has to wait, as in "process 4711 on node3 (dcsft cache gc)".
+    pub fn hold_or_wait(
+        &self,
+        who: &str,
+        on_wait: impl FnOnce(&str),
+    ) -> Result<StoreGuard, StoreError> {
+        lock::hold(&self.layout, who, on_wait)
     }
 
     /// The scratch folder of `key`, created if need be. It survives kills, so that a computation can carry on.

@@ -14,6 +14,12 @@ use std::process::Command;
 use common::{child, key, names, parents_store, record};
 use dcsft_cache::{Store, StoreError, verify};
 
+/// Says why a test is not run. Continuous integration can run all of them, and has to.
+fn skip(why: &str) {
+    assert!(std::env::var_os("CI").is_none(), "{why}");
+    println!("skipped: {why}");
+}
+
 /// Runs the ignored test `name` with a store on a file system of 1 MiB; says why where none can be mounted.
 fn on_small_disk(name: &str) {
     let folder = tempfile::tempdir().unwrap();
@@ -34,14 +40,14 @@ fn on_small_disk(name: &str) {
             .filter_map(|(name, value)| Some((name, value?))),
     );
     let Ok(output) = outer.output() else {
-        println!("skipped: there is no `unshare` to mount a small file system with");
-        return;
+        return skip("there is no `unshare` to mount a small file system with");
     };
     let text = String::from_utf8_lossy(&output.stdout).into_owned()
         + &String::from_utf8_lossy(&output.stderr);
     if text.contains("cannot mount") || text.contains("unshare: ") {
-        println!("skipped: a small file system cannot be mounted here: {text}");
-        return;
+        return skip(&format!(
+            "a small file system cannot be mounted here: {text}"
+        ));
     }
     assert!(
         output.status.success() && text.contains("1 passed"),

@@ -5,6 +5,7 @@
 pub mod context;
 pub mod cost;
 pub mod diagnostic;
+pub mod done;
 pub mod executed;
 pub mod forecast;
 pub mod graph;
@@ -24,6 +25,7 @@ pub mod spec;
 pub mod study;
 pub mod study_id;
 pub mod text;
+mod turn;
 pub mod usage;
 pub mod why;
 pub mod worker;

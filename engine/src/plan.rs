@@ -5,7 +5,7 @@
 
 mod walk;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use dcsft_cache::{Digest, Record, Store, StoreError};
@@ -203,21 +203,19 @@ pub(crate) fn is_forced(node: &Node, options: &PlanOptions) -> bool {
 }
 
 fn check_forced(study: &Study, options: &PlanOptions) -> Result<(), PlanError> {
-    for name in &options.force {
-        if !study
-            .nodes
-            .iter()
-            .any(|node| node.stage == *name || node.title() == *name)
-        {
-            let stages: BTreeSet<&String> = study.nodes.iter().map(|node| &node.stage).collect();
-            let stages = stages.into_iter().cloned().collect();
-            return Err(PlanError::UnknownForced {
-                name: name.clone(),
-                stages,
-            });
-        }
+    if options.force.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let stages: BTreeSet<&String> = study.nodes.iter().map(|node| &node.stage).collect();
+    let titles: HashSet<String> = study.nodes.iter().map(Node::title).collect();
+    let known = |name: &String| stages.contains(name) || titles.contains(name);
+    match options.force.iter().find(|name| !known(name)) {
+        None => Ok(()),
+        Some(name) => Err(PlanError::UnknownForced {
+            name: name.clone(),
+            stages: stages.into_iter().cloned().collect(),
+        }),
+    }
 }
 
 fn summarise(study: &Study, nodes: &[PlannedNode]) -> PlanSummary {

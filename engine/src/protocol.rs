@@ -3,15 +3,23 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use dcsft_cache::Digest;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::kind::{Input, Relative};
+use crate::provenance::Program;
 use crate::usage::Usage;
 
 /// Everything a worker needs to run one stage. It never sees the spec, so it cannot plan anew.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Job {
+    /// The key whose result this is to be.
+    pub key: Digest,
+    /// Which attempt of its run this is; the first is 1.
+    pub attempt: u32,
+    /// The program that runs, for the record.
+    pub program: Program,
     /// The stage kind's name.
     pub kind: String,
     /// The kind's version at planning time; another binary's worker refuses a job of another version.
@@ -68,17 +76,15 @@ pub enum Event {
     },
     /// What it took, said once before the end whatever that is.
     Used(Usage),
-    /// It is done; outputs are written.
-    Done {
-        /// The deterministic summary.
-        summary: Value,
-        /// The worker's peak memory, where the system tells it.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        peak_rss_bytes: Option<u64>,
-        /// Seconds of work that relatives have spared it.
-        #[serde(default, skip_serializing_if = "is_zero")]
-        saved_seconds: f64,
+    /// It waits until another process has left its workspace. The next event says that it goes on.
+    Waits {
+        /// Which process that is, and what it does.
+        holder: String,
+        /// Seconds it has waited so far.
+        seconds: f64,
     },
+    /// It is done: the outputs are written, and so is [`crate::done::Done`].
+    Done,
     /// It failed.
     Failed {
         /// Why, for the user.
@@ -86,12 +92,4 @@ pub enum Event {
     },
     /// It stopped because the run was interrupted.
     Interrupted,
-}
-
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde hands over a reference"
-)]
-fn is_zero(value: &f64) -> bool {
-    *value == 0.0
 }

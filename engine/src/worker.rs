@@ -1,33 +1,87 @@
 //! The worker process: one frozen job in, events on stdout, nothing planned.
 
 use std::any::Any;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read, Write};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use serde_json::Value;
+use dcsft_cache::StoreError;
 
 use crate::context::{ContextParts, StageContext};
 use crate::cost::Cost;
+use crate::done::{self, Done};
 use crate::kind::{Kind, Registry, StageError};
 use crate::protocol::{Event, Job};
+use crate::turn::{self, Turn};
 use crate::usage::Meter;
 
-/// The worker did its job.
+/// The worker did its job, and [`Done`] says what came out.
 pub const EXIT_DONE: u8 = 0;
 /// The stage failed.
 pub const EXIT_FAILED: u8 = 1;
 /// The job is not one that this worker can do.
 pub const EXIT_BAD_JOB: u8 = 2;
+/// The workspace cannot be read or written: the disk is full, say. No fault of the stage's.
+pub const EXIT_STORE: u8 = 3;
 /// The stage was interrupted.
 pub const EXIT_INTERRUPTED: u8 = 130;
 
-/// How long a stage may take to save its state once the run that started it has died.
-const ORPHAN_GRACE: Duration = Duration::from_secs(5);
+/// How long a worker may go on, to save its state, once the run that started it has died. It ends as soon as the state
+/// is saved; meanwhile a new run waits for it.
+pub const ORPHAN_GRACE: Duration = Duration::from_secs(300);
+
+/// Longest message that a worker sends, in bytes; what is longer is cut.
+pub const MAX_MESSAGE: usize = 16 << 10;
+
+/// Why there is no result.
+enum Trouble {
+    Stage(StageError),
+    Store(String),
+}
+
+impl From<StageError> for Trouble {
+    fn from(error: StageError) -> Self {
+        match error {
+            StageError::Io { path, source } if is_of_the_disk(&source) => Self::Store(format!(
+                "{}: {source}: free some space, or choose another folder with --cache-dir",
+                path.display()
+            )),
+            error => Self::Stage(error),
+        }
+    }
+}
+
+impl From<StoreError> for Trouble {
+    fn from(error: StoreError) -> Self {
+        if is_of_the_output(&error) {
+            Self::Stage(StageError::failed(error))
+        } else {
+            Self::Store(error.to_string())
+        }
+    }
+}
+
+/// Whether an error says that the disk takes nothing more, whoever writes.
+fn is_of_the_disk(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::ReadOnlyFilesystem
+    )
+}
+
+/// Whether the store refuses what a stage has written, and would refuse it anywhere.
+pub(crate) fn is_of_the_output(error: &StoreError) -> bool {
+    matches!(
+        error,
+        StoreError::Unsupported { .. } | StoreError::BadName { .. } | StoreError::Changed { .. }
+    )
+}
 
 /// Runs the job in the file `job`. Returns the process's exit code.
 ///
@@ -41,39 +95,56 @@ pub fn main(
 ) -> u8 {
     if watch_stdin {
         let interrupted = Arc::clone(interrupted);
-        std::thread::spawn(move || end_with_parent(&interrupted));
+        let watch = std::thread::Builder::new().spawn(move || end_with_parent(&interrupted));
+        if let Err(error) = watch {
+            return refuse(&format!(
+                "the worker cannot start a thread ({error}): raise the limit on processes (ulimit -u)"
+            ));
+        }
     }
     let (job, kind) = match read(job, registry) {
         Ok(read) => read,
         Err(message) => {
-            emit(&Event::Failed { message });
+            fail(&message);
             return EXIT_BAD_JOB;
         }
     };
     let meter = Meter::start();
-    let ended = run(job, kind, interrupted);
-    let saved = ended.as_ref().map_or(Cost::default(), |(_, saved)| *saved);
-    emit(&Event::Used(meter.stop(saved.cpu_seconds)));
+    let ended = run(job, kind, interrupted, &meter);
+    emit(&Event::Used(match &ended {
+        Ok(done) => done.usage.clone(),
+        Err(_) => meter.stop(Cost::default().cpu_seconds),
+    }));
     match ended {
-        Ok((summary, saved)) => {
-            emit(&Event::Done {
-                summary,
-                peak_rss_bytes: peak_rss_bytes(),
-                saved_seconds: saved.seconds,
-            });
+        Ok(_) => {
+            emit(&Event::Done);
             EXIT_DONE
         }
-        Err(StageError::Interrupted) => {
+        Err(Trouble::Stage(StageError::Interrupted)) => {
             emit(&Event::Interrupted);
             EXIT_INTERRUPTED
         }
-        Err(error) => {
-            emit(&Event::Failed {
-                message: error.to_string(),
-            });
+        Err(Trouble::Stage(error)) => {
+            fail(&error.to_string());
             EXIT_FAILED
         }
+        Err(Trouble::Store(message)) => {
+            fail(&message);
+            EXIT_STORE
+        }
     }
+}
+
+/// Says why a worker could not even begin, and gives the exit code for that.
+pub fn refuse(message: &str) -> u8 {
+    fail(message);
+    EXIT_FAILED
+}
+
+fn fail(message: &str) {
+    emit(&Event::Failed {
+        message: message.to_owned(),
+    });
 }
 
 fn read<'a>(path: &Path, registry: &'a Registry) -> Result<(Job, &'a dyn Kind), String> {
@@ -94,13 +165,17 @@ fn read<'a>(path: &Path, registry: &'a Registry) -> Result<(Job, &'a dyn Kind), 
     Ok((job, kind))
 }
 
-/// Runs the stage. Gives its summary, and the work that relatives have spared it.
+/// Runs the stage and writes down what came out.
 fn run(
     job: Job,
     kind: &dyn Kind,
     interrupted: &Arc<AtomicBool>,
-) -> Result<(Value, Cost), StageError> {
+    meter: &Meter,
+) -> Result<Done, Trouble> {
     let Job {
+        key,
+        attempt,
+        program,
         params,
         inputs,
         outputs,
@@ -110,39 +185,74 @@ fn run(
         relatives,
         ..
     } = job;
-    let _turn = own_workspace(&state)?;
+    let of_the_workspace =
+        |error: io::Error| Trouble::Store(format!("{}: {error}", outputs.display()));
+    let workspace = state.parent().unwrap_or(&state).to_owned();
+    fs::create_dir_all(&state).map_err(of_the_workspace)?;
+    let _turn = own_workspace(&workspace, interrupted)?;
+    let (started, began) = (SystemTime::now(), Instant::now());
     // What an earlier attempt wrote is not this attempt's output.
+    Done::remove(&workspace).map_err(of_the_workspace)?;
     match fs::remove_dir_all(&outputs) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(StageError::io(&outputs)(error));
+            return Err(of_the_workspace(error));
         }
         _ => {}
     }
-    fs::create_dir_all(&outputs).map_err(StageError::io(&outputs))?;
-    let interrupted = Arc::clone(interrupted);
-    let emit = Box::new(|event| emit(&event));
+    fs::create_dir_all(&outputs).map_err(of_the_workspace)?;
     let mut ctx = StageContext::new(ContextParts {
         inputs,
-        outputs,
+        outputs: outputs.clone(),
         state,
-        device,
+        device: device.clone(),
         threads,
-        interrupted,
-        emit,
+        interrupted: Arc::clone(interrupted),
+        emit: Box::new(|event| emit(&event)),
         relatives,
     });
     catch(|| kind.run(&params, &mut ctx))?;
     let saved = ctx.saved();
-    Ok((ctx.into_summary(), saved))
+    let done = Done {
+        format: done::FORMAT,
+        key,
+        outputs: done::seal_outputs(&outputs)?,
+        summary: ctx.into_summary(),
+        usage: meter.stop(saved.cpu_seconds),
+        program,
+        peak_rss_bytes: peak_rss_bytes(),
+        saved_seconds: saved.seconds,
+        started_unix_nanos: started
+            .duration_since(UNIX_EPOCH)
+            .ok()
+            .and_then(|age| u64::try_from(age.as_nanos()).ok())
+            .unwrap_or(0),
+        seconds: began.elapsed().as_secs_f64(),
+        device,
+        threads,
+        attempt,
+    };
+    done.write(&workspace)?;
+    Ok(done)
 }
 
-/// Waits until a worker of a run that died has left the workspace.
-fn own_workspace(state: &Path) -> Result<File, StageError> {
-    fs::create_dir_all(state).map_err(StageError::io(state))?;
-    let path = state.with_file_name("worker.lock");
-    let lock = File::create(&path).map_err(StageError::io(&path))?;
-    lock.lock().map_err(StageError::io(&path))?;
-    Ok(lock)
+/// Waits until a worker of a run that died has left the workspace, and says so.
+fn own_workspace(workspace: &Path, interrupted: &AtomicBool) -> Result<Turn, Trouble> {
+    let mut waited = false;
+    let turn = turn::wait(workspace, interrupted, |holder, seconds| {
+        waited = true;
+        emit(&Event::Waits { holder, seconds });
+    });
+    let turn = turn.map_err(|error| Trouble::Store(format!("{}: {error}", workspace.display())))?;
+    let Some(mut turn) = turn else {
+        return Err(Trouble::Stage(StageError::Interrupted));
+    };
+    turn.sign();
+    if waited {
+        emit(&Event::Log {
+            message: "the workspace is free: the stage begins".to_owned(),
+        });
+    }
+    Ok(turn)
 }
 
 /// Runs `work`; a panic becomes a failure with its message and place.
@@ -177,11 +287,36 @@ fn message_of(panic: &(dyn Any + Send)) -> &str {
 
 /// Writes an event to stdout. A run that is gone cannot be told; the worker is then ending anyway.
 fn emit(event: &Event) {
+    let event = match event {
+        Event::Log { message } if message.len() > MAX_MESSAGE => &Event::Log {
+            message: cut(message),
+        },
+        Event::Warning { message } if message.len() > MAX_MESSAGE => &Event::Warning {
+            message: cut(message),
+        },
+        Event::Failed { message } if message.len() > MAX_MESSAGE => &Event::Failed {
+            message: cut(message),
+        },
+        event => event,
+    };
     if let Ok(mut line) = serde_json::to_vec(event) {
         line.push(b'\n');
         let mut stdout = io::stdout().lock();
         let _ = stdout.write_all(&line).and_then(|()| stdout.flush());
     }
+}
+
+/// The first [`MAX_MESSAGE`] bytes of a message, and how much was left out.
+fn cut(message: &str) -> String {
+    let mut end = MAX_MESSAGE;
+    while !message.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!(
+        "{} ... ({} bytes more)",
+        &message[..end],
+        message.len() - end
+    )
 }
 
 fn end_with_parent(interrupted: &AtomicBool) {

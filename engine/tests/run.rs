@@ -8,6 +8,8 @@ mod explain;
 mod failures;
 #[path = "run/families.rs"]
 mod families;
+#[path = "run/faults.rs"]
+mod faults;
 #[path = "run/journals.rs"]
 mod journals;
 #[path = "run/keys.rs"]

@@ -1,14 +1,16 @@
 //! `dcsft run SPEC`.
 
+use std::io::Stdout;
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::Instant;
 
 use dcsft_engine::lockfile::Lock;
 use dcsft_engine::plan::{Plan, PlannedNode};
 use dcsft_engine::run::{
-    self, JsonReporter, LocalExecutor, Reporter, RunOptions, RunOutcome, WorkerCommand,
+    self, JsonReporter, LocalExecutor, Pause, Reporter, RunEvent, RunOptions, RunOutcome,
+    WorkerCommand,
 };
 use dcsft_engine::study::Node;
 use dcsft_engine::text;
@@ -22,23 +24,54 @@ use crate::output::count;
 use crate::program;
 use crate::progress;
 use crate::report::scale::duration;
-use crate::settings::{App, Project};
+use crate::settings::{App, Project, start_threads, threads_missing};
 
-/// How long a worker may take to save its state after Ctrl-C.
-const GRACE: Duration = Duration::from_secs(20);
-
-/// Runs the study, prints the results, writes the report.
+/// Runs the study, prints the results, writes the report. With `--json` the last event is `finished`, however it ends.
 ///
 /// # Errors
 /// A wrong spec; a cache that cannot be used. Failing stages are told of here and end in [`Exit::Failed`].
 pub(crate) fn run(app: &App, args: &Run) -> Result<Exit, Failure> {
+    let started = Instant::now();
+    let mut lines = JsonReporter::new(std::io::stdout());
+    let ended = run_and_report(app, args, &mut lines);
+    if !app.terminal.json || lines.is_finished() {
+        return ended;
+    }
+    // It ended before it began: the mistake first, then the event that says so.
+    ended.map_err(|failure| {
+        app.terminal.tell(&failure);
+        lines.event(&RunEvent::Finished {
+            executed: 0,
+            cached: 0,
+            failed: 0,
+            seconds: started.elapsed().as_secs_f64(),
+        });
+        Failure::Told(Box::new(failure))
+    })
+}
+
+fn run_and_report(
+    app: &App,
+    args: &Run,
+    lines: &mut JsonReporter<Stdout>,
+) -> Result<Exit, Failure> {
+    let pause = Arc::new(Pause::default());
+    // Before any other thread starts.
+    #[cfg(unix)]
+    run::stop_with_terminal(&pause).map_err(threads_missing)?;
+    start_threads()?;
     // The process ends with this command. Freeing thousands of records one by one would be a large part of the time
     // of a run that finds everything in the cache.
     let project = ManuallyDrop::new(app.project(&args.spec)?);
     // From the first look-up on: what the plan finds must not be collected before the run takes it over.
-    let _held = project
-        .store
-        .hold(&format!("dcsft run {}", project.study.name))?;
+    let _held =
+        project
+            .store
+            .hold_or_wait(&format!("dcsft run {}", project.study.name), |holder| {
+                app.terminal.say(&format!(
+                    "waiting for {holder}, which has the cache to itself"
+                ));
+            })?;
     let plan = ManuallyDrop::new(project.plan(&args.force, args.paranoid)?);
     let locked = args.locked.then(|| lock::read(&project)).transpose()?;
     if let Some(locked) = &locked
@@ -58,16 +91,16 @@ pub(crate) fn run(app: &App, args: &Run) -> Result<Exit, Failure> {
         devices: project.devices.clone(),
         interrupted,
         program: program::this(),
+        pause,
         ..RunOptions::default()
     };
     let executor = LocalExecutor {
         worker: worker_command()?,
-        grace: GRACE,
+        grace: run::GRACE,
     };
-    let mut lines = JsonReporter::new(std::io::stdout());
     let mut bars;
     let reporter: &mut dyn Reporter = if app.terminal.json {
-        &mut lines
+        &mut *lines
     } else {
         bars = progress::reporter(app.terminal);
         bars.as_mut()
@@ -80,10 +113,12 @@ pub(crate) fn run(app: &App, args: &Run) -> Result<Exit, Failure> {
         &options,
         &executor,
         reporter,
-    )?;
+    )
+    // As an event it was told already.
+    .map_err(|error| Failure::Told(Box::new(error.into())))?;
     let outcome = ManuallyDrop::new(outcome);
     let exit = conclude(app, args, &project, &outcome, locked.as_ref())?;
-    lines.finish()?;
+    lines.written()?;
     Ok(exit)
 }
 
@@ -195,7 +230,7 @@ fn handle_ctrl_c(interrupted: &Arc<AtomicBool>) -> Result<(), Failure> {
             std::process::exit(Exit::Interrupted as i32);
         }
     })
-    .map_err(Failure::failed)
+    .map_err(threads_missing)
 }
 
 /// Workers keep freed memory: a training step allocates what the last one has freed, and giving the pages back and

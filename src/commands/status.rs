@@ -397,7 +397,10 @@ fn word(event: &RunEvent) -> (&'static str, String) {
     match event {
         RunEvent::StageCached { .. } => ("cached", String::new()),
         RunEvent::StageFinished { .. } => ("executed", String::new()),
-        RunEvent::StageWaits { .. } => ("waits for another process", String::new()),
+        RunEvent::StageWaits { holder, .. } => (
+            "waits for another process",
+            holder.clone().unwrap_or_default(),
+        ),
         RunEvent::StageRetries { message, .. } => ("tries again", message.clone()),
         RunEvent::StageReopened { message, .. } => ("runs again", message.clone()),
         RunEvent::StageFailed { failure, .. } => ("failed", failure.message.clone()),

@@ -6,25 +6,27 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use dcsft_engine::worker;
 
 use crate::cli::Worker;
-use crate::exit::Failure;
+
+/// What to do where no thread can be started.
+const LIMIT: &str = ": raise the limit on processes (ulimit -u)";
 
 /// Runs the job; returns the worker's own exit code.
-///
-/// # Errors
-/// If signals cannot be handled.
-pub(crate) fn run(args: &Worker) -> Result<u8, Failure> {
+pub(crate) fn run(args: &Worker) -> u8 {
     let interrupted = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&interrupted);
-    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).map_err(Failure::failed)?;
+    if let Err(error) = ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)) {
+        return worker::refuse(&format!(
+            "the worker cannot wait for signals: {error}{LIMIT}"
+        ));
+    }
     // This thread works in the pool itself: entering the pool from outside costs as much as a small operation.
-    rayon::ThreadPoolBuilder::new()
+    let pool = rayon::ThreadPoolBuilder::new()
         .use_current_thread()
-        .build_global()
-        .map_err(Failure::failed)?;
-    Ok(worker::main(
-        &args.job,
-        &dcsft_stages::registry(),
-        &interrupted,
-        true,
-    ))
+        .build_global();
+    if let Err(error) = pool {
+        return worker::refuse(&format!(
+            "the worker cannot start its threads: {error}{LIMIT}"
+        ));
+    }
+    worker::main(&args.job, &dcsft_stages::registry(), &interrupted, true)
 }

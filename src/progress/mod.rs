@@ -81,9 +81,9 @@ fn finished(count: Count, stage: &str, seconds: f64) -> String {
 fn remark(event: &RunEvent, verbose: bool) -> Option<String> {
     let stage = text::line(event.stage().unwrap_or_default());
     match event {
-        RunEvent::StageWaits { .. } => Some(format!(
-            "{stage} waits for another process that computes the same"
-        )),
+        RunEvent::StageWaits {
+            holder, seconds, ..
+        } => Some(waits(&stage, holder.as_deref(), *seconds)),
         RunEvent::StageRetries {
             attempts,
             message,
@@ -110,6 +110,17 @@ fn remark(event: &RunEvent, verbose: bool) -> Option<String> {
         RunEvent::Log { message, .. } if verbose => Some(format!("{stage}: {message}")),
         _ => None,
     }
+}
+
+/// For whom a stage waits, and for how long it has.
+fn waits(stage: &str, holder: Option<&str>, seconds: f64) -> String {
+    let holder = holder.unwrap_or("another process that computes the same");
+    let so_far = if seconds >= 1.0 {
+        format!(", for {} so far", duration(seconds))
+    } else {
+        String::new()
+    };
+    format!("{stage} waits for {holder}{so_far}")
 }
 
 #[cfg(test)]

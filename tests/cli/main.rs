@@ -3,6 +3,7 @@
 mod cache;
 mod errors;
 mod export;
+mod faults;
 mod identity;
 mod interrupt;
 mod lock;

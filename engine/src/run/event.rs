@@ -37,9 +37,42 @@ impl StageResult {
     }
 }
 
+/// What made a stage fail, as a word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Reason {
+    /// A reason of its own.
+    #[default]
+    Failed,
+    /// Its worker could not do the job at all.
+    BadJob,
+    /// It ran longer than its timeout.
+    TimedOut,
+    /// Somebody asked its worker to stop.
+    Stopped,
+    /// Its worker was killed by a signal.
+    Killed,
+    /// Its worker was killed when the system's memory ran out.
+    OutOfMemory,
+    /// Its worker ended without a result.
+    NoResult,
+    /// Its worker could not be started or heard.
+    Unstartable,
+    /// Files of the user's changed while it ran.
+    FilesChanged,
+    /// An input was damaged each time it was made.
+    Damaged,
+    /// A fault of dcsft beside the stage.
+    Internal,
+}
+
 /// Why a stage failed, with what is needed to find out more.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Failure {
+    /// What made it fail, as a word.
+    #[serde(default)]
+    pub reason: Reason,
     /// In words for the user.
     pub message: String,
     /// Tries made.
@@ -70,8 +103,8 @@ pub enum RunEvent {
         /// Stages that may run at once.
         jobs: usize,
     },
-    /// A stage's result needed no execution here: it was in the cache, another stage shares it, or another
-    /// process has just computed it.
+    /// A stage's result needed no execution here: it was in the cache, another stage shares it, another process has
+    /// just computed it, or an earlier run had finished it and could not store it.
     StageCached {
         /// The stage.
         stage: String,
@@ -107,19 +140,26 @@ pub enum RunEvent {
         /// The line.
         message: String,
     },
-    /// A stage says what is not as one may expect it, such as samples that it leaves out.
+    /// Something that is not as one may expect it: the stage leaves samples out, say, or its workspace stays behind.
     Warning {
         /// The stage.
         stage: String,
         /// The sentence.
         message: String,
     },
-    /// Another process computes the same key; this run waits for it.
+    /// Another process computes the same key, or still has its workspace; this run waits for it. Said at once and,
+    /// seldom, again.
     StageWaits {
         /// The stage.
         stage: String,
         /// The key.
         key: Digest,
+        /// For whom, as far as is known: `process 4711 on node3 (dcsft run sweep)`.
+        #[serde(default)]
+        holder: Option<String>,
+        /// Seconds it has waited so far.
+        #[serde(default)]
+        seconds: f64,
     },
     /// An attempt failed and there will be another.
     StageRetries {
@@ -169,7 +209,12 @@ pub enum RunEvent {
     },
     /// The run is being interrupted.
     Interrupted,
-    /// The run ends. Always the last event.
+    /// The run cannot go on: the cache or the journal failed. No fault of any stage.
+    Error {
+        /// Why, for the user.
+        message: String,
+    },
+    /// The run ends, in whatever way. Always the last event.
     Finished {
         /// Executions that succeeded.
         executed: usize,
@@ -198,7 +243,10 @@ impl RunEvent {
             | Self::StageFailed { stage, .. }
             | Self::StageSkipped { stage, .. }
             | Self::StageInterrupted { stage } => Some(stage),
-            Self::Started { .. } | Self::Interrupted | Self::Finished { .. } => None,
+            Self::Started { .. }
+            | Self::Interrupted
+            | Self::Error { .. }
+            | Self::Finished { .. } => None,
         }
     }
 
@@ -237,20 +285,31 @@ impl<F: FnMut(&RunEvent)> Reporter for F {
 pub struct JsonReporter<W> {
     out: W,
     error: Option<io::Error>,
+    finished: bool,
 }
 
 impl<W: Write> JsonReporter<W> {
     /// Writes to `out`.
     pub fn new(out: W) -> Self {
-        Self { out, error: None }
+        Self {
+            out,
+            error: None,
+            finished: false,
+        }
+    }
+
+    /// Whether the run's last event was written.
+    pub fn is_finished(&self) -> bool {
+        self.finished
     }
 
     /// Says whether all events were written.
     ///
     /// # Errors
     /// The first one that a write ended in, after which nothing was written. A reader that went away is none.
-    pub fn finish(self) -> io::Result<()> {
+    pub fn written(&mut self) -> io::Result<()> {
         self.error
+            .take()
             .filter(|error| error.kind() != io::ErrorKind::BrokenPipe)
             .map_or(Ok(()), Err)
     }
@@ -264,6 +323,7 @@ impl<W: Write> JsonReporter<W> {
 
 impl<W: Write> Reporter for JsonReporter<W> {
     fn event(&mut self, event: &RunEvent) {
+        self.finished |= matches!(event, RunEvent::Finished { .. });
         // What cannot be told is no reason to end the run.
         if self.error.is_none() {
             self.error = self.write(event).err();

@@ -1,4 +1,4 @@
-//! One execution of one stage, on a thread of its own: attempts, publication, the record.
+//! One execution of one stage, on a thread of its own: what an earlier run has left, attempts, publication, the record.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -6,293 +6,504 @@ use std::io::{self, Write as _};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use dcsft_cache::{Digest, Explain, KeyLock, OutputRef, Record, Store, StoreError};
+use dcsft_cache::{Digest, Explain, OutputRef, Record, SealedFile, StoreError, is_sealed};
 use serde_json::json;
 
-use super::event::Failure;
-use super::executor::{End, Executor, Task};
+use super::event::{Failure, Reason};
+use super::executor::{End, Task};
+use super::outcome::{Assignment, Outcome, Shared, Word};
+use super::prepare::{Prepared, prepare};
+use super::{RunError, lines, retry};
 use crate::cost::Cost;
+use crate::done::{self, Done};
 use crate::executed::Executed;
-use crate::key::{FileDigests, FilesIdentity, KeyPreimage};
-use crate::kind::{Input, Relative, params_with_paths};
+use crate::key::FileDigests;
+use crate::kind::params_with_paths;
 use crate::protocol::{Event, Job};
-use crate::provenance::Program;
-use crate::study::{Node, Study};
+use crate::{turn, worker};
 
 /// How many of the log's last lines a failure shows.
 const TAIL_LINES: usize = 12;
 
-/// A stage whose key is known and locked, with all it takes to run it.
-pub(super) struct Assignment<'a> {
-    pub(super) study: &'a Study,
-    pub(super) node: &'a Node,
-    /// Held until the record is committed.
-    pub(super) lock: KeyLock,
-    pub(super) preimage: Box<KeyPreimage>,
-    pub(super) inputs: BTreeMap<String, Vec<Input>>,
-    /// The family that the result belongs to, and what there is of it.
-    pub(super) family: Option<Digest>,
-    pub(super) relatives: Vec<Relative>,
-    /// The files' identity at planning time.
-    pub(super) files: BTreeMap<String, FilesIdentity>,
-    pub(super) device: String,
-    pub(super) threads: usize,
-    pub(super) log: PathBuf,
-    pub(super) backoff: Duration,
-    pub(super) program: &'a Program,
-}
-
-/// What the thread says while it works.
-pub(super) enum Word {
-    Said(Event),
-    Retries {
-        attempts: u32,
-        message: String,
-        delay: Duration,
-    },
-}
-
-/// How an execution ended.
-pub(super) enum Outcome {
-    Done(Arc<Record>),
-    Failed(Failure),
-    Interrupted,
-}
-
-/// What happened to an attempt that gave no result.
+/// Why there is no result.
 enum Trouble {
-    Failed(String),
+    /// The stage's own, or its worker's.
+    Stage {
+        reason: Reason,
+        message: String,
+        /// Another try may end otherwise.
+        again: bool,
+    },
     Interrupted,
+    /// The run cannot go on.
+    Broken(RunError),
+}
+
+impl Trouble {
+    fn for_good(reason: Reason, message: impl Into<String>) -> Self {
+        Self::Stage {
+            reason,
+            message: message.into(),
+            again: false,
+        }
+    }
 }
 
 impl From<StoreError> for Trouble {
     fn from(error: StoreError) -> Self {
-        Self::Failed(error.to_string())
+        Self::Broken(RunError::Store(error))
     }
 }
 
-/// Runs the stage until it succeeds or has no retries left.
+/// Runs the stage until it succeeds or has no retries left, unless it cannot or need not start.
+///
+/// The scheduler waits for an answer, so a panic on this side of the worker is a failure too.
 pub(super) fn execute(
-    assignment: Assignment<'_>,
-    store: &Store,
-    executor: &dyn Executor,
-    interrupted: &AtomicBool,
-    mut tell: impl FnMut(Word),
+    assignment: &Assignment<'_>,
+    shared: &Shared<'_>,
+    tell: &mut dyn FnMut(Word),
 ) -> Outcome {
-    let retries = assignment.node.execution.retries;
-    let mut attempts = 0;
-    loop {
-        attempts += 1;
-        let tried = caught(|| {
-            attempt(
-                &assignment,
-                attempts,
-                store,
-                executor,
-                interrupted,
-                &mut tell,
-            )
-        });
-        let message = match tried {
-            Ok(record) => return Outcome::Done(Arc::new(record)),
-            Err(Trouble::Interrupted) => return Outcome::Interrupted,
-            Err(Trouble::Failed(message)) => message,
-        };
-        if attempts > retries {
-            return Outcome::Failed(failure(&assignment, message, attempts));
+    let work = AssertUnwindSafe(|| match prepare(assignment, shared) {
+        Ok(prepared) => Execution {
+            assignment,
+            shared,
+            prepared,
         }
-        let delay = assignment.backoff * 2_u32.saturating_pow(attempts - 1);
-        tell(Word::Retries {
-            attempts,
-            message,
-            delay,
-        });
-        if !sleep(delay, interrupted) {
-            return Outcome::Interrupted;
-        }
-    }
-}
-
-/// The scheduler waits for an answer, so a panic on this side of the worker fails the stage too.
-fn caught(attempt: impl FnOnce() -> Result<Record, Trouble>) -> Result<Record, Trouble> {
-    panic::catch_unwind(AssertUnwindSafe(attempt)).unwrap_or_else(|panic| {
+        .run(tell),
+        Err(outcome) => outcome,
+    });
+    panic::catch_unwind(work).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
         let message = format!(
             "dcsft itself panicked: {}",
             text.unwrap_or("without a word")
         );
-        Err(Trouble::Failed(message))
+        Outcome::Failed(failure(assignment, shared, Reason::Internal, message, 1))
     })
 }
 
-fn attempt(
-    assignment: &Assignment<'_>,
-    attempts: u32,
-    store: &Store,
-    executor: &dyn Executor,
-    interrupted: &AtomicBool,
-    tell: &mut impl FnMut(Word),
-) -> Result<Record, Trouble> {
-    let Assignment { node, .. } = assignment;
-    let key = assignment.lock.key();
-    let workspace = store.workspace(key)?;
-    let outputs = workspace.join("outputs");
-    let job = write_job(assignment, &workspace)
-        .map_err(|error| Trouble::Failed(format!("cannot write the job: {error}")))?;
-    let _ = log_line(
-        &assignment.log,
-        &format!("# {} attempt {attempts} key {key}", node.title()),
-    );
+struct Execution<'a> {
+    assignment: &'a Assignment<'a>,
+    shared: &'a Shared<'a>,
+    prepared: Prepared,
+}
 
-    let started = Instant::now();
-    let started_unix = unix_seconds();
-    let task = Task {
-        job: &job,
-        log: &assignment.log,
-        threads: assignment.threads,
-        timeout: node
-            .execution
-            .timeout
-            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-            .filter(|timeout| !timeout.is_zero()),
-        interrupted,
-    };
-    let mut used = None;
-    let end = executor.execute(&task, &mut |event| match event {
-        Event::Used(usage) => used = Some(usage),
-        event => tell(Word::Said(event)),
-    });
-    let spent = spent_before(&workspace)
-        + Cost {
-            seconds: started.elapsed().as_secs_f64(),
-            cpu_seconds: used.as_ref().and_then(|usage| usage.cpu_seconds),
-        };
-    let (summary, peak_rss_bytes, saved_seconds) = match end {
-        Ok(End::Done {
-            summary,
-            peak_rss_bytes,
-            saved_seconds,
-        }) => (summary, peak_rss_bytes, saved_seconds),
-        Ok(End::Failed(message)) => return Err(Trouble::Failed(message)),
-        Ok(End::Interrupted) => {
-            // Only a figure for people: the next run adds it to its own.
-            let _ = fs::write(spent_path(&workspace), json!(spent).to_string());
+impl Execution<'_> {
+    fn run(&self, tell: &mut dyn FnMut(Word)) -> Outcome {
+        match self.left_behind(tell) {
+            Ok(Some(record)) => return Outcome::Found(record),
+            Ok(None) => {}
+            Err(Trouble::Broken(error)) => return Outcome::Broken(error),
+            Err(_) => return Outcome::Interrupted,
+        }
+        tell(Word::Started {
+            device: self.assignment.device.clone(),
+            threads: self.assignment.threads,
+            log: self.assignment.log.clone(),
+        });
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let (reason, message, again) = match self.attempt(attempts, tell) {
+                Ok(record) => return Outcome::Done(record),
+                Err(Trouble::Interrupted) => return Outcome::Interrupted,
+                Err(Trouble::Broken(error)) => return Outcome::Broken(error),
+                Err(Trouble::Stage {
+                    reason,
+                    message,
+                    again,
+                }) => (reason, message, again),
+            };
+            if !again || attempts > self.assignment.node.execution.retries {
+                let failure = failure(self.assignment, self.shared, reason, message, attempts);
+                return Outcome::Failed(failure);
+            }
+            let delay = retry::delay(self.shared.backoff, attempts);
+            tell(Word::Retries {
+                attempts,
+                message,
+                delay,
+            });
+            if !retry::sleep(delay, &self.shared.stop) {
+                return Outcome::Interrupted;
+            }
+        }
+    }
+
+    fn key(&self) -> &Digest {
+        &self.assignment.key
+    }
+
+    /// Waits for the worker of a run that has died, if there is one, and stores what such a run has finished and could
+    /// not store. None if there is nothing of the kind.
+    fn left_behind(&self, tell: &mut dyn FnMut(Word)) -> Result<Option<Arc<Record>>, Trouble> {
+        let workspace = self.shared.store.workspace(self.key())?;
+        let say = |holder, seconds| tell(Word::Said(Event::Waits { holder, seconds }));
+        let turn = turn::wait(&workspace, &self.shared.stop, say)
+            .map_err(|error| self.unusable(format!("{}: {error}", workspace.display())))?;
+        let Some(_turn) = turn else {
             return Err(Trouble::Interrupted);
+        };
+        let Some(done) = Done::read(&workspace, self.key()).filter(|_| !self.assignment.forced)
+        else {
+            return Ok(None);
+        };
+        let doubt = self
+            .files_since(&done)
+            .or_else(|| self.missing_output(&done));
+        let stored = match doubt {
+            Some(doubt) => Err(Trouble::for_good(Reason::NoResult, doubt)),
+            None => {
+                let spent = spent_before(&workspace)
+                    + Cost {
+                        seconds: done.seconds,
+                        cpu_seconds: done.usage.cpu_seconds,
+                    };
+                self.store(&workspace, done, spent, tell)
+            }
+        };
+        match stored {
+            Ok(record) => {
+                tell(Word::Warns(
+                    "an earlier run finished it and did not store it; it is stored now".to_owned(),
+                ));
+                Ok(Some(record))
+            }
+            Err(Trouble::Stage { message, .. }) => {
+                tell(Word::Warns(format!(
+                    "an earlier run finished it and did not store it; it runs again: {message}"
+                )));
+                Ok(None)
+            }
+            Err(trouble) => Err(trouble),
         }
-        Err(error) => return Err(Trouble::Failed(error.to_string())),
-    };
-    check_files(assignment, store)?;
-    let record = Record {
-        format: Record::FORMAT,
-        key: *key,
-        label: node.title(),
-        explain: Explain::of(&assignment.preimage),
-        outputs: publish(node, store, &outputs)?,
-        summary,
-        execution: json!(Executed {
-            seconds: spent.seconds,
-            cpu_seconds: spent.cpu_seconds,
-            saved_seconds,
-            saved_cpu_seconds: used.as_ref().and_then(|usage| usage.saved_cpu_seconds),
-            threads: Some(assignment.threads),
-            device: Some(assignment.device.clone()),
-            attempts: Some(attempts),
-            peak_rss_bytes,
-            started_unix: Some(started_unix),
-            other_cores: used.as_ref().and_then(|usage| usage.other_cores),
-            shared: used
-                .as_ref()
-                .and_then(|usage| usage.shared(assignment.threads)),
-            machine: used.map(|usage| usage.machine),
-            program: Some(assignment.program.clone()),
-        }),
-        created_unix: unix_seconds(),
-    };
-    store.commit(&record)?;
-    if let Some(family) = &assignment.family {
-        // The result is there; that others do not find it only costs them time.
-        let _ = store.join_family(family, key);
     }
-    store.clear_workspace(key)?;
-    Ok(record)
-}
 
-fn write_job(assignment: &Assignment<'_>, workspace: &Path) -> io::Result<PathBuf> {
-    let job = Job {
-        kind: assignment.node.kind.clone(),
-        version: assignment.preimage.version,
-        params: params_with_paths(assignment.node, &assignment.study.root),
-        inputs: assignment.inputs.clone(),
-        outputs: workspace.join("outputs"),
-        state: workspace.join("state"),
-        device: assignment.device.clone(),
-        threads: assignment.threads,
-        relatives: assignment.relatives.clone(),
-    };
-    let path = workspace.join("job.json");
-    fs::write(&path, serde_json::to_vec(&job)?)?;
-    Ok(path)
-}
-
-/// Refuses a result whose files changed while the stage read them: the key would promise what is not so.
-fn check_files(assignment: &Assignment<'_>, store: &Store) -> Result<(), Trouble> {
-    let now = FileDigests::new(store, false)
-        .of(assignment.node)
-        .map_err(|error| Trouble::Failed(error.to_string()))?;
-    match assignment
-        .files
-        .iter()
-        .find(|(field, identity)| now.get(*field) != Some(identity))
-    {
-        None => Ok(()),
-        Some((field, _)) => Err(Trouble::Failed(format!(
-            "the files of `{field}` changed while the stage ran: run again"
-        ))),
-    }
-}
-
-fn publish(
-    node: &Node,
-    store: &Store,
-    outputs: &Path,
-) -> Result<BTreeMap<String, OutputRef>, Trouble> {
-    let mut published = BTreeMap::new();
-    for output in &node.outputs {
-        let dir = outputs.join(&output.name);
-        if !dir.is_dir() {
-            let message = format!(
-                "the stage ended without writing its output `{}`",
-                output.name
-            );
-            return Err(Trouble::Failed(message));
+    fn attempt(&self, attempts: u32, tell: &mut dyn FnMut(Word)) -> Result<Arc<Record>, Trouble> {
+        let (assignment, shared) = (self.assignment, self.shared);
+        let node = assignment.node;
+        let workspace = shared.store.workspace(self.key())?;
+        // Before the worker starts: what it leaves there is then this attempt's.
+        Done::remove(&workspace)
+            .and_then(|()| self.write_job(attempts, &workspace))
+            .map_err(|error| self.unusable(format!("{}: {error}", workspace.display())))?;
+        let _ = log_line(
+            &assignment.log,
+            &format!("# {} attempt {attempts} key {}", node.title(), self.key()),
+        );
+        let task = Task {
+            job: &job_path(&workspace),
+            log: &assignment.log,
+            threads: assignment.threads,
+            timeout: node
+                .execution
+                .timeout
+                .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+                .filter(|timeout| !timeout.is_zero()),
+            interrupted: &shared.stop,
+            pause: shared.pause,
+        };
+        let mut used = None;
+        let ended = shared
+            .executor
+            .execute(&task, &mut |event| match event {
+                Event::Used(usage) => used = Some(usage),
+                event => tell(Word::Said(event)),
+            })
+            .map_err(|error| Trouble::Stage {
+                reason: Reason::Unstartable,
+                message: error.to_string(),
+                again: true,
+            })?;
+        let spent = spent_before(&workspace)
+            + Cost {
+                seconds: ended.seconds,
+                cpu_seconds: used.and_then(|usage| usage.cpu_seconds),
+            };
+        match &ended.end {
+            End::Done => {}
+            End::Interrupted => {
+                // Only a figure for people: the next run adds it to its own.
+                let _ = fs::write(spent_path(&workspace), json!(spent).to_string());
+                return Err(Trouble::Interrupted);
+            }
+            End::Store(message) => return Err(self.unusable(message.clone())),
+            end => {
+                if let Some((reason, message, again)) = end.failure() {
+                    return Err(Trouble::Stage {
+                        reason,
+                        message,
+                        again,
+                    });
+                }
+            }
         }
-        published.insert(output.name.clone(), OutputRef::from(&store.publish(&dir)?));
+        let Some(done) = Done::read(&workspace, self.key()) else {
+            let ended = End::Vanished("exit status: 0".to_owned()).failure();
+            let (reason, message, again) = ended.unwrap_or_default();
+            return Err(Trouble::Stage {
+                reason,
+                message,
+                again,
+            });
+        };
+        if let Err(trouble) = self.check_files() {
+            // The next run must not take it for a result.
+            let _ = Done::remove(&workspace);
+            return Err(trouble);
+        }
+        let stored = self.store(&workspace, done, spent, tell);
+        if matches!(stored, Err(Trouble::Stage { .. })) {
+            let _ = Done::remove(&workspace);
+        }
+        stored
     }
-    Ok(published)
+
+    /// Puts a finished stage's outputs and its record into the store.
+    fn store(
+        &self,
+        workspace: &Path,
+        done: Done,
+        spent: Cost,
+        tell: &mut dyn FnMut(Word),
+    ) -> Result<Arc<Record>, Trouble> {
+        let store = self.shared.store;
+        let outputs = self.publish(workspace, &done)?;
+        let record = Arc::new(Record {
+            format: Record::FORMAT,
+            key: *self.key(),
+            label: self.assignment.node.title(),
+            explain: Explain::of(&*self.assignment.preimage),
+            outputs,
+            summary: done.summary,
+            execution: json!(Executed {
+                seconds: spent.seconds,
+                cpu_seconds: spent.cpu_seconds,
+                saved_seconds: done.saved_seconds,
+                saved_cpu_seconds: done.usage.saved_cpu_seconds,
+                threads: Some(done.threads),
+                device: Some(done.device),
+                attempts: Some(done.attempt),
+                peak_rss_bytes: done.peak_rss_bytes,
+                started_unix: Some(done.started_unix_nanos / 1_000_000_000),
+                other_cores: done.usage.other_cores,
+                shared: done.usage.shared(done.threads),
+                machine: Some(done.usage.machine),
+                program: Some(done.program),
+            }),
+            created_unix: unix_seconds(),
+        });
+        store
+            .commit(&record)
+            .map_err(|source| self.unstored(source))?;
+        if let Some(family) = &self.prepared.family {
+            self.shared.families.join(family, &record);
+        }
+        if let Err(error) = store.clear_workspace(self.key()) {
+            tell(Word::Warns(format!(
+                "its result is stored; what it worked with stays behind: {error}"
+            )));
+        }
+        Ok(record)
+    }
+
+    fn publish(
+        &self,
+        workspace: &Path,
+        done: &Done,
+    ) -> Result<BTreeMap<String, OutputRef>, Trouble> {
+        let mut published = BTreeMap::new();
+        let mut stored = done::stored(workspace);
+        for output in &self.assignment.node.outputs {
+            let Some(sealed) = done.outputs.get(&output.name) else {
+                let message = format!(
+                    "the stage ended without writing its output `{}`",
+                    output.name
+                );
+                return Err(Trouble::Stage {
+                    reason: Reason::NoResult,
+                    message,
+                    again: true,
+                });
+            };
+            let found = match stored.get(&output.name) {
+                Some(digest) => self.stored_artifact(digest, sealed)?,
+                None => None,
+            };
+            let published_now = match found {
+                Some(found) => found,
+                None => self.publish_one(workspace, &output.name, sealed)?,
+            };
+            stored.insert(output.name.clone(), published_now.digest);
+            done::note_stored(workspace, &stored);
+            published.insert(output.name.clone(), published_now);
+        }
+        Ok(published)
+    }
+
+    /// An output that was stored before the rest could not be.
+    fn stored_artifact(
+        &self,
+        digest: &Digest,
+        sealed: &[SealedFile],
+    ) -> Result<Option<OutputRef>, Trouble> {
+        let artifact = self.shared.store.artifact(digest)?;
+        let artifact = artifact.filter(|artifact| is_sealed(artifact, sealed));
+        Ok(artifact.as_ref().map(OutputRef::from))
+    }
+
+    fn publish_one(
+        &self,
+        workspace: &Path,
+        name: &str,
+        sealed: &[SealedFile],
+    ) -> Result<OutputRef, Trouble> {
+        let changed = || Trouble::Stage {
+            reason: Reason::NoResult,
+            message: format!("its output `{name}` is not what the stage wrote"),
+            again: true,
+        };
+        let artifact = match self
+            .shared
+            .store
+            .publish(&outputs_path(workspace).join(name))
+        {
+            Ok(artifact) => artifact,
+            Err(StoreError::NotFound { .. }) => return Err(changed()),
+            Err(error) if worker::is_of_the_output(&error) => {
+                return Err(Trouble::for_good(Reason::Failed, error.to_string()));
+            }
+            Err(error) => return Err(self.unstored(error)),
+        };
+        if is_sealed(&artifact, sealed) {
+            Ok(OutputRef::from(&artifact))
+        } else {
+            Err(changed())
+        }
+    }
+
+    fn unstored(&self, source: StoreError) -> Trouble {
+        Trouble::Broken(RunError::Unstored {
+            title: self.assignment.node.title(),
+            source,
+        })
+    }
+
+    fn unusable(&self, message: String) -> Trouble {
+        Trouble::Broken(RunError::Workspace {
+            title: self.assignment.node.title(),
+            message,
+        })
+    }
+
+    fn write_job(&self, attempt: u32, workspace: &Path) -> io::Result<()> {
+        let Assignment { node, .. } = self.assignment;
+        let job = Job {
+            key: *self.key(),
+            attempt,
+            program: self.shared.program.clone(),
+            kind: node.kind.clone(),
+            version: self.assignment.preimage.version,
+            params: params_with_paths(node, &self.shared.study.root),
+            inputs: self.prepared.inputs.clone(),
+            outputs: outputs_path(workspace),
+            state: workspace.join("state"),
+            device: self.assignment.device.clone(),
+            threads: self.assignment.threads,
+            relatives: self.prepared.relatives.clone(),
+        };
+        fs::write(job_path(workspace), serde_json::to_vec(&job)?)
+    }
+
+    /// Refuses a result whose files changed while the stage read them: the key would promise what is not so.
+    fn check_files(&self) -> Result<(), Trouble> {
+        let now = FileDigests::new(self.shared.store, self.shared.paranoid)
+            .of(self.assignment.node)
+            .map_err(|error| Trouble::Stage {
+                reason: Reason::FilesChanged,
+                message: error.to_string(),
+                again: true,
+            })?;
+        let planned = self.assignment.files.iter();
+        let mut changed = planned.filter(|(field, identity)| now.get(*field) != Some(identity));
+        match changed.next() {
+            None => Ok(()),
+            Some((field, _)) => Err(Trouble::Stage {
+                reason: Reason::FilesChanged,
+                message: format!("the files of `{field}` changed while the stage ran: run again"),
+                again: true,
+            }),
+        }
+    }
+
+    /// Why a result that an earlier run has left may not be that of the user's files as they are. They were not compared
+    /// when it ended, so none of them may have been touched since it began.
+    fn files_since(&self, done: &Done) -> Option<String> {
+        let mut files = self
+            .assignment
+            .node
+            .files
+            .iter()
+            .flat_map(|param| &param.files);
+        let touched = files.find(|(_, path)| match changed_unix_nanos(path) {
+            Some(changed) => changed >= done.started_unix_nanos,
+            None => true,
+        })?;
+        Some(format!(
+            "{} may have changed meanwhile",
+            touched.1.display()
+        ))
+    }
+
+    fn missing_output(&self, done: &Done) -> Option<String> {
+        let mut outputs = self.assignment.node.outputs.iter();
+        let missing = outputs.find(|output| !done.outputs.contains_key(&output.name))?;
+        Some(format!("its output `{}` is missing", missing.name))
+    }
 }
 
-fn failure(assignment: &Assignment<'_>, message: String, attempts: u32) -> Failure {
+/// When a file, or the newest thing in a folder, changed last: content or inode. None where that is not known.
+#[cfg(unix)]
+fn changed_unix_nanos(path: &Path) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt;
+    let meta = fs::metadata(path).ok()?;
+    let own = u64::try_from(meta.ctime())
+        .ok()?
+        .checked_mul(1_000_000_000)?
+        .checked_add(u64::try_from(meta.ctime_nsec()).ok()?)?;
+    if !meta.is_dir() {
+        return Some(own);
+    }
+    let mut newest = own;
+    for entry in fs::read_dir(path).ok()? {
+        newest = newest.max(changed_unix_nanos(&entry.ok()?.path())?);
+    }
+    Some(newest)
+}
+
+#[cfg(not(unix))]
+fn changed_unix_nanos(_: &Path) -> Option<u64> {
+    None
+}
+
+pub(super) fn failure(
+    assignment: &Assignment<'_>,
+    shared: &Shared<'_>,
+    reason: Reason,
+    message: String,
+    attempts: u32,
+) -> Failure {
     Failure {
+        reason,
         message,
         attempts,
-        place: assignment.study.place_text(&assignment.node.place),
+        place: shared.study.place_text(&assignment.node.place),
         log: assignment.log.clone(),
-        tail: tail(&assignment.log),
+        tail: lines::tail(&assignment.log, TAIL_LINES),
     }
-}
-
-fn tail(log: &Path) -> Vec<String> {
-    let text = fs::read(log).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(TAIL_LINES)..]
-        .iter()
-        .map(|line| (*line).to_owned())
-        .collect()
 }
 
 fn log_line(log: &Path, line: &str) -> io::Result<()> {
@@ -300,6 +511,14 @@ fn log_line(log: &Path, line: &str) -> io::Result<()> {
         OpenOptions::new().create(true).append(true).open(log)?,
         "{line}"
     )
+}
+
+fn outputs_path(workspace: &Path) -> PathBuf {
+    workspace.join("outputs")
+}
+
+fn job_path(workspace: &Path) -> PathBuf {
+    workspace.join("job.json")
 }
 
 fn spent_path(workspace: &Path) -> PathBuf {
@@ -318,16 +537,4 @@ fn unix_seconds() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |age| age.as_secs())
-}
-
-/// Sleeps; false if interrupted.
-fn sleep(delay: Duration, interrupted: &AtomicBool) -> bool {
-    let end = Instant::now() + delay;
-    while Instant::now() < end {
-        if interrupted.load(Ordering::Relaxed) {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(20).min(delay));
-    }
-    !interrupted.load(Ordering::Relaxed)
 }

@@ -35,9 +35,19 @@ impl Resources {
         }
     }
 
+    /// Whether a stage has to wait for an accelerator.
+    pub(super) fn needs_accelerator(&self, numeric: bool) -> bool {
+        numeric && self.accelerated
+    }
+
+    /// Whether an accelerator is free.
+    pub(super) fn has_accelerator(&self) -> bool {
+        !self.free.is_empty()
+    }
+
     /// A device for a stage, or none while all are taken. Kinds that are not numeric need no accelerator.
     pub(super) fn take_device(&mut self, numeric: bool) -> Option<String> {
-        if !numeric || !self.accelerated {
+        if !self.needs_accelerator(numeric) {
             return Some("cpu".to_owned());
         }
         self.free.pop()

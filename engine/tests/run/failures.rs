@@ -3,7 +3,7 @@
 use std::fs;
 
 use dcsft_engine::protocol::Event;
-use dcsft_engine::run::{self, End, Executor, Failure, RunEvent, RunOptions, Task};
+use dcsft_engine::run::{self, Ended, Executor, Failure, Reason, RunEvent, RunOptions, Task};
 use serde_json::{Value, json};
 
 use crate::support::{Bench, titles};
@@ -58,7 +58,7 @@ fn a_panic_is_a_failure_with_message_and_place() {
 struct Panicking;
 
 impl Executor for Panicking {
-    fn execute(&self, _: &Task<'_>, _: &mut dyn FnMut(Event)) -> std::io::Result<End> {
+    fn execute(&self, _: &Task<'_>, _: &mut dyn FnMut(Event)) -> std::io::Result<Ended> {
         panic!("no worker today")
     }
 }
@@ -92,6 +92,100 @@ fn a_worker_that_dies_without_a_word_is_a_failure() {
         failure.message,
         "its worker ended without a result (exit status: 7)"
     );
+}
+
+#[test]
+fn a_failure_says_by_a_word_who_ended_the_stage() {
+    for (how, reason) in [
+        ("fail", Reason::Failed),
+        ("panic", Reason::Failed),
+        ("exit", Reason::NoResult),
+        ("no_output", Reason::NoResult),
+        ("abort", Reason::Killed),
+    ] {
+        assert_eq!(failure(how).1.reason, reason, "{how}");
+    }
+    let (_bench, killed) = failure("abort");
+    assert!(
+        killed.message.contains("killed by signal 6"),
+        "{}",
+        killed.message
+    );
+}
+
+#[test]
+fn an_output_that_no_cache_can_keep_is_the_stages_failure() {
+    let (_bench, failure) = failure("link");
+    assert_eq!(failure.reason, Reason::Failed);
+    assert!(
+        failure.message.contains("is a symbolic link"),
+        "{}",
+        failure.message
+    );
+}
+
+/// The process that a stage has left behind: whether it still runs.
+fn left_behind(bench: &Bench) -> (String, bool) {
+    let pid = fs::read_to_string(bench.trace_dir().join("left behind")).unwrap();
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").map_or("", |(_, rest)| &rest[..1]);
+    (pid, !matches!(state, "" | "Z" | "X"))
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_process_that_talks_on_does_not_keep_a_dead_stage_alive() {
+    let (bench, failure) = failure("leave_talker");
+    assert_eq!(
+        failure.message,
+        "its worker ended without a result (exit status: 7)"
+    );
+    let (pid, runs) = left_behind(&bench);
+    let _ = std::process::Command::new("kill")
+        .args(["-KILL", &pid])
+        .status();
+    assert!(runs, "the run waited for the talker to end");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_a_stage_leaves_behind_in_its_group_ends_with_it() {
+    let bench = Bench::new();
+    let study = bench
+        .study()
+        .stage("a", "broken", json!({"how": "leave_sleeper"}), &[])
+        .build();
+    assert_eq!(bench.run(&study).executed, 1);
+    assert!(!left_behind(&bench).1);
+}
+
+#[test]
+fn a_line_without_end_is_cut_in_the_log_and_the_journal_keeps_no_lines() {
+    let bench = Bench::new();
+    let study = bench
+        .study()
+        .stage("a", "broken", json!({"how": "shout"}), &[])
+        .build();
+    let (outcome, events) = bench.run_with(&study, &RunOptions::default());
+    assert_eq!(outcome.executed, 1);
+    let log = events.iter().find_map(|event| match event {
+        RunEvent::StageStarted { log, .. } => Some(log),
+        _ => None,
+    });
+    let log = fs::read_to_string(log.unwrap()).unwrap();
+    assert!(
+        log.len() < 1_000_000 && log.contains(" bytes more)"),
+        "{}",
+        log.len()
+    );
+    assert!(log.contains("about to fail"));
+    let journal = bench
+        .store
+        .runs_dir()
+        .join(&outcome.run)
+        .join("events.jsonl");
+    let journal = fs::read_to_string(journal).unwrap();
+    assert!(!journal.contains("about to fail") && journal.contains("stage_finished"));
 }
 
 #[test]

@@ -96,3 +96,45 @@ fn a_damaged_relative_lends_nothing() {
     let (text, counted, ..) = run(&bench, &tally(&bench, "five", 5, ""), "five");
     assert_eq!((text.as_str(), counted), ("0\n1\n2\n3\n4\n", 5));
 }
+
+/// Twenty-four cells of one family, each on a set of its own; cells differ in what they are made of and in nothing else.
+fn many(bench: &Bench, to: usize) -> Study {
+    let mut study = bench.study();
+    for cell in 0..24 {
+        let axes = [("seed", json!(cell))];
+        let part = format!("part[seed={cell}]");
+        let tag = format!("to-{to}");
+        study = study
+            .cell(
+                "part",
+                "concat",
+                &axes,
+                json!({"text": format!("{cell}:")}),
+                &[],
+            )
+            .cell(
+                "tally",
+                "tally",
+                &axes,
+                json!({"tag": tag, "to": to, "wide": true}),
+                &[&part],
+            );
+    }
+    study.build()
+}
+
+#[test]
+fn each_of_many_results_of_a_family_is_lent_to_the_one_with_its_inputs() {
+    let bench = Bench::new();
+    assert!(bench.run(&many(&bench, 2)).is_complete());
+    assert_eq!(bench.runs_of("to-2"), 24 * 2);
+    let study = many(&bench, 4);
+    let outcome = bench.run(&study);
+    assert!(outcome.is_complete());
+    // Two of the four are lent to each.
+    assert_eq!(bench.runs_of("to-4"), 24 * 2);
+    assert_eq!(
+        bench.text(&study, &outcome, "tally[seed=7]"),
+        "7:0\n7:1\n7:2\n7:3\n"
+    );
+}

@@ -184,6 +184,9 @@ pub(crate) struct TallyParams {
     to: usize,
     #[serde(default)]
     sign: String,
+    /// The family is all results of the sign, whatever parts they were made of.
+    #[serde(default)]
+    wide: bool,
 }
 
 impl Stage for Tally {
@@ -200,15 +203,17 @@ impl Stage for Tally {
 
     fn family(params: &TallyParams) -> Option<Family> {
         Some(Family {
-            params: json!({"sign": params.sign}),
-            inputs: &["parts"],
+            params: json!({"sign": params.sign, "wide": params.wide}),
+            inputs: if params.wide { &[] } else { &["parts"] },
         })
     }
 
     fn run(params: TallyParams, ctx: &mut StageContext) -> Result<(), StageError> {
+        let sign = params.sign.clone() + &read_parts(ctx)?.concat();
         let known = |dir: &PathBuf| {
             let text = fs::read_to_string(dir.join("value.txt")).unwrap_or_default();
-            text.lines().count()
+            let mine = |(number, line): &(usize, &str)| *line == format!("{sign}{number}");
+            text.lines().enumerate().take_while(mine).count()
         };
         let relatives = ctx.relatives().iter();
         let best = relatives.map(|relative| (known(&relative.outputs["out"]), relative.cost));
@@ -224,7 +229,7 @@ impl Stage for Tally {
                 trace(&params.tag);
                 std::thread::sleep(Duration::from_millis(2));
             }
-            text += &format!("{}{number}\n", params.sign);
+            text += &format!("{sign}{number}\n");
         }
         write(ctx, &text)
     }
@@ -325,6 +330,16 @@ enum How {
     Panic,
     Exit,
     NoOutput,
+    /// Ends by a signal.
+    Abort,
+    /// Dies, and leaves a process behind that holds its stdout and talks.
+    LeaveTalker,
+    /// Succeeds, and leaves a process of its group behind that holds its stdout.
+    LeaveSleeper,
+    /// Prints three megabytes without an end of line.
+    Shout,
+    /// Writes a link, which no cache can keep.
+    Link,
 }
 
 impl Stage for Broken {
@@ -346,8 +361,40 @@ impl Stage for Broken {
             How::Panic => panic!("index out of luck"),
             How::Exit => std::process::exit(7),
             How::NoOutput => Ok(()),
+            How::Abort => std::process::abort(),
+            How::LeaveTalker => {
+                leave_behind("for i in $(seq 300); do echo talk; sleep 0.1; done", true);
+                std::process::exit(7)
+            }
+            How::LeaveSleeper => {
+                leave_behind("sleep 300", false);
+                write(ctx, "done")
+            }
+            How::Shout => {
+                let mut out = std::io::stdout();
+                out.write_all(&vec![b'x'; 3_000_000]).unwrap();
+                out.write_all(b"\n").unwrap();
+                write(ctx, "done")
+            }
+            How::Link => {
+                let link = ctx.output("out")?.join("link");
+                std::os::unix::fs::symlink("/dev/null", link).unwrap();
+                Ok(())
+            }
         }
     }
+}
+
+/// Starts a shell that outlives the stage and writes its number into the trace. `apart` puts it into a group of its own.
+fn leave_behind(script: &str, apart: bool) {
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", script]);
+    if apart {
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    }
+    let child = command.spawn().unwrap();
+    let trace = PathBuf::from(std::env::var_os(TRACE).unwrap());
+    fs::write(trace.join("left behind"), child.id().to_string()).unwrap();
 }
 
 /// Writes where its inputs come from.

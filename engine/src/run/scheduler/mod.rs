@@ -1,17 +1,18 @@
-//! The scheduler: which stage next. One thread decides; each running stage has a thread that waits for its worker.
+//! The scheduler: which stage next. One thread decides and touches no input; each running stage has a thread that
+//! locks its key, checks what it reads and waits for its worker.
 
 mod settle;
+mod slot;
 mod start;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
-use dcsft_cache::{Digest, Record, Store};
+use dcsft_cache::{Digest, Store};
 
 use crate::journal::{self, Journal};
 use crate::key::KeyPreimage;
@@ -19,40 +20,20 @@ use crate::kind::Registry;
 use crate::plan::{self, NodeState, Plan};
 use crate::protocol::Event;
 use crate::run::event::{Failure, Reporter, RunEvent};
-use crate::run::execute::{Outcome, Word};
 use crate::run::executor::Executor;
+use crate::run::outcome::{Opened, Outcome, Shared, Word};
+use crate::run::relatives::Families;
 use crate::run::resources::Resources;
 use crate::run::{RunError, RunOptions, RunOutcome};
 use crate::study::{Node, NodeId, Study};
 
-/// How often locks of other processes and the interrupt flag are looked at.
+use slot::{Queue, Slot, State, Work};
+
+/// How often the interrupt flag and the locks of other processes are looked at.
 const TICK: Duration = Duration::from_millis(50);
 
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum State {
-    /// Some input does not exist yet.
-    Waiting,
-    /// Its key is known and it has to run.
-    Ready,
-    /// Another stage that is ready or runs has the same key.
-    Follows,
-    Running,
-    Done,
-    Failed,
-    Skipped,
-    Interrupted,
-}
-
-struct Slot {
-    state: State,
-    key: Option<Digest>,
-    preimage: Option<Box<KeyPreimage>>,
-    record: Option<Arc<Record>>,
-    forced: bool,
-    executed: bool,
-    reopened: u32,
-    said_waiting: bool,
-}
+/// What running stages have said and nobody has heard yet; then they wait.
+const WORDS: usize = 1024;
 
 enum Message {
     Word(NodeId, Word),
@@ -71,16 +52,16 @@ pub(super) struct Scheduler<'a> {
     slots: Vec<Slot>,
     /// Seconds from a stage's start to the end of the study, as far as earlier runs tell.
     urgency: Vec<f64>,
-    ready: Vec<NodeId>,
+    queue: Queue,
     /// The stages that share a key in flight; the first one runs.
     in_flight: HashMap<Digest, Vec<NodeId>>,
-    /// Stages whose inputs may all be there now.
+    /// Stages whose inputs are all there now.
     unresolved: Vec<NodeId>,
-    /// Inputs that were checked.
-    opened: HashMap<Digest, PathBuf>,
     resources: Resources,
     running: usize,
     failed: Vec<(NodeId, Failure)>,
+    /// How often results were found damaged, in all.
+    reopenings: u32,
     interrupted: bool,
     started: Instant,
 }
@@ -92,21 +73,28 @@ impl<'a> Scheduler<'a> {
         plan: &'a Plan,
         store: &'a Store,
         options: &'a RunOptions,
+        journal: Journal,
         reporter: &'a mut dyn Reporter,
-    ) -> Result<Self, RunError> {
+    ) -> Self {
         let started = Instant::now();
         let urgency = if plan.is_complete() {
             Vec::new()
         } else {
             urgency(study, plan, store)
         };
-        let journal = Journal::create(store, study, &plan.options.device, &options.program)?;
         let slots = study
             .nodes
             .iter()
-            .map(|node| Slot::new(plan::is_forced(node, &plan.options)))
+            .map(|node| Slot {
+                state: State::Waiting,
+                missing: plan.dag.parents(node.id).len(),
+                forced: plan::is_forced(node, &plan.options),
+                reopened: 0,
+                reopened_at: 0,
+                waits: None,
+            })
             .collect();
-        Ok(Self {
+        Self {
             study,
             registry,
             plan,
@@ -116,25 +104,49 @@ impl<'a> Scheduler<'a> {
             journal,
             slots,
             urgency,
-            ready: Vec::new(),
+            queue: Queue::default(),
             in_flight: HashMap::new(),
             unresolved: Vec::new(),
-            opened: HashMap::new(),
             resources: Resources::new(options, &plan.options.device),
             running: 0,
             failed: Vec::new(),
+            reopenings: 0,
             interrupted: false,
             started,
-        })
+        }
     }
 
     pub(super) fn run(mut self, executor: &'a dyn Executor) -> Result<RunOutcome, RunError> {
-        let cached = self
-            .plan
-            .nodes
-            .iter()
-            .filter(|node| node.state.record().is_some())
-            .count();
+        let options = self.options;
+        let shared = Shared {
+            study: self.study,
+            store: self.store,
+            executor,
+            families: Families::new(self.store),
+            opened: Opened::new(self.store),
+            stop: AtomicBool::new(false),
+            pause: &options.pause,
+            program: &options.program,
+            backoff: options.backoff,
+            paranoid: self.plan.options.paranoid,
+            name: format!("dcsft run {}, run {}", self.study.name, self.journal.run),
+        };
+        let ended = self.begin().and_then(|()| {
+            let (sender, receiver) = mpsc::sync_channel(WORDS);
+            std::thread::scope(|scope| {
+                let ended = self.work(scope, &shared, &sender, &receiver);
+                // An error of the cache ends the running workers too.
+                shared.stop.store(true, Ordering::Relaxed);
+                self.drain(&receiver);
+                ended
+            })
+        });
+        self.finish(ended)
+    }
+
+    fn begin(&mut self) -> Result<(), RunError> {
+        let planned = self.plan.nodes.iter();
+        let cached = planned.filter(|node| node.state.record().is_some()).count();
         self.emit(RunEvent::Started {
             run: self.journal.run.clone(),
             spec: self.study.name.clone(),
@@ -142,27 +154,24 @@ impl<'a> Scheduler<'a> {
             cached,
             jobs: self.resources.jobs,
         })?;
-        self.take_over_plan()?;
-        let stop = AtomicBool::new(false);
-        let (sender, receiver) = mpsc::channel();
-        std::thread::scope(|scope| {
-            let ended = self.work(scope, executor, &stop, &sender, &receiver);
-            // An error of the cache ends the running workers too.
-            stop.store(true, Ordering::Relaxed);
-            ended
-        })?;
-        self.finish()
+        self.take_over_plan()
     }
 
     fn take_over_plan(&mut self) -> Result<(), RunError> {
-        for (index, planned) in self.plan.nodes.iter().enumerate() {
+        let plan = self.plan;
+        for (index, planned) in plan.nodes.iter().enumerate() {
             let id = NodeId(index);
             match &planned.state {
-                NodeState::Cached { key, record } => {
-                    self.slots[index].key = Some(*key);
+                NodeState::Cached { record, .. } => {
                     self.complete(id, Arc::clone(record), false)?;
                 }
-                NodeState::ToRun { key, preimage, .. } => self.offer(id, *key, preimage.clone()),
+                NodeState::ToRun { key, preimage, .. } => self.offer(
+                    id,
+                    Work {
+                        key: *key,
+                        preimage: Arc::new(KeyPreimage::clone(preimage)),
+                    },
+                ),
                 NodeState::Waits { .. } => {}
             }
         }
@@ -171,40 +180,57 @@ impl<'a> Scheduler<'a> {
         Ok(())
     }
 
-    fn work<'scope>(
+    fn work<'scope, 'env>(
         &mut self,
-        scope: &'scope Scope<'scope, '_>,
-        executor: &'scope dyn Executor,
-        stop: &'scope AtomicBool,
-        sender: &Sender<Message>,
+        scope: &'scope Scope<'scope, 'env>,
+        shared: &'env Shared<'a>,
+        sender: &SyncSender<Message>,
         receiver: &Receiver<Message>,
     ) -> Result<(), RunError>
     where
-        'a: 'scope,
+        'a: 'env,
     {
         loop {
             if !self.interrupted && self.options.interrupted.load(Ordering::Relaxed) {
                 self.interrupted = true;
-                stop.store(true, Ordering::Relaxed);
+                shared.stop.store(true, Ordering::Relaxed);
                 self.emit(RunEvent::Interrupted)?;
             }
             while let Some(id) = self.unresolved.pop() {
                 self.resolve(id)?;
             }
             if !self.stopping() {
-                self.start_ready(scope, executor, stop, sender)?;
+                self.start_ready(scope, shared, sender)?;
                 if !self.unresolved.is_empty() {
                     continue;
                 }
             }
-            if self.running == 0 && (self.stopping() || self.ready.is_empty()) {
+            if self.running == 0 && (self.stopping() || self.queue.is_empty()) {
                 return Ok(());
             }
             self.journal.flush()?;
             if let Ok(message) = receiver.recv_timeout(TICK) {
-                self.handle(message)?;
+                self.handle(message, shared)?;
                 while let Ok(message) = receiver.try_recv() {
-                    self.handle(message)?;
+                    self.handle(message, shared)?;
+                }
+            }
+        }
+    }
+
+    /// Hears the stages that still run when the run cannot go on, to their ends: none may wait to be heard. What ends
+    /// well counts; the error that ends the run is known already.
+    fn drain(&mut self, receiver: &Receiver<Message>) {
+        while self.running > 0 {
+            let Ok(message) = receiver.recv() else { return };
+            if let Message::Ended(id, outcome, device) = message {
+                self.running -= 1;
+                self.resources.give_back(device);
+                match outcome {
+                    Outcome::Done(record) => drop(self.finish_key(id, record, true)),
+                    Outcome::Found(record) => drop(self.finish_key(id, record, false)),
+                    Outcome::Failed(failure) => drop(self.fail(id, failure)),
+                    _ => drop(self.interrupt(id)),
                 }
             }
         }
@@ -215,73 +241,125 @@ impl<'a> Scheduler<'a> {
         self.interrupted || (!self.options.keep_going && !self.failed.is_empty())
     }
 
-    fn handle(&mut self, message: Message) -> Result<(), RunError> {
+    fn handle(&mut self, message: Message, shared: &Shared<'_>) -> Result<(), RunError> {
         match message {
-            Message::Word(id, Word::Said(Event::Progress(progress))) => {
-                self.emit(RunEvent::Progress {
-                    stage: self.title(id),
-                    progress,
-                })
-            }
-            Message::Word(id, Word::Said(Event::Log { message })) => self.emit(RunEvent::Log {
-                stage: self.title(id),
-                message,
-            }),
-            Message::Word(id, Word::Said(Event::Warning { message })) => {
-                self.emit(RunEvent::Warning {
-                    stage: self.title(id),
-                    message,
-                })
-            }
-            Message::Word(_, Word::Said(_)) => Ok(()),
-            Message::Word(
-                id,
-                Word::Retries {
-                    attempts,
-                    message,
-                    delay,
-                },
-            ) => {
-                let (stage, delay) = (self.title(id), delay.as_secs_f64());
-                self.emit(RunEvent::StageRetries {
-                    stage,
-                    attempts,
-                    message,
-                    delay,
-                })
-            }
+            Message::Word(id, word) => self.pass_on(id, word),
             Message::Ended(id, outcome, device) => {
                 self.running -= 1;
                 self.resources.give_back(device);
                 match outcome {
                     Outcome::Done(record) => self.finish_key(id, record, true),
-                    Outcome::Failed(failure) => self.fail(id, failure),
-                    Outcome::Interrupted => {
-                        self.slots[id.0].state = State::Interrupted;
-                        self.emit(RunEvent::StageInterrupted {
-                            stage: self.title(id),
-                        })
+                    Outcome::Found(record) => self.finish_key(id, record, false),
+                    Outcome::Busy { holder } => self.wait_for_other(id, holder),
+                    Outcome::Damaged { damaged, seen } => {
+                        self.make_again(id, damaged, seen, shared)
                     }
+                    Outcome::Failed(failure) => self.fail(id, failure),
+                    Outcome::Broken(error) => {
+                        let _ = self.interrupt(id);
+                        Err(error)
+                    }
+                    Outcome::Interrupted => self.interrupt(id),
                 }
             }
         }
     }
 
-    fn finish(mut self) -> Result<RunOutcome, RunError> {
-        let count =
-            |test: &dyn Fn(&Slot) -> bool| self.slots.iter().filter(|slot| test(slot)).count();
-        let executed = count(&|slot| slot.state == State::Done && slot.executed);
-        let cached = count(&|slot| slot.state == State::Done && !slot.executed);
-        let skipped =
-            count(&|slot| !matches!(slot.state, State::Done | State::Failed | State::Interrupted));
+    fn interrupt(&mut self, id: NodeId) -> Result<(), RunError> {
+        self.slots[id.0].state = State::Interrupted;
+        self.emit(RunEvent::StageInterrupted {
+            stage: self.title(id),
+        })
+    }
+
+    fn pass_on(&mut self, id: NodeId, word: Word) -> Result<(), RunError> {
+        let stage = self.title(id);
+        let key = self.slots[id.0].state.work().map(|work| work.key);
+        let event = match (word, key) {
+            (
+                Word::Started {
+                    device,
+                    threads,
+                    log,
+                },
+                Some(key),
+            ) => RunEvent::StageStarted {
+                stage,
+                key,
+                device,
+                threads,
+                log,
+            },
+            (Word::Said(Event::Waits { holder, seconds }), Some(key)) => RunEvent::StageWaits {
+                stage,
+                key,
+                holder: Some(holder),
+                seconds,
+            },
+            (Word::Said(Event::Progress(progress)), _) => RunEvent::Progress { stage, progress },
+            (Word::Said(Event::Log { message }), _) => RunEvent::Log { stage, message },
+            (
+                Word::Retries {
+                    attempts,
+                    message,
+                    delay,
+                },
+                _,
+            ) => RunEvent::StageRetries {
+                stage,
+                attempts,
+                message,
+                delay: delay.as_secs_f64(),
+            },
+            (Word::Warns(message) | Word::Said(Event::Warning { message }), _) => {
+                RunEvent::Warning { stage, message }
+            }
+            (Word::Started { .. } | Word::Said(_), _) => return Ok(()),
+        };
+        self.emit(event)
+    }
+
+    /// Ends the run: its last event, and what became of it.
+    fn finish(mut self, ended: Result<(), RunError>) -> Result<RunOutcome, RunError> {
+        let count = |test: &dyn Fn(&State) -> bool| {
+            let states = self.slots.iter().map(|slot| &slot.state);
+            states.filter(|state| test(state)).count()
+        };
+        let executed = count(&|state| matches!(state, State::Done { executed: true, .. }));
+        let cached = count(&|state| {
+            matches!(
+                state,
+                State::Done {
+                    executed: false,
+                    ..
+                }
+            )
+        });
+        let skipped = count(&|state| {
+            !matches!(
+                state,
+                State::Done { .. } | State::Failed | State::Interrupted
+            )
+        });
         let seconds = self.started.elapsed().as_secs_f64();
-        self.emit(RunEvent::Finished {
+        let finished = RunEvent::Finished {
             executed,
             cached,
             failed: self.failed.len(),
             seconds,
-        })?;
-        self.journal.flush()?;
+        };
+        let ended = match ended {
+            Ok(()) => self.emit(finished).and_then(|()| Ok(self.journal.flush()?)),
+            Err(error) => {
+                let message = error.to_string();
+                // The journal may be what failed.
+                let _ = self.emit(RunEvent::Error { message });
+                let _ = self.emit(finished);
+                let _ = self.journal.flush();
+                Err(error)
+            }
+        };
+        ended?;
         Ok(RunOutcome {
             run: self.journal.run,
             executed,
@@ -290,23 +368,24 @@ impl<'a> Scheduler<'a> {
             skipped,
             seconds,
             interrupted: self.interrupted,
-            records: self.slots.into_iter().map(|slot| slot.record).collect(),
+            records: self
+                .slots
+                .into_iter()
+                .map(|slot| match slot.state {
+                    State::Done { record, .. } => Some(record),
+                    _ => None,
+                })
+                .collect(),
         })
     }
 
     fn digest_of(&self, reference: &crate::study::Reference) -> Option<Digest> {
         self.slots[reference.node.0]
-            .record
-            .as_ref()?
+            .state
+            .record()?
             .outputs
             .get(&reference.output)
             .map(|output| output.digest)
-    }
-
-    fn is_numeric(&self, id: NodeId) -> bool {
-        self.registry
-            .get(&self.node(id).kind)
-            .is_some_and(|kind| kind.numeric())
     }
 
     fn node(&self, id: NodeId) -> &'a Node {
@@ -320,21 +399,6 @@ impl<'a> Scheduler<'a> {
     fn emit(&mut self, event: RunEvent) -> Result<(), RunError> {
         self.reporter.event(&event);
         Ok(self.journal.append(&event)?)
-    }
-}
-
-impl Slot {
-    fn new(forced: bool) -> Self {
-        Self {
-            state: State::Waiting,
-            key: None,
-            preimage: None,
-            record: None,
-            forced,
-            executed: false,
-            reopened: 0,
-            said_waiting: false,
-        }
     }
 }
 

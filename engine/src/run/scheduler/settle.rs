@@ -2,32 +2,34 @@
 
 use std::sync::Arc;
 
-use dcsft_cache::{Digest, Record};
+use dcsft_cache::Record;
 
-use super::{Scheduler, State};
-use crate::key::{self, KeyError, KeyPreimage};
+use super::slot::{State, Work};
+use super::{Scheduler, plan};
+use crate::key::{self, KeyError};
+use crate::kind::Kind;
 use crate::run::RunError;
 use crate::run::event::{Failure, RunEvent, StageResult};
 use crate::study::NodeId;
 
-impl Scheduler<'_> {
-    /// Computes a stage's key if all its inputs exist, and looks it up.
+impl<'a> Scheduler<'a> {
+    /// Computes the key of a stage all of whose inputs exist, and looks it up.
     pub(super) fn resolve(&mut self, id: NodeId) -> Result<(), RunError> {
-        if self.slots[id.0].state != State::Waiting {
+        let slot = &self.slots[id.0];
+        if slot.missing > 0 || !matches!(slot.state, State::Waiting) {
             return Ok(());
         }
+        let forced = slot.forced;
         let node = self.node(id);
-        let Some(kind) = self.registry.get(&node.kind) else {
-            return Err(KeyError::UnknownKind {
-                title: node.title(),
-                kind: node.kind.clone(),
-            }
-            .into());
-        };
         let (device, files) = (&self.plan.options.device, &self.plan.node(id).files);
-        let preimage = key::preimage(self.study, node, kind, device, files, |reference| {
-            self.digest_of(reference)
-        });
+        let preimage = key::preimage(
+            self.study,
+            node,
+            self.kind(id)?,
+            device,
+            files,
+            |reference| self.digest_of(reference),
+        );
         let Some(preimage) = preimage else {
             return Ok(());
         };
@@ -35,28 +37,41 @@ impl Scheduler<'_> {
             title: node.title(),
             source,
         })?;
-        self.slots[id.0].key = Some(key);
-        match self.lookup(id, &key)? {
-            Some(record) => self.complete(id, record, false),
+        let found = if forced {
+            None
+        } else {
+            self.store.lookup(&key)?
+        };
+        match found.filter(|record| plan::fits(record, node)) {
+            Some(record) => self.complete(id, Arc::new(record), false),
             None => {
-                self.offer(id, key, Box::new(preimage));
+                let preimage = Arc::new(preimage);
+                self.offer(id, Work { key, preimage });
                 Ok(())
             }
         }
     }
 
+    pub(super) fn kind(&self, id: NodeId) -> Result<&'a dyn Kind, KeyError> {
+        let node = self.node(id);
+        self.registry
+            .get(&node.kind)
+            .ok_or_else(|| KeyError::UnknownKind {
+                title: node.title(),
+                kind: node.kind.clone(),
+            })
+    }
+
     /// Puts a stage with a known key in line, behind one with the same key if there is one.
-    pub(super) fn offer(&mut self, id: NodeId, key: Digest, preimage: Box<KeyPreimage>) {
-        let sharing = self.in_flight.entry(key).or_default();
+    pub(super) fn offer(&mut self, id: NodeId, work: Work) {
+        let sharing = self.in_flight.entry(work.key).or_default();
         sharing.push(id);
-        let leads = sharing.len() == 1;
-        let slot = &mut self.slots[id.0];
-        slot.key = Some(key);
-        slot.preimage = Some(preimage);
-        slot.state = if leads { State::Ready } else { State::Follows };
-        if leads {
-            self.ready.push(id);
+        if sharing.len() > 1 {
+            self.slots[id.0].state = State::Follows(work);
+            return;
         }
+        self.slots[id.0].state = State::Ready(work);
+        self.enqueue(id);
     }
 
     /// A stage has its result; so have those that share its key.
@@ -82,12 +97,16 @@ impl Scheduler<'_> {
     ) -> Result<(), RunError> {
         let (stage, result) = (self.title(id), StageResult::of(&record));
         let slot = &mut self.slots[id.0];
-        slot.state = State::Done;
-        slot.executed = executed;
+        slot.state = State::Done { record, executed };
         slot.forced = false;
-        slot.preimage = None;
-        slot.record = Some(record);
-        self.unresolved.extend(self.plan.dag.children(id));
+        slot.waits = None;
+        for child in self.plan.dag.children(id) {
+            let child_slot = &mut self.slots[child.0];
+            child_slot.missing -= 1;
+            if child_slot.missing == 0 && matches!(child_slot.state, State::Waiting) {
+                self.unresolved.push(child);
+            }
+        }
         self.emit(if executed {
             RunEvent::StageFinished { stage, result }
         } else {
@@ -97,21 +116,23 @@ impl Scheduler<'_> {
 
     pub(super) fn fail(&mut self, id: NodeId, failure: Failure) -> Result<(), RunError> {
         let because = self.title(id);
+        let work = self.slots[id.0].state.work();
+        let sharing = work
+            .map(|work| work.key)
+            .and_then(|key| self.in_flight.remove(&key))
+            .unwrap_or_default();
         self.slots[id.0].state = State::Failed;
         self.emit(RunEvent::StageFailed {
             stage: because.clone(),
             failure: failure.clone(),
         })?;
         self.failed.push((id, failure));
-        let key = self.slots[id.0].key;
-        let sharing = key
-            .and_then(|key| self.in_flight.remove(&key))
-            .unwrap_or_default();
         let mut below: Vec<NodeId> = self.plan.dag.children(id);
         below.extend(sharing.into_iter().filter(|other| *other != id));
         while let Some(id) = below.pop() {
-            if matches!(self.slots[id.0].state, State::Waiting | State::Follows) {
-                self.slots[id.0].state = State::Skipped;
+            let state = &mut self.slots[id.0].state;
+            if matches!(state, State::Waiting | State::Follows(_)) {
+                *state = State::Skipped;
                 self.emit(RunEvent::StageSkipped {
                     stage: self.title(id),
                     because: because.clone(),

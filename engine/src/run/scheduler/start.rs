@@ -1,283 +1,226 @@
-//! Starting a stage: device, lock, inputs. What is found damaged is computed again.
+//! Starting a stage, and what follows where it cannot start: another process has its key, or an input is damaged and
+//! is made again.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::SyncSender;
 use std::thread::Scope;
 
-use dcsft_cache::{Digest, KeyLock, OutputRef, Record, StoreError};
+use dcsft_cache::Digest;
 
-use super::{Message, Scheduler, State};
-use crate::cost::Cost;
-use crate::key;
-use crate::key::KeyPreimage;
-use crate::kind::{Input, Relative};
-use crate::plan;
-use crate::run::event::{Failure, RunEvent};
-use crate::run::execute::{self, Assignment};
-use crate::run::{Executor, RunError};
-use crate::study::NodeId;
+use super::slot::{State, Wait, Work};
+use super::{Message, Scheduler};
+use crate::run::RunError;
+use crate::run::event::{Failure, Reason, RunEvent};
+use crate::run::execute::execute;
+use crate::run::outcome::{Assignment, Shared, Word};
+use crate::study::{NodeId, Reference};
 
 /// How often a stage is run again because its artifact was found damaged.
 const MAX_REOPENED: u32 = 2;
-/// Reading many results costs more than the newest of them do not have already.
-const MAX_RELATIVES: usize = 8;
+
+/// The inputs of a stage with the digests of what is there.
+type Inputs<'a> = BTreeMap<&'a str, Vec<(&'a Reference, Digest)>>;
 
 impl<'a> Scheduler<'a> {
+    /// Puts a ready stage in line.
+    pub(super) fn enqueue(&mut self, id: NodeId) {
+        let urgency = self.urgency.get(id.0).copied().unwrap_or_default();
+        let accelerated = self.resources.needs_accelerator(self.is_numeric(id));
+        self.queue.push(id, urgency, accelerated);
+    }
+
+    fn is_numeric(&self, id: NodeId) -> bool {
+        self.kind(id).is_ok_and(|kind| kind.numeric())
+    }
+
     /// Starts what can start, most urgent first.
-    pub(super) fn start_ready<'scope>(
+    pub(super) fn start_ready<'scope, 'env>(
         &mut self,
-        scope: &'scope Scope<'scope, '_>,
-        executor: &'scope dyn Executor,
-        stop: &'scope AtomicBool,
-        sender: &Sender<Message>,
+        scope: &'scope Scope<'scope, 'env>,
+        shared: &'env Shared<'a>,
+        sender: &SyncSender<Message>,
     ) -> Result<(), RunError>
     where
-        'a: 'scope,
+        'a: 'env,
     {
-        self.ready.sort_by(|a, b| {
-            self.urgency[b.0]
-                .total_cmp(&self.urgency[a.0])
-                .then(a.cmp(b))
-        });
-        let mut index = 0;
-        while index < self.ready.len() && self.running < self.resources.jobs {
-            let id = self.ready[index];
+        while let Some(id) = self.queue.pop_due() {
+            self.enqueue(id);
+        }
+        while self.running < self.resources.jobs {
+            let Some(id) = self.queue.pop(self.resources.has_accelerator()) else {
+                break;
+            };
+            let work = match &self.slots[id.0].state {
+                State::Ready(work) => work.clone(),
+                // It was taken back while it was in line.
+                _ => continue,
+            };
+            let Some(inputs) = self.inputs(id) else {
+                // A stage that made one of them runs again, for another reader that found it damaged.
+                self.wait_again(id);
+                continue;
+            };
             let Some(device) = self.resources.take_device(self.is_numeric(id)) else {
-                index += 1;
-                continue;
+                self.enqueue(id);
+                break;
             };
-            let Some(lock) = self.lock(id)? else {
-                self.resources.give_back(device);
-                index += 1;
-                continue;
+            self.start(id, work, inputs, device, scope, shared, sender)?;
+        }
+        Ok(())
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "three of them are the scope of a thread"
+    )]
+    fn start<'scope, 'env>(
+        &mut self,
+        id: NodeId,
+        work: Work,
+        inputs: Inputs<'a>,
+        device: String,
+        scope: &'scope Scope<'scope, 'env>,
+        shared: &'env Shared<'a>,
+        sender: &SyncSender<Message>,
+    ) -> Result<(), RunError>
+    where
+        'a: 'env,
+    {
+        let node = self.node(id);
+        let active = self.running + self.queue.len() + 1;
+        let assignment = Assignment {
+            node,
+            kind: self.kind(id)?,
+            key: work.key,
+            preimage: work.preimage.clone(),
+            inputs,
+            reopenings: self.reopenings,
+            forced: self.slots[id.0].forced,
+            files: &self.plan.node(id).files,
+            device,
+            threads: self.resources.threads_for(node, active),
+            log: self.journal.log_path(&node.title())?,
+        };
+        let sender = sender.clone();
+        let thread = std::thread::Builder::new().spawn_scoped(scope, move || {
+            let mut tell = |word: Word| {
+                let _ = sender.send(Message::Word(id, word));
             };
-            let active = self.running + self.ready.len();
-            self.ready.remove(index);
-            match self.assign(id, lock, &device, active)? {
-                None => self.resources.give_back(device),
-                Some(assignment) => {
-                    self.running += 1;
-                    self.slots[id.0].state = State::Running;
-                    let (store, sender) = (self.store, sender.clone());
-                    scope.spawn(move || {
-                        let outcome = execute::execute(assignment, store, executor, stop, |word| {
-                            let _ = sender.send(Message::Word(id, word));
-                        });
-                        let _ = sender.send(Message::Ended(id, outcome, device));
-                    });
-                }
+            let outcome = execute(&assignment, shared, &mut tell);
+            let _ = sender.send(Message::Ended(id, outcome, assignment.device));
+        });
+        if let Err(source) = thread {
+            let title = node.title();
+            return Err(RunError::Thread { title, source });
+        }
+        self.running += 1;
+        self.slots[id.0].state = State::Running(work);
+        Ok(())
+    }
+
+    /// The stage's inputs; none while one of them has no result.
+    fn inputs(&self, id: NodeId) -> Option<Inputs<'a>> {
+        let mut inputs = Inputs::new();
+        for (name, references) in &self.node(id).inputs {
+            let found = references
+                .iter()
+                .map(|reference| Some((reference, self.digest_of(reference)?)));
+            inputs.insert(name, found.collect::<Option<_>>()?);
+        }
+        Some(inputs)
+    }
+
+    /// Another process has the key: looks again later, and says so at once and then seldom.
+    pub(super) fn wait_for_other(
+        &mut self,
+        id: NodeId,
+        holder: Option<String>,
+    ) -> Result<(), RunError> {
+        let slot = &mut self.slots[id.0];
+        let State::Running(work) = &slot.state else {
+            return Ok(());
+        };
+        let key = work.key;
+        slot.state = State::Ready(work.clone());
+        let wait = slot.waits.get_or_insert_with(Wait::new);
+        self.queue.push_later(id, wait.next());
+        match wait.is_to_be_said() {
+            Some(seconds) => self.emit(RunEvent::StageWaits {
+                stage: self.title(id),
+                key,
+                holder,
+                seconds,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes a stage back whose inputs are damaged, and runs the stages again that made them.
+    pub(super) fn make_again(
+        &mut self,
+        id: NodeId,
+        damaged: Vec<(NodeId, String)>,
+        seen: u32,
+        shared: &Shared<'_>,
+    ) -> Result<(), RunError> {
+        self.wait_again(id);
+        for (parent, message) in damaged {
+            // What was made again since then is not what was found damaged.
+            if self.slots[parent.0].reopened_at <= seen {
+                self.reopen(parent, message, shared)?;
             }
         }
         Ok(())
     }
 
-    /// The lock of a ready stage's key, or none while another process holds it.
-    fn lock(&mut self, id: NodeId) -> Result<Option<KeyLock>, RunError> {
-        let Some(key) = self.slots[id.0].key else {
-            return Ok(None);
-        };
-        let lock = self.store.try_lock(&key)?;
-        if lock.is_none() && !std::mem::replace(&mut self.slots[id.0].said_waiting, true) {
-            self.emit(RunEvent::StageWaits {
-                stage: self.title(id),
-                key,
-            })?;
-        }
-        Ok(lock)
-    }
-
-    /// All that a locked stage needs to run; none if it turns out that it need not or cannot.
-    fn assign(
-        &mut self,
-        id: NodeId,
-        lock: KeyLock,
-        device: &str,
-        active: usize,
-    ) -> Result<Option<Assignment<'a>>, RunError> {
-        let node = self.node(id);
-        if let Some(record) = self.lookup(id, lock.key())? {
-            self.finish_key(id, record, false)?;
-            return Ok(None);
-        }
-        let Some(inputs) = self.open_inputs(id)? else {
-            return Ok(None);
-        };
-        let Some(preimage) = self.slots[id.0].preimage.take() else {
-            return Ok(None);
-        };
-        let (family, relatives) = self.family(id, &preimage);
-        let threads = self.resources.threads_for(node, active);
-        let log = self.journal.log_path(&self.title(id))?;
-        self.emit(RunEvent::StageStarted {
-            stage: self.title(id),
-            key: *lock.key(),
-            device: device.to_owned(),
-            threads,
-            log: log.clone(),
-        })?;
-        Ok(Some(Assignment {
-            study: self.study,
-            node,
-            lock,
-            preimage,
-            inputs,
-            family,
-            relatives,
-            files: self.plan.node(id).files.clone(),
-            device: device.to_owned(),
-            threads,
-            log,
-            backoff: self.options.backoff,
-            program: &self.options.program,
-        }))
-    }
-
-    /// The family of a stage's result, and the newest of those of its results whose files are as they were written. A
-    /// stage that was asked to run again computes everything itself.
-    fn family(&self, id: NodeId, preimage: &KeyPreimage) -> (Option<Digest>, Vec<Relative>) {
-        let node = self.node(id);
-        let family = self
-            .registry
-            .get(&node.kind)
-            .and_then(|kind| kind.family(&node.params));
-        let Some(digest) = family.and_then(|family| key::family(preimage, &family).ok()) else {
-            return (None, Vec::new());
-        };
-        if self.slots[id.0].forced {
-            return (Some(digest), Vec::new());
-        }
-        let records = self.store.family(&digest).unwrap_or_default();
-        let open = |record: Record| {
-            let open = |(name, output): (&String, &OutputRef)| {
-                let dir = self.store.open_input(&output.digest).ok()?;
-                Some((name.clone(), dir))
-            };
-            let outputs: Option<BTreeMap<_, _>> = record.outputs.iter().map(open).collect();
-            Some(Relative {
-                cost: Cost::of(&record),
-                outputs: outputs?,
-                label: record.label,
-            })
-        };
-        (
-            Some(digest),
-            records
-                .into_iter()
-                .filter_map(open)
-                .take(MAX_RELATIVES)
-                .collect(),
-        )
-    }
-
-    /// The result of another process that has computed the key meanwhile.
-    pub(super) fn lookup(&self, id: NodeId, key: &Digest) -> Result<Option<Arc<Record>>, RunError> {
-        if self.slots[id.0].forced {
-            return Ok(None);
-        }
-        let record = self.store.lookup(key)?;
-        Ok(record
-            .filter(|record| plan::fits(record, self.node(id)))
-            .map(Arc::new))
-    }
-
-    /// Checks the inputs' bytes. If one is damaged, the stage that made it runs again, and this one waits: none. So
-    /// does one whose input is being made again already.
-    fn open_inputs(
-        &mut self,
-        id: NodeId,
-    ) -> Result<Option<BTreeMap<String, Vec<Input>>>, RunError> {
-        let mut inputs: BTreeMap<String, Vec<Input>> = BTreeMap::new();
-        let mut damaged = Vec::new();
-        let mut missing = false;
-        for (name, references) in &self.node(id).inputs {
-            let opened = inputs.entry(name.clone()).or_default();
-            for reference in references {
-                // The stage that made it runs again, for another reader that found it damaged.
-                let Some(digest) = self.digest_of(reference) else {
-                    missing = true;
-                    continue;
-                };
-                match self.open(digest) {
-                    Ok(dir) => opened.push(Input {
-                        label: key::label(self.study, reference),
-                        digest,
-                        dir,
-                    }),
-                    Err(
-                        error @ (StoreError::Damaged { .. } | StoreError::MissingArtifact { .. }),
-                    ) => {
-                        damaged.push((reference.node, error.to_string()));
-                    }
-                    Err(error) => return Err(error.into()),
-                }
-            }
-        }
-        if damaged.is_empty() && !missing {
-            return Ok(Some(inputs));
-        }
-        self.wait_again(id);
-        for (parent, message) in damaged {
-            self.reopen(parent, message)?;
-        }
-        Ok(None)
-    }
-
-    fn open(&mut self, digest: Digest) -> Result<PathBuf, StoreError> {
-        if let Some(dir) = self.opened.get(&digest) {
-            return Ok(dir.clone());
-        }
-        let dir = self.store.open_input(&digest)?;
-        self.opened.insert(digest, dir.clone());
-        Ok(dir)
-    }
-
     /// Takes a stage that was ready, and those that follow it, back to waiting for their inputs.
     fn wait_again(&mut self, id: NodeId) {
-        let followers = self.slots[id.0]
-            .key
+        let work = self.slots[id.0].state.work();
+        let sharing = work
+            .map(|work| work.key)
             .and_then(|key| self.in_flight.remove(&key))
             .unwrap_or_default();
-        for id in followers {
-            self.slots[id.0].state = State::Waiting;
-            self.unresolved.push(id);
+        for id in sharing {
+            // One that was skipped meanwhile, below a stage that failed, stays so.
+            if self.slots[id.0].state.work().is_some() {
+                self.slots[id.0].state = State::Waiting;
+                self.unresolved.push(id);
+            }
         }
     }
 
     /// Runs a stage again whose artifact is damaged.
-    fn reopen(&mut self, id: NodeId, message: String) -> Result<(), RunError> {
-        let slot = &mut self.slots[id.0];
-        if slot.state != State::Done {
+    fn reopen(&mut self, id: NodeId, message: String, shared: &Shared<'_>) -> Result<(), RunError> {
+        let State::Done { record, .. } = &self.slots[id.0].state else {
             return Ok(());
+        };
+        for output in record.outputs.values() {
+            shared.opened.forget(&output.digest);
         }
+        for child in self.plan.dag.children(id) {
+            self.slots[child.0].missing += 1;
+        }
+        self.reopenings += 1;
+        let slot = &mut self.slots[id.0];
+        slot.state = State::Waiting;
         slot.reopened += 1;
+        slot.reopened_at = self.reopenings;
         if slot.reopened > MAX_REOPENED {
             let failure = Failure {
+                reason: Reason::Damaged,
                 message,
-                ..self.failure_without_log(id)
+                attempts: 0,
+                place: self.study.place_text(&self.node(id).place),
+                log: PathBuf::new(),
+                tail: Vec::new(),
             };
             return self.fail(id, failure);
         }
-        slot.state = State::Waiting;
-        slot.record = None;
-        slot.executed = false;
         self.unresolved.push(id);
         self.emit(RunEvent::StageReopened {
             stage: self.title(id),
             message,
         })
-    }
-
-    fn failure_without_log(&self, id: NodeId) -> Failure {
-        let place = self.study.place_text(&self.node(id).place);
-        Failure {
-            message: String::new(),
-            attempts: 0,
-            place,
-            log: PathBuf::new(),
-            tail: Vec::new(),
-        }
     }
 }
