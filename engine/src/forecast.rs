@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::kind::{Registry, params_with_paths};
 use crate::plan::Plan;
-use crate::study::{Node, Reference, Study};
+use crate::study::{Node, NodeId, Reference, Study};
 
 /// Memory of a stage, estimated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -63,18 +63,27 @@ impl Prospect {
     }
 }
 
-/// One forecast for each node of the study. `threads` are those of a run's stages together.
-pub fn forecasts(
+/// Facts about the outputs of a stage.
+type Facts = Arc<BTreeMap<String, Arc<Value>>>;
+
+/// The estimated memory of each node of the study, where there is an estimate. `threads` are those of a run's stages
+/// together.
+pub fn memories(
     study: &Study,
     registry: &Registry,
     plan: &Plan,
     store: &Store,
     threads: usize,
-) -> Vec<Forecast> {
-    let mut forecasts: Vec<Forecast> = Vec::with_capacity(study.nodes.len());
+) -> Vec<Option<Memory>> {
+    let mut memories = Vec::with_capacity(study.nodes.len());
+    // Facts are trees, and a study has as many as it has stages: they go when their last reader has had them, and
+    // cells that differ in nothing that matters here share them.
+    let last_reader = last_readers(study);
+    let mut facts: Vec<Facts> = Vec::with_capacity(study.nodes.len());
+    let mut latest = Facts::default();
     for node in &study.nodes {
         let fact = |reference: &Reference| {
-            let facts = &forecasts[reference.node.0].facts;
+            let facts = &facts[reference.node.0];
             facts.get(&reference.output).cloned().unwrap_or_default()
         };
         let inputs = node.inputs.iter().map(|(name, references)| {
@@ -90,9 +99,37 @@ pub fn forecasts(
         let forecast = registry
             .get(&node.kind)
             .map(|kind| kind.forecast(&params_with_paths(node, &study.root), &prospect));
-        forecasts.push(forecast.unwrap_or_default());
+        let forecast = forecast.unwrap_or_default();
+        memories.push(forecast.memory);
+        let read = last_reader[node.id.0].is_some();
+        if read && *latest != forecast.facts {
+            latest = Arc::new(forecast.facts);
+        }
+        facts.push(if read {
+            Arc::clone(&latest)
+        } else {
+            Facts::default()
+        });
+        for (_, references) in &node.inputs {
+            for reference in references {
+                if last_reader[reference.node.0] == Some(node.id) {
+                    facts[reference.node.0] = Facts::default();
+                }
+            }
+        }
     }
-    forecasts
+    memories
+}
+
+/// For each node the last one that reads it.
+fn last_readers(study: &Study) -> Vec<Option<NodeId>> {
+    let mut last = vec![None; study.nodes.len()];
+    for node in &study.nodes {
+        for reference in node.inputs.iter().flat_map(|(_, references)| references) {
+            last[reference.node.0] = Some(node.id);
+        }
+    }
+    last
 }
 
 fn outputs(plan: &Plan, store: &Store, node: &Node) -> BTreeMap<String, PathBuf> {

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::kind::{ArtifactType, Family, FileParam, Kind, Label};
+use crate::params::Params;
 use crate::results::Evaluated;
 use crate::study::{Node, Reference, Study};
 
@@ -35,7 +36,7 @@ pub struct KeyPreimage {
     /// The kind's semantic version.
     pub version: u32,
     /// Params with defaults filled in, without the fields that name files.
-    pub params: Value,
+    pub params: Params,
     /// The user's files, by the field of `with:` that names them.
     pub files: BTreeMap<String, FilesIdentity>,
     /// Artifacts by input name, in the order of the spec. An input without any is not listed.
@@ -189,7 +190,7 @@ impl<'a> FileDigests<'a> {
     /// If a file cannot be read, or is required and missing.
     pub fn of(&mut self, node: &Node) -> Result<BTreeMap<String, FilesIdentity>, KeyError> {
         let mut fields: BTreeMap<&str, Vec<(&str, Option<Digest>)>> = BTreeMap::new();
-        for param in &node.files {
+        for param in node.files.iter() {
             self.read(node, param)?;
             let files = fields.entry(&param.field).or_default();
             for (name, path) in &param.files {
@@ -291,12 +292,15 @@ pub fn label(study: &Study, reference: &Reference) -> Label {
 }
 
 /// `params` with every field that names files set to null: their content is the identity, their paths are not.
-fn without_files(params: &Value, files: &[FileParam]) -> Value {
-    let mut params = params.clone();
+fn without_files(params: &Params, files: &[FileParam]) -> Params {
+    if files.is_empty() {
+        return params.clone();
+    }
+    let mut params = params.value();
     for file in files {
         if let Some(slot) = params.pointer_mut(&format!("/{}", file.field.replace('.', "/"))) {
             *slot = Value::Null;
         }
     }
-    params
+    Params::of(&params)
 }

@@ -141,6 +141,11 @@ pub trait Stage: Send + Sync + 'static {
     /// Whether the labels of the inputs (stage name, axes, arm) reach the output and so enter the key.
     const LABELLED: bool = false;
 
+    /// Fields of `with:` that are paths of files or folders (dots between the parts). What is written in a spec is
+    /// relative to the spec's folder, what comes with `--set` or from the environment to the current one; the kind is
+    /// given the former as written and the latter absolute.
+    const PATHS: &'static [&'static str] = &[];
+
     /// Outputs with these params; the first is the default one (`${stage}` without a name).
     fn outputs(params: &Self::Params) -> Vec<OutputDecl>;
 
@@ -149,7 +154,7 @@ pub trait Stage: Send + Sync + 'static {
         Vec::new()
     }
 
-    /// Files that params name; `root` is what relative paths are relative to.
+    /// Files that params name, each field one of [`Stage::PATHS`]; `root` is what relative paths are relative to.
     fn files(_params: &Self::Params, _root: &Path) -> Result<Vec<FileParam>, ParamProblem> {
         Ok(Vec::new())
     }
@@ -258,6 +263,8 @@ pub trait Kind: Send + Sync {
     fn numeric(&self) -> bool;
     /// See [`Stage::LABELLED`].
     fn labelled(&self) -> bool;
+    /// See [`Stage::PATHS`].
+    fn paths(&self) -> &'static [&'static str];
     /// The JSON Schema of the params, without the inputs.
     fn schema(&self) -> schemars::Schema;
     /// Parses and checks params (references already taken out).
@@ -300,6 +307,9 @@ impl<S: Stage> Kind for Typed<S> {
     fn labelled(&self) -> bool {
         S::LABELLED
     }
+    fn paths(&self) -> &'static [&'static str] {
+        S::PATHS
+    }
     fn schema(&self) -> schemars::Schema {
         schemars::schema_for!(S::Params)
     }
@@ -311,6 +321,11 @@ impl<S: Stage> Kind for Typed<S> {
             return Err(problems);
         }
         let files = S::files(&params, root).map_err(|problem| vec![problem])?;
+        debug_assert!(
+            files
+                .iter()
+                .all(|file| S::PATHS.contains(&file.field.as_str()))
+        );
         let value = serde_json::to_value(&params)
             .map_err(|error| vec![ParamProblem::new("", error.to_string())])?;
         Ok(ResolvedParams {
@@ -360,8 +375,8 @@ fn parse<T: DeserializeOwned>(value: &Value) -> Result<T, ParamProblem> {
 
 /// A node's params with relative paths of files made absolute: a worker knows no spec to be relative to.
 pub(crate) fn params_with_paths(node: &Node, root: &Path) -> Value {
-    let mut params = Value::clone(&node.params);
-    for file in &node.files {
+    let mut params = node.params.value();
+    for file in node.files.iter() {
         match params.pointer_mut(&format!("/{}", file.field.replace('.', "/"))) {
             Some(Value::String(path)) => absolute(path, root),
             Some(Value::Array(paths)) => {

@@ -15,6 +15,7 @@ pub mod key;
 pub mod kind;
 pub mod left_out;
 pub mod lockfile;
+pub mod params;
 pub mod plan;
 pub mod protocol;
 pub mod provenance;

@@ -53,7 +53,8 @@ pub fn spec_schema(registry: &Registry) -> Value {
 
 /// What is the same for all kinds.
 fn common() -> [(&'static str, Value); 6] {
-    let number = json!({"type": "number"});
+    let interpolation = json!({"$ref": "#/$defs/interpolation"});
+    let number = json!({"anyOf": [{"type": "number"}, interpolation]});
     let series = |name: &str, doc: &str| {
         json!({
             "type": "object",
@@ -93,8 +94,10 @@ fn common() -> [(&'static str, Value); 6] {
             json!({"anyOf": [
                 {"type": "array", "minItems": 1, "items": {"type": ["string", "number", "boolean"]}},
                 series("range", "First, last, step; the last is included where it is hit."),
+                series("every", "Step, last: the multiples of the step below the last value, and the last value."),
                 series("linspace", "First, last, how many: evenly spaced."),
                 series("logspace", "First, last, how many: evenly spaced in their logarithm."),
+                interpolation,
                 {"type": "null"},
             ]}),
         ),
@@ -111,7 +114,10 @@ fn stage(registry: &Registry, complete: bool) -> Value {
         .iter()
         .map(|kind| json!({"const": kind.name(), "description": kind.summary()}))
         .collect();
-    let branches: Vec<Value> = registry.iter().map(|kind| branch(kind, complete)).collect();
+    let mut branches: Vec<Value> = registry.iter().map(|kind| branch(kind, complete)).collect();
+    if !complete {
+        branches.push(some_kind(registry));
+    }
     let mut stage = json!({
         "type": "object",
         "additionalProperties": false,
@@ -153,6 +159,13 @@ fn branch(kind: &dyn Kind, complete: bool) -> Value {
         then["required"] = json!(["with"]);
     }
     json!({"if": {"required": ["uses"], "properties": {"uses": {"const": kind.name()}}}, "then": then})
+}
+
+/// "If the stage does not say what it uses, since the extended spec does, then `with` fits one of the kinds."
+fn some_kind(registry: &Registry) -> Value {
+    let reference = |kind: &dyn Kind| json!({"$ref": format!("#/$defs/with.{}", kind.name())});
+    let kinds: Vec<Value> = registry.iter().map(reference).collect();
+    json!({"if": {"not": {"required": ["uses"]}}, "then": {"properties": {"with": {"anyOf": kinds}}}})
 }
 
 /// Inputs and params without which a stage is not complete.

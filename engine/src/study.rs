@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::kind::{FileParam, OutputDecl};
+use crate::params::Params;
 
 /// Index of a [`Node`] in [`Study::nodes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -52,14 +53,14 @@ pub struct Node {
     /// slash, the values of the axes that the stage itself declares (`sft/easy+medium`). An evaluation takes
     /// the arm of its model.
     pub arm: String,
-    /// Params, defaults filled in, relative paths as written.
-    pub params: Arc<Value>,
+    /// Params, defaults filled in. Relative paths are relative to [`Study::root`].
+    pub params: Params,
     /// References by input name, in the order of the spec.
     pub inputs: Vec<(String, Vec<Reference>)>,
     /// Outputs, default first.
-    pub outputs: Vec<OutputDecl>,
+    pub outputs: Arc<[OutputDecl]>,
     /// The user's files that params name, paths absolute.
-    pub files: Vec<FileParam>,
+    pub files: Arc<[FileParam]>,
     /// What never enters the key.
     pub execution: Execution,
     /// Where it stands in the spec.

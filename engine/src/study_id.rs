@@ -19,6 +19,7 @@ use dcsft_cache::{Digest, canonical};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::params::Params;
 use crate::study::{Node, Study};
 
 const DOMAIN: &str = "dcsft 1 study";
@@ -41,7 +42,7 @@ struct Stage<'a> {
     kind: &'a str,
     axes: &'a BTreeMap<String, Value>,
     arm: &'a str,
-    params: &'a Value,
+    params: &'a Params,
     inputs: Vec<(&'a str, Vec<(usize, &'a str)>)>,
 }
 

@@ -60,10 +60,39 @@ fn too_many_combinations_are_refused() {
         "world": {"uses": "world"},
         "a": {"uses": "train", "with": {"data": "${world}", "steps": 1, "note": note}},
     }});
+    let message = refusal(&spec.to_string());
     assert!(
-        refusal(&spec.to_string())
-            .contains("the stage `a` would have more than 1000000 combinations")
+        message.contains("the stage `a` would have more than 1000000 combinations"),
+        "{message}"
     );
+    assert!(
+        message.contains("values of its axes: `a0` has 10, `a1` has 10"),
+        "{message}"
+    );
+}
+
+#[test]
+fn stages_with_many_combinations_are_counted_together() {
+    let spec = json!({"dcsft": 1, "name": "many", "matrix": {"n": {"range": [1, 100_000]}}, "stages": {
+        "world": {"uses": "world"},
+        "a": {"uses": "train", "with": {"data": "${world}", "steps": 1, "seed": "${matrix.n}"}},
+        "b": {
+            "uses": "train",
+            "matrix": {"lr": {"linspace": [0.1, 1, 9]}},
+            "with": {"model": "${a}", "data": "${world}", "steps": 1, "lr": "${matrix.lr}"},
+        },
+    }});
+    let message = refusal(&spec.to_string());
+    assert!(
+        message
+            .contains("the study would have more than 1000000 stages: `b` adds 900000 to 100001"),
+        "{message}"
+    );
+    assert!(
+        message.contains("values of its axes: `n` has 100000, `lr` has 9"),
+        "{message}"
+    );
+    assert_eq!(message.matches("error: ").count(), 1, "{message}");
 }
 
 #[test]
@@ -229,4 +258,66 @@ fn a_byte_order_mark_and_windows_line_ends_move_no_place() {
         "{message}"
     );
     assert!(message.contains("spec.yaml:4:17"), "{message}");
+}
+
+#[test]
+fn aliases_of_a_long_text_cannot_blow_a_spec_up() {
+    let text = "x".repeat(1 << 20);
+    let vars = format!("  a: &a {text}\n  b: [{}]\n", vec!["*a"; 100].join(", "));
+    let message = refusal_of_vars(&vars, "0");
+    assert!(
+        message.contains("the texts of the spec come to more than 64 MiB"),
+        "{message}"
+    );
+}
+
+#[test]
+fn vars_of_a_long_text_cannot_blow_a_spec_up() {
+    let mut vars = format!("  v20: {}\n", "x".repeat(1 << 12));
+    for level in 0..20 {
+        let next = level + 1;
+        vars += &format!("  v{level}: \"${{vars.v{next}}}${{vars.v{next}}}\"\n");
+    }
+    let message = refusal_of_vars(&vars, "\"${vars.v0}\"");
+    assert!(
+        message.contains("this comes to more than 16 MiB of text"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_spec_larger_than_any_spec_is_not_read() {
+    let message = refusal(&format!("# {}\n", "x".repeat(17 << 20)));
+    assert!(message.contains("it is larger than 16 MiB"), "{message}");
+}
+
+/// A pipe that nobody writes into would be waited for without end, and `/dev/zero` has none.
+#[cfg(unix)]
+#[test]
+fn a_spec_is_a_file() {
+    let dir = tempfile::tempdir().expect("a scratch folder");
+    let pipe = dir.path().join("pipe.yaml");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.expect("mkfifo").success());
+    for (path, reason) in [
+        (
+            pipe.as_path(),
+            "it is a pipe, a socket or a device, not a file",
+        ),
+        (
+            "/dev/zero".as_ref(),
+            "it is a pipe, a socket or a device, not a file",
+        ),
+        (dir.path(), "it is a folder"),
+    ] {
+        let whole = format!("cannot read the spec {}: {reason}", path.display());
+        let found = dcsft_engine::spec::load(path, &[], &kinds::registry()).expect_err("no file");
+        assert!(found.to_string().contains(&whole), "{found}");
+        let extends = dir.path().join("spec.yaml");
+        std::fs::write(&extends, format!("extends: {}\n", path.display())).expect("a spec");
+        let found =
+            dcsft_engine::spec::load(&extends, &[], &kinds::registry()).expect_err("no file");
+        assert!(found.to_string().contains(&whole), "{found}");
+        assert!(found.to_string().contains("spec.yaml:1:10"), "{found}");
+    }
 }

@@ -80,7 +80,7 @@ fn params(loaded: &Loaded, stage: &str, param: &str) -> Vec<Value> {
         .nodes
         .iter()
         .filter(|node| node.stage == stage)
-        .map(|node| node.params[param].clone())
+        .map(|node| node.params.value()[param].clone())
         .collect()
 }
 
@@ -171,10 +171,13 @@ fn params_come_with_defaults_and_keep_their_types() {
     let loaded = load(SWEEP);
     let sft = node(&loaded, "sft[seed=0,subset=easy]");
     assert_eq!(
-        *sft.params,
+        sft.params.value(),
         json!({"steps": 200, "lr": 1e-3, "schedule": "constant", "lora": null, "seed": 0, "note": ""})
     );
-    assert_eq!(node(&loaded, "base[seed=1]").params["seed"], json!(1));
+    assert_eq!(
+        node(&loaded, "base[seed=1]").params.value()["seed"],
+        json!(1)
+    );
 }
 
 #[test]
@@ -187,9 +190,15 @@ fn interpolation_alone_keeps_the_type_and_inside_text_becomes_text() {
 "#,
     );
     let a = node(&loaded, "a");
-    assert_eq!(a.params["steps"], json!(100));
-    assert_eq!(a.params["lora"], json!({"rank": 4, "targets": ["vision"]}));
-    assert_eq!(a.params["note"], json!("n=100, 0.5, true, ${x}, $5"));
+    assert_eq!(a.params.value()["steps"], json!(100));
+    assert_eq!(
+        a.params.value()["lora"],
+        json!({"rank": 4, "targets": ["vision"]})
+    );
+    assert_eq!(
+        a.params.value()["note"],
+        json!("n=100, 0.5, true, ${x}, $5")
+    );
 }
 
 #[test]
@@ -456,6 +465,197 @@ fn axis_values_can_be_computed() {
 }
 
 #[test]
+fn axis_values_may_come_from_vars_and_a_trainers_checkpoints_follow_its_steps() {
+    let steps = |overrides: &[&str]| {
+        let text = r#"dcsft: 1
+name: follow
+vars: {steps: 300, save: 100, subsets: [easy, "easy+${vars.rest}"], rest: medium}
+stages:
+  world: {uses: world}
+  sft:
+    uses: train
+    matrix: {subset: "${vars.subsets}"}
+    with: {data: "${world.${matrix.subset}}", steps: "${vars.steps}"}
+  eval:
+    uses: eval
+    matrix: {step: {every: ["${vars.save}", "${vars.steps}"]}}
+    with: {model: "${sft.step-${matrix.step}}", data: "${world}"}
+  last:
+    uses: eval
+    matrix: {step: ["${vars.steps}"], exclude: [{subset: "easy+${vars.rest}"}]}
+    with: {model: "${sft.step-${matrix.step}}", data: "${world}"}
+"#;
+        let loaded = load_files(&[("spec.yaml", text)], overrides)
+            .unwrap_or_else(|message| panic!("{message}"));
+        titles(&loaded)
+            .into_iter()
+            .filter(|title| title.starts_with("eval[") || title.starts_with("last["))
+            .filter(|title| !title.contains("medium"))
+            .collect::<Vec<_>>()
+    };
+    let eval = |step: u32| format!("eval[step={step},subset=easy]");
+    let last = |step: u32| format!("last[step={step},subset=easy]");
+    assert_eq!(steps(&[]), [eval(100), eval(200), eval(300), last(300)]);
+    assert_eq!(
+        steps(&["vars.steps=200"]),
+        [eval(100), eval(200), last(200)]
+    );
+    let more: Vec<String> = (1..=6).map(|n| eval(100 * n)).chain([last(600)]).collect();
+    assert_eq!(steps(&["vars.steps=600"]), more);
+    assert_eq!(
+        steps(&["stages.eval.matrix.step=[300]"]),
+        [eval(300), last(300)]
+    );
+}
+
+#[test]
+fn one_way_to_make_values_replaces_another_one() {
+    let base = "dcsft: 1\nname: base\nmatrix: {seed: {every: [2, 5]}}\nstages: {world: {uses: world, with: {seed: '${matrix.seed}'}}}\n";
+    let child = "extends: base.yaml\nmatrix: {seed: {range: [0, 1]}}\n";
+    let loaded = load_files(&[("child.yaml", child), ("base.yaml", base)], &[]).expect("it loads");
+    assert_eq!(titles(&loaded), ["world[seed=0]", "world[seed=1]"]);
+}
+
+#[test]
+fn every_gives_the_multiples_of_the_step_and_always_the_last() {
+    let values = |step: &str, last: &str| {
+        let loaded = load_stages(
+            "",
+            &format!(
+                "  a:\n    uses: train\n    matrix: {{n: {{every: [{step}, {last}]}}}}\n    with: {{data: '${{world}}', steps: '${{matrix.n}}'}}\n"
+            ),
+        );
+        params(&loaded, "a", "steps")
+    };
+    assert_eq!(values("100", "250"), [json!(100), json!(200), json!(250)]);
+    assert_eq!(values("100", "200"), [json!(100), json!(200)]);
+    assert_eq!(values("100", "50"), [json!(50)]);
+    assert_eq!(values("0", "50"), [json!(50)]);
+    assert_eq!(values("1e2", "2e2"), [json!(100), json!(200)]);
+}
+
+#[test]
+fn axis_values_that_cannot_be_known_are_one_mistake_each() {
+    for (axis, message) in [
+        (
+            "['${matrix.seed}']",
+            "the values of an axis cannot hang on the axis `seed`",
+        ),
+        (
+            "['${world}']",
+            "an axis takes values, and `world` is a stage",
+        ),
+        ("['${vars.none}']", "`vars` has no `none`"),
+        ("'${vars.none}'", "`vars` has no `none`"),
+        ("{every: ['${vars.none}', 3]}", "`vars` has no `none`"),
+        ("['$${']", "the value of an axis cannot hold `${`"),
+        (
+            "['${vars.map}']",
+            "a value of an axis is text, a number or a truth value, not a map",
+        ),
+        (
+            "'${vars.one}'",
+            "the axis `n` takes a list of values, not the number 1",
+        ),
+        ("{every: [1.5, 3]}", "`every` takes two whole numbers"),
+        (
+            "{every: [1, 0]}",
+            "the last value, which is above 0; not 1 and 0",
+        ),
+        ("{every: [1, 1000000]}", "more than 100000 values"),
+    ] {
+        let text = format!(
+            "dcsft: 1\nname: t\nvars: {{one: 1, map: {{a: 1}}}}\nmatrix: {{seed: [0]}}\nstages:\n  world: {{uses: world, with: {{seed: '${{matrix.seed}}'}}}}\n  a:\n    uses: train\n    matrix: {{n: {axis}}}\n    with: {{data: '${{world}}', steps: '${{matrix.n}}'}}\n"
+        );
+        let refused = refusal(&text);
+        assert!(refused.contains(message), "no {message:?} in\n{refused}");
+        assert_eq!(refused.matches("error: ").count(), 1, "{refused}");
+    }
+}
+
+#[test]
+fn whole_numbers_may_be_written_with_a_point_or_an_exponent() {
+    let loaded = load_stages(
+        "",
+        r#"  a:
+    uses: train
+    retries: 2.0
+    resources: {threads: 2.0}
+    with: {data: "${world}", steps: 1e1, seed: 4.0, lr: 1.0, lora: {rank: 2.0}}
+"#,
+    );
+    let a = &loaded.study.nodes[1];
+    assert_eq!(a.params.value()["steps"], json!(10));
+    assert_eq!(a.params.value()["seed"], json!(4));
+    assert_eq!(a.params.value()["lr"], json!(1.0));
+    assert_eq!(a.params.value()["lora"]["rank"], json!(2));
+    assert_eq!(a.execution.retries, 2);
+    assert_eq!(a.execution.resources.threads, Some(2));
+    for (written, message) in [
+        (
+            "4.5",
+            "`steps` of `train` takes a whole number, not the number 4.5",
+        ),
+        ("-4.0", "`steps` of `train` is at least 0"),
+        (
+            "1e30",
+            "`steps` of `train`: takes a whole number from 0 to 4294967295, not the number",
+        ),
+        (
+            "5000000000",
+            "`steps` of `train`: takes a whole number from 0 to 4294967295, not the number 5000000000",
+        ),
+        (
+            "'5'",
+            "`steps` of `train` takes a whole number, not the text \"5\"",
+        ),
+        (
+            "1_000",
+            "`steps` of `train` takes a whole number, not the text \"1_000\"",
+        ),
+    ] {
+        let refused = refusal(&format!(
+            "dcsft: 1\nname: t\nstages:\n  world: {{uses: world}}\n  a: {{uses: train, with: {{data: '${{world}}', steps: {written}}}}}\n"
+        ));
+        assert!(refused.contains(message), "no {message:?} in\n{refused}");
+    }
+}
+
+#[test]
+fn merge_keys_take_a_list_of_maps_of_which_the_first_counts() {
+    let loaded = load_stages(
+        "vars: {a: &a {steps: 5, note: first}, b: &b {note: second, lr: 0.5}}",
+        r#"  a: {uses: train, with: {<<: [*a, *b], data: "${world}"}}
+  b: {uses: train, with: {data: "${world}", <<: [*b, *a], steps: 6}}
+  c: {uses: train, with: {<<: [], data: "${world}", steps: 1}}
+"#,
+    );
+    let a = node(&loaded, "a").params.value();
+    assert_eq!(
+        (&a["steps"], &a["note"], &a["lr"]),
+        (&json!(5), &json!("first"), &json!(0.5))
+    );
+    let b = node(&loaded, "b").params.value();
+    assert_eq!(
+        (&b["steps"], &b["note"], &b["lr"]),
+        (&json!(6), &json!("second"), &json!(0.5))
+    );
+    let stage = |with: &str| {
+        format!(
+            "dcsft: 1\nname: t\nvars: {{a: &a {{steps: 1}}}}\nstages:\n  world: {{uses: world}}\n  a: {{uses: train, with: {{data: '${{world}}', {with}}}}}\n"
+        )
+    };
+    let message = refusal(&stage("<<: [*a, 3]"));
+    assert!(
+        message.contains("`<<` takes a map or a list of maps, not the number 3"),
+        "{message}"
+    );
+    // In quotes it is a key, and the kind has none of that name.
+    let message = refusal(&stage("'<<': *a, steps: 1"));
+    assert!(message.contains("`train` has no `<<`"), "{message}");
+}
+
+#[test]
 fn arms_are_the_stage_and_its_own_axes_and_evaluations_take_that_of_their_model() {
     let loaded = load(&format!(
         "{SWEEP}  named:\n    uses: train\n    matrix: {{n: [1, 2]}}\n    arm: 'run/${{matrix.n}} of ${{vars.steps}}'\n    with: {{data: '${{world}}', steps: '${{matrix.n}}'}}
@@ -481,7 +681,7 @@ fn scalars_are_those_of_yaml_1_2() {
                 "  a:\n    uses: train\n    with: {{data: '${{world}}', steps: 1, note: {value}}}\n"
             ),
         );
-        node(&loaded, "a").params["note"].clone()
+        node(&loaded, "a").params.value()["note"].clone()
     };
     assert_eq!(text("yes"), json!("yes"));
     assert_eq!(text("off"), json!("off"));
@@ -498,7 +698,7 @@ fn scalars_are_those_of_yaml_1_2() {
                 "  a:\n    uses: train\n    with: {{data: '${{world}}', steps: 1, lr: {value}}}\n"
             ),
         );
-        node(&loaded, "a").params["lr"].as_f64()
+        node(&loaded, "a").params.value()["lr"].as_f64()
     };
     assert_eq!(number("1e-4"), Some(1e-4));
     assert_eq!(number("+.5"), Some(0.5));
@@ -525,9 +725,9 @@ fn anchors_aliases_and_merge_keys() {
     with: {data: "${world}", steps: 1, note: *word}
 "#,
     );
-    assert_eq!(node(&loaded, "b").params["steps"], json!(6));
-    assert_eq!(node(&loaded, "b").params["note"], json!("shared"));
-    assert_eq!(node(&loaded, "c").params["note"], json!("shared"));
+    assert_eq!(node(&loaded, "b").params.value()["steps"], json!(6));
+    assert_eq!(node(&loaded, "b").params.value()["note"], json!("shared"));
+    assert_eq!(node(&loaded, "c").params.value()["note"], json!("shared"));
 }
 
 #[test]
@@ -558,11 +758,14 @@ stages:
         titles(&loaded),
         ["world[seed=7]", "a[seed=7]", "more[seed=7]"]
     );
-    assert_eq!(node(&loaded, "world[seed=7]").params["size"], json!(100));
+    assert_eq!(
+        node(&loaded, "world[seed=7]").params.value()["size"],
+        json!(100)
+    );
     assert_eq!(
         (
-            &node(&loaded, "a[seed=7]").params["steps"],
-            &node(&loaded, "a[seed=7]").params["note"]
+            &node(&loaded, "a[seed=7]").params.value()["steps"],
+            &node(&loaded, "a[seed=7]").params.value()["note"]
         ),
         (&json!(2), &json!("base"))
     );
@@ -604,7 +807,7 @@ fn overrides_replace_any_value_and_are_typed_as_yaml() {
     ]);
     let sft = node(&loaded, "sft[seed=5,subset=easy]");
     assert_eq!(
-        (&sft.params["steps"], &sft.params["lr"]),
+        (&sft.params.value()["steps"], &sft.params.value()["lr"]),
         (&json!(100), &json!(1e-4))
     );
     assert_eq!(loaded.study.overrides.len(), 5);
@@ -616,7 +819,10 @@ fn overrides_replace_any_value_and_are_typed_as_yaml() {
     ]);
     let sft = node(&loaded, "sft[seed=0,subset=easy]");
     assert_eq!(
-        (&sft.params["lora"]["rank"], &sft.params["note"]),
+        (
+            &sft.params.value()["lora"]["rank"],
+            &sft.params.value()["note"]
+        ),
         (&json!(4), &json!("a=b"))
     );
     assert_eq!(
@@ -715,7 +921,7 @@ fn execution_settings_are_read_and_are_no_params() {
         (Some("2h"), Some("16GiB"))
     );
     assert_eq!(node(&loaded, "b").execution.timeout, Some(90.0));
-    assert!(node(&loaded, "a").params.get("timeout").is_none());
+    assert!(node(&loaded, "a").params.value().get("timeout").is_none());
 }
 
 #[test]
@@ -743,7 +949,10 @@ fn files_are_known_by_their_path_below_the_specs_folder() {
     let file = &loaded.study.nodes[0].files[0];
     assert!(file.files[0].1.is_absolute());
     assert!(file.files[0].1.ends_with("data.json"));
-    assert_eq!(loaded.study.nodes[0].params["path"], json!("data.json"));
+    assert_eq!(
+        loaded.study.nodes[0].params.value()["path"],
+        json!("data.json")
+    );
 }
 
 #[test]
@@ -806,7 +1015,7 @@ fn the_environment_stands_where_its_value_would() {
         "  a:\n    uses: train\n    with:\n      data: '${world.easy}'\n      steps: '${env.CARGO_PKG_VERSION_MINOR}'\n      \
          note: 'of ${vars.name}: ${vars.unset}, ${env.NOT_SET_ANYWHERE:-}, ${env.NOT_SET_ANYWHERE:-a b:c/d}'\n",
     );
-    let params = &node(&loaded, "a").params;
+    let params = node(&loaded, "a").params.value();
     assert_eq!(params["steps"], minor, "alone, a number is a number");
     assert_eq!(params["note"], format!("of {package}: 7, , a b:c/d"));
 }

@@ -25,8 +25,8 @@ fn full() -> Value {
         "dcsft": 1,
         "name": "full",
         "description": "words",
-        "matrix": {"seed": [0, 1], "k": {"range": [1, 3]}, "exclude": [{"seed": 0, "k": 1}]},
-        "vars": {"steps": 100, "lora": {"rank": 4, "targets": ["vision"]}},
+        "matrix": {"seed": [0, 1], "k": {"range": [1, "${vars.three}"]}, "exclude": [{"seed": 0, "k": 1}]},
+        "vars": {"steps": 100, "save": 50, "three": 3, "names": ["a", "b"], "lora": {"rank": 4, "targets": ["vision"]}},
         "stages": {
             "world": {"uses": "world", "with": {"seed": "${matrix.seed}", "size": "${matrix.k}"}},
             "sft": {
@@ -47,6 +47,11 @@ fn full() -> Value {
             },
             "whole": {"uses": "train", "with": {"data": "${world}", "steps": 1, "lora": "${vars.lora}"}},
             "eval": {"uses": "eval", "with": {"model": "${sft}", "data": "${world}"}},
+            "curve": {
+                "uses": "train",
+                "matrix": {"step": {"every": ["${vars.save}", "${vars.steps}"]}, "name": "${vars.names}"},
+                "with": {"data": "${world}", "steps": "${matrix.step}", "note": "${matrix.name}"}
+            },
             "report": {"uses": "report", "with": {"evals": ["${eval[*]}"], "logs": "${sft[*].log}"}}
         }
     })
@@ -80,6 +85,17 @@ fn the_schema_accepts_a_spec_that_extends_another_with_less() {
         panic!("{message}");
     }
     assert_eq!(complaints(&child), Vec::<String>::new());
+}
+
+#[test]
+fn the_schema_checks_a_stage_whose_kind_stands_in_the_extended_spec() {
+    let child = |with: Value| json!({"extends": "full.yaml", "stages": {"sft": {"with": with}}});
+    assert_eq!(
+        complaints(&child(json!({"steps": 7}))),
+        Vec::<String>::new()
+    );
+    assert!(!complaints(&child(json!({"stepz": 7}))).is_empty());
+    assert!(!complaints(&child(json!({"steps": "seven"}))).is_empty());
 }
 
 #[test]

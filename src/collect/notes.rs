@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use dcsft_cache::{Record, Store};
 use dcsft_engine::kind::ArtifactType;
 use dcsft_engine::left_out::{LeftOut, notices};
+use dcsft_engine::params::Params;
 use dcsft_engine::results::places::Place;
 use dcsft_engine::study::{Node, NodeId, plain};
 use serde_json::Value;
@@ -141,19 +142,23 @@ fn listed(titles: Vec<String>) -> String {
 /// A column whose rows were evaluated in different ways, which no line of the table says.
 fn ways(results: &Results<'_>) -> Vec<String> {
     // By column: the params of the evaluations, and a stage that has them.
-    let mut columns: BTreeMap<(&str, bool), Vec<(&Value, &str)>> = BTreeMap::new();
+    let mut columns: BTreeMap<(&str, bool), Vec<(&Params, &str)>> = BTreeMap::new();
     for (node, place) in results.nodes.iter().zip(&results.places) {
         let node = &results.study.nodes[node.0];
         let known = columns.entry((&place.set, place.ood)).or_default();
         if !known
             .iter()
-            .any(|(params, stage)| **params == *node.params && *stage == node.stage)
+            .any(|(params, stage)| **params == node.params && *stage == node.stage)
         {
             known.push((&node.params, &node.stage));
         }
     }
     let mut notes: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for ((set, _), ways) in columns {
+        let ways: Vec<(Value, &str)> = ways
+            .into_iter()
+            .map(|(params, stage)| (params.value(), stage))
+            .collect();
         let fields: BTreeSet<&String> = ways
             .iter()
             .filter_map(|(params, _)| params.as_object())

@@ -112,7 +112,7 @@ impl Counter<'_> {
         let record = self.plan.node(node.id).state.record().cloned();
         let kind = self.registry.get(&node.kind);
         let planned = match (&record, kind) {
-            (None, Some(kind)) => kind.samples(&node.params, &self.study.root),
+            (None, Some(kind)) => kind.samples(&node.params.value(), &self.study.root),
             _ => BTreeMap::new(),
         };
         let mut sets = BTreeMap::new();

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use dcsft_cache::Record;
-use dcsft_engine::forecast::{Memory, forecasts};
+use dcsft_engine::forecast::{Memory, memories};
 use dcsft_engine::plan::{NodeState, Plan, PlannedNode};
 use dcsft_engine::study::{Node, NodeId};
 use dcsft_engine::why::Explainer;
@@ -28,7 +28,7 @@ pub(crate) fn run(app: &App, args: &cli::Plan) -> Result<Exit, Failure> {
     let stages = stages(&project, &plan)?;
     let mut out = stdout();
     if app.terminal.json {
-        print_lines(&mut out, &stages, &plan)?;
+        print_lines(&mut out, &project, &stages, &plan)?;
     } else {
         writeln!(out, "{}", totals(&plan))?;
         let shown: Vec<&Stage<'_>> = stages
@@ -37,7 +37,14 @@ pub(crate) fn run(app: &App, args: &cli::Plan) -> Result<Exit, Failure> {
             .collect();
         if !shown.is_empty() {
             writeln!(out)?;
-            print_table(&mut out, &stage_table(&shown))?;
+            let lines = lines(&shown);
+            print_table(&mut out, &stage_table(&lines))?;
+            if lines.len() < shown.len() {
+                writeln!(
+                    out,
+                    "\nCells of a stage that are alike share a line; --json has a line for each."
+                )?;
+            }
         }
     }
     out.flush()?;
@@ -49,7 +56,7 @@ struct Stage<'a> {
     node: &'a Node,
     planned: &'a PlannedNode,
     /// The stage that has the same key and runs for both.
-    shares: Option<String>,
+    shares: Option<NodeId>,
     reason: String,
     memory: Option<Memory>,
     samples: Option<Samples>,
@@ -63,33 +70,39 @@ fn stages<'a>(project: &'a Project, plan: &'a Plan) -> Result<Vec<Stage<'a>>, Fa
         ..
     } = project;
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let forecasts = forecasts(study, registry, plan, store, threads);
+    let memories = memories(study, registry, plan, store, threads);
     let samples = samples(study, registry, plan, store);
     let mut explainer = Explainer::new(study, registry, plan, store);
-    let known = forecasts.into_iter().zip(samples);
+    let known = memories.into_iter().zip(samples);
     let nodes = study.nodes.iter().zip(&plan.nodes).zip(known);
     nodes
-        .map(|((node, planned), (forecast, samples))| {
+        .map(|((node, planned), (memory, samples))| {
             Ok(Stage {
                 node,
                 planned,
-                shares: planned.shares.map(|id| study.nodes[id.0].title()),
+                shares: planned.shares,
                 reason: reason(project, plan, &mut explainer, node.id)?,
-                memory: forecast.memory,
+                memory,
                 samples,
             })
         })
         .collect()
 }
 
-fn print_lines(out: &mut impl Write, stages: &[Stage<'_>], plan: &Plan) -> Result<(), Failure> {
+fn print_lines(
+    out: &mut impl Write,
+    project: &Project,
+    stages: &[Stage<'_>],
+    plan: &Plan,
+) -> Result<(), Failure> {
+    let title = |id: NodeId| project.study.nodes[id.0].title();
     for stage in stages {
         let state = &stage.planned.state;
         print_json(
             out,
             &json!({
                 "stage": stage.node.title(), "kind": stage.node.kind, "state": state.word(), "reason": stage.reason,
-                "key": state.key(), "shares": stage.shares, "memory": stage.memory,
+                "key": state.key(), "shares": stage.shares.map(title), "memory": stage.memory,
                 "samples": stage.samples.map(|samples| samples.count),
                 "samples_basis": stage.samples.map(|samples| samples.basis),
             }),
@@ -99,7 +112,60 @@ fn print_lines(out: &mut impl Write, stages: &[Stage<'_>], plan: &Plan) -> Resul
     Ok(())
 }
 
-fn stage_table(stages: &[&Stage<'_>]) -> Table {
+/// Up to so many stages have a line each.
+const MOST_LINES: usize = 1000;
+
+/// A line of the table: a stage, or cells of one that are alike.
+struct Line<'a> {
+    first: &'a Stage<'a>,
+    cells: usize,
+    /// All have the reason of the first.
+    one_reason: bool,
+}
+
+impl Line<'_> {
+    fn takes(&self, stage: &Stage<'_>) -> bool {
+        let what = |stage: &Stage<'_>| (stage.planned.state.word(), stage.samples, stage.memory);
+        self.first.node.stage == stage.node.stage && what(self.first) == what(stage)
+    }
+
+    fn title(&self) -> String {
+        match self.cells {
+            1 => self.first.node.title(),
+            cells => format!("{} ({cells} cells)", self.first.node.stage),
+        }
+    }
+
+    fn reason(&self) -> String {
+        let reason = &self.first.reason;
+        if self.one_reason {
+            reason.clone()
+        } else {
+            format!("{reason}, ...")
+        }
+    }
+}
+
+/// The lines of the table: one for each stage, as long as there are not too many.
+fn lines<'a>(stages: &[&'a Stage<'a>]) -> Vec<Line<'a>> {
+    let mut lines: Vec<Line<'a>> = Vec::new();
+    for stage in stages {
+        match lines.last_mut() {
+            Some(line) if stages.len() > MOST_LINES && line.takes(stage) => {
+                line.cells += 1;
+                line.one_reason &= line.first.reason == stage.reason;
+            }
+            _ => lines.push(Line {
+                first: stage,
+                cells: 1,
+                one_reason: true,
+            }),
+        }
+    }
+    lines
+}
+
+fn stage_table(lines: &[Line<'_>]) -> Table {
     let heading = [
         "stage",
         "kind",
@@ -111,17 +177,18 @@ fn stage_table(stages: &[&Stage<'_>]) -> Table {
         "reason",
     ];
     let mut list = table(&heading, &[3, 4, 5, 6]);
-    for stage in stages {
+    for line in lines {
+        let stage = line.first;
         let [params, activations, peak] = cells(stage.memory.as_ref());
         list.add_row([
-            stage.node.title(),
+            line.title(),
             stage.node.kind.clone(),
             stage.planned.state.word().to_owned(),
             stage.samples.map_or_else(String::new, Samples::text),
             params,
             activations,
             peak,
-            stage.reason.clone(),
+            line.reason(),
         ]);
     }
     list

@@ -1,6 +1,7 @@
 //! The binary from end to end: real specs, real stages, real processes.
 
 mod cache;
+mod documents;
 mod errors;
 mod export;
 mod faults;
@@ -15,3 +16,4 @@ mod reuse;
 mod running;
 mod self_description;
 mod support;
+mod yaml;

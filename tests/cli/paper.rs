@@ -46,6 +46,24 @@ fn stages<'a>(plan: &'a [Value], kind: &str) -> Vec<&'a Value> {
     plan.iter().filter(|line| line["kind"] == kind).collect()
 }
 
+/// A folder with the first image of each published list: a plan wants a folder of images in which some are.
+fn images(lab: &Lab, lists: &Path) -> PathBuf {
+    for list in std::fs::read_dir(lists).expect("the lists") {
+        let path = list.expect("an entry").path();
+        let Some(records) = std::fs::read_to_string(&path)
+            .ok()
+            .and_then(|text| serde_json::from_str::<Vec<Value>>(&text).ok())
+        else {
+            continue;
+        };
+        let first = &records[0];
+        let name = first["image"].as_str().or(first["images"][0].as_str());
+        let name = name.expect("an image").replace("/data/dataset/", "images/");
+        lab.write(&name, "");
+    }
+    lab.root().join("images")
+}
+
 #[test]
 fn golden_the_plan_shows_the_whole_study_with_its_counts() {
     let (Some(checkpoint), Some(lists)) = (checkpoint(), shared("data/dcsft-imagenet")) else {
@@ -62,6 +80,7 @@ fn golden_the_plan_shows_the_whole_study_with_its_counts() {
         let mut command = lab.command(&["plan", &spec, "--json"]);
         command.env("QWEN_CHECKPOINT", &checkpoint);
         command.env("DCSFT_LISTS", &lists);
+        command.env("DCSFT_IMAGES", images(&lab, &lists));
         let done = crate::support::finish(&mut command);
         assert_eq!(done.code, 0, "{}", done.stderr);
         let plan = lines(&done.stdout);
@@ -105,6 +124,7 @@ fn golden_the_published_bins_are_planned_with_their_sizes() {
     let more = [
         set("vars.checkpoint", checkpoint.display()),
         set("vars.lists", lists.display()),
+        set("vars.image_root", images(&lab, &lists).display()),
     ]
     .concat();
     // No list of the 7B model's bins is published.
@@ -148,6 +168,7 @@ fn a_limit_bounds_the_count() {
     let record =
         |n: usize| format!("{{\"problem\": \"?\", \"solution\": \"a\", \"image\": \"{n}.png\"}}\n");
     lab.write("list.jsonl", &(0..5).map(record).collect::<String>());
+    lab.write("0.png", "");
     let samples = |more: &[&str]| {
         let args: Vec<&str> = ["plan", "spec.yaml", "--json"]
             .iter()
@@ -173,7 +194,86 @@ fn paths_that_are_not_given_are_looked_for_beside_the_spec() {
         assert_eq!(done.code, 2, "{}", done.stderr);
         assert!(done.stderr.contains("-Instruct"), "{}", done.stderr);
         assert!(done.stderr.contains("lists/"), "{}", done.stderr);
+        for variable in ["QWEN_CHECKPOINT", "DCSFT_LISTS"] {
+            let named = format!("the environment variable `{variable}` is not set");
+            assert!(done.stderr.contains(&named), "{}", done.stderr);
+        }
     }
+}
+
+/// A wrong folder of images, given on the command line, is an error of the plan: with the path that was looked for and
+/// whoever gave it.
+#[test]
+fn images_that_are_not_there_are_an_error_of_the_plan() {
+    let lab = Lab::new(
+        "dcsft: 1\nname: list\nvars: {images: null}\nstages:\n  train: {uses: dataset, with: {path: list.jsonl, image_root: \"${vars.images}\"}}\n",
+    );
+    lab.write(
+        "list.jsonl",
+        "{\"problem\": \"?\", \"solution\": \"a\", \"image\": \"a.png\"}\n{\"problem\": \"?\", \"solution\": \"a\", \"image\": \"b.png\"}\n",
+    );
+    lab.write("photos/b.png", "");
+    lab.ok(&["plan", "spec.yaml", "--set", "vars.images=photos"]);
+    let done = lab.dcsft(&["plan", "spec.yaml", "--set", "vars.images=pictures"]);
+    assert_eq!(done.code, 2);
+    let folder = lab.root().canonicalize().expect("the folder");
+    for part in [
+        "none of the 2 images that the list names is there".to_owned(),
+        format!(
+            "\"a.png\" is looked for at {}",
+            folder.join("pictures/a.png").display()
+        ),
+        "`pictures` comes with `--set`, relative to the current folder".to_owned(),
+    ] {
+        assert!(
+            done.stderr.contains(&part),
+            "no {part:?} in\n{}",
+            done.stderr
+        );
+    }
+}
+
+/// `--set vars.steps` alone changes what is trained and what is evaluated, in every study that has `vars.steps`; the
+/// last step is always among those evaluated.
+#[test]
+fn evaluations_follow_the_steps_of_training() {
+    let experiments = Path::new(env!("CARGO_MANIFEST_DIR")).join("experiments");
+    let mut count = 0;
+    for entry in std::fs::read_dir(experiments).expect("the experiments") {
+        let path = entry.expect("an entry").path();
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        // photos.yaml wants a folder of the reader's.
+        if path.extension().is_none_or(|end| end != "yaml") || text.contains("uses: dataset") {
+            continue;
+        }
+        for steps in [200, 300, 600] {
+            let lab = Lab::new("");
+            let spec = path.to_string_lossy();
+            let [flag, value] = set("vars.steps", steps);
+            let plan = lines(&lab.ok(&["plan", &spec, "--json", "--all", &flag, &value]));
+            let titles: Vec<&str> = plan
+                .iter()
+                .filter(|line| line["kind"] == "eval")
+                .filter_map(|line| line["stage"].as_str())
+                .filter(|title| title.contains("step="))
+                .collect();
+            let last = format!("step={steps}");
+            assert!(
+                titles.iter().any(|title| title.contains(&last)),
+                "{spec}: {titles:?}"
+            );
+            for title in titles {
+                let step = title.split("step=").nth(1).unwrap_or_default();
+                let digits = step
+                    .find(|c: char| !c.is_ascii_digit())
+                    .unwrap_or(step.len());
+                let step: u32 = step[..digits].parse().expect("a number");
+                assert!(step <= steps, "{spec}: {title}");
+            }
+            count += 1;
+        }
+    }
+    assert!(count >= 12, "only {count} plans");
 }
 
 #[test]

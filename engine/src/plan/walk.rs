@@ -234,6 +234,6 @@ impl Planner<'_> {
                 (name.as_str(), identities.collect())
             })
             .collect();
-        canonical::digest(PROSPECT_DOMAIN, &(&node.kind, &*node.params, files, inputs))
+        canonical::digest(PROSPECT_DOMAIN, &(&node.kind, &node.params, files, inputs))
     }
 }

@@ -317,7 +317,7 @@ impl Execution<'_> {
     ) -> Result<BTreeMap<String, OutputRef>, Trouble> {
         let mut published = BTreeMap::new();
         let mut stored = done::stored(workspace);
-        for output in &self.assignment.node.outputs {
+        for output in self.assignment.node.outputs.iter() {
             let Some(sealed) = done.outputs.get(&output.name) else {
                 let message = format!(
                     "the stage ended without writing its output `{}`",

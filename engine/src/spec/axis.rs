@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use serde_json::{Number, Value};
 
+use super::axis_values::is_template;
 use super::tree::{self, Data, Tree};
 use super::yaml;
 use crate::diagnostic::{Diagnostic, Findings, Span, did_you_mean, quoted_list};
@@ -213,6 +214,8 @@ fn read_axis(entry: &tree::Entry, owner: Owner, findings: &mut Findings) -> Axis
     let values = match &entry.value.data {
         Data::List(items) => scalars(items, findings),
         Data::Map(_) => series(&entry.value, findings),
+        // What could not be filled in has been reported.
+        Data::Scalar(_) if entry.value.text().is_some_and(is_template) => return axis,
         Data::Scalar(_) => {
             let message = format!(
                 "the axis `{name}` takes a list of values, not {}",
@@ -252,18 +255,20 @@ fn read_axis(entry: &tree::Entry, owner: Owner, findings: &mut Findings) -> Axis
     axis
 }
 
+/// Ways to make values.
+const FORMS: [&str; 4] = ["range", "every", "linspace", "logspace"];
+
+/// Whether `tree` makes the values of an axis, as `{range: [0, 4]}`.
+pub(crate) fn is_series(tree: &Tree) -> bool {
+    matches!(tree.entries(), Some([entry]) if FORMS.contains(&entry.key.as_str()))
+}
+
 fn scalars(items: &[Tree], findings: &mut Findings) -> Vec<(Value, Span)> {
     let mut values = Vec::new();
     for item in items {
         match &item.data {
-            Data::Scalar(Value::String(text)) if text.contains("${") => {
-                let problem = Diagnostic::error(
-                    item.span,
-                    "the values of an axis are written out, not interpolated",
-                )
-                .help("put the value itself here; `--set` can replace the list");
-                findings.push(problem);
-            }
+            // What could not be filled in has been reported.
+            Data::Scalar(Value::String(text)) if is_template(text) => {}
             Data::Scalar(value) if !value.is_null() => values.push((value.clone(), item.span)),
             _ => {
                 let message = format!(
@@ -277,14 +282,13 @@ fn scalars(items: &[Tree], findings: &mut Findings) -> Vec<(Value, Span)> {
     values
 }
 
-/// `{range: [a, b, step]}`, `{linspace: [a, b, n]}`, `{logspace: [a, b, n]}`.
+/// `{range: [a, b, step]}`, `{every: [step, last]}`, `{linspace: [a, b, n]}`, `{logspace: [a, b, n]}`.
 fn series(tree: &Tree, findings: &mut Findings) -> Vec<(Value, Span)> {
-    const FORMS: [&str; 3] = ["range", "linspace", "logspace"];
     let entries = tree.entries().unwrap_or_default();
     let [entry] = entries else {
         let problem = Diagnostic::error(
             tree.span,
-            "an axis is a list, or a map with one of `range`, `linspace`, `logspace`",
+            "an axis is a list, or a map with one of `range`, `every`, `linspace`, `logspace`",
         );
         findings.push(problem.help("write `{range: [0, 10, 2]}`"));
         return Vec::new();
@@ -297,6 +301,15 @@ fn series(tree: &Tree, findings: &mut Findings) -> Vec<(Value, Span)> {
         .note(format!("there are {}", quoted_list(FORMS)))
         .maybe_help(did_you_mean(&entry.key, FORMS));
         findings.push(problem);
+        return Vec::new();
+    }
+    let unknown = |item: &Tree| item.text().is_some_and(is_template);
+    if unknown(&entry.value)
+        || entry
+            .value
+            .items()
+            .is_some_and(|items| items.iter().any(unknown))
+    {
         return Vec::new();
     }
     let numbers: Option<Vec<&Number>> = entry.value.items().and_then(|items| {
@@ -314,6 +327,10 @@ fn series(tree: &Tree, findings: &mut Findings) -> Vec<(Value, Span)> {
     let made = match (entry.key.as_str(), numbers.as_deref()) {
         ("range", Some([a, b])) => range(a, b, &Number::from(1)),
         ("range", Some([a, b, step])) => range(a, b, step),
+        ("every", Some([step, last])) => every(step, last),
+        ("every", _) => {
+            Err("`every` takes two whole numbers: the step and the last value".to_owned())
+        }
         ("linspace", Some([a, b, n])) => spaced(a, b, n, |a, b, t| a + (b - a) * t),
         ("logspace", Some([a, b, n])) if float(a) > 0.0 && float(b) > 0.0 => {
             spaced(a, b, n, |a, b, t| a * (b / a).powf(t))
@@ -370,6 +387,23 @@ fn range(a: &Number, b: &Number, step: &Number) -> Result<Vec<Value>, String> {
     let decimals = decimals[0].max(decimals[1]);
     let value = |i: u64| rounded(&format!("{:.decimals$}", first + i as f64 * by));
     Ok((0..=count as u64).map(value).collect())
+}
+
+/// The multiples of `step` below `last`, and `last`: the steps at which a trainer of `last` steps saves its model with
+/// `save_steps: step`. A step of 0 gives `last` alone, as there.
+fn every(step: &Number, last: &Number) -> Result<Vec<Value>, String> {
+    let whole = |number: &Number| super::tree::whole(&Value::Number(number.clone()));
+    let (Some(step), Some(last)) = (whole(step), whole(last).filter(|last| *last > 0)) else {
+        return Err(format!(
+            "`every` takes two whole numbers, the step and the last value, which is above 0; not {step} and {last}"
+        ));
+    };
+    let before = if step == 0 { 0 } else { (last - 1) / step };
+    if before >= MAX_VALUES as u64 {
+        return Err(format!("more than {MAX_VALUES} values"));
+    }
+    let multiples = (1..=before).map(|at| at * step);
+    Ok(multiples.chain([last]).map(Value::from).collect())
 }
 
 /// `n` values from `a` to `b`, both included. Whole if both ends and all values are.

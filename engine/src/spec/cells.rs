@@ -52,19 +52,31 @@ impl Surroundings<'_> {
         if !complete || axes.any(|axis| axis.values.is_empty()) {
             return None;
         }
+        let all_axes: Vec<Rc<Axis>> = {
+            let mut seen = HashSet::new();
+            let inherited = sources.iter().flat_map(|relation| &relation.axes);
+            let axes = inherited.chain(&matrix.axes).chain(&from_top);
+            axes.filter(|axis| seen.insert(axis.name.clone()))
+                .cloned()
+                .collect()
+        };
         let mut own = || -> Result<(), TooMany> {
             sources.push(Relation::of(matrix, matrix.axes.clone())?);
             sources.push(Relation::of(self.top, from_top.clone())?);
             Ok(())
         };
-        own().map_err(|TooMany| too_many(stage, findings)).ok()?;
+        own()
+            .map_err(|TooMany| too_many(stage, &all_axes, findings))
+            .ok()?;
         if !agree(stage, &sources, findings) {
             return None;
         }
         let joined = sources
             .iter()
             .try_fold(Relation::unit(), |joined, source| joined.join(source));
-        let mut joined = joined.map_err(|TooMany| too_many(stage, findings)).ok()?;
+        let mut joined = joined
+            .map_err(|TooMany| too_many(stage, &all_axes, findings))
+            .ok()?;
         check_rules(matrix, &joined.axes, findings);
         leave_out(matrix, &mut joined);
         joined.sort(|axis| self.rank(axis));
@@ -271,13 +283,21 @@ fn leave_out(matrix: &Matrix, joined: &mut Relation) {
     joined.exclude(&matrix.exclude, &keep, &positions);
 }
 
-fn too_many(stage: &Stage<'_>, findings: &mut Findings) {
+fn too_many(stage: &Stage<'_>, axes: &[Rc<Axis>], findings: &mut Findings) {
     let message = format!(
         "the stage `{}` would have more than {MAX_CELLS} combinations",
         stage.decl.name
     );
     findings.push(
         Diagnostic::error(stage.decl.span, message)
-            .help("shorten an axis, or leave combinations out"),
+            .note(lengths(axes))
+            .help("shorten an axis"),
     );
+}
+
+/// How many values axes have.
+pub(crate) fn lengths(axes: &[Rc<Axis>]) -> String {
+    let length = |axis: &Rc<Axis>| format!("`{}` has {}", axis.name, axis.values.len());
+    let lengths: Vec<String> = axes.iter().map(length).collect();
+    format!("values of its axes: {}", lengths.join(", "))
 }

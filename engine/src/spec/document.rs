@@ -298,7 +298,9 @@ fn resources(tree: &Tree, findings: &mut Findings) -> Resources {
 
 fn whole(entry: &Entry, findings: &mut Findings) -> Option<u32> {
     let number = match &entry.value.data {
-        Data::Scalar(value) => value.as_u64().and_then(|value| u32::try_from(value).ok()),
+        Data::Scalar(value) => {
+            super::tree::whole(value).and_then(|value| u32::try_from(value).ok())
+        }
         _ => None,
     };
     if number.is_none() {

@@ -10,6 +10,17 @@ use serde_json::Value;
 use super::tree::{Data, Tree};
 use super::yaml;
 
+/// What a variable gives.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Found {
+    /// The value.
+    pub(crate) value: Value,
+    /// The same, letter for letter.
+    pub(crate) text: String,
+    /// It is the default: the variable is not set, or empty.
+    pub(crate) default: bool,
+}
+
 /// Why there is no value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Missing {
@@ -56,17 +67,23 @@ pub(crate) fn named_in(tree: &Tree, found: &mut BTreeMap<String, String>) {
 ///
 /// # Errors
 /// Why there is none.
-pub(crate) fn read(name: &str, default: Option<&str>) -> Result<Value, Missing> {
+pub(crate) fn read(name: &str, default: Option<&str>) -> Result<Found, Missing> {
     let set = match std::env::var(name) {
         Ok(text) => Some(text).filter(|text| !text.is_empty()),
         Err(std::env::VarError::NotPresent) => None,
         Err(std::env::VarError::NotUnicode(_)) => return Err(Missing::NotText),
     };
+    let is_default = set.is_none();
     let text = set
         .or_else(|| default.map(str::to_owned))
         .ok_or(Missing::Unset)?;
-    Ok(match yaml::plain_scalar(&text) {
+    let value = match yaml::plain_scalar(&text) {
         Ok(value @ (Value::Bool(_) | Value::Number(_))) => value,
-        _ => Value::String(text),
+        _ => Value::String(text.clone()),
+    };
+    Ok(Found {
+        value,
+        text,
+        default: is_default,
     })
 }

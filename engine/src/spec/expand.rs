@@ -1,20 +1,21 @@
 //! From stages to nodes, one stage after the other: its cells, their params, and whom they read.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::axis::Matrix;
-use super::cells::Surroundings;
+use super::cells::{Surroundings, lengths};
 use super::compile::Stage;
 use super::fields::Fields;
 use super::link::Linker;
-use super::relation::Relation;
+use super::origin::Origins;
+use super::params::Resolved;
+use super::relation::{MAX_CELLS, Relation};
 use super::scope::{Reads, Scope, Vars};
 use super::template::Selector;
 use crate::diagnostic::{Diagnostic, Findings};
-use crate::kind::{ArtifactType, Kind, ResolvedParams};
+use crate::kind::{ArtifactType, Kind};
 use crate::study::{Node, NodeId, Reference, plain};
 
 /// The cells of a stage and what became of them.
@@ -24,7 +25,7 @@ pub(crate) struct Cells {
     /// The node of the first row.
     pub(crate) first: usize,
     /// Params by row; none where they are wrong.
-    pub(crate) params: Vec<Option<Rc<ResolvedParams>>>,
+    pub(crate) params: Vec<Option<Rc<Resolved>>>,
 }
 
 /// What the expansion gives.
@@ -49,17 +50,17 @@ pub(crate) struct Expander<'a> {
 }
 
 impl<'a> Expander<'a> {
-    /// An expander for `stages`; relative paths are relative to `root`.
+    /// An expander for `stages`; `origins` says what relative paths are relative to.
     pub(crate) fn new(
         stages: &'a [Stage<'a>],
         vars: &'a Vars<'a>,
         top: &'a Matrix,
-        root: PathBuf,
+        origins: Origins,
     ) -> Self {
         Self {
             around: Surroundings { stages, top },
             vars,
-            fields: Fields::new(vars, root),
+            fields: Fields::new(vars, origins),
             cells: stages.iter().map(|_| None).collect(),
             used: HashSet::new(),
             expanded: Expanded::default(),
@@ -102,6 +103,7 @@ impl<'a> Expander<'a> {
                 .map(|cells| &cells.relation)
         };
         let relation = self.around.cells(stage, &reads, of, findings);
+        let relation = relation.filter(|relation| self.has_room(stage, relation, findings));
         let known = relation.is_some() && findings.errors() == before;
         let Some(kind) = stage.kind else { return };
         let relation = relation
@@ -117,6 +119,21 @@ impl<'a> Expander<'a> {
             self.add_nodes(stage, kind, &cells, findings);
             self.cells[index] = Some(cells);
         }
+    }
+
+    /// Whether the cells of a stage are not too many together with those before it.
+    fn has_room(&self, stage: &Stage<'_>, relation: &Relation, findings: &mut Findings) -> bool {
+        let (before, here) = (self.expanded.nodes.len(), relation.rows.len());
+        if before + here <= MAX_CELLS {
+            return true;
+        }
+        let message = format!(
+            "the study would have more than {MAX_CELLS} stages: `{}` adds {here} to {before}",
+            stage.decl.name
+        );
+        let problem = Diagnostic::error(stage.decl.span, message).note(lengths(&relation.axes));
+        findings.push(problem.help("shorten an axis, or split the study"));
+        false
     }
 
     /// All axes that the stage reads.
@@ -154,7 +171,7 @@ impl<'a> Expander<'a> {
             let resolved = cells.params[at].as_deref();
             let (params, outputs, files) = resolved.map_or_else(Default::default, |resolved| {
                 (
-                    resolved.value.clone(),
+                    resolved.params.clone(),
                     resolved.outputs.clone(),
                     resolved.files.clone(),
                 )

@@ -1,36 +1,40 @@
 //! The params of a stage in each of its cells, and their mistakes with the places they come from.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use serde_json::{Map, Value};
 
 use super::compile::Stage;
-use super::params::{Checker, Problem};
+use super::origin::{Giver, Origins};
+use super::params::{Checker, Problem, Resolved};
 use super::place;
 use super::relation::Relation;
 use super::scope::{Reads, Scope, Vars};
 use super::template::{Expr, Form, Template};
+use super::tree::Tree;
 use crate::diagnostic::{Diagnostic, Findings, Span};
-use crate::kind::{Kind, ResolvedParams};
+use crate::kind::Kind;
 use crate::study::Place;
 
 /// Fills in and checks params.
 pub(crate) struct Fields<'a> {
     vars: &'a Vars<'a>,
     checker: Checker,
-    /// Whether the files that params name are there.
-    exists: HashMap<PathBuf, bool>,
+    origins: Origins,
+    /// What is wrong with the files that params name; nothing where they are there.
+    missing: HashMap<PathBuf, Option<String>>,
 }
 
 impl<'a> Fields<'a> {
-    /// Relative paths are relative to `root`.
-    pub(crate) fn new(vars: &'a Vars<'a>, root: PathBuf) -> Self {
+    /// `origins` says what relative paths are relative to.
+    pub(crate) fn new(vars: &'a Vars<'a>, origins: Origins) -> Self {
         Self {
             vars,
-            checker: Checker::new(root),
-            exists: HashMap::new(),
+            checker: Checker::new(origins.root.clone()),
+            origins,
+            missing: HashMap::new(),
         }
     }
 
@@ -42,7 +46,7 @@ impl<'a> Fields<'a> {
         kind: &dyn Kind,
         cells: &Relation,
         findings: &mut Findings,
-    ) -> Vec<Option<Rc<ResolvedParams>>> {
+    ) -> Vec<Option<Rc<Resolved>>> {
         let mut all_reads = Reads::default();
         let mut fields = Vec::with_capacity(stage.params.len());
         for (key, form) in &stage.params {
@@ -59,7 +63,7 @@ impl<'a> Fields<'a> {
             .keys()
             .filter_map(|name| cells.position(name))
             .collect();
-        let mut seen: HashMap<Vec<u32>, Option<Rc<ResolvedParams>>> = HashMap::new();
+        let mut seen: HashMap<Vec<u32>, Option<Rc<Resolved>>> = HashMap::new();
         let mut all = Vec::with_capacity(cells.rows.len());
         for row in &cells.rows {
             let key: Vec<u32> = positions.iter().map(|&at| row[at]).collect();
@@ -83,7 +87,7 @@ impl<'a> Fields<'a> {
         fields: &[(&str, Option<&Form>)],
         scope: &Scope<'_>,
         findings: &mut Findings,
-    ) -> Option<Rc<ResolvedParams>> {
+    ) -> Option<Rc<Resolved>> {
         let mut with = Map::new();
         let mut holes = Vec::new();
         for (key, form) in fields {
@@ -98,27 +102,90 @@ impl<'a> Fields<'a> {
                 None => holes.push(*key),
             }
         }
-        let with = Value::Object(with);
+        let mut with = Value::Object(with);
+        let mut paths = Paths::new();
+        for field in kind.paths() {
+            match self.path(stage, scope, field, &mut with) {
+                Ok(found) => drop(paths.insert(field, found)),
+                Err(problem) => {
+                    self.report(stage, scope, &problem, &paths, findings);
+                    return None;
+                }
+            }
+        }
         if !holes.is_empty() {
             let problems = self.checker.problems(kind, &with);
             let known = problems
                 .iter()
                 .filter(|problem| !holes.iter().any(|hole| problem.is_lack_of(hole)));
-            known.for_each(|problem| self.report(stage, scope, problem, findings));
+            known.for_each(|problem| self.report(stage, scope, problem, &paths, findings));
             return None;
         }
         match self.checker.resolve(kind, &with) {
             Ok(resolved) => {
-                self.missing_files(stage, &resolved, findings);
+                self.missing_files(stage, scope, &resolved, &paths, findings);
                 Some(resolved)
             }
             Err(problems) => {
                 problems
                     .iter()
-                    .for_each(|problem| self.report(stage, scope, problem, findings));
+                    .for_each(|problem| self.report(stage, scope, problem, &paths, findings));
                 None
             }
         }
+    }
+
+    /// Puts the paths that a field stands for, one or a list of them, in its place. Returns what was written, with who
+    /// gave it.
+    ///
+    /// # Errors
+    /// A text that stands for no path.
+    fn path(
+        &self,
+        stage: &Stage<'_>,
+        scope: &Scope<'_>,
+        field: &str,
+        with: &mut Value,
+    ) -> Result<Vec<(String, Giver)>, Problem> {
+        let Some(slot) = with.pointer_mut(&format!("/{}", field.replace('.', "/"))) else {
+            return Ok(Vec::new());
+        };
+        let parts: Vec<String> = field.split('.').map(str::to_owned).collect();
+        let tree = place::find(stage.decl.with, parts.iter().map(String::as_str));
+        let form = form_at(stage, &parts);
+        let one = |slot: &mut Value, at: Option<(&Form, Option<&Tree>)>| {
+            let giver = at.and_then(|(form, tree)| self.origins.giver(form, tree, scope));
+            self.one_path(slot, giver.unwrap_or(Giver::Spec))
+                .map_err(|message| Problem::new(parts.clone(), message))
+        };
+        let Value::Array(items) = slot else {
+            return Ok(one(slot, form.map(|form| (form, tree)))?
+                .into_iter()
+                .collect());
+        };
+        let mut found = Vec::new();
+        for (index, item) in items.iter_mut().enumerate() {
+            let at = form.and_then(|form| self.origins.item(form, tree, index, scope));
+            found.extend(one(item, at)?);
+        }
+        Ok(found)
+    }
+
+    /// Puts the path that a value stands for in its place, and returns what was written with who gave it.
+    fn one_path(&self, slot: &mut Value, giver: Giver) -> Result<Option<(String, Giver)>, String> {
+        if let Giver::Environment(variable) = &giver
+            && *slot == variable.value
+        {
+            // A folder called `2024` is no number.
+            *slot = variable.text.clone().into();
+        }
+        let Some(text) = slot.as_str().map(str::to_owned) else {
+            return Ok(None);
+        };
+        if let Some(path) = self.origins.path(&text, &giver)? {
+            *slot = path.into();
+        }
+        Ok(Some((text, giver)))
     }
 
     /// Reports a mistake where its value is written: in an axis or a var, if the field is nothing but that.
@@ -127,6 +194,7 @@ impl<'a> Fields<'a> {
         stage: &Stage<'_>,
         scope: &Scope<'_>,
         problem: &Problem,
+        paths: &Paths<'_>,
         findings: &mut Findings,
     ) {
         let (key, value) = place::nearest(stage.decl.with, &problem.path, stage.decl.span);
@@ -139,11 +207,12 @@ impl<'a> Fields<'a> {
             }
             None => Diagnostic::error(value, problem.message.clone()),
         };
-        let diagnostic = diagnostic.maybe_help(problem.help.clone());
-        findings.push(match &problem.note {
+        let diagnostic = match &problem.note {
             Some(note) => diagnostic.note(note.clone()),
             None => diagnostic,
-        });
+        };
+        let diagnostic = self.say_who_gave(diagnostic, &problem.path.join("."), paths);
+        findings.push(diagnostic.maybe_help(problem.help.clone()));
     }
 
     /// Where the value of a template that is one axis or one var is written.
@@ -162,28 +231,38 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Adds where a path comes from to what is wrong with it.
+    fn say_who_gave(&self, problem: Diagnostic, field: &str, paths: &Paths<'_>) -> Diagnostic {
+        let given = paths.get(field).map(Vec::as_slice).unwrap_or_default();
+        let is_meant = |(text, _): &&(String, Giver)| {
+            let name = Path::new(text).file_name().unwrap_or_default();
+            problem.message.contains(&*name.to_string_lossy())
+        };
+        // Of several, the one that the message names.
+        let Some((text, giver)) = given.iter().find(is_meant).or(given.first()) else {
+            return problem;
+        };
+        let (note, help) = self.origins.words(text, giver);
+        problem.note(note).maybe_help(help)
+    }
+
     fn missing_files(
         &mut self,
         stage: &Stage<'_>,
-        resolved: &ResolvedParams,
+        scope: &Scope<'_>,
+        resolved: &Resolved,
+        paths: &Paths<'_>,
         findings: &mut Findings,
     ) {
         for param in resolved.files.iter().filter(|param| param.required) {
             for (_, path) in &param.files {
-                if *self
-                    .exists
-                    .entry(path.clone())
-                    .or_insert_with(|| path.exists())
-                {
+                let known = self.missing.entry(path.clone());
+                let Some(message) = known.or_insert_with(|| missing(path)).clone() else {
                     continue;
-                }
-                let field: Vec<String> = param.field.split('.').map(str::to_owned).collect();
-                let (_, span) = place::nearest(stage.decl.with, &field, stage.decl.span);
-                let message = format!("there is no file or folder {}", path.display());
-                findings.push(
-                    Diagnostic::error(span, message)
-                        .help("paths are relative to the spec's folder"),
-                );
+                };
+                let field = param.field.split('.').map(str::to_owned).collect();
+                let problem = Problem::new(field, message);
+                self.report(stage, scope, &problem, paths, findings);
             }
         }
     }
@@ -204,11 +283,32 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The template that the field at `path` is.
-fn template_at<'s>(stage: &'s Stage<'_>, path: &[String]) -> Option<&'s Template> {
+/// Fields that are paths: what was written, and who gave it.
+type Paths<'f> = BTreeMap<&'f str, Vec<(String, Giver)>>;
+
+/// What is wrong with a file or folder that has to be there.
+fn missing(path: &Path) -> Option<String> {
+    match path.try_exists() {
+        Ok(true) => None,
+        Ok(false) if path.is_symlink() => Some(format!(
+            "{} is a link to a file or folder that is not there",
+            path.display()
+        )),
+        Ok(false) => Some(format!("there is no file or folder {}", path.display())),
+        Err(error) => Some(format!("{}: {error}", path.display())),
+    }
+}
+
+/// The form of the field at `path`.
+fn form_at<'s>(stage: &'s Stage<'_>, path: &[String]) -> Option<&'s Form> {
     let (first, rest) = path.split_first()?;
     let (_, form) = stage.params.iter().find(|(key, _)| key == first)?;
-    match form.at(rest.iter().map(String::as_str))? {
+    form.at(rest.iter().map(String::as_str))
+}
+
+/// The template that the field at `path` is.
+fn template_at<'s>(stage: &'s Stage<'_>, path: &[String]) -> Option<&'s Template> {
+    match form_at(stage, path)? {
         Form::Text(template) => Some(template),
         _ => None,
     }

@@ -11,6 +11,7 @@
 //! Each step goes on past mistakes as far as it can; what hangs on a mistake is not reported again.
 
 mod axis;
+mod axis_values;
 mod cells;
 mod compile;
 mod document;
@@ -20,6 +21,7 @@ mod fields;
 mod link;
 mod mismatch;
 mod order;
+mod origin;
 mod overrides;
 mod params;
 mod place;
@@ -62,10 +64,12 @@ pub fn load(path: &Path, overrides: &[String], registry: &Registry) -> Result<Lo
     let mut sources = source::Sources::default();
     let mut named = BTreeMap::new();
     let study = source::read(path, &mut sources, &mut findings).and_then(|mut tree| {
+        let first_override = sources.texts.len() as u32;
         overrides::override_all(&mut tree, overrides, &mut sources, &mut findings);
         environment::named_in(&tree, &mut named);
+        axis_values::fill(&mut tree, &mut findings);
         let document = document::read(&tree, &mut findings);
-        resolve(path, document, registry, &mut findings)
+        resolve(path, document, first_override, registry, &mut findings)
     });
     let failed = findings.errors() > 0;
     let diagnostics = findings.finish(sources.texts);
@@ -102,6 +106,7 @@ pub fn value(name: &str, text: &str) -> Result<serde_json::Value, Diagnostics> {
 fn resolve(
     path: &Path,
     document: Document<'_>,
+    first_override: u32,
     registry: &Registry,
     findings: &mut Findings,
 ) -> Option<Study> {
@@ -138,8 +143,11 @@ fn resolve(
     }
     let root = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     let root = root.parent().unwrap_or(Path::new(".")).to_path_buf();
-    let expanded =
-        expand::Expander::new(&stages, &vars, &matrix, root.clone()).run(&order, findings);
+    let origins = origin::Origins {
+        root: root.clone(),
+        first_override,
+    };
+    let expanded = expand::Expander::new(&stages, &vars, &matrix, origins).run(&order, findings);
     let cells = pipelines(&expanded.own);
     Some(Study {
         name,

@@ -4,14 +4,18 @@
 //! Both are asked once for each distinct `with:` of a kind.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 
+use dcsft_cache::Digest;
 use jsonschema::Validator;
 use serde_json::Value;
 
 use super::mismatch::{Translator, dotted};
-use crate::kind::{Kind, ResolvedParams};
+use super::tree::whole;
+use crate::kind::{FileParam, Kind, OutputDecl, ParamProblem, ResolvedParams};
+use crate::params::Params;
 
 /// A mistake in a field.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +52,19 @@ impl Problem {
     }
 }
 
-type Outcome = Result<Rc<ResolvedParams>, Rc<Vec<Problem>>>;
+/// What became of a `with:`.
+pub(crate) type Outcome = Result<Rc<Resolved>, Rc<Vec<Problem>>>;
+
+/// Typed params with defaults, as [`ResolvedParams`], in the form that nodes share.
+#[derive(Debug)]
+pub(crate) struct Resolved {
+    /// The params.
+    pub(crate) params: Params,
+    /// The stage's outputs, default first.
+    pub(crate) outputs: Arc<[OutputDecl]>,
+    /// The user's files.
+    pub(crate) files: Arc<[FileParam]>,
+}
 
 /// Checks params; remembers what it has seen.
 pub(crate) struct Checker {
@@ -61,8 +77,10 @@ struct Checks {
     schema: Value,
     /// None if the schema itself cannot be used; the kind's own parsing then finds one mistake at a time.
     validator: Option<Validator>,
-    /// Outcomes by the text of `with:`.
-    seen: HashMap<String, Outcome>,
+    /// Outcomes by the digest of the text of `with:`.
+    seen: HashMap<Digest, Outcome>,
+    /// The outputs of the stage resolved last: those of its neighbours are mostly the same.
+    outputs: Arc<[OutputDecl]>,
 }
 
 impl Checker {
@@ -84,21 +102,16 @@ impl Checker {
             .kinds
             .entry(kind.name())
             .or_insert_with(|| Checks::new(kind));
-        let text = with.to_string();
+        let text = Digest::of_bytes(with.to_string().as_bytes());
         if let Some(seen) = checks.seen.get(&text) {
             return seen.clone();
         }
         let mut problems = checks.problems(kind, with);
         let mut resolved = None;
         if problems.is_empty() {
-            match kind.resolve(with, root) {
-                Ok(params) => resolved = Some(Rc::new(params)),
-                Err(found) => {
-                    problems = found
-                        .into_iter()
-                        .map(|problem| own(kind, problem.path, &problem.message))
-                        .collect();
-                }
+            match parse(kind, with, root) {
+                Ok(params) => resolved = Some(Rc::new(checks.share(params))),
+                Err(found) => problems = found,
             }
         }
         let outcome = resolved.ok_or_else(|| Rc::new(problems));
@@ -113,6 +126,92 @@ impl Checker {
             .or_insert_with(|| Checks::new(kind))
             .problems(kind, with)
     }
+}
+
+/// Params as the kind has them. Where a field takes whole numbers, `4.0` and `1e3` are the whole numbers they look like:
+/// what the kind does not take as written is tried so.
+fn parse(kind: &dyn Kind, with: &Value, root: &Path) -> Result<ResolvedParams, Vec<Problem>> {
+    let words = |found: Vec<ParamProblem>| {
+        let problem = |problem: ParamProblem| {
+            let message = mistyped(&problem.message).unwrap_or(problem.message);
+            own(kind, problem.path, &message)
+        };
+        found.into_iter().map(problem).collect()
+    };
+    let found = match kind.resolve(with, root) {
+        Ok(params) => return Ok(params),
+        Err(found) => found,
+    };
+    let mut whole = with.clone();
+    if !make_whole(&mut whole) {
+        return Err(words(found));
+    }
+    let resolved = kind.resolve(&whole, root);
+    resolved.map_err(words)
+}
+
+/// Turns floats that are whole into integers; whether there were any.
+fn make_whole(value: &mut Value) -> bool {
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            let negative = number.as_f64().is_some_and(|float| float < 0.0);
+            let magnitude = number.as_f64().map(|float| Value::from(float.abs()));
+            match magnitude.as_ref().and_then(whole).map(i64::try_from) {
+                Some(Ok(magnitude)) => {
+                    *value = Value::from(if negative { -magnitude } else { magnitude });
+                    true
+                }
+                _ => false,
+            }
+        }
+        // No shortcut: all of them are turned.
+        Value::Array(items) => items
+            .iter_mut()
+            .fold(false, |any, item| make_whole(item) | any),
+        Value::Object(entries) => entries
+            .values_mut()
+            .fold(false, |any, item| make_whole(item) | any),
+        _ => false,
+    }
+}
+
+/// What the parser says of a value of another type, in the words of a spec.
+fn mistyped(message: &str) -> Option<String> {
+    let (found, expected) = message.rsplit_once(", expected ")?;
+    let found = found
+        .strip_prefix("invalid type: ")
+        .or_else(|| found.strip_prefix("invalid value: "))?;
+    let quoted = |prefix: &str| {
+        found
+            .strip_prefix(prefix)
+            .map(|text| text.trim_matches('`'))
+    };
+    let found = match found {
+        "map" => "a map".to_owned(),
+        "sequence" => "a list".to_owned(),
+        "null" | "unit value" => "null".to_owned(),
+        _ => quoted("floating point ")
+            .or_else(|| quoted("integer "))
+            .map(|number| format!("the number {number}"))
+            .or_else(|| quoted("boolean ").map(|truth| format!("`{truth}`")))
+            .or_else(|| quoted("string ").map(|text| format!("the text {text}")))?,
+    };
+    let wants = match expected {
+        "u8" => format!("a whole number from 0 to {}", u8::MAX),
+        "u16" => format!("a whole number from 0 to {}", u16::MAX),
+        "u32" => format!("a whole number from 0 to {}", u32::MAX),
+        "u64" | "usize" => "a whole number from 0".to_owned(),
+        "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number".to_owned(),
+        "f32" | "f64" => "a number".to_owned(),
+        "a string" | "string" => "text".to_owned(),
+        "a boolean" => "`true` or `false`".to_owned(),
+        "a sequence" => "a list".to_owned(),
+        "a map" => "a map".to_owned(),
+        other if other.starts_with("struct ") => "a map".to_owned(),
+        other if other.starts_with("nonzero") => "a whole number above 0".to_owned(),
+        _ => return None,
+    };
+    Some(format!("takes {wants}, not {found}"))
 }
 
 /// A mistake that the kind found itself.
@@ -133,6 +232,18 @@ impl Checks {
             schema,
             validator,
             seen: HashMap::new(),
+            outputs: Arc::default(),
+        }
+    }
+
+    fn share(&mut self, resolved: ResolvedParams) -> Resolved {
+        if *self.outputs != *resolved.outputs {
+            self.outputs = resolved.outputs.into();
+        }
+        Resolved {
+            params: Params::of(&resolved.value),
+            outputs: Arc::clone(&self.outputs),
+            files: resolved.files.into(),
         }
     }
 

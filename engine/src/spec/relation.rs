@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use super::axis::{Axis, Matrix, Rule};
 
-/// Most combinations of one stage.
+/// Most combinations of one stage, and of all stages together.
 pub(crate) const MAX_CELLS: usize = 1_000_000;
 
 /// Axes and combinations of the indices of their values.
@@ -139,9 +139,18 @@ impl Relation {
                 .or_default()
                 .push(row);
         }
+        let key_of =
+            |row: &[u32]| -> Vec<u32> { shared.iter().map(|&(ours, _)| row[ours]).collect() };
+        if self.rows.len().saturating_mul(other.rows.len()) > MAX_CELLS {
+            // Counted before any is made.
+            let matching = |row: &Vec<u32>| by_key.get(&key_of(row)).map_or(0, Vec::len);
+            if self.rows.iter().map(matching).sum::<usize>() > MAX_CELLS {
+                return Err(TooMany);
+            }
+        }
         let mut rows = Vec::new();
         for row in &self.rows {
-            let key: Vec<u32> = shared.iter().map(|&(ours, _)| row[ours]).collect();
+            let key = key_of(row);
             for matching in by_key.get(&key).into_iter().flatten() {
                 rows.push(
                     row.iter()
@@ -149,9 +158,6 @@ impl Relation {
                         .chain(new.iter().map(|&at| matching[at]))
                         .collect(),
                 );
-                if rows.len() > MAX_CELLS {
-                    return Err(TooMany);
-                }
             }
         }
         let axes = self

@@ -17,6 +17,8 @@ const MAX_CHAIN: usize = 32;
 /// Most vars that are looked up for one combination: vars that use others twice, and those others again, soon come to
 /// more values than any memory holds.
 const MAX_LOOKUPS: usize = 100_000;
+/// Most bytes of text that vars come to in one combination.
+const MAX_TEXT: usize = 16 << 20;
 
 /// `vars:`, compiled.
 #[derive(Debug)]
@@ -47,6 +49,7 @@ pub(crate) struct Scope<'a> {
     /// The index of each axis' value.
     pub(crate) row: &'a [u32],
     lookups: Cell<usize>,
+    text: Cell<usize>,
 }
 
 type Evaluated<T> = Result<T, Box<Diagnostic>>;
@@ -71,6 +74,16 @@ impl<'t> Vars<'t> {
         };
         vars.cyclic = vars.find_cycle(findings);
         vars
+    }
+
+    /// What is written.
+    pub(crate) fn tree(&self) -> &'t Tree {
+        self.tree
+    }
+
+    /// What is written, compiled.
+    pub(crate) fn form(&self) -> &Form {
+        &self.form
     }
 
     /// Reports the first circle of vars; returns whether there is one.
@@ -205,6 +218,7 @@ impl<'a> Scope<'a> {
             axes,
             row,
             lookups: Cell::new(0),
+            text: Cell::new(0),
         }
     }
 
@@ -214,7 +228,11 @@ impl<'a> Scope<'a> {
     /// The first mistake.
     pub(crate) fn value(&self, form: &Form) -> Evaluated<Value> {
         Ok(match form {
-            Form::Const(value) => value.clone(),
+            Form::Const(value) => {
+                self.text
+                    .set(self.text.get() + value.as_str().map_or(0, str::len));
+                value.clone()
+            }
             Form::Broken => Value::Null,
             Form::Text(template) => match template.parts.as_slice() {
                 [Part::Expr(expr, span)] => self.expr(expr, *span)?,
@@ -246,6 +264,8 @@ impl<'a> Scope<'a> {
         for part in &template.parts {
             match part {
                 Part::Text(part) => text.push_str(part),
+                // A folder called `007` or `1e3` is no number.
+                Part::Expr(Expr::Env(variable), _) => text.push_str(&variable.text),
                 Part::Expr(expr, span) => match self.expr(expr, *span)? {
                     value @ (Value::Array(_) | Value::Object(_) | Value::Null) => {
                         let message =
@@ -256,6 +276,7 @@ impl<'a> Scope<'a> {
                 },
             }
         }
+        self.text.set(self.text.get() + text.len());
         Ok(text)
     }
 
@@ -277,6 +298,10 @@ impl<'a> Scope<'a> {
             }
             Expr::Var(path) => {
                 self.lookups.set(self.lookups.get() + 1);
+                if self.text.get() > MAX_TEXT {
+                    let message = format!("this comes to more than {} MiB of text", MAX_TEXT >> 20);
+                    return Err(Box::new(Diagnostic::error(span, message)));
+                }
                 if self.lookups.get() > MAX_LOOKUPS {
                     let message =
                         format!("this takes more than {MAX_LOOKUPS} vars that use each other");
@@ -290,7 +315,7 @@ impl<'a> Scope<'a> {
                     .ok_or_else(|| self.unknown_var(&path, span))?;
                 self.value(form)
             }
-            Expr::Env(value) => Ok(value.clone()),
+            Expr::Env(variable) => Ok(variable.value.clone()),
             Expr::Ref(reference) => {
                 let message = format!(
                     "a reference to the stage `{}` cannot stand here",

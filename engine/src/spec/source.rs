@@ -1,13 +1,18 @@
 //! From files to one tree: the spec and what it `extends`.
 
+use std::fs::{self, File};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use super::axis;
 use super::tree::{Data, Entry, Tree};
 use super::yaml;
 use crate::diagnostic::{Diagnostic, Findings, Span};
 
 /// Longest chain of `extends`.
 const MAX_CHAIN: usize = 32;
+/// Largest spec, in bytes.
+const MAX_BYTES: u64 = 16 << 20;
 
 /// The texts read so far: files and `--set` overrides.
 #[derive(Debug, Default)]
@@ -65,8 +70,9 @@ fn read_one(
     sources: &mut Sources,
 ) -> Result<Tree, Vec<Diagnostic>> {
     let at_origin = |message: String| vec![Diagnostic::error(origin, message)];
-    let bytes = std::fs::read(path)
-        .map_err(|error| at_origin(format!("cannot read the spec {}: {error}", path.display())))?;
+    let bytes = read_bytes(path).map_err(|reason| {
+        at_origin(format!("cannot read the spec {}: {reason}", path.display()))
+    })?;
     let canonical = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
     sources.extend_chain(canonical).map_err(at_origin)?;
     let source = sources.texts.len() as u32;
@@ -80,6 +86,26 @@ fn read_one(
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned();
     sources.texts.push((path.to_path_buf(), text.clone()));
     yaml::parse(&text, source)
+}
+
+/// The bytes of a regular file of bearable size. Opening a pipe would wait for whoever writes into it, and a device
+/// may have no end.
+fn read_bytes(path: &Path) -> Result<Vec<u8>, String> {
+    let kind = fs::metadata(path).map_err(|error| error.to_string())?;
+    if kind.is_dir() {
+        return Err("it is a folder".to_owned());
+    }
+    if !kind.is_file() {
+        return Err("it is a pipe, a socket or a device, not a file".to_owned());
+    }
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes))
+        .map_err(|error| error.to_string())?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(format!("it is larger than {} MiB", MAX_BYTES >> 20));
+    }
+    Ok(bytes)
 }
 
 impl Sources {
@@ -121,8 +147,12 @@ fn file_name(path: &Path) -> String {
         .into_owned()
 }
 
-/// `over` laid on `base`: maps merge, null removes what the base has, everything else replaces.
+/// `over` laid on `base`: maps merge, null removes what the base has, everything else replaces; so does one way to make
+/// the values of an axis another.
 fn merge(base: Tree, over: Tree) -> Tree {
+    if axis::is_series(&base) && axis::is_series(&over) {
+        return over;
+    }
     let (mut entries, additions) = match (base.data, over.data) {
         (Data::Map(base), Data::Map(over)) => (base, over),
         (_, data) => return Tree { data, ..over },

@@ -42,9 +42,22 @@ pub(crate) enum Expr {
     /// The var at a dotted path.
     Var(Template),
     /// What the environment gave.
-    Env(Value),
+    Env(Variable),
     /// Another stage's output.
     Ref(RefExpr),
+}
+
+/// A variable of the environment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Variable {
+    /// Its name.
+    pub(crate) name: String,
+    /// Its value.
+    pub(crate) value: Value,
+    /// The value letter for letter: what it is inside a longer text.
+    pub(crate) text: String,
+    /// The value is the default in the spec: the variable is not set.
+    pub(crate) default: bool,
 }
 
 /// A reference as it is written.
@@ -292,7 +305,7 @@ impl Reader<'_> {
     }
 
     /// `NAME` or `NAME:-default`, looked up at once. The default goes up to the `}`.
-    fn environment(&mut self, start: usize) -> Parsed<Value> {
+    fn environment(&mut self, start: usize) -> Parsed<Variable> {
         let name_at = self.at;
         let name = self.name();
         if !environment::is_name(&name) {
@@ -312,7 +325,7 @@ impl Reader<'_> {
         if self.peek(0) != Some('}') {
             return Err(self.unexpected(start));
         }
-        environment::read(&name, default.as_deref()).map_err(|missing| {
+        let found = environment::read(&name, default.as_deref()).map_err(|missing| {
             let span = self.tree.part(start, self.at + 1 - start);
             let (what, help) = match missing {
                 Missing::Unset => (
@@ -323,6 +336,12 @@ impl Reader<'_> {
             };
             let message = format!("the environment variable `{name}` {what}");
             Box::new(Diagnostic::error(span, message).help(help))
+        })?;
+        Ok(Variable {
+            name,
+            value: found.value,
+            text: found.text,
+            default: found.default,
         })
     }
 

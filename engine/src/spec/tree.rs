@@ -135,6 +135,18 @@ impl Tree {
         1 + deepest.unwrap_or(0)
     }
 
+    /// Bytes of its keys and texts.
+    pub(crate) fn text_bytes(&self) -> usize {
+        match &self.data {
+            Data::Scalar(_) => self.text().map_or(0, str::len),
+            Data::List(items) => items.iter().map(Self::text_bytes).sum(),
+            Data::Map(entries) => entries
+                .iter()
+                .map(|entry| entry.key.len() + entry.value.text_bytes())
+                .sum(),
+        }
+    }
+
     /// How many values it is made of.
     pub(crate) fn size(&self) -> usize {
         1 + match &self.data {
@@ -144,6 +156,19 @@ impl Tree {
         }
     }
 }
+
+/// The whole number from 0 that `value` is, also where it is written as `4.0` or `1e3`.
+pub(crate) fn whole(value: &Value) -> Option<u64> {
+    let float = || {
+        value
+            .as_f64()
+            .filter(|float| float.fract() == 0.0 && (0.0..EXACT).contains(float))
+    };
+    value.as_u64().or_else(|| float().map(|float| float as u64))
+}
+
+/// From here on, not every whole number is a 64-bit float.
+const EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// Characters of a text that a message quotes.
 const QUOTED: usize = 60;

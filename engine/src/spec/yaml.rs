@@ -12,6 +12,8 @@ use crate::diagnostic::{Diagnostic, Span};
 pub(crate) const MAX_DEPTH: usize = 64;
 /// Most values in one text, those that aliases repeat included.
 const MAX_NODES: usize = 1_000_000;
+/// Most bytes of text in all these values, those that aliases repeat included.
+const MAX_TEXT: usize = 64 << 20;
 
 /// Parses source number `source`; an empty text is an empty map.
 ///
@@ -153,7 +155,9 @@ struct Open {
     key: Option<(String, Span)>,
     /// Keys so far, once there are more than a look at each would find fast.
     keys: HashSet<String>,
-    /// Maps that `<<` names, to be merged when the map closes.
+    /// The key that waits is a `<<`.
+    merging: bool,
+    /// Maps that `<<` names, to be merged when the map closes; on a key that several have, the first one counts.
     merges: Vec<Tree>,
 }
 
@@ -191,6 +195,7 @@ struct Builder {
     root: Option<Tree>,
     anchors: HashMap<usize, Tree>,
     nodes: usize,
+    text: usize,
     problems: Vec<Diagnostic>,
 }
 
@@ -231,7 +236,9 @@ impl Builder {
         let chars = text.chars().count();
         let span = self.span(at, chars);
         if self.wants_key() {
-            return self.key(text, span);
+            // In quotes it is a key like any other.
+            let merges = text == "<<" && style == ScalarStyle::Plain;
+            return self.key(text, merges, span);
         }
         let value = if style == ScalarStyle::Plain && !as_text {
             plain_scalar(text).unwrap_or_else(|reason| {
@@ -252,7 +259,7 @@ impl Builder {
             span,
             verbatim,
         };
-        self.count(1, span)?;
+        self.count(1, text.len(), span)?;
         self.place(tree, anchor)
     }
 
@@ -264,13 +271,14 @@ impl Builder {
             ));
         }
         self.nest(self.stack.len() + 1, span)?;
-        self.count(1, span)?;
+        self.count(1, 0, span)?;
         self.stack.push(Open {
             data,
             span,
             anchor,
             key: None,
             keys: HashSet::new(),
+            merging: false,
             merges: Vec::new(),
         });
         Ok(())
@@ -313,16 +321,16 @@ impl Builder {
                 "an alias inside the value it stands for",
             )));
         };
-        self.count(tree.size(), span)?;
+        self.count(tree.size(), tree.text_bytes(), span)?;
         self.nest(self.stack.len() + tree.depth(), span)?;
         self.place(tree, 0)
     }
 
-    fn key(&mut self, text: &str, span: Span) -> Fallible<()> {
+    fn key(&mut self, text: &str, merges: bool, span: Span) -> Fallible<()> {
         let Some(open) = self.stack.last_mut() else {
             return Ok(());
         };
-        if text != "<<" && open.has(text) {
+        if !merges && open.has(text) {
             let first = open
                 .entries()
                 .iter()
@@ -337,6 +345,7 @@ impl Builder {
             self.problems.push(problem);
         }
         open.key = Some((text.to_owned(), span));
+        open.merging = merges;
         Ok(())
     }
 
@@ -344,7 +353,7 @@ impl Builder {
     fn place(&mut self, tree: Tree, anchor: usize) -> Fallible<()> {
         if anchor > 0 {
             // A copy is kept, and anchors may stand inside each other.
-            self.count(tree.size(), tree.span)?;
+            self.count(tree.size(), tree.text_bytes(), tree.span)?;
             self.anchors.insert(anchor, tree.clone());
         }
         let Some(open) = self.stack.last_mut() else {
@@ -357,20 +366,26 @@ impl Builder {
                 let Some((key, key_span)) = open.key.take() else {
                     return Ok(());
                 };
-                if key != "<<" {
+                if !open.merging {
                     entries.push(Entry {
                         key,
                         key_span,
                         value: tree,
                     });
-                } else if tree.entries().is_some() {
-                    open.merges.push(tree);
-                } else {
-                    let found = tree.describe();
-                    self.problems.push(Diagnostic::error(
-                        key_span,
-                        format!("`<<` takes a map, not {found}"),
-                    ));
+                    return Ok(());
+                }
+                let maps = match tree.data {
+                    Data::List(items) => items,
+                    _ => vec![tree],
+                };
+                for map in maps {
+                    if map.entries().is_some() {
+                        open.merges.push(map);
+                    } else {
+                        let message =
+                            format!("`<<` takes a map or a list of maps, not {}", map.describe());
+                        self.problems.push(Diagnostic::error(key_span, message));
+                    }
                 }
             }
             Data::Scalar(_) => {}
@@ -384,8 +399,16 @@ impl Builder {
             .is_some_and(|open| matches!(open.data, Data::Map(_)) && open.key.is_none())
     }
 
-    fn count(&mut self, nodes: usize, span: Span) -> Fallible<()> {
+    fn count(&mut self, nodes: usize, text: usize, span: Span) -> Fallible<()> {
         self.nodes += nodes;
+        self.text += text;
+        if self.text > MAX_TEXT {
+            let message = format!(
+                "the texts of the spec come to more than {} MiB, those that aliases repeat included",
+                MAX_TEXT >> 20
+            );
+            return Err(Box::new(Diagnostic::error(span, message)));
+        }
         if self.nodes > MAX_NODES {
             let message = format!("the spec holds more than {MAX_NODES} values");
             return Err(Box::new(Diagnostic::error(span, message)));

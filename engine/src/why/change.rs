@@ -118,8 +118,8 @@ pub fn changes(study: &Study, node: &Node, old: &KeyPreimage, new: &KeyPreimage)
         study,
         node,
         &mut path,
-        Some(&old.params),
-        Some(&new.params),
+        Some(&old.params.value()),
+        Some(&new.params.value()),
         &mut changes,
     );
     for field in union(old.files.keys(), new.files.keys()) {

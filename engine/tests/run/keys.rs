@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use dcsft_cache::Digest;
 use dcsft_engine::key::{self, FilesIdentity, InputIdentity, KeyPreimage, Numerics};
 use dcsft_engine::kind::Label;
+use dcsft_engine::params::Params;
 use dcsft_engine::study::{Execution, Resources};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -20,7 +21,7 @@ fn plain() -> KeyPreimage {
         format: key::FORMAT,
         kind: "shapes".into(),
         version: 1,
-        params: json!({"train": 100, "seed": 0}),
+        params: Params::of(&json!({"train": 100, "seed": 0})),
         files: BTreeMap::new(),
         inputs: BTreeMap::new(),
         numerics: None,
@@ -39,7 +40,9 @@ fn full() -> KeyPreimage {
         format: key::FORMAT,
         kind: "sft".into(),
         version: 2,
-        params: json!({"learning_rate": 1e-4, "lora": {"rank": 8, "targets": ["decoder"]}, "root": null}),
+        params: Params::of(
+            &json!({"learning_rate": 1e-4, "lora": {"rank": 8, "targets": ["decoder"]}, "root": null}),
+        ),
         files: BTreeMap::from([(
             "root".into(),
             FilesIdentity {
@@ -98,19 +101,38 @@ fn a_preimage_survives_its_record() {
     assert_eq!(back.digest().unwrap(), full().digest().unwrap());
 }
 
+/// Changes params in place.
+fn edit(preimage: &mut KeyPreimage, change: impl FnOnce(&mut Value)) {
+    let mut params = preimage.params.value();
+    change(&mut params);
+    preimage.params = Params::of(&params);
+}
+
 /// One change of one identity value.
 fn change() -> impl Strategy<Value = fn(&mut KeyPreimage, &str, u32)> {
     let all: Vec<fn(&mut KeyPreimage, &str, u32)> = vec![
         |it, _, n| it.format += n,
         |it, text, _| it.kind += text,
         |it, _, n| it.version += n,
-        |it, _, n| it.params["learning_rate"] = json!(1e-4 + f64::from(n)),
-        |it, text, n| it.params[text] = json!(n),
-        |it, text, _| it.params["lora"]["targets"] = json!(["decoder", text]),
-        |it, text, _| it.params["lora"]["targets"][0] = json!(format!("decoder{text}")),
-        |it, _, n| it.params["lora"]["rank"] = json!(8 + n),
-        |it, _, _| it.params["lora"]["rank"] = json!(8.0),
-        |it, _, _| it.params["lora"]["rank"] = json!("8"),
+        |it, _, n| {
+            edit(it, |params| {
+                params["learning_rate"] = json!(1e-4 + f64::from(n))
+            })
+        },
+        |it, text, n| edit(it, |params| params[text] = json!(n)),
+        |it, text, _| {
+            edit(it, |params| {
+                params["lora"]["targets"] = json!(["decoder", text])
+            })
+        },
+        |it, text, _| {
+            edit(it, |params| {
+                params["lora"]["targets"][0] = json!(format!("decoder{text}"))
+            })
+        },
+        |it, _, n| edit(it, |params| params["lora"]["rank"] = json!(8 + n)),
+        |it, _, _| edit(it, |params| params["lora"]["rank"] = json!(8.0)),
+        |it, _, _| edit(it, |params| params["lora"]["rank"] = json!("8")),
         |it, _, n| it.files.get_mut("root").unwrap().count += n as usize,
         |it, text, _| it.files.get_mut("root").unwrap().digest = digest(text),
         |it, text, n| {
@@ -206,7 +228,7 @@ proptest! {
             values.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
         let backward: serde_json::Map<String, Value> =
             values.iter().rev().map(|(name, value)| (name.clone(), json!(value))).collect();
-        let key = |params| KeyPreimage { params: Value::Object(params), ..plain() }.digest().unwrap();
+        let key = |params| KeyPreimage { params: Params::of(&Value::Object(params)), ..plain() }.digest().unwrap();
         prop_assert_eq!(key(forward), key(backward));
     }
 }

@@ -454,6 +454,7 @@ impl Stage for ReadFile {
     const SUMMARY: &'static str = "Copies a file.";
     const INPUTS: &'static [InputDecl] = &[];
     const NUMERIC: bool = false;
+    const PATHS: &'static [&'static str] = &["path"];
 
     fn outputs(_: &ReadFileParams) -> Vec<OutputDecl> {
         out()

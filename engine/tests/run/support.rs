@@ -234,10 +234,10 @@ impl Builder {
                 .map(|(axis, value)| ((*axis).to_owned(), value.clone()))
                 .collect(),
             arm: name.into(),
-            params: resolved.value,
+            params: dcsft_engine::params::Params::of(&resolved.value),
             inputs,
-            outputs: resolved.outputs,
-            files: resolved.files,
+            outputs: resolved.outputs.into(),
+            files: resolved.files.into(),
             execution: Execution::default(),
             place: Place {
                 source: 0,

@@ -55,6 +55,7 @@ impl Stage for World {
     const SUMMARY: &'static str = "Makes samples.";
     const INPUTS: &'static [InputDecl] = &[];
     const NUMERIC: bool = false;
+    const PATHS: &'static [&'static str] = &["path"];
 
     fn outputs(_: &WorldParams) -> Vec<OutputDecl> {
         ["train", "val", "easy", "easy+medium"]

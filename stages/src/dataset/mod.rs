@@ -23,7 +23,7 @@ pub use names::{ImageRef, Inline};
 pub use params::{DatasetParams, Lists};
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use dcsft_engine::context::StageContext;
 use dcsft_engine::forecast::{Forecast, Prospect};
@@ -59,6 +59,7 @@ impl Stage for ImportDataset {
         "Reads lists with image files (JSON, JSON lines, Parquet) and validates every record";
     const INPUTS: &'static [InputDecl] = &[];
     const NUMERIC: bool = false;
+    const PATHS: &'static [&'static str] = &["path", "image_root"];
 
     fn outputs(_params: &DatasetParams) -> Vec<OutputDecl> {
         vec![OutputDecl::new(OUTPUT, ArtifactType::Dataset)]
@@ -88,9 +89,11 @@ impl Stage for ImportDataset {
         }
         let chosen = Chosen::read(params, root)
             .map_err(|error| ParamProblem::new("path", error.to_string()))?;
+        let files = chosen.image_files(params);
+        none_there(params, &files)?;
         let images = FileParam {
             field: "image_root".into(),
-            files: chosen.image_files(params),
+            files,
             required: false,
         };
         Ok(vec![list, images])
@@ -171,6 +174,26 @@ impl Stage for ImportDataset {
         ctx.summarise(totals);
         Ok(())
     }
+}
+
+/// Refuses a folder in which not one image of the list is.
+fn none_there(params: &DatasetParams, files: &[(String, PathBuf)]) -> Result<(), ParamProblem> {
+    let Some((name, path)) = files.first() else {
+        return Ok(());
+    };
+    if files.iter().any(|(_, path)| path.exists()) {
+        return Ok(());
+    }
+    let field = match params.image_root {
+        Some(_) => "image_root",
+        None => "path",
+    };
+    let message = format!(
+        "none of the {} images that the list names is there; {name:?} is looked for at {}",
+        files.len(),
+        path.display()
+    );
+    Err(ParamProblem::new(field, message))
 }
 
 fn notes(totals: &Value) -> BTreeMap<String, Value> {

@@ -56,6 +56,7 @@ impl Stage for Difficulty {
         },
     ];
     const NUMERIC: bool = false;
+    const PATHS: &'static [&'static str] = &["scores"];
 
     fn outputs(params: &DifficultyParams) -> Vec<OutputDecl> {
         let mut out = vec![

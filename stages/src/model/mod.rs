@@ -33,6 +33,7 @@ impl Stage for Model {
         "A fresh micro VLM, or Qwen2.5-VL from a folder in Hugging Face's layout";
     const INPUTS: &'static [InputDecl] = &[];
     const NUMERIC: bool = false;
+    const PATHS: &'static [&'static str] = &["path"];
 
     fn outputs(_params: &ModelParams) -> Vec<OutputDecl> {
         vec![OutputDecl::new("model", ArtifactType::Model)]
