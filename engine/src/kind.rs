@@ -36,6 +36,8 @@ pub enum ArtifactType {
     TrainingLog,
     /// What a trainer goes on from.
     TrainerState,
+    /// Answers that a trainer drew, with their rewards.
+    Completions,
     /// Metrics of one model on one set, with per-sample answers.
     Evaluation,
     /// Tables and figures.

@@ -249,9 +249,34 @@ fn worker_command() -> Result<WorkerCommand, Failure> {
             "cannot find the path of this program, which stages run in: {error}"
         ))
     })?;
-    Ok(WorkerCommand {
+    let worker = WorkerCommand {
         program,
         args: vec!["worker".to_owned()],
         env: allocator(),
+    };
+    Ok(match std::env::var(RUNNER) {
+        Ok(runner) => started_by(worker, &runner),
+        Err(_) => worker,
     })
+}
+
+/// The variable with a program that workers are started by, such as an emulator of another processor; words are apart
+/// by blanks.
+const RUNNER: &str = "DCSFT_RUNNER";
+
+fn started_by(worker: WorkerCommand, runner: &str) -> WorkerCommand {
+    let mut words = runner.split_whitespace();
+    let Some(program) = words.next() else {
+        return worker;
+    };
+    let own = worker.program.to_string_lossy().into_owned();
+    WorkerCommand {
+        program: program.into(),
+        args: words
+            .map(str::to_owned)
+            .chain([own])
+            .chain(worker.args)
+            .collect(),
+        env: worker.env,
+    }
 }

@@ -624,3 +624,132 @@ fn golden_logits_that_are_no_numbers_stop_a_stage() {
         );
     }
 }
+
+/// The 32-bit values of the trained weights in a state that a run has left.
+fn trained_values(state: &Path) -> BTreeMap<String, Vec<f32>> {
+    let bytes = std::fs::read(state.join(dcsft_vlm::train::STATE_FILE)).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let values = |view: &safetensors::tensor::TensorView| -> Vec<f32> {
+        let bytes = view.data().as_chunks::<4>().0.iter();
+        bytes.map(|bytes| f32::from_le_bytes(*bytes)).collect()
+    };
+    let params = tensors
+        .iter()
+        .filter(|(name, _)| name.starts_with("param."));
+    params
+        .map(|(name, view)| (name.to_owned(), values(&view)))
+        .collect()
+}
+
+/// A run at a rate at which a step is far smaller than the last bit of a bf16 weight.
+fn cold_start(more: Value) -> Value {
+    let with_state = json!({"steps": 25, "batch_size": 2, "gradient_accumulation": 2, "learning_rate": 1e-5,
+        "betas": [0.9, 0.95], "weight_decay": 0.1, "schedule": "constant", "warmup_ratio": 0, "keep_state": true});
+    with(with_state, more)
+}
+
+#[test]
+fn golden_full_training_in_bf16_moves_the_weights_as_in_f32() {
+    let mut bench = Bench::new();
+    let (Some(checkpoint), Some(data)) = (golden("ckpt_hub_bf16"), pictures(&mut bench)) else {
+        return;
+    };
+    let mut runs = Vec::new();
+    for precision in ["f32", "bf16"] {
+        let params = with(model_params(&checkpoint), json!({"precision": precision}));
+        let run = bench.run("model", params, &[]);
+        let model = input("model", &run.output("model"));
+        let mut trained = |more: Value| {
+            let run = bench.run("sft", cold_start(more), &inputs(&model, &data));
+            run.summary();
+            let log = json_lines(&run.output("log").join("loss.jsonl"));
+            (trained_values(&run.output("state")), log)
+        };
+        let (start, _) = trained(json!({"steps": 1, "learning_rate": 0.0}));
+        let (end, log) = trained(json!({}));
+        runs.push((start, end, log));
+    }
+    let [exact, rounded] = runs.try_into().unwrap_or_else(|_| unreachable!("two runs"));
+    assert_eq!(exact.0, rounded.0, "both start from the checkpoint");
+    let (mut product, mut squares, mut moved, mut all) = (0.0, [0.0; 2], [0usize; 2], 0usize);
+    for (name, start) in &exact.0 {
+        for (index, start) in start.iter().enumerate() {
+            let moves = [&exact.1, &rounded.1].map(|end| f64::from(end[name][index] - start));
+            product += moves[0] * moves[1];
+            all += 1;
+            for run in 0..2 {
+                squares[run] += moves[run] * moves[run];
+                moved[run] += usize::from(moves[run] != 0.0);
+            }
+        }
+    }
+    let lengths = squares.map(f64::sqrt);
+    let (cosine, ratio) = (product / lengths[0] / lengths[1], lengths[1] / lengths[0]);
+    let loss = |log: &[Value]| [0, 24].map(|step| log[step]["loss"].as_f64().unwrap());
+    println!(
+        "moved: f32 {:.1} %, bf16 {:.1} %; length bf16/f32 {ratio:.4}, cosine {cosine:.4}; loss f32 {:.4?}, bf16 {:.4?}",
+        100.0 * moved[0] as f64 / all as f64,
+        100.0 * moved[1] as f64 / all as f64,
+        loss(&exact.2),
+        loss(&rounded.2)
+    );
+    assert!(cosine > 0.99, "cosine {cosine}");
+    assert!((ratio - 1.0).abs() < 0.03, "length {ratio}");
+    let fall = |log: &[Value]| loss(log)[0] - loss(log)[1];
+    assert!(fall(&rounded.2) > 0.5 * fall(&exact.2));
+}
+
+#[test]
+fn golden_interrupted_training_in_bf16_ends_with_the_same_bytes() {
+    let mut bench = Bench::new();
+    let (Some(checkpoint), Some(data)) = (golden("ckpt_hub_bf16"), pictures(&mut bench)) else {
+        return;
+    };
+    let params = with(model_params(&checkpoint), json!({"precision": "bf16"}));
+    let run = bench.run("model", params, &[]);
+    let model = input("model", &run.output("model"));
+    let params = cold_start(json!({"steps": 4}));
+    let straight = bench.run("sft", params.clone(), &inputs(&model, &data));
+    straight.summary();
+    let state = bench.folder();
+    for tried in 0..3 {
+        let how = How {
+            interrupt_after: (tried < 2).then_some(1),
+            state: Some(state.clone()),
+            ..How::default()
+        };
+        let run = bench.run_as("sft", params.clone(), &inputs(&model, &data), how);
+        match tried {
+            2 => assert_eq!(run.files(), straight.files()),
+            _ => assert!(matches!(run.result, Err(StageError::Interrupted))),
+        }
+    }
+}
+
+#[test]
+fn golden_dropout_of_grpo_is_the_same_when_blocks_are_computed_again() {
+    let mut bench = Bench::new();
+    let Some((_, model, data)) = study(&mut bench) else {
+        return;
+    };
+    let params = |more: Value| {
+        let lora = json!({"rank": 4, "alpha": 8, "dropout": 0.5, "targets": ["vision", "decoder"]});
+        let params = json!({"steps": 2, "prompts_per_step": 2, "generations": 2, "max_new_tokens": 4,
+            "learning_rate": 1e-3, "schedule": "constant", "warmup_ratio": 0, "lora": lora});
+        with(params, more)
+    };
+    let mut run = |more: Value| {
+        let run = bench.run("grpo", params(more), &inputs(&model, &data));
+        run.summary();
+        let mut files = run.files();
+        files.retain(|path, _| !path.ends_with("implicit_filter.json"));
+        files
+    };
+    let kept = run(json!({}));
+    assert_eq!(kept, run(json!({})));
+    let again = run(json!({"gradient_checkpointing": true}));
+    assert_eq!(
+        kept, again,
+        "the masks of the second pass are those of the first"
+    );
+}

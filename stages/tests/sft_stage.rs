@@ -202,29 +202,77 @@ fn threads_change_no_byte() {
     assert_eq!(run(1), run(2));
 }
 
+/// Changes one bit in the middle of a file.
+fn damage(path: &Path) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(path, bytes).unwrap();
+}
+
 #[test]
-fn a_state_that_cannot_be_used_is_put_away() {
+fn a_damaged_state_or_checkpoint_is_not_taken_up_and_the_stage_starts_anew() {
     let mut bench = Bench::new();
     let (model, data) = (
         bench.model(0),
-        bench.colours("train", 0, 16, |_, name| name.to_owned()),
+        bench.colours("train", 0, 32, |_, name| name.to_owned()),
     );
-    let state = bench.folder();
-    std::fs::write(state.join(dcsft_vlm::train::STATE_FILE), "no state at all").unwrap();
-    let how = || How {
-        interrupt_after: None,
-        state: Some(state.clone()),
-        ..How::default()
-    };
-    let failed = bench.run_as("sft", with(2), &inputs(&model, &data), how());
-    assert!(
-        failed.failure().contains("trains from the start"),
-        "{}",
-        failed.failure()
-    );
-    bench
-        .run_as("sft", with(2), &inputs(&model, &data), how())
-        .summary();
+    let with = merged(with(6), json!({"save_steps": 2}));
+    let straight = bench.run("sft", with.clone(), &inputs(&model, &data));
+    straight.summary();
+    let state = |dir: &Path| dir.join(dcsft_vlm::train::STATE_FILE);
+    type Damage<'a> = &'a dyn Fn(&Path);
+    let kinds: [(&str, Damage); 5] = [
+        ("nothing", &|_| ()),
+        ("a bit of the state", &|dir| damage(&state(dir))),
+        ("no state at all", &|dir| {
+            std::fs::write(state(dir), "no state at all").unwrap();
+        }),
+        ("half of the state", &|dir| {
+            let bytes = std::fs::read(state(dir)).unwrap();
+            std::fs::write(state(dir), &bytes[..bytes.len() / 2]).unwrap();
+        }),
+        ("a bit of a checkpoint", &|dir| {
+            damage(&dir.join("checkpoints/step-2/model.safetensors"));
+        }),
+    ];
+    for (what, hit) in kinds {
+        let dir = bench.folder();
+        for _ in 0..3 {
+            let how = How {
+                interrupt_after: Some(1),
+                state: Some(dir.clone()),
+                ..How::default()
+            };
+            let run = bench.run_as("sft", with.clone(), &inputs(&model, &data), how);
+            assert!(matches!(run.result, Err(StageError::Interrupted)));
+        }
+        hit(&dir);
+        let how = How {
+            state: Some(dir),
+            ..How::default()
+        };
+        let resumed = bench.run_as("sft", with.clone(), &inputs(&model, &data), how);
+        resumed.summary();
+        let said = |text: &str| {
+            let log =
+                |event: &Event| matches!(event, Event::Log { message } if message.contains(text));
+            resumed.events.iter().any(log)
+        };
+        let whole = what == "nothing";
+        assert_eq!(
+            said("after step 3 of 6"),
+            whole,
+            "{what}: {:?}",
+            resumed.events
+        );
+        assert_eq!(
+            said("warning: the saved state is not taken up"),
+            !whole,
+            "{what}"
+        );
+        assert_eq!(resumed.files(), straight.files(), "{what}");
+    }
 }
 
 #[test]

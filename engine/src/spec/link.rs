@@ -346,6 +346,7 @@ fn words(artifact: ArtifactType) -> String {
         ArtifactType::Difficulty => "a difficulty table",
         ArtifactType::TrainingLog => "a training log",
         ArtifactType::TrainerState => "a trainer's state",
+        ArtifactType::Completions => "drawn answers",
         ArtifactType::Evaluation => "an evaluation",
         ArtifactType::Report => "a report",
     }

@@ -201,6 +201,7 @@ fn estimate(part: &str, model: &QwenFootprint) -> f64 {
         },
         checkpointing: false,
         accumulates: false,
+        on_gpu: false,
         loss: SFT_LOSS,
     };
     let written = dcsft_vlm::memory::Tokens {

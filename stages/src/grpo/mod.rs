@@ -38,8 +38,8 @@ pub struct GrpoParams {
     /// What makes an answer right.
     #[serde(default)]
     pub reward: Reward,
-    /// Train adapters on these layers and freeze all other weights; without it all weights are trained. Their
-    /// dropout is not used: the policy runs without.
+    /// Train adapters on these layers and freeze all other weights; without it all weights are trained. Their dropout
+    /// acts in the updates, not where answers are drawn.
     #[serde(default)]
     pub lora: Option<LoraConfig>,
     /// Least area of an image in pixels, in the place of the model's; smaller images are enlarged. Not for `micro`.
@@ -62,10 +62,17 @@ pub struct GrpoParams {
     /// Keep the trainer's last state as an output: a longer run of the same training goes on from it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub keep_state: bool,
+    /// Keep every answer that is drawn, with its reward and advantage, as the output `completions`. Not with
+    /// `keep_state`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub completions: bool,
     /// The trainer's settings.
     #[serde(flatten)]
     pub training: GrpoConfig,
 }
+
+/// The output with the drawn answers.
+const COMPLETIONS: &str = "completions";
 
 /// The stage kind.
 pub struct Grpo;
@@ -99,7 +106,11 @@ impl Stage for Grpo {
     const NUMERIC: bool = true;
 
     fn outputs(params: &GrpoParams) -> Vec<OutputDecl> {
-        run_of(params).outputs()
+        let mut outputs = run_of(params).outputs();
+        if params.completions {
+            outputs.push(OutputDecl::new(COMPLETIONS, ArtifactType::Completions));
+        }
+        outputs
     }
 
     fn check(params: &GrpoParams) -> Vec<ParamProblem> {
@@ -108,6 +119,12 @@ impl Stage for Grpo {
         problems.extend(reward_problems(&params.reward));
         problems.extend(params.max_dropped.and_then(MaxDropped::problem));
         problems.extend(limits(params).problems());
+        problems.extend((params.completions && params.keep_state).then(|| {
+            ParamProblem::new(
+                "completions",
+                "cannot be kept with `keep_state`: a run that goes on from another's state did not draw its answers",
+            )
+        }));
         problems
     }
 
@@ -123,18 +140,27 @@ impl Stage for Grpo {
             0 => drawn,
             rows => rows.min(drawn),
         };
+        let dropout = params.lora.as_ref().is_some_and(|lora| lora.dropout > 0.0);
+        // Answers that draw dropout of their own do not share the rows of their question.
+        let [questions, answers] = match dropout {
+            true => [together, 1],
+            false => [
+                together.div_ceil(config.generations),
+                config.generations.min(together),
+            ],
+        };
         let training = memory::Training {
             lora: params.lora.as_ref(),
             pixels: limits(params),
-            questions: together.div_ceil(config.generations),
-            answers: config.generations.min(together),
+            questions,
+            answers,
             answer_tokens: Some(config.max_new_tokens),
-            dropout: false,
+            dropout,
             checkpointing: config.gradient_checkpointing,
             accumulates: together < drawn,
             loss: GRPO_LOSS,
             originals: false,
-            draws: config.prompts_per_step,
+            draws: Some([config.prompts_per_step, config.generations]),
             reference: config.beta != 0.0 && params.lora.is_none(),
         };
         memory::train(prospect, &Self::outputs(params), &training)
@@ -150,6 +176,7 @@ impl Stage for Grpo {
             lora,
             on_error,
             max_dropped,
+            completions,
             training: config,
             ..
         } = params;
@@ -179,8 +206,15 @@ impl Stage for Grpo {
         let reference = reference.as_deref();
         let mut trainer = GrpoTrainer::new(config, model.as_mut(), reference, prompts, &score)
             .map_err(StageError::failed)?;
+        if completions {
+            trainer.keep_completions();
+        }
         train(ctx, &mut trainer, &run)?;
 
+        if let Some(lines) = trainer.completions() {
+            let path = ctx.output(COMPLETIONS)?.join("completions.jsonl");
+            std::fs::write(&path, lines).map_err(StageError::io(&path))?;
+        }
         let dir = ctx.output("log")?;
         let mut lines = JsonLines::create(&dir.join("grpo.jsonl"))?;
         for record in trainer.log() {

@@ -175,8 +175,8 @@ pub(crate) struct Training<'a> {
     pub(crate) loss: [f64; 2],
     /// Images stay as they are, to be changed at random.
     pub(crate) originals: bool,
-    /// Questions whose answers are drawn together, if the trainer draws any.
-    pub(crate) draws: usize,
+    /// Questions whose answers are drawn together, and answers to each, if the trainer draws any.
+    pub(crate) draws: Option<[usize; 2]>,
     /// A second copy of the weights.
     pub(crate) reference: bool,
 }
@@ -227,15 +227,16 @@ fn train_memory(
         },
         checkpointing: training.checkpointing,
         accumulates: training.accumulates,
+        on_gpu: on_gpu(prospect),
         loss: training.loss,
     };
     let peak = memory::train(model, &update, facts.adapters.as_ref());
     let mut bytes = peak.peak;
     let mut activations = peak.activations;
-    if training.draws > 0 {
+    if let Some([questions, answers]) = training.draws {
         let asked = Generation {
-            questions: training.draws as f64,
-            answers: training.answers as f64,
+            questions: questions as f64,
+            answers: answers as f64,
             tokens,
             threads: threads(prospect),
             on_gpu: on_gpu(prospect),

@@ -109,7 +109,7 @@ impl Stage for Sft {
             accumulates: config.gradient_accumulation > 1,
             loss: SFT_LOSS,
             originals: config.augment != Augment::default(),
-            draws: 0,
+            draws: None,
             reference: false,
         };
         memory::train(prospect, &Self::outputs(params), &training)

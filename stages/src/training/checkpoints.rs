@@ -1,4 +1,5 @@
-//! Model folders of a run, kept in the stage's state until the run is done.
+//! Model folders of a run, kept in the stage's state until the run is done. Beside each lies its digest, which a run that
+//! goes on compares.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
@@ -8,7 +9,7 @@ use dcsft_engine::context::StageContext;
 use dcsft_engine::kind::StageError;
 use dcsft_vlm::model::VisionLanguageModel;
 
-use super::{Run, checkpoint_name, checkpoint_steps};
+use super::{Run, checkpoint_name, checkpoint_step, checkpoint_steps};
 
 /// Writes checkpoints so that a kill leaves whole ones only, and files equal to those of the base model are stored
 /// once.
@@ -56,7 +57,65 @@ impl Checkpoints {
                 .and_then(|file| file.sync_all())
                 .map_err(StageError::io(&file))?;
         }
+        self.write_digest(step, &partial)?;
         fs::rename(&partial, &place).map_err(StageError::io(&place))
+    }
+
+    /// Whether all checkpoints that are there are as they were written.
+    ///
+    /// # Errors
+    /// Says which is not.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let entries = fs::read_dir(&self.dir).map_err(|error| error.to_string())?;
+        for entry in entries {
+            let name = entry.map_err(|error| error.to_string())?.file_name();
+            let Some(step) = name.to_str().and_then(checkpoint_step) else {
+                continue;
+            };
+            let written = fs::read_to_string(self.digest_file(step)).unwrap_or_default();
+            let found = self.digest(&self.place(step));
+            if found.map_err(|error| error.to_string())? != written {
+                return Err(format!("the checkpoint of step {step} is damaged"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Written before the checkpoint gets its name: where there is one, its digest is there too.
+    fn write_digest(&self, step: usize, dir: &Path) -> Result<(), StageError> {
+        let file = self.digest_file(step);
+        fs::write(&file, self.digest(dir)?).map_err(StageError::io(&file))
+    }
+
+    fn digest_file(&self, step: usize) -> PathBuf {
+        self.dir.join(format!("{}.blake3", checkpoint_name(step)))
+    }
+
+    /// Of names and contents; a file that is one of the input model's is the cache's to check.
+    fn digest(&self, dir: &Path) -> Result<String, StageError> {
+        let mut hasher = blake3::Hasher::new();
+        for file in files(dir)? {
+            let name = file.file_name().unwrap_or_default();
+            let shared = match (fs::metadata(self.base.join(name)), fs::metadata(&file)) {
+                (Ok(base), Ok(own)) => is_same_file(&base, &own),
+                _ => false,
+            };
+            let content = match shared {
+                true => "shared".to_owned(),
+                false => {
+                    let mut content = blake3::Hasher::new();
+                    let open = File::open(&file).map_err(StageError::io(&file))?;
+                    content.update_reader(open).map_err(StageError::io(&file))?;
+                    content.finalize().to_hex().to_string()
+                }
+            };
+            for part in [name.as_encoded_bytes(), content.as_bytes()] {
+                hasher
+                    .update(&(part.len() as u64).to_le_bytes())
+                    .update(part);
+            }
+        }
+        Ok(hasher.finalize().to_hex().to_string())
     }
 
     /// Keeps a checkpoint that another run has made, the files linked.
@@ -71,7 +130,8 @@ impl Checkpoints {
             fs::remove_dir_all(&to).map_err(StageError::io(&to))?;
         }
         fs::create_dir_all(&to).map_err(StageError::io(&to))?;
-        link_all(ctx, from, &to)
+        link_all(ctx, from, &to)?;
+        self.write_digest(step, &to)
     }
 
     /// Puts the checkpoints of a run of `total` steps into the stage's outputs, the last one also as `model`.

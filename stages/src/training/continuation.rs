@@ -14,6 +14,7 @@ use dcsft_vlm::train::Trainer;
 use dcsft_vlm::train::schedule::Schedule;
 use serde::{Deserialize, Serialize};
 
+use super::run::owner;
 use super::{Checkpoints, Run, checkpoint_name, checkpoint_steps};
 use crate::data::{read_json, write_json};
 
@@ -21,6 +22,8 @@ use crate::data::{read_json, write_json};
 pub(super) const OUTPUT: &str = "state";
 /// Says how far the state is.
 const LENGTH: &str = "length.json";
+/// Owns states that are outputs: the cache binds them to their keys.
+const NOBODY: &str = "";
 /// In the stage's own state: what it has taken over.
 const TAKEN: &str = "taken_over.json";
 
@@ -75,7 +78,9 @@ struct Taken {
 /// Writes the trainer's state as an output.
 pub(super) fn keep<T: Trainer>(ctx: &StageContext, trainer: &T) -> Result<(), StageError> {
     let dir = ctx.output(OUTPUT)?;
-    trainer.save_state(&dir).map_err(StageError::failed)?;
+    trainer
+        .save_state(&dir, NOBODY)
+        .map_err(StageError::failed)?;
     let steps = trainer.steps_done();
     Ok(write_json(&dir.join(LENGTH), &Length { steps })?)
 }
@@ -105,7 +110,7 @@ pub(super) fn take_over<T: Trainer>(
     candidates.sort_by_key(|candidate| Reverse(candidate.steps));
     for candidate in candidates {
         let label = &candidate.relative.label;
-        if let Err(error) = trainer.restore(&candidate.relative.outputs[OUTPUT]) {
+        if let Err(error) = trainer.restore(&candidate.relative.outputs[OUTPUT], NOBODY) {
             ctx.log(format!("{label} cannot be continued: {error}"));
             continue;
         }
@@ -116,7 +121,7 @@ pub(super) fn take_over<T: Trainer>(
         write_json(&ctx.state().join(TAKEN), &Taken { cost })?;
         // Last, so that a state always finds its checkpoints.
         trainer
-            .save_state(ctx.state())
+            .save_state(ctx.state(), &owner(ctx))
             .map_err(StageError::failed)?;
         ctx.save(cost);
         ctx.log(format!(

@@ -101,6 +101,11 @@ fn checkpoint_name(step: usize) -> String {
     format!("step-{step}")
 }
 
+/// The step of such a name.
+fn checkpoint_step(name: &str) -> Option<usize> {
+    name.strip_prefix("step-")?.parse().ok()
+}
+
 /// Merges adapters that the input model came with into its weights.
 pub(crate) fn merge_adapters(ctx: &mut StageContext, model: &mut dyn VisionLanguageModel) {
     if model.lora().is_some() {

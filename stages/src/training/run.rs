@@ -38,7 +38,7 @@ pub(crate) fn train<T: Trainer<Record: Report>>(
 ) -> Result<(), StageError> {
     let checkpoints = Checkpoints::new(ctx)?;
     let dir = ctx.state().to_owned();
-    if resume(ctx, trainer, &dir)? {
+    if resume(ctx, trainer, &checkpoints, &dir)? {
         continuation::count_again(ctx);
     } else {
         continuation::take_over(ctx, trainer, &checkpoints)?;
@@ -72,7 +72,9 @@ fn steps<T: Trainer<Record: Report>>(
             return Ok(());
         }
         let start = Instant::now();
-        trainer.save_state(dir).map_err(StageError::failed)?;
+        trainer
+            .save_state(dir, &owner(watch.ctx))
+            .map_err(StageError::failed)?;
         if watch.ctx.interrupted() {
             return Err(StageError::Interrupted);
         }
@@ -81,33 +83,41 @@ fn steps<T: Trainer<Record: Report>>(
     }
 }
 
-/// Goes on from the state of an earlier try, if there is one. A state that cannot be used is removed, so that the next try starts
-/// anew.
+/// Whose a saved state is: the folder that the stage works in has its key's name.
+pub(super) fn owner(ctx: &StageContext) -> String {
+    let work = ctx.state().parent().and_then(Path::file_name);
+    work.unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Goes on from the state of an earlier try, if there is one that is whole, with the checkpoints that it has kept.
+/// Anything else is removed, and the stage trains from the start.
 fn resume<T: Trainer>(
     ctx: &mut StageContext,
     trainer: &mut T,
+    checkpoints: &Checkpoints,
     dir: &Path,
 ) -> Result<bool, StageError> {
     let file = dir.join(STATE_FILE);
     if !file.exists() {
         return Ok(false);
     }
-    match trainer.restore(dir) {
-        Ok(()) => {
-            ctx.log(format!(
-                "going on after step {} of {}",
-                trainer.steps_done(),
-                trainer.total_steps()
-            ));
-            Ok(true)
-        }
-        Err(error) => {
-            fs::remove_file(&file).map_err(StageError::io(&file))?;
-            Err(StageError::failed(format!(
-                "{error}; the state is removed, and the next run trains from the start"
-            )))
-        }
+    let restored = checkpoints.check().and_then(|()| {
+        let restored = trainer.restore(dir, &owner(ctx));
+        restored.map_err(|error| error.to_string())
+    });
+    if let Err(problem) = restored {
+        fs::remove_file(&file).map_err(StageError::io(&file))?;
+        ctx.log(format!(
+            "warning: the saved state is not taken up, and training starts anew: {problem}"
+        ));
+        return Ok(false);
     }
+    ctx.log(format!(
+        "going on after step {} of {}",
+        trainer.steps_done(),
+        trainer.total_steps()
+    ));
+    Ok(true)
 }
 
 struct Watch<'a> {

@@ -144,7 +144,7 @@ pub struct Forward {
     /// Names the random stream of dropout; none switches dropout off.
     pub dropout: Option<StreamKey>,
     /// Keep only what goes into each block, and compute the block again when its gradient is asked for: less memory,
-    /// a third more time (Chen et al. 2016). A model without this ignores it.
+    /// a third more time (Chen et al. 2016). For a model that [can](VisionLanguageModel::can_checkpoint).
     pub checkpointing: bool,
 }
 
@@ -243,6 +243,10 @@ pub trait VisionLanguageModel: Send + Sync {
     /// # Errors
     /// [`VlmError::Config`]: a limit that cannot be met, or a model whose images have one size always.
     fn set_pixels(&mut self, min: Option<usize>, max: Option<usize>) -> Result<(), VlmError>;
+    /// Whether a forward pass can keep only what goes into each block ([`Forward::checkpointing`]).
+    fn can_checkpoint(&self) -> bool {
+        false
+    }
     /// The image as the model sees it: what it makes of the result is what it makes of `image`. A caller that shows
     /// an image many times saves memory and time by keeping this in its place.
     ///

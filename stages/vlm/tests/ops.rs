@@ -1,7 +1,7 @@
 //! The fused operations of the CPU device against their definitions in burn's own operations, against finite
 //! differences, and at different numbers of threads.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use dcsft_vlm::ops::{self, Activation, Adapter, Dropout, Heads, Rotary, Span, Spans, composed};
 use dcsft_vlm::rng::StreamKey;
 
@@ -438,4 +438,110 @@ fn the_number_of_threads_changes_no_bit() {
     let one = bits(threads(1));
     assert_eq!(one, bits(threads(2)));
     assert_eq!(one, bits(threads(3)));
+}
+
+#[test]
+fn sums_means_and_exponentials_have_the_values_and_gradients_of_their_definition() {
+    let row = |x: &Tensor<2>| x.clone().reshape([x.shape().num_elements()]);
+    let inputs = [random("x", [12, 7])];
+    let weights = values(random("loss weights", [12, 7]));
+    compare(
+        &inputs,
+        |i| ops::weighted_sum(row(&i[0]), &weights),
+        |i| composed::weighted_sum(row(&i[0]), &weights),
+    );
+    compare(
+        &inputs,
+        |i| ops::mean_of_rows(i[0].clone(), 4),
+        |i| composed::mean_of_rows(i[0].clone(), 4),
+    );
+    compare(&inputs, |i| ops::exp(row(&i[0])), |i| row(&i[0]).exp());
+    for (ours, theirs) in [
+        (
+            ops::entropy(inputs[0].clone(), 0.7),
+            composed::entropy(inputs[0].clone(), 0.7),
+        ),
+        (
+            ops::squares_of_rows(inputs[0].clone()),
+            composed::squares_of_rows(inputs[0].clone()),
+        ),
+    ] {
+        assert_close(&[values_of(ours)], &[values_of(theirs)], 1e-5);
+    }
+    // The gradient that is sent back is the one that was given, through what comes before.
+    let gradient = random("gradient", [12, 7]).inner();
+    let sent = |send: fn(Tensor<2>, Tensor<2>) -> Tensor<1>| {
+        let leaf = inputs[0].clone().inner().autodiff().require_grad();
+        let grads = send(leaf.clone() * 3.0, gradient.clone()).backward();
+        values_of(leaf.grad(&grads).expect("a gradient"))
+    };
+    let tripled = values_of(gradient.clone() * 3.0);
+    assert_eq!(sent(ops::sent_back), tripled);
+    assert_close(&[sent(composed::sent_back)], &[tripled], 1e-6);
+}
+
+fn values_of<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().try_to_vec().unwrap()
+}
+
+#[test]
+fn an_entropy_is_right_where_tokens_are_impossible_and_where_all_are_alike() {
+    let logits = |row: Vec<f32>| {
+        let width = row.len();
+        Tensor::<2>::from_data(TensorData::new(row, [1, width]), &Device::flex())
+    };
+    let entropy = |row| values_of(ops::entropy(logits(row), 1.0))[0];
+    let alike = entropy(vec![3.0; 37]);
+    assert!((alike - 37f32.ln()).abs() < 1e-6, "{alike}");
+    assert_eq!(entropy(vec![0.0, f32::NEG_INFINITY, -200.0]), 0.0);
+}
+
+/// Rounded to bf16, differentiable.
+fn narrow(x: &Tensor<2>) -> Tensor<2> {
+    x.clone().cast(DType::BF16)
+}
+
+#[test]
+fn tensors_of_sixteen_bits_are_worked_on_in_32_and_rounded_once() {
+    let [x, w, b] = [
+        random("x", [9, 16]),
+        random("w", [16, 48]),
+        random("b", [1, 48]),
+    ];
+    let wide = |x: &Tensor<2>| narrow(x).cast(DType::F32);
+    let heads = Heads {
+        queries: 4,
+        keys: 4,
+    };
+    let spans = || Spans::full(1, 9);
+    let pairs = [
+        (
+            ops::linear(
+                narrow(&x),
+                &narrow(&w),
+                Some(&narrow(&b)),
+                None,
+                Activation::Gelu,
+            ),
+            ops::linear(wide(&x), &wide(&w), Some(&wide(&b)), None, Activation::Gelu),
+        ),
+        (
+            ops::rms_norm(narrow(&w), &narrow(&b), 1e-6),
+            ops::rms_norm(wide(&w), &wide(&b), 1e-6),
+        ),
+        (
+            ops::attention(narrow(&random("qkv", [9, 48])), &spans(), heads),
+            ops::attention(wide(&random("qkv", [9, 48])), &spans(), heads),
+        ),
+        (
+            ops::swiglu(narrow(&x), narrow(&random("up", [9, 16]))),
+            ops::swiglu(wide(&x), wide(&random("up", [9, 16]))),
+        ),
+    ];
+    for (ours, exact) in pairs {
+        assert_eq!(ours.dtype(), DType::BF16);
+        let rounded = exact.inner().cast(DType::BF16);
+        let read = |tensor: Tensor<2>| values_of(tensor.cast(DType::F32));
+        assert_eq!(read(ours.inner()), read(rounded));
+    }
 }

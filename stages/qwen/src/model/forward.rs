@@ -376,8 +376,7 @@ impl<'a> Chain<'a> {
         for (index, step) in self.steps.iter().enumerate().rev() {
             let Some(input) = inputs.pop() else { return };
             let input = input.autodiff().require_grad();
-            let product = (step(input.clone()) * pull.autodiff()).sum();
-            let mut gradients = product.backward();
+            let mut gradients = ops::sent_back(step(input.clone()), pull).backward();
             let below = input.grad_remove(&mut gradients);
             take(gradients);
             match below {

@@ -3,6 +3,7 @@
 use burn::tensor::DType;
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::LoraConfig;
+use dcsft_vlm::ops::{self, Activation};
 use dcsft_vlm::params::{Param, ParamId, ParamSet};
 use dcsft_vlm::rng::StreamKey;
 
@@ -88,7 +89,8 @@ pub(super) fn merge(model: &mut QwenVl) {
             continue;
         };
         let value = |params: &ParamSet, id| params.get(id).clone().inner();
-        let product = value(params, a).matmul(value(params, b)) * lora.scale();
+        let (a, b) = (value(params, a), value(params, b));
+        let product = ops::linear(a, &b, None, None, Activation::None) * lora.scale();
         let merged = value(params, layer.weight).cast(DType::F32) + product;
         params.get_mut(layer.weight).value = merged.cast(*dtype).autodiff();
     }

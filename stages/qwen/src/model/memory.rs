@@ -265,11 +265,11 @@ impl Footprint for QwenFootprint {
     }
 
     /// On the processor keys and values; the tensor path keeps the queries too.
-    fn cached_row(&self) -> f64 {
+    fn cached_row(&self, on_gpu: bool) -> f64 {
         let text = &self.config.text;
-        let heads = match self.precision {
-            Precision::F32 => 2 * text.kv_heads,
-            Precision::Bf16 => text.heads + 2 * text.kv_heads,
+        let heads = match on_gpu {
+            false => 2 * text.kv_heads,
+            true => text.heads + 2 * text.kv_heads,
         };
         (text.layers * heads * text.head_dim) as f64
     }

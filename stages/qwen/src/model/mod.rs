@@ -293,6 +293,10 @@ impl VisionLanguageModel for QwenVl {
         Arc::make_mut(&mut self.processor).set_pixels(min, max)
     }
 
+    fn can_checkpoint(&self) -> bool {
+        true
+    }
+
     fn shrink(&self, image: &RgbImage) -> Result<RgbImage, VlmError> {
         image.validate()?;
         self.processor.images().resized(image)

@@ -135,6 +135,32 @@ pub(super) fn softmax_terms(values: &mut [f32], shift: f32, scale: f32) -> f32 {
     sum_zip(values, values, |sum, value, _| sum + value)
 }
 
+/// Entropy in nats of `softmax(scale * logits)`.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+fma", "x86_64+avx2+fma"))]
+pub(crate) fn entropy(logits: &[f32], scale: f32) -> f32 {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let shift = largest * scale;
+    // Sums of w and of w log(w), in which w = exp(scale * logit - shift).
+    let (mut total, mut weighted) = ([0f32; LANES], [0f32; LANES]);
+    for chunk in logits.chunks(LANES) {
+        for (lane, logit) in chunk.iter().enumerate() {
+            let log = *logit * scale - shift;
+            let weight = exp(log);
+            total[lane] += weight;
+            // A token of no weight adds nothing, also where its logit is minus infinity.
+            weighted[lane] += if weight == 0.0 { 0.0 } else { weight * log };
+        }
+    }
+    let (total, weighted) = (fold(total), fold(weighted));
+    libm::log(f64::from(total)) as f32 - weighted / total
+}
+
+/// Sum of squares of a row.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+fma", "x86_64+avx2+fma"))]
+pub(crate) fn squares(row: &[f32]) -> f32 {
+    sum_of_squares(row)
+}
+
 /// GELU with the exact error function: `out[i] = x[i] * Phi(x[i])`.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+fma", "x86_64+avx2+fma"))]
 pub(crate) fn gelu(x: &[f32], out: &mut [f32]) {

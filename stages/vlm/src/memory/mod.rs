@@ -128,7 +128,7 @@ pub trait Footprint {
     /// Rows of the output head.
     fn vocabulary(&self) -> f64;
     /// Values of keys and values that all decoder layers keep for one row.
-    fn cached_row(&self) -> f64;
+    fn cached_row(&self, on_gpu: bool) -> f64;
     /// Questions of one call.
     fn at_once(&self, on_gpu: bool) -> f64;
     /// Largest number of questions that are answered together.
@@ -188,6 +188,8 @@ pub struct Update<'a> {
     pub checkpointing: bool,
     /// Several forward passes make one update.
     pub accumulates: bool,
+    /// On a GPU; on the CPU everything but the weights is in 32 bits.
+    pub on_gpu: bool,
     /// How often the loss keeps a matrix `[answer tokens, vocabulary]`, and how many more it holds while it is
     /// differentiated.
     pub loss: [f64; 2],
@@ -212,11 +214,11 @@ pub const GRPO_LOSS: [f64; 2] = [2.0, 3.0];
 pub fn train(model: &dyn Footprint, update: &Update<'_>, adapted: Option<&LoraConfig>) -> Peak {
     let lora = update.training.lora;
     let trained = model.trained(lora);
-    let number = if lora.is_some() { F32 } else { model.number() };
     let weights = model.weights(lora);
-    let moments = 2.0 * F32 * trained;
+    let moments = (2.0 * F32 + master(model, update)) * trained;
+    // They are added up in 32 bits.
     let earlier = if update.accumulates {
-        number * trained
+        F32 * trained
     } else {
         0.0
     };
@@ -229,6 +231,21 @@ pub fn train(model: &dyn Footprint, update: &Update<'_>, adapted: Option<&LoraCo
         activations: pass.activations,
         peak: reading.max(updating).max(saving),
     }
+}
+
+/// Bytes that the optimiser keeps of the 32-bit value of a trained weight, where the model has 16 of them: the other two
+/// on the CPU, the value itself on a GPU.
+fn master(model: &dyn Footprint, update: &Update<'_>) -> f64 {
+    match (update.training.lora, model.number() < F32, update.on_gpu) {
+        (None, true, true) => F32,
+        (None, true, false) => F32 - model.number(),
+        _ => 0.0,
+    }
+}
+
+/// Bytes of one value of activations.
+fn activation(model: &dyn Footprint, on_gpu: bool) -> f64 {
+    if on_gpu { model.number() } else { F32 }
 }
 
 /// A forward and a backward pass: what they hold besides weights and moments.
@@ -246,7 +263,12 @@ fn pass(model: &dyn Footprint, update: &Update<'_>) -> Peak {
     // Below the first step that trains, nothing is kept and no gradient is sent.
     let lowest = steps.iter().position(|step| step.gradient > 0.0);
     let lowest = lowest.unwrap_or(steps.len());
-    let activation = model.number();
+    let activation = activation(model, update.on_gpu);
+    // The CPU's operations keep weights of 16 bits in 32 until they have been differentiated.
+    let widened = match model.number() < activation {
+        true => F32 * model.parameters(),
+        false => 0.0,
+    };
     let gradient = match update.training.lora {
         Some(_) => F32,
         None => model.number(),
@@ -280,7 +302,7 @@ fn pass(model: &dyn Footprint, update: &Update<'_>) -> Peak {
     }
     Peak {
         activations,
-        peak: most,
+        peak: most + widened,
     }
 }
 
@@ -322,11 +344,13 @@ pub fn generate(model: &dyn Footprint, asked: &Generation<'_>) -> f64 {
     let steps = model.steps(&batch, None);
     let widest = |step: &Step| step.input + step.forward;
     let widest = steps.iter().map(widest).fold(0.0, f64::max) + model.images(&batch);
-    let prompts = group * batch.question_rows() * model.cached_row();
-    let answers = group * asked.answers * asked.tokens.answer * model.cached_row();
+    let cached = model.cached_row(asked.on_gpu);
+    let prompts = group * batch.question_rows() * cached;
+    let answers = group * asked.answers * asked.tokens.answer * cached;
     // Logits as the head gives them, read, and repeated for each answer.
     let logits = 3.0 * group * asked.answers * model.vocabulary();
     let waiting = group * model.waiting(&asked.tokens);
     let writing = prompts + (answers + logits + waiting).max(widest);
-    CLASSES * groups * writing * model.number() + model.generating(asked.adapters)
+    let number = activation(model, asked.on_gpu);
+    CLASSES * groups * writing * number + model.generating(asked.adapters)
 }

@@ -38,11 +38,7 @@ pub(super) fn forward(
     let batch = Batch::new(model, examples, options.dropout.is_none())?;
     let pass = Pass { model, options };
     let image = pass.encode(batch.patches.clone(), &batch.image_ids);
-    let (images, [_, width]) = (batch.image_ids.len(), image.dims());
-    let pooled = image
-        .clone()
-        .reshape([images, model.config.patches(), width]);
-    let mut pooled = pooled.mean_dim(1).reshape([images, width]);
+    let mut pooled = ops::mean_of_rows(image.clone(), model.config.patches());
     let mut logits = pass.decode(image, &batch);
     if let Some(predictions) = &batch.predictions {
         pooled = ops::take_rows(pooled, &batch.image_of);

@@ -31,6 +31,7 @@ use crate::model::{
     Completion, Example, Forward, Output, Prompt, RgbImage, Sampling, Tokenizer,
     VisionLanguageModel,
 };
+use crate::ops::{self, Activation};
 use crate::params::{Param, ParamSet};
 use crate::rng::StreamKey;
 use crate::tokenizer::WordCharTokenizer;
@@ -227,12 +228,8 @@ impl VisionLanguageModel for MicroVlm {
             let Some((a, b)) = layer.adapter.take() else {
                 continue;
             };
-            let product = self
-                .params
-                .get(a)
-                .clone()
-                .inner()
-                .matmul(self.params.get(b).clone().inner());
+            let [a_value, b_value] = [a, b].map(|id| self.params.get(id).clone().inner());
+            let product = ops::linear(a_value, &b_value, None, None, Activation::None);
             adapters.extend([a, b].map(|id| self.params.get_mut(id).name.clone()));
             let param = self.params.get_mut(layer.weight);
             param.value = (param.value.clone().inner() + product * lora.scale()).autodiff();

@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Tensor, TensorData};
 
-use super::{Heads, Span, Spans, attention, take_rows};
+use super::{Heads, Span, Spans, attention, on_host, take_rows};
 use crate::generate::Step;
 use crate::kernels::{self, Left, add_product, parallel};
 
@@ -26,8 +26,7 @@ impl KvCache {
     /// From the packed queries, keys and values of the prompts, `[rows, (heads.queries + 2 * heads.keys) * head
     /// width]`; `prompts` are the rows of each.
     pub fn new(qkv: &Tensor<2>, prompts: &[Range<usize>], heads: Heads) -> Self {
-        let on_host = qkv.device() == Device::flex() && qkv.dtype() == DType::F32;
-        let store = match on_host {
+        let store = match on_host(qkv) {
             true => Store::Host(Host::new(qkv, prompts, heads)),
             false => Store::Tensors(Box::new(Rows::new(qkv, prompts))),
         };
@@ -143,7 +142,11 @@ impl Host {
             self.attend(qkv, steps, heads, out)
         });
         let shape = [steps.len(), queries];
-        Tensor::from_data(TensorData::new(out, shape), &qkv.device())
+        let out = Tensor::<2>::from_data(TensorData::new(out, shape), &qkv.device());
+        match qkv.dtype() {
+            DType::F32 => out,
+            own => out.cast(own),
+        }
     }
 
     /// Attention of the answers to one prompt: over the prompt's rows, then over each answer's own.
@@ -236,13 +239,15 @@ impl Prefix {
 
 /// The values of a tensor of the CPU device in 32 bits.
 fn read(tensor: &Tensor<2>) -> Vec<f32> {
-    let data = tensor.clone().inner().into_data();
-    data.try_to_vec()
-        .expect("32-bit floats, as the constructor checked")
+    let data = tensor.clone().inner().into_data().convert::<f32>();
+    data.try_into_vec()
+        .expect("a tensor of floats has 32-bit floats")
 }
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Device;
+
     use super::*;
     use crate::rng::StreamKey;
 

@@ -184,19 +184,21 @@ pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
     activation::silu(gate) * up
 }
 
-/// As [`super::rotate`].
+/// As [`super::rotate`]; angles and products are in 32 bits, as in Transformers' vision towers, and the result is
+/// rounded once.
 pub fn rotate(x: Tensor<2>, rotary: &Rotary, heads: usize) -> Tensor<2> {
     let [rows, width] = x.dims();
     let half = rotary.half();
     let (device, dtype) = (x.device(), x.dtype());
     let table = |values: &[f32]| -> Tensor<3> {
         let table = TensorData::new(values.to_vec(), [rows, 1, half]);
-        Tensor::<3>::from_data(table, &device).cast(dtype)
+        Tensor::from_data(table, &device)
     };
     let (cos, sin) = (table(rotary.cos()), table(rotary.sin()));
     let turned = x
         .clone()
         .slice([0..rows, 0..heads * 2 * half])
+        .cast(FloatDType::F32)
         .reshape([rows, heads, 2 * half]);
     let first = turned.clone().slice([0..rows, 0..heads, 0..half]);
     let second = turned.slice([0..rows, 0..heads, half..2 * half]);
@@ -207,7 +209,8 @@ pub fn rotate(x: Tensor<2>, rotary: &Rotary, heads: usize) -> Tensor<2> {
         ],
         2,
     )
-    .reshape([rows, heads * 2 * half]);
+    .reshape([rows, heads * 2 * half])
+    .cast(dtype);
     if width == heads * 2 * half {
         return turned;
     }
@@ -245,6 +248,33 @@ pub fn entropy(logits: Tensor<2>, temperature: f64) -> Tensor<1> {
         .sum_dim(1)
         .neg()
         .reshape([rows])
+}
+
+/// As [`super::squares_of_rows`].
+pub fn squares_of_rows(x: Tensor<2>) -> Tensor<1> {
+    let rows = x.dims()[0];
+    x.cast(FloatDType::F32)
+        .powi_scalar(2)
+        .sum_dim(1)
+        .reshape([rows])
+}
+
+/// As [`super::weighted_sum`].
+pub fn weighted_sum(x: Tensor<1>, weights: &[f32]) -> Tensor<1> {
+    let weights = TensorData::new(weights.to_vec(), [weights.len()]);
+    (x.clone().cast(FloatDType::F32) * Tensor::from_data(weights, &x.device())).sum()
+}
+
+/// As [`super::sent_back`].
+pub fn sent_back(x: Tensor<2>, gradient: Tensor<2>) -> Tensor<1> {
+    (x * gradient.autodiff()).sum()
+}
+
+/// As [`super::mean_of_rows`].
+pub fn mean_of_rows(x: Tensor<2>, rows: usize) -> Tensor<2> {
+    let [all, width] = x.dims();
+    let stretches = x.reshape([all / rows, rows, width]);
+    stretches.mean_dim(1).reshape([all / rows, width])
 }
 
 fn indices_tensor(indices: &[u32], device: &Device) -> Tensor<1, Int> {

@@ -2,7 +2,10 @@
 //!
 //! Each is a plain function on tensors. [`composed`] holds their definitions in burn's own operations: what
 //! they mean, and what runs on any device; on the CPU device each runs as one fused loop with a handwritten
-//! gradient instead.
+//! gradient instead. There a tensor of 16 bits is widened, worked on in 32 bits, and the result is rounded once.
+//!
+//! On the CPU device burn's own sums, means, products of matrices, `exp` and `log` are not used at all: the order of
+//! their additions, or the library they call, depends on the processor. Everything with a sum in it is here.
 
 mod cache;
 pub mod composed;
@@ -10,13 +13,39 @@ mod fused;
 mod heads;
 mod spans;
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Device, Tensor};
 
 pub use cache::KvCache;
 pub(crate) use composed::NORM_EPSILON;
 pub use composed::{Activation, Adapter, Dropout};
 pub use heads::{Heads, Rotary};
 pub use spans::{Span, Spans};
+
+/// Whether a tensor is in the memory of the CPU device.
+pub(crate) fn on_host<const D: usize>(tensor: &Tensor<D>) -> bool {
+    tensor.device() == Device::flex()
+}
+
+/// In 32 bits; differentiable.
+fn wide<const D: usize>(tensor: &Tensor<D>) -> Tensor<D> {
+    match tensor.dtype() {
+        DType::F32 => tensor.clone(),
+        _ => tensor.clone().cast(DType::F32),
+    }
+}
+
+/// Calls an operation of the CPU device on `x` in 32 bits, and gives its result in `x`'s own type.
+fn widened<const A: usize, const B: usize>(
+    x: &Tensor<A>,
+    operation: impl FnOnce(Tensor<A>) -> Tensor<B>,
+) -> Tensor<B> {
+    let own = x.dtype();
+    let result = operation(wide(x));
+    match own {
+        DType::F32 => result,
+        own => result.cast(own),
+    }
+}
 
 /// Log-probability of each row's target: `log_softmax(logits / temperature)[row, targets[row]]`.
 ///
@@ -34,19 +63,86 @@ pub fn token_logprobs(logits: Tensor<2>, targets: &[u32], temperature: f64) -> T
         temperature > 0.0,
         "log-probabilities need a positive temperature"
     );
-    if fused::can_take(&logits) {
-        return fused::token_logprobs(logits, targets, temperature);
+    if on_host(&logits) {
+        return fused::token_logprobs(wide(&logits), targets, temperature);
     }
     composed::token_logprobs(logits, targets, temperature)
 }
 
-/// Entropy in nats of each row's distribution `softmax(logits / temperature)`: `[rows, vocab]` to `[rows]`.
+/// Entropy in nats of each row's distribution `softmax(logits / temperature)`: `[rows, vocab]` to `[rows]`. It is for
+/// the log: no gradient goes through it.
 ///
 /// # Panics
 /// If the temperature is not positive.
 pub fn entropy(logits: Tensor<2>, temperature: f64) -> Tensor<1> {
     assert!(temperature > 0.0, "an entropy needs a positive temperature");
+    let logits = plain(logits);
+    if on_host(&logits) {
+        return fused::entropy(wide(&logits), temperature);
+    }
     composed::entropy(logits, temperature)
+}
+
+/// Sum of the squares of each row: `[rows, width]` to `[rows]`, in 32 bits. No gradient goes through it.
+pub fn squares_of_rows(x: Tensor<2>) -> Tensor<1> {
+    let x = plain(x);
+    if on_host(&x) {
+        return fused::squares_of_rows(wide(&x));
+    }
+    composed::squares_of_rows(x)
+}
+
+/// Without its place in the autodiff graph.
+fn plain<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
+    match tensor.is_autodiff() {
+        true => tensor.inner(),
+        false => tensor,
+    }
+}
+
+/// `sum(x[i] * weights[i])`, the terms added in order: `[n]` to `[1]`. Losses are such sums.
+///
+/// # Panics
+/// If there are not as many weights as values.
+pub fn weighted_sum(x: Tensor<1>, weights: &[f32]) -> Tensor<1> {
+    assert_eq!(x.dims()[0], weights.len(), "one weight per value");
+    if on_host(&x) {
+        return fused::weighted_sum(wide(&x), weights);
+    }
+    composed::weighted_sum(x, weights)
+}
+
+/// A number whose gradient in `x` is `gradient`; its own value means nothing. Differentiating it sends a gradient that
+/// is known on through what `x` was computed from.
+pub fn sent_back(x: Tensor<2>, gradient: Tensor<2>) -> Tensor<1> {
+    let gradient = plain(gradient);
+    if on_host(&x) {
+        return fused::sent_back(wide(&x), wide(&gradient));
+    }
+    composed::sent_back(x, gradient)
+}
+
+/// `exp(x)`, element by element.
+pub fn exp(x: Tensor<1>) -> Tensor<1> {
+    if on_host(&x) {
+        return widened(&x, fused::exp);
+    }
+    x.exp()
+}
+
+/// Means of stretches of `rows` rows: `[n * rows, width]` to `[n, width]`.
+///
+/// # Panics
+/// If the rows do not come to whole stretches.
+pub fn mean_of_rows(x: Tensor<2>, rows: usize) -> Tensor<2> {
+    assert!(
+        rows > 0 && x.dims()[0].is_multiple_of(rows),
+        "whole stretches of rows"
+    );
+    if on_host(&x) {
+        return widened(&x, |x| fused::mean_of_rows(x, rows));
+    }
+    composed::mean_of_rows(x, rows)
 }
 
 /// `activation(x @ weight + bias)`, with a low-rank adapter's `scale * (dropped(x) @ a) @ b` added before the
@@ -60,8 +156,11 @@ pub fn linear(
     adapter: Option<&Adapter>,
     activation: Activation,
 ) -> Tensor<2> {
-    if fused::can_take(&x) {
-        return fused::linear(x, weight, bias, adapter, activation);
+    if on_host(&x) {
+        let bias = bias.map(wide);
+        return widened(&x, |x| {
+            fused::linear(x, &wide(weight), bias.as_ref(), adapter, activation)
+        });
     }
     composed::linear(x, weight, bias, adapter, activation)
 }
@@ -70,8 +169,8 @@ pub fn linear(
 ///
 /// `patches`: `[rows, in]`, `kernel`: `[in, out]`; gives `[rows, out]`.
 pub fn convolve(patches: Tensor<2>, kernel: &Tensor<2>) -> Tensor<2> {
-    if fused::can_take(&patches) {
-        return fused::convolve(patches, kernel);
+    if on_host(&patches) {
+        return widened(&patches, |patches| fused::convolve(patches, &wide(kernel)));
     }
     composed::convolve(patches, kernel)
 }
@@ -80,8 +179,8 @@ pub fn convolve(patches: Tensor<2>, kernel: &Tensor<2>) -> Tensor<2> {
 ///
 /// `x`: `[rows, width]`, `embedding`: `[vocab, width]`; gives `[rows, vocab]`.
 pub fn tied_head(x: Tensor<2>, embedding: &Tensor<2>) -> Tensor<2> {
-    if fused::can_take(&x) {
-        return fused::tied_head(x, embedding);
+    if on_host(&x) {
+        return widened(&x, |x| fused::tied_head(x, &wide(embedding)));
     }
     composed::tied_head(x, embedding)
 }
@@ -90,8 +189,8 @@ pub fn tied_head(x: Tensor<2>, embedding: &Tensor<2>) -> Tensor<2> {
 ///
 /// `scale` and `shift`: `[1, width]`.
 pub fn layer_norm(x: Tensor<2>, scale: &Tensor<2>, shift: &Tensor<2>) -> Tensor<2> {
-    if fused::can_take(&x) {
-        return fused::layer_norm(x, scale, shift);
+    if on_host(&x) {
+        return widened(&x, |x| fused::layer_norm(x, &wide(scale), &wide(shift)));
     }
     composed::layer_norm(x, scale, shift)
 }
@@ -101,8 +200,8 @@ pub fn layer_norm(x: Tensor<2>, scale: &Tensor<2>, shift: &Tensor<2>) -> Tensor<
 /// `qkv`: `[rows, (heads.queries + 2 * heads.keys) * head width]`, queries, keys and values side by side, heads side
 /// by side within each; gives `[spans.outputs(), heads.queries * head width]`.
 pub fn attention(qkv: Tensor<2>, spans: &Spans, heads: Heads) -> Tensor<2> {
-    if fused::can_take(&qkv) {
-        return fused::attention(qkv, spans, heads);
+    if on_host(&qkv) {
+        return widened(&qkv, |qkv| fused::attention(qkv, spans, heads));
     }
     composed::attention(qkv, spans, heads)
 }
@@ -112,16 +211,16 @@ pub fn attention(qkv: Tensor<2>, spans: &Spans, heads: Heads) -> Tensor<2> {
 ///
 /// `scale`: `[1, width]`.
 pub fn rms_norm(x: Tensor<2>, scale: &Tensor<2>, epsilon: f64) -> Tensor<2> {
-    if fused::can_take(&x) {
-        return fused::rms_norm(x, scale, epsilon);
+    if on_host(&x) {
+        return widened(&x, |x| fused::rms_norm(x, &wide(scale), epsilon));
     }
     composed::rms_norm(x, scale, epsilon)
 }
 
 /// `silu(gate) * up`, element by element (SwiGLU, Shazeer 2020).
 pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
-    if fused::can_take(&gate) {
-        return fused::swiglu(gate, up);
+    if on_host(&gate) {
+        return widened(&gate, |gate| fused::swiglu(gate, wide(&up)));
     }
     composed::swiglu(gate, up)
 }
@@ -130,8 +229,8 @@ pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
 ///
 /// Of a head, value i and value i + half are one pair, turned by the angle i of the row.
 pub fn rotate(x: Tensor<2>, rotary: &Rotary, heads: usize) -> Tensor<2> {
-    if fused::can_take(&x) {
-        return fused::rotate(x, rotary, heads);
+    if on_host(&x) {
+        return widened(&x, |x| fused::rotate(x, rotary, heads));
     }
     composed::rotate(x, rotary, heads)
 }
@@ -147,8 +246,8 @@ pub fn rotate_wide(x: Tensor<2>, rotary: &Rotary, heads: usize) -> Tensor<2> {
 
 /// Rows of `x` by index, repeats allowed: `[rows, width]` to `[indices.len(), width]`.
 pub fn take_rows(x: Tensor<2>, indices: &[u32]) -> Tensor<2> {
-    if fused::can_take(&x) {
-        return fused::take_rows(x, indices);
+    if on_host(&x) {
+        return widened(&x, |x| fused::take_rows(x, indices));
     }
     composed::take_rows(x, indices)
 }

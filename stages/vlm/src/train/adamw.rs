@@ -1,12 +1,15 @@
 //! AdamW with global-norm clipping, as `torch.optim.AdamW` after `clip_grad_norm_`.
 //!
 //! On the CPU device one pass over plain slices updates weight and moments in place; on other devices the same
-//! formula runs as tensor operations. All sums run in a fixed order, so the result does not depend on threads.
+//! formula runs as tensor operations. All sums run in a fixed order, so the result does not depend on threads. Weights
+//! of 16 bits are updated in 32 ([`Master`]).
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Tensor};
 
+use crate::ops::on_host;
 use crate::params::{Param, ParamSet};
 use crate::train::error::TrainError;
+use crate::train::master::{Master, Place};
 
 /// Settings of the optimiser that stay the same over a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,18 +24,25 @@ pub struct AdamWSettings {
     pub max_grad_norm: f64,
 }
 
-/// The moments of one weight, where its values are.
+/// The moments of one weight, in 32 bits whatever the weight is, where its values are.
 #[derive(Clone)]
 pub(crate) enum Moments {
     Host { first: Vec<f32>, second: Vec<f32> },
     Device(Box<[Tensor<2>; 2]>),
 }
 
+/// What the optimiser keeps of one weight.
+#[derive(Clone)]
+pub(crate) struct Kept {
+    pub(crate) moments: Moments,
+    pub(crate) master: Master,
+}
+
 /// AdamW over the trainable weights of one or more [`ParamSet`]s, always given in the same order.
 pub struct AdamW {
     settings: AdamWSettings,
     pub(crate) steps: u64,
-    pub(crate) moments: Vec<Moments>,
+    pub(crate) kept: Vec<Kept>,
 }
 
 /// Factors of one update, the same for all weights.
@@ -51,7 +61,7 @@ impl AdamW {
         Self {
             settings,
             steps: 0,
-            moments: Vec::new(),
+            kept: Vec::new(),
         }
     }
 
@@ -94,19 +104,19 @@ impl AdamW {
         self.start(&params);
         self.steps += 1;
         let update = self.update(rate, norm);
-        for ((param, gradient), moments) in params.into_iter().zip(gradients).zip(&mut self.moments)
-        {
+        for ((param, gradient), kept) in params.into_iter().zip(gradients).zip(&mut self.kept) {
             let factors = update.factors(if param.decay {
                 self.settings.weight_decay
             } else {
                 0.0
             });
-            match (gradient, moments) {
-                (Gradient::Host(gradient), Moments::Host { first, second }) => {
-                    factors.update_host(param, &gradient, first, second)?;
+            match (gradient, &mut kept.moments) {
+                (gradient, Moments::Host { first, second }) if on_host(&param.value) => {
+                    let gradient = gradient.values(&param.name)?;
+                    factors.update_host(param, &gradient, first, second, &mut kept.master)?;
                 }
-                (Gradient::Device(gradient), Moments::Device(moments)) => {
-                    factors.update_device(param, *gradient, moments);
+                (Gradient::Tensor(gradient), Moments::Device(moments)) => {
+                    factors.update_device(param, *gradient, moments, &mut kept.master);
                 }
                 _ => return Err(moved(param)),
             }
@@ -115,11 +125,12 @@ impl AdamW {
     }
 
     fn start(&mut self, params: &[&mut Param]) {
-        if self.moments.is_empty() {
-            self.moments = params
-                .iter()
-                .map(|param| Moments::zeros(&param.value))
-                .collect();
+        if self.kept.is_empty() {
+            let kept = |param: &&mut Param| Kept {
+                moments: Moments::zeros(&param.value),
+                master: Master::of(&param.value),
+            };
+            self.kept = params.iter().map(kept).collect();
         }
     }
 
@@ -153,11 +164,6 @@ pub(crate) fn trainable<'a>(sets: &'a mut [&mut ParamSet]) -> impl Iterator<Item
         .filter(|param| param.trainable)
 }
 
-/// Whether a tensor's values are 32-bit floats in this process's memory.
-pub(crate) fn on_host(tensor: &Tensor<2>) -> bool {
-    tensor.device() == Device::flex() && tensor.dtype() == DType::F32
-}
-
 impl Moments {
     pub(crate) fn zeros(value: &Tensor<2>) -> Self {
         if on_host(value) {
@@ -167,28 +173,39 @@ impl Moments {
                 second: zeros,
             }
         } else {
-            // Moments are in 32 bits whatever the weights are.
             let zeros = value.clone().inner().cast(DType::F32).zeros_like();
             Self::Device(Box::new([zeros.clone(), zeros]))
         }
     }
 }
 
-/// A weight's gradient, where its values are.
+/// A weight's gradient.
 enum Gradient {
+    /// In this process's memory.
     Host(Vec<f32>),
-    Device(Box<Tensor<2>>),
+    /// On a device, or in 16 bits: widened where it is used, one weight at a time.
+    Tensor(Box<Tensor<2>>),
 }
 
 impl Gradient {
     fn read(param: &Param, gradient: Option<Tensor<2>>) -> Result<Self, TrainError> {
         let gradient = gradient.unwrap_or_else(|| param.value.clone().inner().zeros_like());
-        if on_host(&param.value) {
-            floats(gradient, || format!("the gradient of {}", param.name)).map(Self::Host)
-        } else {
-            Ok(Self::Device(Box::new(gradient.cast(DType::F32))))
+        match on_host(&gradient) && gradient.dtype() == DType::F32 {
+            true => floats(gradient, || gradient_of(&param.name)).map(Self::Host),
+            false => Ok(Self::Tensor(Box::new(gradient))),
         }
     }
+
+    fn values(self, name: &str) -> Result<Vec<f32>, TrainError> {
+        match self {
+            Self::Host(values) => Ok(values),
+            Self::Tensor(tensor) => floats(*tensor, || gradient_of(name)),
+        }
+    }
+}
+
+fn gradient_of(name: &str) -> String {
+    format!("the gradient of {name}")
 }
 
 /// Square root of the sum of all squares.
@@ -198,7 +215,11 @@ fn norm(gradients: &[Gradient]) -> Result<f64, TrainError> {
     for gradient in gradients {
         match gradient {
             Gradient::Host(values) => sum += sum_of_squares(values),
-            Gradient::Device(tensor) => on_device.push(tensor.clone().powi_scalar(2).sum()),
+            Gradient::Tensor(tensor) if on_host(tensor) => {
+                let values = floats((**tensor).clone(), || "a gradient".to_owned())?;
+                sum += sum_of_squares(&values);
+            }
+            Gradient::Tensor(tensor) => on_device.push(square_sum(tensor)),
         }
     }
     if !on_device.is_empty() {
@@ -210,6 +231,11 @@ fn norm(gradients: &[Gradient]) -> Result<f64, TrainError> {
     Ok(libm::sqrt(sum))
 }
 
+/// Sum of squares on another device than the CPU.
+fn square_sum(tensor: &Tensor<2>) -> Tensor<1> {
+    tensor.clone().cast(DType::F32).powi_scalar(2).sum()
+}
+
 /// Sum of squares in double precision over eight fixed lanes, which the compiler turns into vector code.
 fn sum_of_squares(values: &[f32]) -> f64 {
     let mut lanes = [0.0f64; 8];
@@ -218,7 +244,7 @@ fn sum_of_squares(values: &[f32]) -> f64 {
             *lane += f64::from(*value) * f64::from(*value);
         }
     }
-    lanes.iter().sum()
+    lanes.iter().sum::<f64>()
 }
 
 /// Reads a tensor into memory; without a copy where nothing else holds it.
@@ -270,11 +296,13 @@ impl Factors {
         gradient: &[f32],
         first: &mut [f32],
         second: &mut [f32],
+        master: &mut Master,
     ) -> Result<(), TrainError> {
-        let (shape, device) = (param.value.shape(), param.value.device());
         // The weight leaves its place while it is updated, so that its memory is reused instead of copied.
-        let value = std::mem::replace(&mut param.value, Tensor::zeros([1, 1], &device));
-        let mut value = floats(value.inner(), || param.name.clone())?;
+        let nothing = Tensor::zeros([1, 1], &param.value.device());
+        let own = std::mem::replace(&mut param.value, nothing);
+        let place = Place::of(&own);
+        let mut value = master.take_values(own, &param.name)?;
         for (((value, gradient), first), second) in
             value.iter_mut().zip(gradient).zip(first).zip(second)
         {
@@ -284,9 +312,7 @@ impl Factors {
             *second = *second * self.second_keep + gradient * gradient * self.second;
             *value -= self.step * *first / (second.sqrt() / self.root + self.eps);
         }
-        param.value = Tensor::<2>::from_data(TensorData::new(value, shape), &device)
-            .autodiff()
-            .require_grad();
+        param.value = master.set(value, &place).autodiff().require_grad();
         Ok(())
     }
 
@@ -295,8 +321,9 @@ impl Factors {
         param: &mut Param,
         gradient: Tensor<2>,
         [first, second]: &mut [Tensor<2>; 2],
+        master: &mut Master,
     ) {
-        let gradient = gradient.mul_scalar(self.clip);
+        let gradient = gradient.cast(DType::F32).mul_scalar(self.clip);
         *first = first.clone() + (gradient.clone() - first.clone()).mul_scalar(self.first);
         *second = second.clone().mul_scalar(self.second_keep)
             + gradient.powi_scalar(2).mul_scalar(self.second);
@@ -305,17 +332,16 @@ impl Factors {
             .sqrt()
             .div_scalar(self.root)
             .add_scalar(self.eps);
+        let value = match master {
+            Master::Whole(whole) => whole.clone(),
+            Master::Own | Master::Low(_) => param.value.clone().inner(),
+        };
+        let value = value.mul_scalar(self.keep) - first.clone().mul_scalar(self.step) / denominator;
         let own = param.value.dtype();
-        let value = param
-            .value
-            .clone()
-            .inner()
-            .cast(DType::F32)
-            .mul_scalar(self.keep);
-        param.value = (value - first.clone().mul_scalar(self.step) / denominator)
-            .cast(own)
-            .autodiff()
-            .require_grad();
+        param.value = value.clone().cast(own).autodiff().require_grad();
+        if let Master::Whole(whole) = master {
+            *whole = value;
+        }
     }
 }
 
@@ -328,10 +354,84 @@ fn moved(param: &Param) -> TrainError {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{Device, Tensor};
+    use burn::tensor::{DType, Device, Tensor};
 
     use super::{Factors, floats};
     use crate::params::Param;
+    use crate::train::master::Master;
+
+    /// A weight of three numbers, and how it is updated.
+    type Run<'a> = (
+        &'a str,
+        DType,
+        &'a dyn Fn(&mut Param, [f32; 3], &mut Master),
+    );
+
+    #[test]
+    fn a_weight_of_sixteen_bits_moves_by_steps_that_are_smaller_than_its_last_bit() {
+        let tensor = |values: [f32; 3]| Tensor::<2>::from_floats([values], &Device::flex());
+        let factors = Factors {
+            clip: 1.0,
+            keep: 1.0,
+            first: 1.0,
+            second: 1.0,
+            second_keep: 0.0,
+            step: 1e-5,
+            root: 1.0,
+            eps: 0.0,
+        };
+        let host = |param: &mut Param, gradient: [f32; 3], master: &mut Master| {
+            let (mut first, mut second) = ([0.0; 3], [0.0; 3]);
+            factors
+                .update_host(param, &gradient, &mut first, &mut second, master)
+                .expect("an update");
+        };
+        let device = |param: &mut Param, gradient: [f32; 3], master: &mut Master| {
+            let mut moments = [tensor([0.0; 3]), tensor([0.0; 3])];
+            factors.update_device(param, tensor(gradient), &mut moments, master);
+        };
+        let runs: [Run; 3] = [
+            ("32 bits", DType::F32, &host),
+            ("slices", DType::BF16, &host),
+            ("tensors", DType::BF16, &device),
+        ];
+        let moved = runs.map(|(what, dtype, update)| {
+            let value = tensor([1.0, -0.5, 0.125]).cast(dtype);
+            let mut param = Param {
+                name: what.to_owned(),
+                value: value.autodiff().require_grad(),
+                trainable: true,
+                decay: true,
+            };
+            let mut master = match what {
+                "tensors" => Master::Whole(tensor([1.0, -0.5, 0.125])),
+                _ => Master::of(&param.value),
+            };
+            // Below 1 bf16 goes in steps of 2^-8, as much as 390 of these.
+            let mut at = Vec::new();
+            for step in 1..=600 {
+                update(&mut param, [1.0, -2.0, 0.5], &mut master);
+                assert_eq!(param.value.dtype(), dtype, "{what}");
+                if step % 300 == 0 {
+                    let value = param.value.clone();
+                    let exact = master.take_values(value.clone(), what).expect("values");
+                    let model = floats(value.inner(), || what.to_owned()).expect("values");
+                    at.push((exact, model[0]));
+                }
+            }
+            at
+        });
+        let [exact, slices, tensors] = moved;
+        for ((exact, slices), tensors) in exact.iter().zip(&slices).zip(&tensors) {
+            assert_eq!(exact.0, slices.0);
+            for (slice, tensor) in slices.0.iter().zip(&tensors.0) {
+                assert!((slice - tensor).abs() < 1e-6, "{slice} {tensor}");
+            }
+            assert_eq!(slices.1, tensors.1);
+        }
+        // What the model sees is the value, rounded.
+        assert_eq!([slices[0].1, slices[1].1], [0.996_093_75, 0.992_187_5]);
+    }
 
     #[test]
     fn the_tensor_formula_gives_the_slices_result() {
@@ -365,9 +465,20 @@ mod tests {
         let mut moments = [tensor([0.0; 4]), tensor([0.0; 4])];
         for gradient in gradients {
             factors
-                .update_host(&mut host, &gradient, &mut first, &mut second)
+                .update_host(
+                    &mut host,
+                    &gradient,
+                    &mut first,
+                    &mut second,
+                    &mut Master::Own,
+                )
                 .expect("an update");
-            factors.update_device(&mut device, tensor(gradient), &mut moments);
+            factors.update_device(
+                &mut device,
+                tensor(gradient),
+                &mut moments,
+                &mut Master::Own,
+            );
         }
         let pairs = [
             (read(&host.value), read(&device.value)),

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::ops::token_logprobs;
+use crate::ops::{Activation, linear, token_logprobs, weighted_sum};
 use crate::params::{Param, ParamId, ParamSet};
 use crate::rng::StreamKey;
 
@@ -51,11 +51,11 @@ impl AuxiliaryHead {
         twin
     }
 
-    /// Sum of the cross-entropies of `labels`; `pooled`: `[batch, width]`.
-    pub(crate) fn loss(&self, pooled: Tensor<2>, labels: &[u32]) -> Tensor<1> {
-        let logits = pooled.matmul(self.params.get(self.weight).clone())
-            + self.params.get(self.bias).clone();
-        token_logprobs(logits, labels, 1.0).sum().neg()
+    /// Sum of the cross-entropies of `labels` times `weights`, one for each; `pooled`: `[batch, width]`.
+    pub(crate) fn loss(&self, pooled: Tensor<2>, labels: &[u32], weights: &[f32]) -> Tensor<1> {
+        let (weight, bias) = (self.params.get(self.weight), self.params.get(self.bias));
+        let logits = linear(pooled, weight, Some(bias), None, Activation::None);
+        weighted_sum(token_logprobs(logits, labels, 1.0), weights).neg()
     }
 }
 

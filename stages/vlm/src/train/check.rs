@@ -1,5 +1,6 @@
 //! Checks of settings that both trainers have.
 
+use crate::model::VisionLanguageModel;
 use crate::train::adamw::AdamWSettings;
 use crate::train::error::TrainError;
 
@@ -13,6 +14,21 @@ pub(crate) fn not_negative(field: &'static str, value: f64) -> Result<(), TrainE
         value,
         "it must be a number of at least 0",
     ))
+}
+
+/// `gradient_checkpointing` is asked of a model that has it.
+pub(crate) fn checkpointing(
+    asked: bool,
+    model: &dyn VisionLanguageModel,
+) -> Result<(), TrainError> {
+    match asked && !model.can_checkpoint() {
+        false => Ok(()),
+        true => Err(TrainError::config(
+            "gradient_checkpointing",
+            asked,
+            "this model has no blocks to compute again, and it would have no effect; leave it out",
+        )),
+    }
 }
 
 /// `value` lies in `[0, 1]`.

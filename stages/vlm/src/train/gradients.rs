@@ -1,6 +1,6 @@
-//! Gradients of the trainable weights, summed over the micro-batches of a step.
+//! Gradients of the trainable weights, summed over the micro-batches of a step, in 32 bits whatever the weights are.
 
-use burn::tensor::{Gradients, Tensor};
+use burn::tensor::{DType, Gradients, Tensor};
 
 use crate::model::Tape;
 use crate::params::ParamSet;
@@ -18,20 +18,14 @@ impl GradientSum {
     /// Adds the gradients of one backward pass.
     pub(crate) fn add(&mut self, sets: &[&ParamSet], mut gradients: Gradients) {
         for (sum, value) in self.0.iter_mut().zip(trainable(sets)) {
-            *sum = match (sum.take(), value.grad_remove(&mut gradients)) {
-                (Some(sum), Some(gradient)) => Some(sum + gradient),
-                (sum, gradient) => sum.or(gradient),
-            };
+            *sum = added(sum.take(), value.grad_remove(&mut gradients));
         }
     }
 
     /// Adds the gradients of another part of the batch.
     pub(crate) fn join(&mut self, other: Self) {
         for (sum, gradient) in self.0.iter_mut().zip(other.0) {
-            *sum = match (sum.take(), gradient) {
-                (Some(sum), Some(gradient)) => Some(sum + gradient),
-                (sum, gradient) => sum.or(gradient),
-            };
+            *sum = added(sum.take(), gradient);
         }
     }
 
@@ -55,6 +49,18 @@ impl GradientSum {
 
     pub(crate) fn into_inner(self) -> Vec<Option<Tensor<2>>> {
         self.0
+    }
+}
+
+/// A gradient that nothing is added to stays as it is.
+fn added(sum: Option<Tensor<2>>, gradient: Option<Tensor<2>>) -> Option<Tensor<2>> {
+    let wide = |tensor: Tensor<2>| match tensor.dtype() {
+        DType::F32 => tensor,
+        _ => tensor.cast(DType::F32),
+    };
+    match (sum, gradient) {
+        (Some(sum), Some(gradient)) => Some(wide(sum) + wide(gradient)),
+        (sum, gradient) => sum.or(gradient),
     }
 }
 

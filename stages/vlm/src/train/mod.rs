@@ -11,6 +11,7 @@ mod check;
 pub mod error;
 mod gradients;
 pub mod grpo;
+mod master;
 mod observer;
 pub mod order;
 pub mod schedule;

@@ -1,7 +1,10 @@
 //! What a stopped run needs to go on: trainable weights, optimiser moments, the step and the log, in one file.
 //!
 //! The file is written beside its place, synced and renamed, so that a reader finds the old state or the new
-//! one, never a part. Data order and random draws need no state: they are functions of the step.
+//! one, never a part. It carries a digest of all that is read from it, and the name of its owner: a bit that has changed
+//! on the disk, or the state of another run, is found out before anything is taken. Weights of 16 bits are in the file
+//! with the 32 bits that the optimiser keeps of them. Data order and random draws need no state: they are functions of
+//! the step.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -13,15 +16,23 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::ops::on_host;
 use crate::params::ParamSet;
-use crate::train::adamw::{AdamW, Moments, floats, on_host, trainable};
+use crate::train::adamw::{AdamW, Kept, Moments, floats, trainable};
 use crate::train::error::TrainError;
+use crate::train::master::{Master, Place};
 
 /// Name of the state's file within its folder.
 pub const STATE_FILE: &str = "trainer_state.safetensors";
 
 /// Key of the header in the file's metadata; its suffix is the layout's version.
-const HEADER: &str = "dcsft.trainer.1";
+const HEADER: &str = "dcsft.trainer.2";
+
+/// Key of the digest in the file's metadata.
+const DIGEST: &str = "blake3";
+
+/// The tensor of bytes that holds a trainer's notes.
+const NOTES: &str = "notes";
 
 /// Settings that a restored run may change: the rates of the steps already made are compared by themselves.
 const LENGTHS: [&str; 8] = [
@@ -40,6 +51,8 @@ const LENGTHS: [&str; 8] = [
 pub(crate) struct Header {
     /// `sft` or `grpo`.
     pub(crate) trainer: String,
+    /// Who may go on from the state.
+    pub(crate) owner: String,
     /// The run's settings.
     pub(crate) config: Value,
     /// Digest of the training data.
@@ -61,20 +74,37 @@ impl Header {
             serde_json::to_value(config).map_err(|error| TrainError::Data(error.to_string()))?;
         Ok(Self {
             trainer: trainer.to_owned(),
+            owner: String::new(),
             config,
             data,
             updates: 0,
             log: Vec::new(),
         })
     }
+
+    /// The same run, with a state of `owner`'s.
+    pub(crate) fn owned_by(&self, owner: &str) -> Self {
+        Self {
+            owner: owner.to_owned(),
+            ..self.clone()
+        }
+    }
+}
+
+/// What a state holds besides weights and optimiser.
+pub(crate) struct Records<R> {
+    /// One record per step done.
+    pub(crate) log: Vec<R>,
+    /// What the trainer has written down beside the log.
+    pub(crate) notes: Vec<u8>,
 }
 
 /// Writes the state of the run that `header` describes into `dir`: its records so far, the trainable weights of `sets`
-/// and the optimiser.
+/// and the optimiser, and the trainer's `notes`.
 pub(crate) fn save<R: Serialize>(
     dir: &Path,
     header: &Header,
-    log: &[R],
+    (log, notes): (&[R], &[u8]),
     sets: &[&ParamSet],
     optimizer: &AdamW,
 ) -> Result<(), TrainError> {
@@ -92,15 +122,20 @@ pub(crate) fn save<R: Serialize>(
                 to_bytes(&values),
             ));
         };
+        let kept = optimizer.kept.get(index);
+        let master = kept.map_or(&Master::Own, |kept| &kept.master);
         push(
             "param",
-            floats(param.value.clone().inner(), || param.name.clone())?,
+            master.take_values(param.value.clone(), &param.name)?,
         );
-        if let Some(moments) = optimizer.moments.get(index) {
-            let (first, second) = moments.values(&param.name)?;
+        if let Some(kept) = kept {
+            let (first, second) = kept.moments.values(&param.name)?;
             push("first", first);
             push("second", second);
         }
+    }
+    if !notes.is_empty() {
+        tensors.push((NOTES.to_owned(), vec![notes.len()], notes.to_vec()));
     }
     let path = dir.join(STATE_FILE);
     let damaged = |problem: String| TrainError::State {
@@ -117,18 +152,25 @@ pub(crate) fn save<R: Serialize>(
     let views = tensors
         .iter()
         .map(|(name, shape, bytes)| {
-            TensorView::new(Dtype::F32, shape.clone(), bytes).map(|view| (name.as_str(), view))
+            let dtype = if name == NOTES { Dtype::U8 } else { Dtype::F32 };
+            TensorView::new(dtype, shape.clone(), bytes).map(|view| (name.as_str(), view))
         })
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| damaged(error.to_string()))?;
-    let metadata = Some([(HEADER.to_owned(), header)].into());
+    let digest = digest(
+        &header,
+        tensors
+            .iter()
+            .map(|(name, shape, bytes)| (name.as_str(), &shape[..], &bytes[..])),
+    );
+    let metadata = Some([(HEADER.to_owned(), header), (DIGEST.to_owned(), digest)].into());
     let bytes =
         safetensors::serialize(views, metadata).map_err(|error| damaged(error.to_string()))?;
     publish(dir, &path, &bytes)
 }
 
 /// Reads the state in `dir` into the weights and the optimiser; `now` describes the run that goes on, which
-/// has `total` steps; `rates` gives its learning rate for each record of the log. Gives the log.
+/// has `total` steps; `rates` gives its learning rate for each record of the log. Gives log and notes.
 ///
 /// # Errors
 /// [`TrainError::State`] and [`TrainError::Io`]; then nothing has changed.
@@ -139,7 +181,7 @@ pub(crate) fn restore<R: DeserializeOwned>(
     optimizer: &mut AdamW,
     total: usize,
     rates: &dyn Fn(usize) -> f64,
-) -> Result<Vec<R>, TrainError> {
+) -> Result<Records<R>, TrainError> {
     let path = dir.join(STATE_FILE);
     let bytes = fs::read(&path).map_err(|source| TrainError::Io {
         path: path.clone(),
@@ -148,28 +190,28 @@ pub(crate) fn restore<R: DeserializeOwned>(
     let state = Stored::parse(&path, &bytes)?;
     state.check(now, total, rates)?;
     let log = state.records()?;
-    let mut moments = Vec::new();
+    let notes = state.tensors.tensor(NOTES);
+    let notes = notes.map_or(Vec::new(), |view| view.data().to_vec());
+    let mut all_kept = Vec::new();
     let mut values = Vec::new();
     for param in trainable(sets) {
         let shape = param.value.dims();
-        values.push(state.tensor("param", &param.name, shape)?);
+        let mut master = Master::of(&param.value);
+        let value = state.tensor("param", &param.name, shape)?;
+        values.push(master.set(value, &Place::of(&param.value)));
         if state.header.updates > 0 {
             let first = state.tensor("first", &param.name, shape)?;
             let second = state.tensor("second", &param.name, shape)?;
-            moments.push(Moments::from_values(&param.value, first, second));
+            let moments = Moments::from_values(&param.value, first, second);
+            all_kept.push(Kept { moments, master });
         }
     }
     for (param, value) in trainable(sets).zip(values) {
-        let data = TensorData::new(value, param.value.shape());
-        let own = param.value.dtype();
-        param.value = Tensor::<2>::from_data(data, &param.value.device())
-            .cast(own)
-            .autodiff()
-            .require_grad();
+        param.value = value.autodiff().require_grad();
     }
-    optimizer.moments = moments;
+    optimizer.kept = all_kept;
     optimizer.steps = state.header.updates;
-    Ok(log)
+    Ok(Records { log, notes })
 }
 
 /// A parsed state file.
@@ -187,15 +229,20 @@ impl<'a> Stored<'a> {
         };
         let (_, metadata) = SafeTensors::read_metadata(bytes)
             .map_err(|error| damaged(format!("is no trainer state: {error}")))?;
-        let header = metadata
-            .metadata()
-            .as_ref()
-            .and_then(|map| map.get(HEADER))
-            .ok_or_else(|| damaged("is no trainer state of this version".to_owned()))?;
-        let header = serde_json::from_str(header)
-            .map_err(|error| damaged(format!("has a broken header: {error}")))?;
+        let field = |name: &str| metadata.metadata().as_ref().and_then(|map| map.get(name));
+        let (Some(header), Some(written)) = (field(HEADER), field(DIGEST)) else {
+            return Err(damaged("is no trainer state of this version".to_owned()));
+        };
         let tensors = SafeTensors::deserialize(bytes)
             .map_err(|error| damaged(format!("is no trainer state: {error}")))?;
+        let views = tensors.tensors();
+        let parts = views.iter();
+        let parts = parts.map(|(name, view)| (name.as_str(), view.shape(), view.data()));
+        if *written != digest(header, parts) {
+            return Err(damaged("is damaged: its digest is another".to_owned()));
+        }
+        let header = serde_json::from_str(header)
+            .map_err(|error| damaged(format!("has a broken header: {error}")))?;
         Ok(Self {
             path,
             header,
@@ -223,6 +270,9 @@ impl<'a> Stored<'a> {
                 "is the state of a {} run, not of {}",
                 header.trainer, now.trainer
             )));
+        }
+        if header.owner != now.owner {
+            return Err(self.error("belongs to another run"));
         }
         if header.data != now.data {
             return Err(self.error("was trained on other data"));
@@ -320,6 +370,31 @@ impl Moments {
         let tensor = |values| Tensor::from_data(TensorData::new(values, value.shape()), &device);
         Self::Device(Box::new([tensor(first), tensor(second)]))
     }
+}
+
+/// The digest of all that a state holds: its header, and each tensor's name, shape and bytes in the order of the names.
+fn digest<'a>(
+    header: &str,
+    tensors: impl Iterator<Item = (&'a str, &'a [usize], &'a [u8])>,
+) -> String {
+    let mut tensors: Vec<_> = tensors.collect();
+    tensors.sort_by_key(|(name, ..)| *name);
+    let mut hasher = blake3::Hasher::new_derive_key("dcsft 2026 trainer state v1");
+    let mut framed = |bytes: &[u8]| {
+        hasher.update(&(bytes.len() as u64).to_le_bytes());
+        hasher.update(bytes);
+    };
+    framed(header.as_bytes());
+    for (name, shape, bytes) in tensors {
+        framed(name.as_bytes());
+        let shape: Vec<u8> = shape
+            .iter()
+            .flat_map(|&size| (size as u64).to_le_bytes())
+            .collect();
+        framed(&shape);
+        framed(bytes);
+    }
+    hasher.finalize().to_hex().to_string()
 }
 
 fn to_bytes(values: &[f32]) -> Vec<u8> {

@@ -29,18 +29,20 @@ pub trait Trainer {
     /// [`TrainError`]; the model is then as after the last whole update.
     fn step(&mut self) -> Result<&Self::Record, TrainError>;
 
-    /// Writes all that a stopped run needs to go on into `dir`.
+    /// Writes all that a stopped run needs to go on into `dir`. `owner` names whose state it is: nobody else can take it
+    /// up.
     ///
     /// # Errors
     /// [`TrainError::Io`] with the path.
-    fn save_state(&self, dir: &Path) -> Result<(), TrainError>;
+    fn save_state(&self, dir: &Path, owner: &str) -> Result<(), TrainError>;
 
-    /// Goes on from a state that [`Trainer::save_state`] wrote. The run may be longer than the one that wrote it, if
-    /// its schedule has the same learning rates over the steps already made.
+    /// Goes on from a state that [`Trainer::save_state`] wrote for `owner`. The run may be longer than the one that
+    /// wrote it, if its schedule has the same learning rates over the steps already made.
     ///
     /// # Errors
-    /// [`TrainError::State`] where the state belongs to other data, settings or another model, or is damaged.
-    fn restore(&mut self, dir: &Path) -> Result<(), TrainError>;
+    /// [`TrainError::State`] where the state belongs to another owner, other data, settings or another model, or is
+    /// damaged in as much as a bit; then nothing has changed.
+    fn restore(&mut self, dir: &Path, owner: &str) -> Result<(), TrainError>;
 
     /// Steps made so far.
     fn steps_done(&self) -> usize {

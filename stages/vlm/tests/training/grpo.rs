@@ -1,5 +1,7 @@
 //! Group-relative policy optimisation.
 
+use dcsft_vlm::lora::LoraConfig;
+use dcsft_vlm::micro::MicroVlm;
 use dcsft_vlm::model::{Prompt, VisionLanguageModel as _};
 use dcsft_vlm::train::Trainer as _;
 use dcsft_vlm::train::grpo::loss::LossType;
@@ -312,4 +314,114 @@ fn grpo_names_what_is_missing() {
             .to_string()
             .contains("must be frozen")
     );
+}
+
+/// The log of a few steps of adapters with so much dropout.
+fn with_dropout(dropout: f64, config: GrpoConfig) -> Vec<GrpoRecord> {
+    let mut model = model();
+    let lora = LoraConfig {
+        rank: 4,
+        dropout,
+        ..LoraConfig::default()
+    };
+    let reference = model.frozen();
+    model.add_lora(&lora, 1).expect("adapters");
+    let prompts = prompts(&model, 8);
+    let reference = Some(&*reference);
+    let mut trainer = GrpoTrainer::new(config, &mut model, reference, data(&prompts), &reward_a)
+        .expect("a trainer");
+    trainer.run(&mut ()).expect("a run");
+    trainer.log().to_vec()
+}
+
+#[test]
+fn dropout_acts_in_the_updates_and_its_draws_are_the_rows_own() {
+    let plain = with_dropout(0.0, config(4));
+    let dropped = with_dropout(0.5, config(4));
+    // The adapters have no effect yet, so the first answers are the same; the first gradient is that of what was kept.
+    assert_eq!(plain[0].reward, dropped[0].reward);
+    assert_ne!(plain[0].grad_norm, dropped[0].grad_norm);
+    assert_eq!(plain[0].loss, dropped[0].loss);
+    // However the rows are cut into passes, each draws the same.
+    let cut = with_dropout(
+        0.5,
+        GrpoConfig {
+            forward_batch: 3,
+            ..config(4)
+        },
+    );
+    for (whole, cut) in dropped.iter().zip(&cut) {
+        assert!(
+            (whole.loss - cut.loss).abs() < 1e-5,
+            "{} {}",
+            whole.loss,
+            cut.loss
+        );
+        let close = (whole.grad_norm - cut.grad_norm).abs() < 1e-3 * whole.grad_norm;
+        assert!(close, "{} {}", whole.grad_norm, cut.grad_norm);
+    }
+    // The ratio of the first update is exactly 1 with dropout too: nothing is clipped, whatever the range.
+    let narrow = GrpoConfig {
+        epsilon: 0.0,
+        ..config(4)
+    };
+    for record in with_dropout(0.5, narrow) {
+        assert_eq!([record.clip_low, record.clip_high], [0.0; 2]);
+    }
+}
+
+#[test]
+fn completions_are_written_down_with_reward_and_advantage() {
+    let mut model = model();
+    let reference = model.frozen();
+    let prompts = prompts(&model, 8);
+    let run = |model: &mut MicroVlm, keep: bool| {
+        let config = config(3);
+        let mut trainer =
+            GrpoTrainer::new(config, model, Some(&*reference), data(&prompts), &reward_a)
+                .expect("a trainer");
+        if keep {
+            trainer.keep_completions();
+        }
+        trainer.run(&mut ()).expect("a run");
+        let lines = trainer.completions().map(<[u8]>::to_vec);
+        (lines, trainer.log().to_vec())
+    };
+    let mut other = model.clone();
+    let (lines, log) = run(&mut model, true);
+    assert_eq!(
+        run(&mut other, false),
+        (None, log.clone()),
+        "and change nothing"
+    );
+    let lines: Vec<serde_json::Value> = lines
+        .expect("completions")
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(|line| serde_json::from_slice(line).expect("a line of JSON"))
+        .collect();
+    assert_eq!(lines.len(), 3 * 4 * 6);
+    for (step, record) in log.iter().enumerate() {
+        let lines = lines.iter().filter(|line| line["step"] == step + 1);
+        let lines: Vec<_> = lines.collect();
+        assert_eq!(lines.len(), record.answers);
+        let mean = lines
+            .iter()
+            .map(|line| line["reward"].as_f64().expect("a reward"));
+        let mean = mean.sum::<f64>() / lines.len() as f64;
+        assert!((mean - record.reward).abs() < 1e-6);
+        for line in &lines {
+            let reward = reward_a(0, line["completion"].as_str().expect("a text"));
+            let written = line["reward"].as_f64().expect("a reward");
+            assert_eq!(written as f32, reward);
+            assert!(prompts.iter().any(|prompt| line["id"] == *prompt.id));
+        }
+        for group in lines.chunks(6) {
+            let sum: f64 = group
+                .iter()
+                .filter_map(|line| line["advantage"].as_f64())
+                .sum();
+            assert!(sum.abs() < 1e-4, "{sum}");
+        }
+    }
 }

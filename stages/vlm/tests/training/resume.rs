@@ -12,6 +12,9 @@ use dcsft_vlm::train::{STATE_FILE, Trainer as _};
 
 use crate::{Watch, adapted, examples, grpo, model, prompts, sft, weights};
 
+/// Whose the states are.
+const KEY: &str = "a key";
+
 /// Trains in one go, or stopped after `stops` steps and restored into a fresh model each time.
 fn sft_run(
     fresh: fn() -> MicroVlm,
@@ -27,7 +30,7 @@ fn sft_run(
         let mut trainer = SftTrainer::new(config.clone(), &mut model, &examples, Some(&labels))
             .expect("a trainer");
         if part > 0 {
-            trainer.restore(dir).expect("a state");
+            trainer.restore(dir, KEY).expect("a state");
         }
         assert_eq!(trainer.steps_done(), made);
         let mut watch = Watch {
@@ -42,7 +45,7 @@ fn sft_run(
             return (weights(&model), log);
         }
         assert_eq!(Some(made), stop);
-        trainer.save_state(dir).expect("a saved state");
+        trainer.save_state(dir, KEY).expect("a saved state");
     }
     unreachable!("the last part returns")
 }
@@ -126,11 +129,11 @@ fn a_run_can_be_made_longer_where_its_schedule_allows() {
             SftTrainer::new(config(5, schedule), &mut short, &examples, Some(&labels))
                 .expect("a trainer");
         trainer.run(&mut ()).expect("a run");
-        trainer.save_state(dir.path()).expect("a saved state");
+        trainer.save_state(dir.path(), KEY).expect("a saved state");
         let mut long = model();
         let mut trainer = SftTrainer::new(config(9, schedule), &mut long, &examples, Some(&labels))
             .expect("a trainer");
-        let restored = trainer.restore(dir.path());
+        let restored = trainer.restore(dir.path(), KEY);
         assert_eq!(restored.is_ok(), allowed, "{schedule:?}: {restored:?}");
         if let Err(error) = restored {
             assert!(error.to_string().contains("learning rate"), "{error}");
@@ -155,14 +158,14 @@ fn a_state_of_another_run_or_a_damaged_one_is_refused() {
     let mut trainer =
         SftTrainer::new(sft::config(2), &mut source, &examples, Some(&labels)).expect("a trainer");
     trainer.run(&mut ()).expect("a run");
-    trainer.save_state(dir.path()).expect("a saved state");
+    trainer.save_state(dir.path(), KEY).expect("a saved state");
     let refused =
         |config: SftConfig, model: &mut MicroVlm, examples: &[Example], labels: &[u32]| {
             let mut trainer =
                 SftTrainer::new(config, model, examples, Some(labels)).expect("a trainer");
             let before = weights(trainer.model());
             let error = trainer
-                .restore(dir.path())
+                .restore(dir.path(), KEY)
                 .expect_err("the state is refused")
                 .to_string();
             assert!(
@@ -190,6 +193,47 @@ fn a_state_of_another_run_or_a_damaged_one_is_refused() {
 }
 
 #[test]
+fn a_state_with_one_changed_bit_is_refused_wherever_it_is() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join(STATE_FILE);
+    let (mut source, mut same) = (model(), model());
+    let examples = examples(&source, 12);
+    let config = SftConfig {
+        auxiliary: None,
+        ..sft::config(2)
+    };
+    let mut trainer =
+        SftTrainer::new(config.clone(), &mut source, &examples, None).expect("a trainer");
+    trainer.run(&mut ()).expect("a run");
+    trainer.save_state(dir.path(), KEY).expect("a saved state");
+    let whole = std::fs::read(&path).expect("the state");
+    let mut trainer = SftTrainer::new(config, &mut same, &examples, None).expect("a trainer");
+    let before = weights(trainer.model());
+    let mut random = StreamKey::new("damage", 0).stream();
+    let length = whole.len() as u64;
+    // The header is where much can go wrong, and is short beside the tensors.
+    let header = u64::from_le_bytes(whole[..8].try_into().expect("eight bytes")) + 8;
+    let places = (0..300).map(|index| match index % 2 {
+        0 => random.below(header),
+        _ => random.below(length),
+    });
+    for (place, bit) in places.collect::<Vec<_>>().into_iter().zip((0..8).cycle()) {
+        let mut damaged = whole.clone();
+        damaged[place as usize] ^= 1 << bit;
+        std::fs::write(&path, &damaged).expect("a damaged state");
+        let restored = trainer.restore(dir.path(), KEY);
+        assert!(restored.is_err(), "bit {bit} of byte {place} of {length}");
+        assert_eq!(trainer.steps_done(), 0);
+    }
+    assert!(weights(trainer.model()) == before);
+    std::fs::write(&path, &whole).expect("the whole state");
+    let other = trainer.restore(dir.path(), "another key");
+    let problem = other.expect_err("it is another's state").to_string();
+    assert!(problem.contains("another run"), "{problem}");
+    trainer.restore(dir.path(), KEY).expect("its own state");
+}
+
+#[test]
 fn a_stopped_grpo_run_ends_with_the_same_bytes() {
     for (seed, updates_per_batch) in [(0, 1), (1, 2)] {
         let dir = tempfile::tempdir().expect("a folder");
@@ -213,7 +257,7 @@ fn a_stopped_grpo_run_ends_with_the_same_bytes() {
                 )
                 .expect("a trainer");
                 if part > 0 {
-                    trainer.restore(dir.path()).expect("a state");
+                    trainer.restore(dir.path(), KEY).expect("a state");
                 }
                 let mut watch = Watch {
                     stop_after: stop.map(|stop| stop - trainer.steps_done()),
@@ -224,7 +268,7 @@ fn a_stopped_grpo_run_ends_with_the_same_bytes() {
                     let log = trainer.log().to_vec();
                     return (weights(&model), log);
                 }
-                trainer.save_state(dir.path()).expect("a saved state");
+                trainer.save_state(dir.path(), KEY).expect("a saved state");
             }
             unreachable!("the last part returns")
         };

@@ -1,10 +1,11 @@
 //! Supervised fine-tuning.
 
-use dcsft_vlm::model::{Example, VisionLanguageModel as _};
+use dcsft_vlm::model::{Example, Forward, VisionLanguageModel as _};
+use dcsft_vlm::ops::token_logprobs;
 use dcsft_vlm::train::Trainer as _;
 use dcsft_vlm::train::augment::Augment;
 use dcsft_vlm::train::schedule::Schedule;
-use dcsft_vlm::train::sft::{AuxiliaryConfig, SftConfig, SftRecord, SftTrainer};
+use dcsft_vlm::train::sft::{AuxiliaryConfig, LossMean, SftConfig, SftRecord, SftTrainer};
 
 use crate::{Watch, accuracy, adapted, examples, model, weights};
 
@@ -116,6 +117,70 @@ fn micro_batches_give_the_loss_and_gradient_of_the_whole_batch() {
         let auxiliary = |record: &SftRecord| record.auxiliary_loss.expect("an auxiliary loss");
         assert!((auxiliary(whole) - auxiliary(parts)).abs() < 1e-5);
     }
+}
+
+#[test]
+fn the_loss_is_the_mean_that_is_asked_for() {
+    // Answers of 4, 3, 3 and 5 letters and an end each, two in each of two forward passes; no update.
+    let config = |loss_mean| SftConfig {
+        steps: Some(1),
+        batch_size: 2,
+        gradient_accumulation: 2,
+        learning_rate: 0.0,
+        loss_mean,
+        ..SftConfig::default()
+    };
+    let mut model = model();
+    let mut examples = examples(&model, 4);
+    let mut longest = model.tokenizer().encode("kayak").expect("known letters");
+    longest.push(model.tokenizer().eos());
+    examples[3].answer = longest.into();
+    let losses: Vec<f64> = examples
+        .iter()
+        .map(|example| {
+            let one = std::slice::from_ref(example);
+            let output = model.forward(one, &Forward::default()).expect("a pass");
+            let logprobs = token_logprobs(output.logits, &example.answer, 1.0);
+            let logprobs: Vec<f32> = logprobs.inner().into_data().try_into_vec().expect("floats");
+            -logprobs.into_iter().map(f64::from).sum::<f64>()
+        })
+        .collect();
+    let mut run = |loss_mean| {
+        let config = config(loss_mean);
+        let mut trainer = SftTrainer::new(config, &mut model, &examples, None).expect("a trainer");
+        trainer.run(&mut ()).expect("a run");
+        trainer.log()[0].clone()
+    };
+    let records = [LossMean::Tokens, LossMean::MicroBatch, LossMean::Samples].map(&mut run);
+    let length = |index: usize| examples[index].answer.len() as f64;
+    let all = losses.iter().sum::<f64>();
+    let tokens = all / (0..4).map(length).sum::<f64>();
+    let samples = (0..4)
+        .map(|index| losses[index] / length(index))
+        .sum::<f64>()
+        / 4.0;
+    // Which two were together depends on the order, so every split is tried; one must be it.
+    let pair = |a: usize, b: usize| (losses[a] + losses[b]) / (length(a) + length(b));
+    let splits = [[0, 1, 2, 3], [0, 2, 1, 3], [0, 3, 1, 2]];
+    let micro = splits.map(|[a, b, c, d]| (pair(a, b) + pair(c, d)) / 2.0);
+    let close = |a: f64, b: f64| (a - b).abs() < 1e-5;
+    assert!(
+        close(records[0].loss, tokens),
+        "{} {tokens}",
+        records[0].loss
+    );
+    assert!(
+        close(records[2].loss, samples),
+        "{} {samples}",
+        records[2].loss
+    );
+    let found = micro
+        .iter()
+        .filter(|mean| close(records[1].loss, **mean))
+        .count();
+    assert_eq!(found, 1, "{} of {micro:?}", records[1].loss);
+    assert!(!close(tokens, samples) && !close(records[1].loss, tokens));
+    assert!(!close(records[0].grad_norm, records[2].grad_norm));
 }
 
 #[test]

@@ -37,7 +37,10 @@ struct Piece {
 
 impl Piece {
     fn queries(&self) -> usize {
-        self.spans.iter().map(|span| span.queries.len()).sum()
+        self.spans
+            .iter()
+            .map(|span| span.queries.len())
+            .sum::<usize>()
     }
 }
 

@@ -1,10 +1,11 @@
 //! The operations on the CPU device, each as one step of burn's autodiff graph: a fused loop forward, a
 //! handwritten gradient backward.
 //!
-//! They give the numbers of [`super::composed`] up to rounding. A gradient that no parent asks for is not
+//! All take tensors of the CPU device in 32 bits. They give the numbers of [`super::composed`] up to rounding. A gradient that no parent asks for is not
 //! computed.
 
 mod attention;
+mod exp;
 mod gate;
 mod linear;
 mod logprobs;
@@ -12,13 +13,15 @@ mod norm;
 mod rms;
 mod rotary;
 mod rows;
+mod sums;
 mod tied;
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Flex};
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 
 pub(super) use attention::attention;
+pub(super) use exp::exp;
 pub(super) use gate::swiglu;
 pub(super) use linear::{convolve, linear};
 pub(super) use logprobs::token_logprobs;
@@ -26,6 +29,7 @@ pub(super) use norm::layer_norm;
 pub(super) use rms::rms_norm;
 pub(super) use rotary::rotate;
 pub(super) use rows::take_rows;
+pub(super) use sums::{entropy, mean_of_rows, sent_back, squares_of_rows, weighted_sum};
 pub(super) use tied::tied_head;
 
 /// A tensor of the CPU device.
@@ -34,13 +38,8 @@ type Flat = FloatTensor<Flex>;
 /// The same with its place in the autodiff graph.
 type Tracked = FloatTensor<Autodiff<Flex>>;
 
-/// Whether the fused operations can take this tensor.
-pub(super) fn can_take(tensor: &Tensor<2>) -> bool {
-    tensor.device() == Device::flex() && tensor.dtype() == DType::F32
-}
-
-/// The primitive behind a tensor for which [`can_take`] holds, in one piece of memory.
-fn open(tensor: Tensor<2>) -> Tracked {
+/// The primitive behind a tensor of the CPU device.
+fn open<const D: usize>(tensor: Tensor<D>) -> Tracked {
     let opened = tensor.autodiff().try_into_primitive::<Autodiff<Flex>>();
     opened.expect("a tensor of the CPU device has the CPU device's primitive")
 }

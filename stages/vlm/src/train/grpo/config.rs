@@ -60,7 +60,7 @@ pub struct GrpoConfig {
     /// that of the whole step all the same.
     pub forward_batch: usize,
     /// Keep only what goes into each block and compute the block again for its gradient: less memory, about a third
-    /// more time. The micro model ignores it.
+    /// more time. Refused for the micro model, whose blocks are too small.
     pub gradient_checkpointing: bool,
     /// Highest learning rate.
     #[schemars(range(min = 0.0))]

@@ -14,6 +14,8 @@ use burn::tensor::Tensor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::ops::exp;
+
 /// How token losses are averaged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -65,7 +67,7 @@ pub fn token_loss(
     advantages: &Tensor<1>,
 ) -> TokenLoss {
     let old = old.cloned().unwrap_or_else(|| logprobs.clone().detach());
-    let ratio = (logprobs.clone() - old).exp();
+    let ratio = exp(logprobs.clone() - old);
     let clipped = ratio
         .clone()
         .clamp(1.0 - objective.epsilon, 1.0 + objective.epsilon_high);
@@ -88,7 +90,7 @@ pub fn token_loss(
 /// Schulman's k3 estimate of KL(policy || reference) per token: `exp(d) - d - 1`, `d = log p_ref - log p`.
 pub fn kl_k3(logprobs: &Tensor<1>, reference: &Tensor<1>) -> Tensor<1> {
     let difference = reference.clone() - logprobs.clone();
-    difference.clone().exp() - difference - 1.0
+    exp(difference.clone()) - difference - 1.0
 }
 
 /// What one token adds to the gradient of its loss in `log p`, without the KL term: `-r A`, or 0 where the

@@ -1,8 +1,10 @@
 //! Group-relative policy optimisation (GRPO): the model draws several answers to each prompt, and learns from
 //! how each one's reward compares with the others of its group.
 //!
-//! A step draws its answers with the current policy, scores them, and makes one or more updates from them. The
-//! policy runs without dropout, so that the probability ratio of the first update is exactly 1.
+//! A step draws its answers with the current policy, scores them, and makes one or more updates from them. Adapters'
+//! dropout acts where the policy is differentiated, and neither where it draws answers nor in the reference. The
+//! log-probabilities that the ratio compares with are those of the first update's own pass, as in TRL: its ratio is
+//! exactly 1, and later updates, which draw dropout of their own, compare with it.
 
 pub mod advantage;
 mod config;
@@ -13,8 +15,11 @@ mod update;
 
 use std::path::Path;
 
+use serde::Serialize;
+
 use crate::model::{Prompt, VisionLanguageModel};
 use crate::train::adamw::AdamW;
+use crate::train::check;
 use crate::train::error::TrainError;
 use crate::train::order::Order;
 use crate::train::schedule::LearningRate;
@@ -23,7 +28,7 @@ use crate::train::trainer::Trainer;
 
 pub use config::GrpoConfig;
 pub use record::{BinGradient, BinShare, GrpoRecord, GrpoSummary};
-use rollout::Rollout;
+use rollout::{Drawn, Rollout};
 
 /// The reward of an answer: from a prompt's index and the answer's text. It must be a pure function. NaN means
 /// that the answer cannot be scored.
@@ -96,6 +101,21 @@ pub struct GrpoTrainer<'a> {
     rate: LearningRate,
     header: Header,
     log: Vec<GrpoRecord>,
+    /// Lines of JSON, if they are kept.
+    completions: Option<Vec<u8>>,
+}
+
+/// A line about a drawn answer.
+#[derive(Serialize)]
+struct CompletionLine<'a> {
+    /// The step, counted from 1.
+    step: usize,
+    /// The prompt's content ID.
+    id: &'a str,
+    completion: &'a str,
+    /// None where it could not be scored.
+    reward: Option<f32>,
+    advantage: f32,
 }
 
 impl<'a> GrpoTrainer<'a> {
@@ -114,6 +134,7 @@ impl<'a> GrpoTrainer<'a> {
         reward: Reward<'a>,
     ) -> Result<Self, TrainError> {
         config.validate()?;
+        check::checkpointing(config.gradient_checkpointing, model)?;
         data.check(model)?;
         let reference = reference.filter(|_| config.beta != 0.0);
         if config.beta != 0.0 && reference.is_none() {
@@ -141,7 +162,38 @@ impl<'a> GrpoTrainer<'a> {
             reward,
             header,
             log: Vec::new(),
+            completions: None,
         })
+    }
+
+    /// Writes down every answer that is drawn, with reward and advantage; before the first step.
+    pub fn keep_completions(&mut self) {
+        self.completions = Some(Vec::new());
+    }
+
+    /// The answers drawn so far, one line of JSON each: `{step, id, completion, reward, advantage}`, `id` the prompt's. None
+    /// unless they are [kept](Self::keep_completions).
+    pub fn completions(&self) -> Option<&[u8]> {
+        self.completions.as_deref()
+    }
+
+    fn write_completions(&mut self, step: usize, drawn: &[Drawn]) -> Result<(), TrainError> {
+        let Some(lines) = &mut self.completions else {
+            return Ok(());
+        };
+        for answer in drawn {
+            let line = CompletionLine {
+                step: step + 1,
+                id: &self.data.prompts[answer.prompt].id,
+                completion: &self.model.tokenizer().decode(&answer.tokens),
+                reward: (!answer.reward.is_nan()).then_some(answer.reward),
+                advantage: answer.advantage,
+            };
+            serde_json::to_writer(&mut *lines, &line)
+                .map_err(|error| TrainError::Data(error.to_string()))?;
+            lines.push(b'\n');
+        }
+        Ok(())
     }
 
     /// What the steps made so far come to.
@@ -181,6 +233,7 @@ impl Trainer for GrpoTrainer<'_> {
             step,
             &indices,
         )?;
+        self.write_completions(step, &rollout.drawn)?;
         rollout.record.step = step + 1;
         rollout.record.epoch = self.order.epochs(step + 1);
         self.score_by_reference(&mut rollout)?;
@@ -191,23 +244,29 @@ impl Trainer for GrpoTrainer<'_> {
         Ok(&self.log[step])
     }
 
-    fn save_state(&self, dir: &Path) -> Result<(), TrainError> {
-        let sets = [self.model.params()];
-        state::save(dir, &self.header, &self.log, &sets, &self.optimizer)
+    fn save_state(&self, dir: &Path, owner: &str) -> Result<(), TrainError> {
+        let (header, sets) = (self.header.owned_by(owner), [self.model.params()]);
+        let completions = self.completions.as_deref().unwrap_or_default();
+        let records = (&self.log[..], completions);
+        state::save(dir, &header, records, &sets, &self.optimizer)
     }
 
-    fn restore(&mut self, dir: &Path) -> Result<(), TrainError> {
+    fn restore(&mut self, dir: &Path, owner: &str) -> Result<(), TrainError> {
         let (rate, updates, total) = (self.rate, self.config.updates_per_batch, self.total_steps());
         let mut sets = [self.model.params_mut()];
         let rates = |step: usize| rate.at(step * updates + updates - 1);
-        self.log = state::restore(
+        let records = state::restore(
             dir,
-            &self.header,
+            &self.header.owned_by(owner),
             &mut sets,
             &mut self.optimizer,
             total,
             &rates,
         )?;
+        self.log = records.log;
+        if let Some(completions) = &mut self.completions {
+            *completions = records.notes;
+        }
         Ok(())
     }
 }

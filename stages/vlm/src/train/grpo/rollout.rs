@@ -29,9 +29,20 @@ pub(super) struct Row {
     pub(super) reference: Vec<f32>,
 }
 
+/// A drawn answer.
+pub(super) struct Drawn {
+    /// Its prompt's index.
+    pub(super) prompt: usize,
+    pub(super) tokens: Vec<u32>,
+    pub(super) reward: f32,
+    pub(super) advantage: f32,
+}
+
 /// A step's answers, and the part of its record that they decide.
 pub(super) struct Rollout {
     pub(super) rows: Vec<Row>,
+    /// All answers, group after group.
+    pub(super) drawn: Vec<Drawn>,
     pub(super) record: GrpoRecord,
     /// Tokens of all answers drawn.
     pub(super) tokens: usize,
@@ -84,8 +95,21 @@ impl Rollout {
             .iter()
             .map(|row| row.copies * row.example.answer.len())
             .sum();
+        let drawn = indices
+            .iter()
+            .zip(groups)
+            .flat_map(|(&prompt, group)| group.into_iter().map(move |answer| (prompt, answer)))
+            .zip(rewards.iter().zip(&advantages))
+            .map(|((prompt, answer), (&reward, &advantage))| Drawn {
+                prompt,
+                tokens: answer.tokens,
+                reward,
+                advantage,
+            })
+            .collect();
         Ok(Self {
             rows,
+            drawn,
             record,
             tokens,
             trained_tokens,
@@ -115,6 +139,20 @@ impl Row {
             old: Vec::new(),
             reference: Vec::new(),
         }
+    }
+}
+
+impl Row {
+    /// The example under a name of its own, which is that of its random streams: no two rows draw the same dropout.
+    pub(super) fn apart(&self) -> Example {
+        let mut example = self.example.clone();
+        let mut hasher = blake3::Hasher::new();
+        for token in &*example.answer {
+            hasher.update(&token.to_le_bytes());
+        }
+        let answer = hasher.finalize().to_hex();
+        example.prompt.id = format!("{}/{answer}", example.prompt.id).into();
+        example
     }
 }
 

@@ -3,7 +3,8 @@
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::model::{Example, Forward, Output, VisionLanguageModel};
-use crate::ops::{entropy, token_logprobs};
+use crate::ops::{entropy, sent_back, squares_of_rows, token_logprobs, weighted_sum};
+use crate::rng::StreamKey;
 use crate::train::adamw::floats;
 use crate::train::error::TrainError;
 use crate::train::gradients::GradientSum;
@@ -31,7 +32,7 @@ impl GrpoTrainer<'_> {
         };
         let size = self.chunk_size(rollout);
         for rows in rollout.rows.chunks_mut(size) {
-            let (output, targets) = self.output(reference, rows)?;
+            let (output, targets) = self.output(reference, rows, None)?;
             let logprobs = token_logprobs(output.logits, &targets, self.config.temperature);
             let logprobs = read(&logprobs, "the reference's log-probabilities")?;
             for (row, logprobs) in by_row(rows, logprobs) {
@@ -54,8 +55,11 @@ impl GrpoTrainer<'_> {
         let mut loss = 0.0;
         let tokens =
             [rollout.tokens, rollout.trained_tokens].map(|tokens| (tokens * updates) as f64);
+        let dropout = StreamKey::new("grpo dropout", self.config.seed)
+            .number(step as u64)
+            .number(update as u64);
         for rows in rollout.rows.chunks_mut(size) {
-            let chunk = self.chunk(rows, &mut sum)?;
+            let chunk = self.chunk(rows, &dropout, &mut sum)?;
             loss += chunk.loss;
             self.note(rows, &chunk, tokens, &mut rollout.record);
             if update == 0 && updates > 1 {
@@ -95,19 +99,25 @@ impl GrpoTrainer<'_> {
         }
     }
 
-    /// Logits and targets of the answer tokens of `rows`: `[tokens, vocab]` and `[tokens]`.
+    /// Logits and targets of the answer tokens of `rows`: `[tokens, vocab]` and `[tokens]`. With `dropout` each row
+    /// draws its own, so that the answers to a prompt cannot share its rows.
     fn output<'m>(
         &self,
         model: &'m dyn VisionLanguageModel,
         rows: &[Row],
+        dropout: Option<&StreamKey>,
     ) -> Result<(Output<'m>, Vec<u32>), TrainError> {
-        let batch: Vec<Example> = rows.iter().map(|row| row.example.clone()).collect();
+        let dropout = dropout.filter(|_| model.lora().is_some_and(|lora| lora.dropout > 0.0));
+        let batch: Vec<Example> = match dropout {
+            None => rows.iter().map(|row| row.example.clone()).collect(),
+            Some(_) => rows.iter().map(Row::apart).collect(),
+        };
         let targets = batch
             .iter()
             .flat_map(|example| example.answer.iter().copied())
             .collect();
         let options = Forward {
-            dropout: None,
+            dropout: dropout.cloned(),
             checkpointing: self.config.gradient_checkpointing,
         };
         Ok((model.forward(&batch, &options)?, targets))
@@ -117,8 +127,13 @@ impl GrpoTrainer<'_> {
     ///
     /// The loss is first differentiated in the logits alone, which shows how much each answer pulls, and that
     /// gradient is then sent back through the model.
-    fn chunk(&self, rows: &[Row], sum: &mut GradientSum) -> Result<Chunk, TrainError> {
-        let (output, targets) = self.output(self.model, rows)?;
+    fn chunk(
+        &self,
+        rows: &[Row],
+        dropout: &StreamKey,
+        sum: &mut GradientSum,
+    ) -> Result<Chunk, TrainError> {
+        let (output, targets) = self.output(self.model, rows, Some(dropout))?;
         let Output { logits, tape, .. } = output;
         let (device, temperature) = (logits.device(), self.config.temperature);
         let leaf = logits.clone().inner().autodiff().require_grad();
@@ -126,7 +141,10 @@ impl GrpoTrainer<'_> {
 
         let spread = |value: f32, row: &Row| vec![value; row.example.answer.len()];
         let advantages = per_token(rows, |row| spread(row.advantage, row), &device);
-        let weights = per_token(rows, |row| spread(row.weight, row), &device);
+        let weights: Vec<f32> = rows
+            .iter()
+            .flat_map(|row| spread(row.weight, row))
+            .collect();
         let known = |values: fn(&Row) -> &Vec<f32>| {
             let known = rows.iter().all(|row| !values(row).is_empty());
             known.then(|| per_token(rows, |row| values(row).clone(), &device))
@@ -140,24 +158,23 @@ impl GrpoTrainer<'_> {
             reference.as_ref(),
             &advantages,
         );
-        let loss = (token.loss * weights).sum();
+        let loss = weighted_sum(token.loss, &weights);
         let mut gradients = loss.backward();
         let pull = leaf
             .grad_remove(&mut gradients)
             .unwrap_or_else(|| leaf.clone().inner().zeros_like());
         let sets = [self.model.params()];
-        let through = (logits.clone() * pull.clone().autodiff()).sum();
+        let through = sent_back(logits.clone(), pull.clone());
         sum.backward(&sets, through, &logits, tape);
 
-        let tokens = targets.len();
         Ok(Chunk {
-            loss: read(&loss, "the loss")?.into_iter().map(f64::from).sum(),
+            loss: read(&loss, "the loss")?
+                .into_iter()
+                .map(f64::from)
+                .sum::<f64>(),
             ratio: read(&token.ratio, "the ratios")?,
             kl: token.kl.map(|kl| read(&kl, "the KL terms")).transpose()?,
-            pull: read(
-                &pull.powi_scalar(2).sum_dim(1).reshape([tokens]),
-                "the gradient in the logits",
-            )?,
+            pull: read(&squares_of_rows(pull), "the gradient in the logits")?,
             entropy: read(&entropy(leaf.inner(), temperature), "the entropies")?,
             logprobs: read(&logprobs, "the log-probabilities")?,
         })

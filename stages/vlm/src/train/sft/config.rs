@@ -22,11 +22,14 @@ pub struct SftConfig {
     /// Samples per forward pass.
     #[schemars(range(min = 1))]
     pub batch_size: usize,
-    /// Forward passes per update; the loss is the mean over the tokens of all of them.
+    /// Forward passes per update.
     #[schemars(range(min = 1))]
     pub gradient_accumulation: usize,
+    /// What the loss of an update is the mean of: the `tokens` of all its answers; each `micro_batch`'s mean over its
+    /// tokens, as where each of several GPUs takes the mean of its own; or the `samples`' means over their tokens.
+    pub loss_mean: LossMean,
     /// Keep only what goes into each block and compute the block again for its gradient: less memory, about a third
-    /// more time. The micro model ignores it.
+    /// more time. Refused for the micro model, whose blocks are too small.
     pub gradient_checkpointing: bool,
     /// Samples at the end of an epoch that do not fill an update: `fill` it from the next epoch, take a `short`
     /// one, or `drop` them.
@@ -65,6 +68,45 @@ pub struct SftConfig {
     pub augment: Augment,
 }
 
+/// What the loss of an update is the mean of. With one forward pass per update the first two are the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LossMean {
+    /// All answer tokens of the update: a long answer counts more.
+    #[default]
+    Tokens,
+    /// The forward passes' means over their answer tokens. As where data-parallel training averages the means of its
+    /// processes: a token counts more where its pass has few.
+    MicroBatch,
+    /// The answers' means over their tokens: every sample counts the same.
+    Samples,
+}
+
+/// Answer tokens and parts of an update, which a loss is averaged over.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Counts {
+    /// Answer tokens of the whole update.
+    pub(super) tokens: usize,
+    /// Samples of the whole update.
+    pub(super) samples: usize,
+    /// Forward passes of the whole update.
+    pub(super) micro_batches: usize,
+    /// Answer tokens of the forward pass at hand.
+    pub(super) micro_batch_tokens: usize,
+}
+
+impl LossMean {
+    /// The weight of each token of an answer of `length` tokens; those of an update add up to 1.
+    pub(super) fn weight(self, counts: Counts, length: usize) -> f64 {
+        let parts = match self {
+            Self::Tokens => counts.tokens,
+            Self::MicroBatch => counts.micro_batches * counts.micro_batch_tokens,
+            Self::Samples => counts.samples * length,
+        };
+        1.0 / parts as f64
+    }
+}
+
 /// A linear classifier on the mean image token (it stands for a contrastively pre-trained vision tower).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -90,6 +132,7 @@ impl Default for SftConfig {
             epochs: None,
             batch_size: 16,
             gradient_accumulation: 1,
+            loss_mean: LossMean::Tokens,
             gradient_checkpointing: false,
             last_batch: LastBatch::Fill,
             learning_rate: 1e-5,

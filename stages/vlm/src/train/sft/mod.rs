@@ -1,7 +1,7 @@
 //! Supervised fine-tuning: cross-entropy on the tokens of the right answers.
 //!
-//! The loss of an update is the mean of `-log p` over all answer tokens of its samples (also where they are cut
-//! into several forward passes), plus the weighted cross-entropy of the auxiliary classifier, if there is one.
+//! The loss of an update is a mean of `-log p` over the answer tokens of its samples ([`LossMean`] says which), plus the
+//! weighted cross-entropy of the auxiliary classifier, if there is one.
 
 mod config;
 mod record;
@@ -12,12 +12,13 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use crate::model::{Example, Forward, Output, VisionLanguageModel};
-use crate::ops::token_logprobs;
+use crate::ops::{token_logprobs, weighted_sum};
 use crate::params::ParamSet;
 use crate::rng::StreamKey;
 use crate::train::adamw::{AdamW, floats};
 use crate::train::augment::{Augment, Mirrored};
 use crate::train::auxiliary::AuxiliaryHead;
+use crate::train::check;
 use crate::train::error::TrainError;
 use crate::train::gradients::GradientSum;
 use crate::train::order::Order;
@@ -25,7 +26,8 @@ use crate::train::schedule::LearningRate;
 use crate::train::state::{self, Header};
 use crate::train::trainer::{Trainer, recent_mean};
 
-pub use config::{AuxiliaryConfig, SftConfig};
+use config::Counts;
+pub use config::{AuxiliaryConfig, LossMean, SftConfig};
 pub use record::SftRecord;
 
 /// A supervised fine-tuning run.
@@ -50,9 +52,7 @@ const APART: usize = 32;
 /// What an update is about.
 struct Update {
     step: usize,
-    /// Answer tokens of all its samples.
-    tokens: usize,
-    samples: usize,
+    counts: Counts,
 }
 
 /// What learns: the model, and the auxiliary classifier if there is one.
@@ -105,6 +105,7 @@ impl<'a> SftTrainer<'a> {
         labels: Option<&'a [u32]>,
     ) -> Result<Self, TrainError> {
         config.validate()?;
+        check::checkpointing(config.gradient_checkpointing, model)?;
         check_examples(model, examples)?;
         let total = config.total_steps(examples.len());
         if total == 0 {
@@ -221,17 +222,22 @@ impl<'a> SftTrainer<'a> {
             pooled,
             tape,
         } = learner.model.forward(&batch, &options)?;
-        let mut loss = token_logprobs(logits.clone(), &targets, 1.0)
-            .sum()
-            .mul_scalar(-1.0 / update.tokens as f64);
+        let weights: Vec<f32> = batch
+            .iter()
+            .flat_map(|example| {
+                let length = example.answer.len();
+                let weight = self.config.loss_mean.weight(update.counts, length);
+                std::iter::repeat_n(-weight as f32, length)
+            })
+            .collect();
+        let mut loss = weighted_sum(token_logprobs(logits.clone(), &targets, 1.0), &weights);
         part.tokens += scalar(&loss)?;
         if let (Some(head), Some(labels), Some(auxiliary), Some(pooled)) =
             (learner.head, self.labels, &self.config.auxiliary, pooled)
         {
             let labels: Vec<u32> = indices.iter().map(|&index| labels[index]).collect();
-            let classified = head
-                .loss(pooled, &labels)
-                .mul_scalar(1.0 / update.samples as f64);
+            let share = (1.0 / update.counts.samples as f64) as f32;
+            let classified = head.loss(pooled, &labels, &vec![share; labels.len()]);
             part.auxiliary += scalar(&classified)?;
             loss = loss + classified.mul_scalar(auxiliary.weight);
         }
@@ -300,18 +306,20 @@ impl Trainer for SftTrainer<'_> {
     fn step(&mut self) -> Result<&SftRecord, TrainError> {
         let step = self.steps_done();
         let indices = self.order.batch(step);
-        let tokens: usize = indices
-            .iter()
-            .map(|&index| self.answer_tokens(step, index))
-            .sum();
-        let update = Update {
-            step,
-            tokens,
-            samples: indices.len(),
+        let length = |indices: &[usize]| -> usize {
+            let lengths = indices.iter().map(|&index| self.answer_tokens(step, index));
+            lengths.sum::<usize>()
         };
+        let tokens = length(&indices);
         let mut whole = Part::zero(&self.learner());
         for micro_batch in indices.chunks(self.config.batch_size) {
-            self.add_micro_batch(&update, micro_batch, &mut whole)?;
+            let counts = Counts {
+                tokens,
+                samples: indices.len(),
+                micro_batches: indices.len().div_ceil(self.config.batch_size),
+                micro_batch_tokens: length(micro_batch),
+            };
+            self.add_micro_batch(&Update { step, counts }, micro_batch, &mut whole)?;
         }
         let diverged = |what, value| TrainError::Diverged {
             step: step + 1,
@@ -344,22 +352,25 @@ impl Trainer for SftTrainer<'_> {
         Ok(&self.log[step])
     }
 
-    fn save_state(&self, dir: &Path) -> Result<(), TrainError> {
-        state::save(dir, &self.header, &self.log, &self.sets(), &self.optimizer)
+    fn save_state(&self, dir: &Path, owner: &str) -> Result<(), TrainError> {
+        let header = self.header.owned_by(owner);
+        let records = (&self.log[..], &[][..]);
+        state::save(dir, &header, records, &self.sets(), &self.optimizer)
     }
 
-    fn restore(&mut self, dir: &Path) -> Result<(), TrainError> {
+    fn restore(&mut self, dir: &Path, owner: &str) -> Result<(), TrainError> {
         let rate = self.rate;
         let mut sets = vec![self.model.params_mut()];
         sets.extend(self.head.as_mut().map(|head| &mut head.params));
-        self.log = state::restore(
+        let records = state::restore(
             dir,
-            &self.header,
+            &self.header.owned_by(owner),
             &mut sets,
             &mut self.optimizer,
             rate.total,
             &|step| rate.at(step),
         )?;
+        self.log = records.log;
         Ok(())
     }
 }
@@ -368,7 +379,7 @@ fn scalar(tensor: &Tensor<1>) -> Result<f64, TrainError> {
     let values = floats(tensor.clone().inner().unsqueeze::<2>(), || {
         "the loss".to_owned()
     })?;
-    Ok(values.into_iter().map(f64::from).sum())
+    Ok(values.into_iter().map(f64::from).sum::<f64>())
 }
 
 fn check_examples(model: &dyn VisionLanguageModel, examples: &[Example]) -> Result<(), TrainError> {

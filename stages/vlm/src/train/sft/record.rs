@@ -11,7 +11,7 @@ pub struct SftRecord {
     pub epoch: f64,
     /// Its learning rate.
     pub learning_rate: f64,
-    /// Mean of -log p over the answer tokens, before the update.
+    /// The mean of -log p that is trained on, before the update.
     pub loss: f64,
     /// Mean cross-entropy of the auxiliary classifier.
     #[serde(skip_serializing_if = "Option::is_none", default)]
