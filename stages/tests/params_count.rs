@@ -26,11 +26,29 @@ use Then::{Counts, Refused, Stays};
 type Case = (&'static str, Value, Value, Then);
 
 /// Params that other tests hold, by kind and beginning of the name, and which.
-const ELSEWHERE: [(&str, &str, &str); 3] = [
+const ELSEWHERE: [(&str, &str, &str); 5] = [
+    ("dataset", "boxes", "dataset_import"),
+    ("dataset", "exif", "dataset_import"),
     ("rollout", "reward.", "reward_answers.rs"),
     ("grpo", "reward.", "reward_answers.rs"),
     ("eval", "reward.", "reward_answers.rs"),
 ];
+
+/// Params about samples that are left out, where none is.
+fn fits() -> Case {
+    let why = "every sample fits";
+    ("on_error", nothing(), json!("fail"), Stays(why))
+}
+
+fn leaves_out() -> Case {
+    let why = "no sample is left out";
+    ("max_dropped", nothing(), json!(1), Stays(why))
+}
+
+fn asks() -> Case {
+    let why = "the set has samples";
+    ("on_empty", nothing(), json!("skip"), Stays(why))
+}
 
 fn nothing() -> Value {
     json!({})
@@ -225,6 +243,13 @@ fn of_sft() {
         ("lora.targets", lora, json!(["vision"]), Counts),
         ("on_error", nothing(), json!("fail"), Refused("Red!")),
         (
+            "max_dropped",
+            nothing(),
+            json!(0.01),
+            Refused("max_dropped"),
+        ),
+        asks(),
+        (
             "keep_state",
             json!({"schedule": "constant"}),
             json!(true),
@@ -305,7 +330,9 @@ fn of_grpo() {
         ("lora.dropout", lora.clone(), json!(0.5), Counts),
         ("lora.targets", lora, json!(["vision"]), Counts),
         ("reward", nothing(), pattern, Counts),
-        ("on_error", nothing(), json!("fail"), Refused("Red!")),
+        fits(),
+        leaves_out(),
+        asks(),
         (
             "keep_state",
             json!({"schedule": "constant"}),
@@ -314,18 +341,7 @@ fn of_grpo() {
         ),
         ("completions", nothing(), json!(true), Counts),
     ];
-    // The right answer that the model cannot write is one that it is asked about all the same, so a sample that does not
-    // fit is another: a question too long.
-    let cases = cases
-        .into_iter()
-        .filter(|(param, ..): &Case| *param != "on_error")
-        .chain([(
-            "on_error",
-            nothing(),
-            json!("drop"),
-            Stays("every sample fits"),
-        )]);
-    check(&mut bench, "grpo", &base, &inputs, cases.collect());
+    check(&mut bench, "grpo", &base, &inputs, cases);
 }
 
 #[test]
@@ -335,33 +351,29 @@ fn of_rollout_and_eval() {
     let model = trained(&mut bench, &data);
     let inputs = [("model", vec![model]), ("data", vec![data])];
     let pattern = json!({"regex": {"pattern": "^(...)"}});
-    let fits = || {
-        (
-            "on_error",
-            nothing(),
-            json!("fail"),
-            Stays("every sample fits"),
-        )
-    };
     let cases = vec![
         ("n", nothing(), json!(4), Counts),
         ("temperature", nothing(), json!(0.5), Counts),
         ("top_p", nothing(), json!(0.3), Counts),
         ("top_k", nothing(), json!(2), Counts),
-        ("repetition_penalty", nothing(), json!(3.0), Counts),
+        ("repetition_penalty", nothing(), json!(50.0), Counts),
         ("max_new_tokens", nothing(), json!(3), Counts),
         ("reward", nothing(), pattern.clone(), Counts),
         ("seed", nothing(), json!(1), Counts),
         fits(),
+        leaves_out(),
+        asks(),
     ];
     let base = json!({"n": 3, "max_new_tokens": 5, "temperature": 1.3});
     check(&mut bench, "rollout", &base, &inputs, cases);
     let cases = vec![
         ("max_new_tokens", nothing(), json!(3), Counts),
-        ("repetition_penalty", nothing(), json!(3.0), Counts),
+        ("repetition_penalty", nothing(), json!(50.0), Counts),
         ("prompt", nothing(), json!("<image>color? color?"), Counts),
         ("reward", nothing(), pattern, Counts),
         fits(),
+        leaves_out(),
+        asks(),
     ];
     check(
         &mut bench,
@@ -425,6 +437,7 @@ fn of_shapes() {
         ("seed", nothing(), json!(1), Counts),
         ("image_size", nothing(), json!(12), Counts),
         ("rho", nothing(), json!(0.0), Counts),
+        ("label_noise", nothing(), json!(1.0), Counts),
         ("p_hide", nothing(), json!(1.0), Counts),
         (
             "counts",
@@ -507,13 +520,8 @@ fn of_dataset() {
     let cases = vec![
         ("path", nothing(), path("other.json"), Counts),
         ("image_root", nothing(), path("other"), Counts),
-        (
-            "strip_prefix",
-            nothing(),
-            json!("green"),
-            Refused("not unique"),
-        ),
-        ("layout", nothing(), json!("messages"), Counts),
+        ("strip_prefix", nothing(), json!("gr"), Counts),
+        ("layout", nothing(), json!("messages"), Refused("messages")),
         ("set", nothing(), json!("train"), Counts),
         ("split", nothing(), json!("ood"), Counts),
         ("prompt", nothing(), json!("<image>Which?"), Counts),
@@ -526,13 +534,14 @@ fn of_dataset() {
             json!("fail"),
             Refused("missing.png"),
         ),
+        (
+            "max_dropped",
+            json!({"path": path("broken.json")}),
+            json!(0.01),
+            Refused("max_dropped"),
+        ),
     ];
-    // A beginning that no name has: nothing is cut off, and that is what the records ask for.
-    let cases = cases.into_iter().map(|case: Case| match case.0 {
-        "strip_prefix" => ("strip_prefix", nothing(), json!("gr"), Counts),
-        _ => case,
-    });
-    check(&mut bench, "dataset", &base, &[], cases.collect());
+    check(&mut bench, "dataset", &base, &[], cases);
 }
 
 #[test]
@@ -554,7 +563,7 @@ fn of_difficulty() {
     ];
     let quantiles = json!({"quantiles": {"edges": [0.5], "names": ["low", "high"]}});
     let cut = json!({"bins": {"low": "[0, 0.5]", "high": "(0.5, 1]"}});
-    let halves = json!({"bins": {"all": {"interval": "[0, 1]", "keep": 0.5}}});
+    let halves = json!({"bins": {"each": {"interval": "[0, 1]", "keep": 0.5}}});
     let scores = bench.folder().join("scores.jsonl");
     let ids = dcsft_stages::data::Dataset::open(&inputs[1].1[0].dir).unwrap();
     let line = |(index, sample): (usize, &dcsft_stages::data::Sample)| {
@@ -602,6 +611,10 @@ fn of_report() {
     evaluated.summary();
     let rolled = bench.run("rollout", json!({"n": 2, "max_new_tokens": 5}), &asked);
     rolled.summary();
+    let rollouts = input("rollouts", &rolled.output("rollouts"));
+    let binned = [("rollouts", vec![rollouts]), ("data", vec![data.clone()])];
+    let binned = bench.run("difficulty", json!({}), &binned);
+    binned.summary();
     let eval = |arm: &str, axis: i32| {
         let axes = [("seed", json!(axis)), ("fold", json!(axis % 2))];
         labelled("eval", arm, &axes, &evaluated.output("evaluation"))
@@ -619,7 +632,10 @@ fn of_report() {
             "rollouts",
             vec![input("rollouts", &rolled.output("rollouts"))],
         ),
-        ("difficulty", Vec::new()),
+        (
+            "difficulty",
+            vec![input("difficulty", &binned.output("scores"))],
+        ),
         ("data", vec![data]),
     ];
     let cases = vec![

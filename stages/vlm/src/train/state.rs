@@ -28,8 +28,8 @@ pub const STATE_FILE: &str = "trainer_state.safetensors";
 /// Key of the header in the file's metadata; its suffix is the layout's version.
 const HEADER: &str = "dcsft.trainer.2";
 
-/// Key of the digest in the file's metadata.
-const DIGEST: &str = "blake3";
+/// Characters of the digest, which the header begins with.
+const DIGEST: usize = 2 * blake3::OUT_LEN;
 
 /// The tensor of bytes that holds a trainer's notes.
 const NOTES: &str = "notes";
@@ -163,7 +163,8 @@ pub(crate) fn save<R: Serialize>(
             .iter()
             .map(|(name, shape, bytes)| (name.as_str(), &shape[..], &bytes[..])),
     );
-    let metadata = Some([(HEADER.to_owned(), header), (DIGEST.to_owned(), digest)].into());
+    // One entry: the order of several would be another in each process.
+    let metadata = Some([(HEADER.to_owned(), digest + &header)].into());
     let bytes =
         safetensors::serialize(views, metadata).map_err(|error| damaged(error.to_string()))?;
     publish(dir, &path, &bytes)
@@ -229,16 +230,17 @@ impl<'a> Stored<'a> {
         };
         let (_, metadata) = SafeTensors::read_metadata(bytes)
             .map_err(|error| damaged(format!("is no trainer state: {error}")))?;
-        let field = |name: &str| metadata.metadata().as_ref().and_then(|map| map.get(name));
-        let (Some(header), Some(written)) = (field(HEADER), field(DIGEST)) else {
-            return Err(damaged("is no trainer state of this version".to_owned()));
-        };
+        let (written, header) = metadata
+            .metadata()
+            .as_ref()
+            .and_then(|map| map.get(HEADER)?.split_at_checked(DIGEST))
+            .ok_or_else(|| damaged("is no trainer state of this version".to_owned()))?;
         let tensors = SafeTensors::deserialize(bytes)
             .map_err(|error| damaged(format!("is no trainer state: {error}")))?;
         let views = tensors.tensors();
         let parts = views.iter();
         let parts = parts.map(|(name, view)| (name.as_str(), view.shape(), view.data()));
-        if *written != digest(header, parts) {
+        if written != digest(header, parts) {
             return Err(damaged("is damaged: its digest is another".to_owned()));
         }
         let header = serde_json::from_str(header)
