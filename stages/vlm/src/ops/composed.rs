@@ -184,21 +184,19 @@ pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
     activation::silu(gate) * up
 }
 
-/// As [`super::rotate`]; angles and products are in 32 bits, as in Transformers' vision towers, and the result is
-/// rounded once.
+/// As [`super::rotate`].
 pub fn rotate(x: Tensor<2>, rotary: &Rotary, heads: usize) -> Tensor<2> {
     let [rows, width] = x.dims();
     let half = rotary.half();
     let (device, dtype) = (x.device(), x.dtype());
     let table = |values: &[f32]| -> Tensor<3> {
         let table = TensorData::new(values.to_vec(), [rows, 1, half]);
-        Tensor::from_data(table, &device)
+        Tensor::<3>::from_data(table, &device).cast(dtype)
     };
     let (cos, sin) = (table(rotary.cos()), table(rotary.sin()));
     let turned = x
         .clone()
         .slice([0..rows, 0..heads * 2 * half])
-        .cast(FloatDType::F32)
         .reshape([rows, heads, 2 * half]);
     let first = turned.clone().slice([0..rows, 0..heads, 0..half]);
     let second = turned.slice([0..rows, 0..heads, half..2 * half]);
@@ -209,8 +207,7 @@ pub fn rotate(x: Tensor<2>, rotary: &Rotary, heads: usize) -> Tensor<2> {
         ],
         2,
     )
-    .reshape([rows, heads * 2 * half])
-    .cast(dtype);
+    .reshape([rows, heads * 2 * half]);
     if width == heads * 2 * half {
         return turned;
     }

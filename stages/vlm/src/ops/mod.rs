@@ -238,8 +238,8 @@ pub fn rotate(x: Tensor<2>, rotary: &Rotary, heads: usize) -> Tensor<2> {
 /// As [`rotate`], computed in 32 bits whatever the type of `x`: Transformers turns the heads of a vision tower so, and
 /// those of a decoder in the model's own type.
 pub fn rotate_wide(x: Tensor<2>, rotary: &Rotary, heads: usize) -> Tensor<2> {
-    if fused::can_take(&x) {
-        return fused::rotate(x, rotary, heads);
+    if on_host(&x) {
+        return widened(&x, |x| fused::rotate(x, rotary, heads));
     }
     composed::rotate_wide(x, rotary, heads)
 }
