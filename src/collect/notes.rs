@@ -9,7 +9,7 @@ use dcsft_engine::kind::ArtifactType;
 use dcsft_engine::left_out::{LeftOut, notices};
 use dcsft_engine::params::Params;
 use dcsft_engine::results::places::Place;
-use dcsft_engine::study::{Node, NodeId, plain};
+use dcsft_engine::study::{Node, NodeId, Study, plain};
 use serde_json::Value;
 
 use super::Results;
@@ -23,6 +23,7 @@ const LISTED: usize = 5;
 pub(crate) fn all(results: &Results<'_>, groups: &[Group]) -> Vec<String> {
     let mut notes = of_stages(results);
     notes.extend(unreadable(results));
+    notes.extend(unfinished(results));
     notes.extend(ways(results));
     notes.extend(shared_names(results));
     notes.extend(apart(results, groups));
@@ -137,6 +138,51 @@ fn listed(titles: Vec<String>) -> String {
         0 => shown,
         more => format!("{shown} and {more} more"),
     }
+}
+
+/// Arms whose last evaluated step is not the last one that was trained: what the table shows of them is a model on its
+/// way, at a learning rate that has not come to its end.
+fn unfinished(results: &Results<'_>) -> Vec<String> {
+    // By arm: the last step that is evaluated, `None` for a final model, and the last one that is trained.
+    let mut arms: BTreeMap<&str, (Option<u64>, u64)> = BTreeMap::new();
+    for (node, place) in results.nodes.iter().zip(&results.places) {
+        let Some(trained) = last_trained(results.study, &results.study.nodes[node.0]) else {
+            continue;
+        };
+        let (shown, last) = arms.entry(&place.arm).or_insert((place.step, trained));
+        *shown = shown.zip(place.step).map(|(one, other)| one.max(other));
+        *last = trained.max(*last);
+    }
+    let mut alike: BTreeMap<(u64, u64), Vec<String>> = BTreeMap::new();
+    for (arm, (shown, trained)) in arms {
+        if let Some(shown) = shown.filter(|shown| *shown < trained) {
+            let arms = alike.entry((shown, trained)).or_default();
+            arms.push(arm.to_owned());
+        }
+    }
+    let note = |((shown, trained), arms): ((u64, u64), Vec<String>)| {
+        format!(
+            "shown at step {shown}, while training went on to step {trained}, which no evaluation measures: {}",
+            listed(arms)
+        )
+    };
+    alike.into_iter().map(note).collect()
+}
+
+/// The last step of the stage whose model a node reads, where that stage names its steps.
+fn last_trained(study: &Study, node: &Node) -> Option<u64> {
+    let references = node.inputs.iter().flat_map(|(_, references)| references);
+    let steps = references.flat_map(|reference| {
+        let source = &study.nodes[reference.node.0];
+        let read = source
+            .outputs
+            .iter()
+            .find(|output| output.name == reference.output);
+        let of_model = read.is_some_and(|output| output.artifact == ArtifactType::Model);
+        let outputs = source.outputs.iter().filter(move |_| of_model);
+        outputs.filter_map(|output| output.name.strip_prefix("step-")?.parse().ok())
+    });
+    steps.max()
 }
 
 /// A column whose rows were evaluated in different ways, which no line of the table says.

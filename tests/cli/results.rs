@@ -284,6 +284,25 @@ fn ways_of_evaluating_one_set_are_told() {
     }
 }
 
+/// A step of a training that goes on is no last step: the table says so.
+#[test]
+fn a_step_that_is_not_the_last_one_trained_is_told() {
+    let (finished, _) = &*FINISHED;
+    let note = "shown at step 2, while training went on to step 4, which no evaluation measures:";
+    let whole = finished.dcsft(&["results", "spec.yaml"]);
+    assert!(!(whole.stdout + &whole.stderr).contains("while training went on"));
+    // The same study, of which the last step of one arm is not evaluated.
+    let early = finished.dcsft(&[
+        "results",
+        "spec.yaml",
+        "--set",
+        "stages.eval_grpo.matrix.step=[2]",
+    ]);
+    assert_eq!(early.code, 0, "{}", early.stderr);
+    let text = early.stdout + &early.stderr;
+    assert!(text.contains(&format!("{note} grpo")), "{text}");
+}
+
 #[test]
 fn the_table_shows_last_steps_and_all_steps_on_demand() {
     let (lab, _) = &*FINISHED;
