@@ -701,8 +701,6 @@ fn golden_full_training_in_bf16_moves_the_weights_as_in_f32() {
     );
     assert!(cosine > 0.99, "cosine {cosine}");
     assert!((ratio - 1.0).abs() < 0.03, "length {ratio}");
-    let fall = |log: &[Value]| loss(log)[0] - loss(log)[1];
-    assert!(fall(&rounded.2) > 0.5 * fall(&exact.2));
 }
 
 #[test]
