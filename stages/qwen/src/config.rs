@@ -185,22 +185,31 @@ fn parse(raw: &Value) -> Result<QwenConfig, String> {
         vision_end_token_id: root.token("vision_end_token_id")?,
         video_token_id: root.token("video_token_id")?,
         tie_word_embeddings: tied(&root, &text)?,
-        eos_token_ids: end_tokens(&text)?,
+        eos_token_ids: match text.get("eos_token_id") {
+            Some(_) => end_tokens(&text)?,
+            None => end_tokens(&root)?,
+        },
         initializer_range: match text.get("initializer_range") {
             Some(_) => text.positive("initializer_range")?,
             None => 0.02,
         },
-        dtype: match text.string("dtype")? {
-            Some(dtype) => Some(dtype.to_owned()),
-            None => match text.string("torch_dtype")? {
-                Some(dtype) => Some(dtype.to_owned()),
-                None => root.string("torch_dtype")?.map(str::to_owned),
-            },
-        },
+        dtype: dtype(&root, &text)?,
         raw: Value::Null,
     };
     check_together(&config)?;
     Ok(config)
+}
+
+/// `dtype`, formerly `torch_dtype`, of the language model or else of the whole.
+fn dtype(root: &Section<'_>, text: &Section<'_>) -> Result<Option<String>, String> {
+    for section in [text, root] {
+        for name in ["dtype", "torch_dtype"] {
+            if let Some(dtype) = section.string(name)? {
+                return Ok(Some(dtype.to_owned()));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// `tie_word_embeddings` stands in either place, or equally in both.

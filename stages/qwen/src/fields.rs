@@ -13,6 +13,8 @@ pub(crate) struct Known {
     pub(crate) idle: &'static [&'static [&'static str]],
     /// Each changes numbers; this is the value whose numbers are computed.
     pub(crate) only: &'static [&'static [(&'static str, Only)]],
+    /// Of a field that nothing is known of, also what switches nothing on counts as its default.
+    pub(crate) off_is_default: bool,
 }
 
 /// The values of a field whose numbers are computed. `null` always counts as the default.
@@ -84,6 +86,7 @@ impl Known {
                         only.describe()
                     ));
                 }
+                None if self.off_is_default && is_off(value) => {}
                 None => {
                     return Err(format!(
                         "`{prefix}{name}` is {}: no such setting is known, so it may ask for another computation; take \

@@ -49,12 +49,14 @@ const SECTION: Known = Known {
     read: TEXT,
     idle: &[GENERIC, WINDOWS, TOKENS, SAMPLING],
     only: &[TEXT_ONLY, GENERIC_ONLY, GENERATION_ONLY],
+    off_is_default: false,
 };
 
 const TOP: Known = Known {
     read: &["text_config", "vision_config"],
     idle: &[TEXT, GENERIC, WINDOWS, TOKENS, SAMPLING],
     only: &[TEXT_ONLY, GENERIC_ONLY, GENERATION_ONLY],
+    off_is_default: false,
 };
 
 /// `tokens_per_second` is about videos.
@@ -95,6 +97,7 @@ const VISION: Known = Known {
         GENERIC_ONLY,
         GENERATION_ONLY,
     ],
+    off_is_default: false,
 };
 
 /// The fields of a group of rotary positions.
@@ -106,6 +109,7 @@ pub(super) const ROPE: Known = Known {
         ("mrope_interleaved", Only::Off),
         ("partial_rotary_factor", Only::Number(1.0)),
     ]],
+    off_is_default: false,
 };
 
 /// Model types of the sections.

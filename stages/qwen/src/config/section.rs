@@ -55,12 +55,16 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn optional_size(&self, key: &str) -> Result<Option<usize>, String> {
+        self.bounded(key, MOST)
+    }
+
+    fn bounded(&self, key: &str, most: usize) -> Result<Option<usize>, String> {
         self.get(key)
             .map(|(name, value)| {
                 let size = integer(value)
                     .filter(|&size| size > 0)
                     .ok_or_else(|| format!("{name} must be a positive integer, not {value}"))?;
-                within(&name, size, MOST)
+                within(&name, size, most)
             })
             .transpose()
     }
@@ -71,7 +75,7 @@ impl<'a> Section<'a> {
 
     /// As [`Section::size`], of at most `most`.
     pub(super) fn size_up_to(&self, key: &str, most: usize) -> Result<usize, String> {
-        within(&format!("`{}{key}`", self.prefix), self.size(key)?, most)
+        self.required(key, self.bounded(key, most)?)
     }
 
     pub(super) fn size_or(&self, key: &str, default: usize) -> Result<usize, String> {

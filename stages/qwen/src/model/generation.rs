@@ -53,6 +53,7 @@ const KNOWN: Known = Known {
     read: &["eos_token_id"],
     idle: &[SAMPLING, ORGANISATION],
     only: &[GENERATION_ONLY],
+    off_is_default: false,
 };
 
 /// What the file says.

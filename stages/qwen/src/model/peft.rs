@@ -73,6 +73,7 @@ const KNOWN: Known = Known {
     read: READ,
     idle: &[IDLE],
     only: &[OTHERS],
+    off_is_default: true,
 };
 
 /// How an adapter was begun, where that left the base's weights alone: then its tensors are all there is to it.

@@ -126,6 +126,7 @@ const KNOWN: Known = Known {
         ),
         ("pad_size", Only::Off),
     ]],
+    off_is_default: false,
 };
 
 /// `processor_config.json` as a whole.
@@ -133,6 +134,7 @@ const PROCESSOR: Known = Known {
     read: &["image_processor"],
     idle: &[&["processor_class", "video_processor"]],
     only: &[],
+    off_is_default: false,
 };
 
 fn fail(path: &Path, problem: impl std::fmt::Display) -> VlmError {

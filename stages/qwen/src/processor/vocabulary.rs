@@ -78,6 +78,7 @@ const KNOWN: Known = Known {
             ]),
         ),
     ]],
+    off_is_default: false,
 };
 
 /// Normalisers that make a text hardly longer. Qwen2.5 has NFC.
