@@ -20,6 +20,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::{ContextKind, ContextValue};
 use cli::{Cli, Command};
+use dcsft_engine::text;
 use exit::{Exit, Failure};
 use settings::App;
 use terminal::Terminal;
@@ -54,6 +55,12 @@ fn parse() -> Cli {
         }
         if error.use_stderr() && wants_json() {
             tell_as_json(&error);
+        }
+        let said = error.render().to_string();
+        if said.chars().any(|c| c != '\n' && text::is_hidden(c)) {
+            // An argument that is quoted holds what would not be seen as it is.
+            let _ = write!(std::io::stderr(), "{}", text::block(&said));
+            std::process::exit(error.exit_code());
         }
         error.exit()
     })

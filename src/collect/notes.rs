@@ -298,7 +298,8 @@ fn apart(results: &Results<'_>, groups: &[Group]) -> Vec<String> {
                 0 => String::new(),
                 _ => format!(" with {SEED} {}", seeds.join(", ")),
             };
-            format!("arms were not evaluated on the same samples of {set}{seeds}, and those are not compared: {}", listed(from))
+            format!("arms were not evaluated on the same samples of {set}{seeds}: {}; single runs are compared on the samples \
+                 that both answered, others not at all", listed(from))
         })
         .collect()
 }

@@ -39,7 +39,7 @@ pub(crate) fn run(app: &App, args: &cli::Results) -> Result<Exit, Failure> {
     } else {
         args.format
     };
-    let tables = found.tables(args.all_steps);
+    let mut tables = found.tables(args.all_steps);
     let mut out = stdout();
     match format {
         ResultsFormat::Json if args.seeds => print_seeds_json(&mut out, &tables)?,
@@ -57,6 +57,7 @@ pub(crate) fn run(app: &App, args: &cli::Results) -> Result<Exit, Failure> {
     }
     out.flush()?;
     if matches!(format, ResultsFormat::Json | ResultsFormat::Csv) {
+        tables.missing = None;
         tell_notes(app, &tables);
     }
     if let Some(missing) = missing::words(&project.study, &plan) {
@@ -67,8 +68,8 @@ pub(crate) fn run(app: &App, args: &cli::Results) -> Result<Exit, Failure> {
 }
 
 /// The notes, where stdout is for programs.
-fn tell_notes(app: &App, tables: &Tables) {
-    for note in &tables.notes {
+pub(crate) fn tell_notes(app: &App, tables: &Tables) {
+    for note in tables.notes.iter().chain(&tables.missing) {
         app.terminal.say(&format!("note: {note}"));
     }
 }

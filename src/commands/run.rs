@@ -166,7 +166,9 @@ fn conclude(
     } else {
         Some(report::update(project, &found, &failed)?)
     };
-    if !app.terminal.json {
+    if app.terminal.json {
+        results::tell_notes(app, &found.tables(false));
+    } else {
         results::print_summary(&found, page.as_deref())?;
     }
     if !outcome.failed.is_empty() {

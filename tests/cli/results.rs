@@ -202,6 +202,81 @@ fn report_of(lab: &Lab) -> std::path::PathBuf {
     lab.root().join("matched/index.html")
 }
 
+#[test]
+fn the_stage_report_and_the_command_line_give_the_same_means_and_differences() {
+    let (lab, _) = &*FINISHED;
+    let out = tempfile::tempdir().expect("a folder");
+    let folder = out.path().join("out");
+    lab.ok(&[
+        "export",
+        "spec.yaml",
+        "report",
+        folder.to_str().expect("UTF-8"),
+    ]);
+    assert!(
+        folder
+            .join("images")
+            .read_dir()
+            .expect("images")
+            .next()
+            .is_some(),
+        "the gallery's images are exported too"
+    );
+    let text = std::fs::read_to_string(folder.join("aggregate.json")).expect("aggregates");
+    let aggregate: Value = serde_json::from_str(&text).expect("JSON");
+    let printed = lines(&lab.ok(&["results", "spec.yaml", "--json", "--seeds", "--all-steps"]));
+    let near = |a: &Value, b: f64| (a.as_f64().expect("a number") - b).abs() < 1e-12;
+    let arms = aggregate["arms"].as_array().expect("arms");
+    let mut compared = 0;
+    for arm in arms.iter().filter(|arm| arm["metric"] == "accuracy") {
+        let same = |one: &&Value| {
+            ["arm", "step", "set", "split"]
+                .iter()
+                .all(|key| one[*key] == arm[*key])
+        };
+        let one = printed.iter().find(same).expect("the same mean");
+        let mean = arm["mean"].as_f64().expect("a mean");
+        let error = arm["standard_error"].as_f64().expect("an error");
+        assert!(near(&one["mean"], mean), "{one} {arm}");
+        assert!(near(&one["interval"][0], mean - error), "{one} {arm}");
+        assert_eq!((&one["seeds"], &arm["repeats"]), (&json!(2), &json!(2)));
+        compared += 1;
+    }
+    assert_eq!(compared, 3 * (1 + 3 * 2 + 2));
+    let differences = aggregate["differences"].as_array().expect("differences");
+    let ours = |one: &&Value| {
+        one["metric"] == "accuracy"
+            && one["set"] == "val"
+            && one["step"] == 4
+            && one["baseline"]["arm"] == "cold_start"
+    };
+    let mut compared = 0;
+    for one in differences.iter().filter(ours) {
+        let same = |other: &&Value| other["arm"] == one["arm"] && other["versus"] == "cold_start";
+        let other = printed.iter().find(same).expect("the same difference");
+        assert!(
+            near(
+                &other["id"]["mean"],
+                one["mean_difference"].as_f64().expect("a mean")
+            ),
+            "{other} {one}"
+        );
+        assert!(
+            near(
+                &other["id"]["se"],
+                one["standard_error"].as_f64().expect("an error")
+            ),
+            "{other} {one}"
+        );
+        assert_eq!(
+            (&other["id"]["pairs"], &other["id"]["wins"]),
+            (&one["pairs"], &one["wins"])
+        );
+        compared += 1;
+    }
+    assert_eq!(compared, 4);
+}
+
 /// A world and an untrained model, evaluated in an instant.
 const INSTANT: &str = r#"
 dcsft: 1

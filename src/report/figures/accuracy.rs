@@ -1,6 +1,6 @@
 //! ID and OOD accuracy of each arm against the baseline.
 
-use super::{ARMS, Figure, LABEL, WIDTH, heading, label, left_out, name_column, small};
+use super::{ARMS, Figure, LABEL, WIDTH, heading, label, left_out, name_column, small, whiskers};
 use crate::report::data::{ArmRow, Estimate, ReportData};
 use crate::report::scale::{Scale, percent, points, tick_label};
 use crate::report::svg::{Rect, Style, Svg};
@@ -75,7 +75,7 @@ pub(super) fn draw(data: &ReportData, theme: Theme) -> Option<Figure> {
         name: "accuracy",
         caption: format!(
             "Accuracy in percent; whiskers: {}.{against}{}",
-            data.spread.words(),
+            whiskers(data),
             left_out(arms)
         ),
         svg: svg.finish(),

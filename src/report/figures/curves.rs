@@ -1,6 +1,6 @@
 //! Accuracy over training steps.
 
-use super::{Figure, LABEL, WIDTH, heading, label, small, step_axis};
+use super::{Figure, LABEL, WIDTH, heading, label, small, step_axis, whiskers};
 use crate::report::data::{Curve, CurvePoint, Estimate, ReportData};
 use crate::report::scale::{Scale, tick_label};
 use crate::report::svg::{Style, Svg, fitted, text_width};
@@ -73,7 +73,7 @@ pub(super) fn draw(data: &ReportData, theme: Theme) -> Option<Figure> {
         name: "steps",
         caption: format!(
             "Accuracy at each evaluated checkpoint; bands: {}.{against}",
-            data.spread.words()
+            whiskers(data)
         ),
         svg: svg.finish(),
     })

@@ -59,6 +59,15 @@ fn small(ink: Ink) -> Style {
 /// Arms in one figure at most: more is neither read nor drawn in reasonable memory, and the table has them all.
 const ARMS: usize = 60;
 
+/// What intervals mean, where single runs may stand among means over seeds.
+fn whiskers(data: &ReportData) -> String {
+    let mut words = data.spread.words();
+    if data.table.is_mixed() {
+        words += ", of a single run its 95% Wilson interval";
+    }
+    words
+}
+
 /// What a caption says where a figure leaves arms out.
 fn left_out(arms: usize) -> String {
     if arms > ARMS {
