@@ -86,7 +86,8 @@ fn tell_as_json(error: &clap::Error) {
         failure.help(help.join("\n\n"))
     };
     for mistake in failure.to_json() {
-        let _ = writeln!(std::io::stdout(), "{mistake}");
+        let mistake = mistake.to_string();
+        let _ = writeln!(std::io::stdout(), "{}", text::json(&mistake));
     }
 }
 

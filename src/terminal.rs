@@ -85,7 +85,7 @@ impl Terminal {
         let mut out = std::io::stdout().lock();
         for mistake in failure.to_json() {
             // Where nobody listens there is nobody to tell.
-            let _ = writeln!(out, "{mistake}");
+            let _ = writeln!(out, "{}", text::json(&mistake.to_string()));
         }
     }
 
