@@ -22,8 +22,8 @@ use clap::error::{ContextKind, ContextValue};
 use cli::{Cli, Command};
 use dcsft_engine::text;
 use exit::{Exit, Failure};
+use output::Shown;
 use settings::App;
-use terminal::Terminal;
 use tracing_subscriber::EnvFilter;
 
 /// Training allocates and frees a buffer for every operation of every step; the system's allocator gives such
@@ -33,7 +33,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = parse();
-    log_to_stderr(Terminal::new(&cli.global).colour);
+    log_to_stderr();
     if let Command::Worker(args) = &cli.command {
         return ExitCode::from(commands::worker::run(args));
     }
@@ -123,12 +123,12 @@ fn end(app: &App, failure: &Failure) -> ExitCode {
 }
 
 /// Diagnostics for developers, `DCSFT_LOG=debug`; warnings are always shown.
-fn log_to_stderr(colour: bool) {
+fn log_to_stderr() {
     let filter = EnvFilter::try_from_env("DCSFT_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(colour)
+        .with_writer(|| Shown::new(std::io::stderr()))
+        .with_ansi(false)
         .without_time()
         .init();
 }

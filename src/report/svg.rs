@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use dcsft_engine::text::line;
+
 use super::theme::{Ink, Theme};
 
 /// Where text is held.
@@ -242,7 +244,7 @@ impl Svg {
         };
         let (x, y, size) = (n(at.0), n(at.1), n(style.size));
         let fill = self.theme.colour(style.ink);
-        let text = escape(text);
+        let text = escape(&line(text));
         let _ = writeln!(
             self.body,
             r#"<text x="{x}" y="{y}" font-size="{size}" text-anchor="{anchor}" fill="{fill}" {weight}{attributes}>{text}</text>"#

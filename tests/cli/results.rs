@@ -286,9 +286,10 @@ stages:
     uses: shapes
     with: {counts: {pretrain: 4, cold_start: 4, train: 4, val: 8, rendition: 8, adversarial: 8}}
   a: {uses: model, arm: "ARM", with: {kind: micro, seed: 1}}
-  b: {uses: model, with: {kind: micro, seed: 2}}
+  b: {uses: model, matrix: {x: ["X"]}, arm: "b", with: {kind: micro, seed: 2}}
   eval_a: {uses: eval, with: {model: "${a}", data: "${world.val}", max_new_tokens: 4}}
-  eval_b: {uses: eval, matrix: {x: ["X"]}, with: {model: "${b}", data: "${world.val}", max_new_tokens: 4, prompt: "<image>${matrix.x}?"}}
+  eval_b: {uses: eval, with: {model: "${b}", data: "${world.val}", max_new_tokens: 4}}
+  scenes: {uses: eval, with: {model: "${a}", data: "${world.val}", max_new_tokens: 4, prompt: "<image>scene?"}}
 "#;
 
 #[test]
@@ -340,7 +341,7 @@ fn names_reach_terminals_and_spreadsheets_as_text_alone() {
         .take_while(|line| line.starts_with('|'))
         .collect();
     assert!(
-        table.len() >= 4 && table.iter().all(|line| bars(line) == bars(table[0])),
+        table.len() >= 5 && table.iter().all(|line| bars(line) == bars(table[0])),
         "{markdown}"
     );
 }
@@ -351,6 +352,8 @@ fn ways_of_evaluating_one_set_are_told() {
     lab.ok(&["run", "spec.yaml"]);
     let table = lab.ok(&["results", "spec.yaml"]);
     for text in [
+        "a eval=eval_a",
+        "a eval=scenes",
         "b x=one",
         "b x=two",
         "note: val: evaluated with different `prompt`",
