@@ -149,3 +149,15 @@ pub(crate) fn remove(path: &Path) -> Result<(), StoreError> {
 pub(crate) fn parent(path: &Path) -> &Path {
     path.parent().unwrap_or(path)
 }
+
+/// Whether this user can create files in a folder.
+#[cfg(unix)]
+pub(crate) fn is_writable(folder: &Path) -> bool {
+    rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_ok()
+}
+
+/// Whether this user can create files in a folder.
+#[cfg(not(unix))]
+pub(crate) fn is_writable(folder: &Path) -> bool {
+    tempfile::tempfile_in(folder).is_ok()
+}

@@ -85,6 +85,11 @@ impl Store {
         &self.layout.root
     }
 
+    /// Whether this user can write to the store. One that cannot be written serves what it has.
+    pub fn is_writable(&self) -> bool {
+        durable::is_writable(&self.layout.tmp())
+    }
+
     /// A folder for the journals of runs, which the store itself never looks into.
     pub fn runs_dir(&self) -> PathBuf {
         self.layout.runs()

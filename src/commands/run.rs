@@ -163,6 +163,11 @@ fn conclude(
         .collect();
     let page = if args.no_report {
         None
+    } else if !project.store.is_writable() {
+        app.terminal.say(
+            "the cache cannot be written: no report; `dcsft report --out` writes one elsewhere",
+        );
+        None
     } else {
         Some(report::update(project, &found, &failed)?)
     };

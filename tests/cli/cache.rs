@@ -348,3 +348,48 @@ fn a_cache_whose_path_is_not_unicode_is_refused_before_it_is_made() {
     );
     assert!(!folder.exists());
 }
+
+/// A cache on a disk that cannot be written to, as a shared one may be.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_cache_that_cannot_be_written_serves_what_it_has() {
+    let lab = Lab::new(TRAINED);
+    lab.ok(&["run", "spec.yaml", "--quiet"]);
+    let read_only = |args: &[&str]| {
+        let command = lab.command(args);
+        let script = r#"mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" || { echo cannot mount >&2; exit 99; }
+                        exec "$@""#;
+        let mut outer = std::process::Command::new("unshare");
+        outer
+            .args(["-rm", "sh", "-c", script])
+            .arg(lab.root().join("cache"))
+            .arg(command.get_program())
+            .args(command.get_args())
+            .current_dir(lab.root())
+            .env("DCSFT_CACHE", lab.root().join("cache"));
+        outer.output().ok()
+    };
+    for args in [
+        &["run", "spec.yaml"][..],
+        &["plan", "spec.yaml"],
+        &["results", "spec.yaml"],
+        &["lock", "spec.yaml", "--print"],
+        &["export", "spec.yaml", "sft", "exported"],
+        &["cache", "verify"],
+        &["cache", "gc", "--keep", "spec.yaml", "--dry-run"],
+    ] {
+        let Some(done) = read_only(args) else { return };
+        let text = String::from_utf8_lossy(&done.stderr);
+        if done.status.code() == Some(99) || text.contains("unshare: ") {
+            // There is no way to make a folder read-only for this user here.
+            return;
+        }
+        assert!(done.status.success(), "{args:?}: {text}");
+    }
+    assert!(lab.root().join("exported/model.safetensors").exists());
+    // What has to be computed cannot be stored, and that is said.
+    let done = read_only(&["run", "spec.yaml", "--set", "vars.tokens=5"]).expect("it ran before");
+    let text = String::from_utf8_lossy(&done.stderr);
+    assert_eq!(done.status.code(), Some(1), "{text}");
+    assert!(text.contains("no permission to"), "{text}");
+}

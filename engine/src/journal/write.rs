@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use dcsft_cache::Store;
 use serde::Serialize;
+use tempfile::TempDir;
 
 use super::live::LiveFile;
 use super::{EVENTS, FORMAT, HEADER, JournalError, LOCK, RunHeader, retention, unix_now};
@@ -43,10 +44,14 @@ pub struct Journal {
     live: LiveFile,
     /// Says that the run lives, by the operating system's lock, which ends with the process.
     _lock: Option<File>,
+    /// The folder of a journal that nobody will read; last, so that it goes when nothing is written any more.
+    _scratch: Option<TempDir>,
 }
 
 impl Journal {
     /// Starts the journal of a run of `study`. Removes journals that nobody needs any more ([`retention`]).
+    ///
+    /// A cache that cannot be written to serves what it has; then the journal is gone when the run ends.
     ///
     /// # Errors
     /// If its folder or files cannot be written.
@@ -56,7 +61,11 @@ impl Journal {
         device: &str,
         program: &Program,
     ) -> Result<Self, JournalError> {
-        let runs = store.runs_dir();
+        let scratch = scratch(store)?;
+        let runs = match &scratch {
+            Some(scratch) => scratch.path().to_owned(),
+            None => store.runs_dir(),
+        };
         fs::create_dir_all(&runs).map_err(JournalError::at(&runs))?;
         retention::prune_if_due(&runs);
         let started = jiff::Timestamp::now();
@@ -91,6 +100,7 @@ impl Journal {
             live: LiveFile::new(&dir),
             dir,
             _lock: lock,
+            _scratch: scratch,
         })
     }
 
@@ -131,6 +141,16 @@ impl Journal {
         fs::create_dir_all(&logs).map_err(JournalError::at(&logs))?;
         Ok(logs.join(file_name(title)))
     }
+}
+
+/// A folder for the journal where the cache cannot be written.
+fn scratch(store: &Store) -> Result<Option<TempDir>, JournalError> {
+    if store.is_writable() {
+        return Ok(None);
+    }
+    tracing::warn!(cache = %store.root().display(), "the cache cannot be written: this run leaves no journal");
+    let scratch = tempfile::tempdir().map_err(JournalError::at(&std::env::temp_dir()))?;
+    Ok(Some(scratch))
 }
 
 /// The run's lock; none on file systems without locks, where nobody can tell running from killed for certain.
