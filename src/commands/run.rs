@@ -1,11 +1,13 @@
 //! `dcsft run SPEC`.
 
+use std::collections::BTreeSet;
 use std::io::Stdout;
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use dcsft_cache::Digest;
 use dcsft_engine::lockfile::Lock;
 use dcsft_engine::plan::{Plan, PlannedNode};
 use dcsft_engine::run::{
@@ -25,6 +27,9 @@ use crate::program;
 use crate::progress;
 use crate::report::scale::duration;
 use crate::settings::{App, Project, start_threads, threads_missing};
+
+/// How often a run begins again because results that it had found turned out to rest on damage.
+const ROUNDS: u32 = 3;
 
 /// Runs the study, prints the results, writes the report. With `--json` the last event is `finished`, however it ends.
 ///
@@ -105,21 +110,47 @@ fn run_and_report(
         bars = progress::reporter(app.terminal);
         bars.as_mut()
     };
-    let outcome = run::run(
-        &project.study,
-        &project.registry,
-        &plan,
-        &project.store,
-        &options,
-        &executor,
-        reporter,
-    )
-    // As an event it was told already.
-    .map_err(|error| Failure::Told(Box::new(error.into())))?;
-    let outcome = ManuallyDrop::new(outcome);
+    let mut plan = plan;
+    let mut rounds = 0;
+    let outcome = loop {
+        let outcome = run::run(
+            &project.study,
+            &project.registry,
+            &plan,
+            &project.store,
+            &options,
+            &executor,
+            reporter,
+        )
+        // As an event it was told already.
+        .map_err(|error| Failure::Told(Box::new(error.into())))?;
+        rounds += 1;
+        if outcome.interrupted || rounds == ROUNDS || !rests_on_damage(&project, &outcome)? {
+            break ManuallyDrop::new(outcome);
+        }
+        app.terminal.say(
+            "results that were in the cache were computed from what was found damaged now: they are computed again",
+        );
+        plan = ManuallyDrop::new(project.plan(&[], args.paranoid)?);
+    };
     let exit = conclude(app, args, &project, &outcome, locked.as_ref())?;
     lines.written()?;
     Ok(exit)
+}
+
+/// Whether the run has taken over results that are void by now, since an input of theirs was found damaged later.
+fn rests_on_damage(project: &Project, outcome: &RunOutcome) -> Result<bool, Failure> {
+    let void: BTreeSet<Digest> = project.store.take_voided().into_iter().collect();
+    if void.is_empty() {
+        return Ok(false);
+    }
+    for record in outcome.records.iter().flatten() {
+        // One that was computed again meanwhile has a record again.
+        if void.contains(&record.key) && project.store.lookup(&record.key)?.is_none() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Fails where a stage has to run on a device that this machine or this build does not have: better now than after

@@ -236,6 +236,28 @@ fn a_changed_bit_of_large_weights_reaches_no_result() {
     assert!(lab.ok(&["cache", "verify"]).contains("0 damaged"));
 }
 
+/// A run that finds an input damaged may have taken over results that were computed from it.
+#[test]
+fn a_run_that_finds_damage_shows_no_number_that_was_computed_from_it() {
+    let other = r#"  other: {uses: eval, with: {model: "${sft}", data: "${world.val}", max_new_tokens: 3}}"#;
+    let lab = Lab::new(&format!("{TRAINED}{other}\n"));
+    lab.ok(&["run", "spec.yaml", "--quiet"]);
+    damage_weights(&lab);
+    let set = ["--set", "vars.tokens=5"];
+    let done = lab.dcsft(&[&["run", "spec.yaml"][..], &set].concat());
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    assert!(
+        done.stderr.contains("they are computed again"),
+        "{}",
+        done.stderr
+    );
+    // Everything that it shows is in the cache.
+    let last = lines(&lab.ok(&[&["run", "spec.yaml", "--json"][..], &set].concat()))
+        .pop()
+        .expect("events");
+    assert_eq!((&last["executed"], &last["cached"]), (&0.into(), &5.into()));
+}
+
 #[test]
 fn what_was_computed_from_damaged_weights_is_computed_again_after_verify() {
     let lab = Lab::new(TRAINED);
