@@ -12,6 +12,7 @@ use dcsft_vlm::model::{Example, Picture, Prompt, VisionLanguageModel};
 use dcsft_vlm::train::augment::{Augment, Mirrored};
 use rayon::prelude::*;
 use serde_json::Value;
+use unicode_normalization::UnicodeNormalization as _;
 
 use crate::data::{DataError, Dataset, Sample, Shown};
 use crate::misfit::{Dropped, Misfit, OnError};
@@ -142,7 +143,7 @@ fn example(
 }
 
 /// The class of each row by the text of a field: of the sample's `meta`, or its answer for `answer`. Classes are
-/// numbered in the alphabetical order of the texts.
+/// numbered in the alphabetical order of the texts; texts that differ only in how Unicode writes them are one.
 ///
 /// # Errors
 /// Names the first sample that does not have the field.
@@ -160,6 +161,7 @@ pub(crate) fn classes(data: &Dataset, rows: &[usize], field: &str) -> Result<Vec
             Some(other) => Ok(other.to_string()),
         }
     };
+    let label = |row| -> Result<String, StageError> { Ok(label(row)?.nfc().collect()) };
     let labels: Vec<String> = rows.iter().map(label).collect::<Result<_, _>>()?;
     let names: Vec<&String> = labels.iter().collect::<BTreeSet<_>>().into_iter().collect();
     // Every label is in `names`.

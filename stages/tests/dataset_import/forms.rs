@@ -590,6 +590,59 @@ fn numbers_keep_their_digits_and_what_is_no_number_is_refused_by_its_word() {
 }
 
 #[test]
+fn llavas_line_breaks_stay_and_answers_may_be_of_other_types() {
+    let folder = Folder::new();
+    let llava = |question: &str| json!({"id": "1", "image": "a.png", "conversations": [{"from": "human", "value": question}, {"from": "gpt", "value": "cat"}]});
+    let solved =
+        |solution: Value| json!({"problem": "What is it?", "solution": solution, "image": "a.png"});
+    check(
+        &folder,
+        &[
+            case(
+                "haotian-liu/LLaVA docs",
+                llava("<image>\nWhat is it?"),
+                Read("<image>\nWhat is it?", "cat", 32),
+            ),
+            case(
+                "haotian-liu/LLaVA docs",
+                llava("What is it?\n<image>"),
+                Read("What is it?\n<image>", "cat", 32),
+            ),
+            case(
+                "hiyouga/LlamaFactory#412",
+                json!({"problem": {"0": "a"}, "solution": {"0": "x"}, "image": {"0": "a.png"}}),
+                Dropped("layout", &["`problem` is an object"]),
+            ),
+            case(
+                "found in use",
+                solved(json!(7)),
+                Read("<image>What is it?", "7", 32),
+            ),
+            case(
+                "found in use",
+                solved(json!([29.12, 56.09, 270.74, 473.53])),
+                Read("<image>What is it?", "[29.12, 56.09, 270.74, 473.53]", 32),
+            ),
+            case(
+                "found in use",
+                solved(json!(null)),
+                Dropped("layout", &["`solution` is null"]),
+            ),
+            case(
+                "found in use",
+                solved(json!(true)),
+                Dropped("layout", &["true or false"]),
+            ),
+            case(
+                "found in use",
+                solved(json!([[1, 2, 3, 4]])),
+                Dropped("layout", &["a list with a list"]),
+            ),
+        ],
+    );
+}
+
+#[test]
 fn layouts_may_be_mixed_in_one_list() {
     let folder = Folder::new();
     let records = [

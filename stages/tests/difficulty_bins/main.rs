@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use dcsft_engine::kind::Input;
+use dcsft_engine::protocol::Event;
 use dcsft_stages::data::{Dataset, Generation, RolloutRecord, RolloutWriter, Split};
 use dcsft_stages::difficulty::Scores;
 use serde_json::{Value, json};
@@ -248,11 +249,36 @@ fn an_empty_bin_is_an_empty_set_with_a_warning() {
     let warnings = run.summary()["warnings"].as_array().unwrap();
     assert_eq!(warnings.len(), 2, "{warnings:?}");
     assert!(warnings[0].as_str().unwrap().contains("`easy` is empty"));
+    let said = |event: &&Event| matches!(event, Event::Warning { message } if message.contains("`easy` is empty"));
+    assert_eq!(
+        run.events.iter().filter(said).count(),
+        1,
+        "the run shows it"
+    );
     assert!(Dataset::open(&run.output("easy")).unwrap().is_empty());
     assert!(
         Dataset::open(&run.output("random-easy"))
             .unwrap()
             .is_empty()
+    );
+}
+
+#[test]
+fn a_bin_that_no_number_of_right_answers_can_be_in_is_told() {
+    let mut bench = Bench::new();
+    let data = bench.colours("train", 3, 10, |_, name| name.to_owned());
+    let rollouts = rollouts(&mut bench, &data, |row| Some(1 + row % 2));
+    let run = bench.run(
+        "difficulty",
+        json!({"bins": {"few": "[0, 0.3]", "none": "(0.3, 0.4]", "many": "(0.4, 1]"}}),
+        &[("data", vec![data]), ("rollouts", vec![rollouts])],
+    );
+    let warnings = run.summary()["warnings"].as_array().unwrap();
+    assert_eq!(
+        *warnings,
+        [
+            "the set `none` is empty: of 4 answers no number of right ones is in (0.3, 0.4]; nothing can be trained on it"
+        ]
     );
 }
 
