@@ -39,7 +39,7 @@ pub struct Difficulty;
 impl Stage for Difficulty {
     type Params = DifficultyParams;
     const NAME: &'static str = "difficulty";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "Bins samples by how many of their sampled answers are right";
     const INPUTS: &'static [InputDecl] = &[
         InputDecl {
