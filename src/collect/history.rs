@@ -4,9 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use dcsft_cache::{Digest, Record};
-use dcsft_engine::journal::{self, RunFolder, RunHeader};
+use dcsft_engine::journal::{self, RunFolder, RunHeader, RunState};
 use dcsft_engine::run::RunEvent;
 use dcsft_engine::study_id::StudyId;
+
+/// `cuda` of `cuda:1`: what it computes does not depend on which of them it is.
+pub(crate) fn class(device: &str) -> &str {
+    device.split(':').next().unwrap_or(device)
+}
 
 /// The latest run of exactly this study that computed something; where none did, the latest.
 #[derive(Clone, Debug, Default)]
@@ -27,17 +32,31 @@ pub(crate) struct History {
 
 impl History {
     /// Reads it from the journals below `runs`. Runs with other overrides, of another spec of the same name, or of
-    /// before an edit are other studies' runs.
-    pub(crate) fn read(runs: &Path, study: &StudyId) -> Self {
+    /// before an edit are other studies' runs; what another class of device computed is not what is shown.
+    pub(crate) fn read(runs: &Path, study: &StudyId, device: &str) -> Self {
         let mut latest = None;
-        for run in journal::runs(runs).filter(|run| run.header.study.as_ref() == Some(study)) {
-            let history = Self::of(&run);
-            if history.worked() {
-                return history;
+        let ours = |run: &RunFolder| {
+            run.header.study.as_ref() == Some(study) && class(&run.header.device) == class(device)
+        };
+        for run in journal::runs(runs).filter(ours) {
+            // Of a run that has ended the last line says it.
+            let idle = matches!(
+                run.state(),
+                RunState::Ended {
+                    executed: 0,
+                    failed: 0,
+                    ..
+                }
+            );
+            if !idle {
+                let history = Self::of(&run);
+                if history.worked() {
+                    return history;
+                }
             }
-            latest.get_or_insert(history);
+            latest.get_or_insert(run);
         }
-        latest.unwrap_or_default()
+        latest.as_ref().map(Self::of).unwrap_or_default()
     }
 
     fn worked(&self) -> bool {

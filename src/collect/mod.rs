@@ -3,7 +3,7 @@
 mod answers;
 mod difficulty;
 pub(crate) mod groups;
-mod history;
+pub(crate) mod history;
 mod matched;
 pub(crate) mod missing;
 pub(crate) mod notes;
@@ -190,9 +190,10 @@ fn samples_of(study: &Study, records: &[Option<Arc<Record>>], node: NodeId) -> O
 }
 
 /// Everything the report shows.
-pub(crate) fn report_data(results: &Results<'_>, store: &Store) -> ReportData {
+pub(crate) fn report_data(results: &Results<'_>, store: &Store, device: &str) -> ReportData {
     let study = results.study;
-    let history = History::read(&store.runs_dir(), &StudyId::of(study, store.root()));
+    let study_id = StudyId::of(study, store.root());
+    let history = History::read(&store.runs_dir(), &study_id, device);
     let groups = results.groups(ACCURACY);
     let sources = study.files().map(|(path, text)| {
         let name = path

@@ -73,7 +73,7 @@ fn write(
     folder: &Path,
     failed: &[String],
 ) -> Result<PathBuf, Failure> {
-    let data = collect::report_data(found, &project.store);
+    let data = collect::report_data(found, &project.store, &project.device);
     let page = report::write(&data, folder).map_err(Failure::failed)?;
     results::write_files(found, folder)?;
     // Last: what a kill leaves unfinished has no stamp that fits.
