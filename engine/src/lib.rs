@@ -23,6 +23,7 @@ pub mod results;
 pub mod run;
 pub mod schema;
 pub mod spec;
+mod spent;
 pub mod study;
 pub mod study_id;
 pub mod text;

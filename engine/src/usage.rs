@@ -119,7 +119,7 @@ impl Load {
 }
 
 /// Processor seconds of this process and of the children it has waited for.
-fn cpu_seconds() -> Option<f64> {
+pub(crate) fn cpu_seconds() -> Option<f64> {
     #[cfg(unix)]
     {
         use nix::sys::resource::{UsageWho, getrusage};

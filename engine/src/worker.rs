@@ -16,6 +16,7 @@ use crate::cost::Cost;
 use crate::done::{self, Done};
 use crate::kind::{Kind, Registry, StageError};
 use crate::protocol::{Event, Job};
+use crate::spent;
 use crate::turn::{self, Turn};
 use crate::usage::Meter;
 
@@ -190,6 +191,7 @@ fn run(
     let workspace = state.parent().unwrap_or(&state).to_owned();
     fs::create_dir_all(&state).map_err(of_the_workspace)?;
     let _turn = own_workspace(&workspace, interrupted)?;
+    spent::begin(&workspace, &state);
     let (started, began) = (SystemTime::now(), Instant::now());
     // What an earlier attempt wrote is not this attempt's output.
     Done::remove(&workspace).map_err(of_the_workspace)?;

@@ -1,5 +1,6 @@
 //! Evaluations that have no result to show, and what they wait for.
 
+use dcsft_engine::kind::ArtifactType;
 use dcsft_engine::plan::{NodeState, Plan};
 use dcsft_engine::study::Study;
 
@@ -13,7 +14,10 @@ const NAMED: usize = 5;
 /// One evaluation may have been computed and still not be found: where a stage before it has no result, nobody knows
 /// the key that the evaluation has.
 pub(crate) fn words(study: &Study, plan: &Plan) -> Option<String> {
-    let evaluations = study.nodes.iter().filter(|node| node.kind == "eval");
+    let evaluations = study.nodes.iter().filter(|node| {
+        let mut outputs = node.outputs.iter();
+        outputs.any(|output| output.artifact == ArtifactType::Evaluation)
+    });
     let all = evaluations.clone().count();
     let missing = evaluations.filter(|node| plan.node(node.id).state.record().is_none());
     let missing = missing.count();

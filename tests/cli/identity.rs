@@ -164,7 +164,7 @@ fn results_reports_and_runs_tell_program_and_machine() {
 fn training_is_compared_by_processor_time() {
     let (lab, _) = &*FINISHED;
     let said = lab.ok(&["results", "spec.yaml"]);
-    assert!(said.contains("training (CPU)"), "{said}");
+    assert!(said.contains("(CPU)"), "{said}");
     assert!(said.contains("Training time is CPU time"), "{said}");
     assert!(said.contains("of sft/easy+medium in CPU time"), "{said}");
 }

@@ -22,7 +22,7 @@ use crate::executed::Executed;
 use crate::key::FileDigests;
 use crate::kind::params_with_paths;
 use crate::protocol::{Event, Job};
-use crate::{turn, worker};
+use crate::{spent, turn, worker};
 
 /// How many of the log's last lines a failure shows.
 const TAIL_LINES: usize = 12;
@@ -157,7 +157,7 @@ impl Execution<'_> {
         let stored = match doubt {
             Some(doubt) => Err(Trouble::for_good(Reason::NoResult, doubt)),
             None => {
-                let spent = spent_before(&workspace)
+                let spent = spent::before(&workspace)
                     + Cost {
                         seconds: done.seconds,
                         cpu_seconds: done.usage.cpu_seconds,
@@ -218,7 +218,7 @@ impl Execution<'_> {
                 message: error.to_string(),
                 again: true,
             })?;
-        let spent = spent_before(&workspace)
+        let spent = spent::before(&workspace)
             + Cost {
                 seconds: ended.seconds,
                 cpu_seconds: used.and_then(|usage| usage.cpu_seconds),
@@ -227,7 +227,7 @@ impl Execution<'_> {
             End::Done => {}
             End::Interrupted => {
                 // Only a figure for people: the next run adds it to its own.
-                let _ = fs::write(spent_path(&workspace), json!(spent).to_string());
+                spent::note(&workspace, spent);
                 return Err(Trouble::Interrupted);
             }
             End::Store(message) => return Err(self.unusable(message.clone())),
@@ -519,18 +519,6 @@ fn outputs_path(workspace: &Path) -> PathBuf {
 
 fn job_path(workspace: &Path) -> PathBuf {
     workspace.join("job.json")
-}
-
-fn spent_path(workspace: &Path) -> PathBuf {
-    workspace.join("spent.json")
-}
-
-/// What interrupted attempts spent, whose state this one carries on from.
-fn spent_before(workspace: &Path) -> Cost {
-    fs::read(spent_path(workspace))
-        .ok()
-        .and_then(|text| serde_json::from_slice(&text).ok())
-        .unwrap_or_default()
 }
 
 fn unix_seconds() -> u64 {
