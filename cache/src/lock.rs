@@ -276,13 +276,24 @@ fn try_exclusive(path: &Path) -> Result<Option<Held>, StoreError> {
 }
 
 fn open(path: &Path) -> Result<File, StoreError> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
-        .context("open", path)
+    let open = || {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+    };
+    let opened = open().or_else(|error| {
+        if !path.is_dir() {
+            return Err(error);
+        }
+        // A lock's file holds nothing that is needed; a folder in its place would stop everything for ever.
+        let aside = format!("{}.was-a-folder-{}", path.display(), std::process::id());
+        fs::rename(path, aside)?;
+        open()
+    });
+    opened.context("open", path)
 }
 
 fn wait(file: &File, path: &Path, mode: Mode) -> Result<(), StoreError> {

@@ -270,3 +270,16 @@ fn kills_leave_nothing_but_garbage() {
     assert_eq!(names(&bench.inside("tmp")), [""; 0]);
     assert_eq!(bench.quarantined(), [""; 0]);
 }
+
+#[test]
+fn a_folder_in_the_place_of_a_locks_file_makes_way() {
+    let bench = Bench::new();
+    drop(bench.store.hold("a run").unwrap());
+    for name in ["store.lock".to_owned(), format!("{}.lock", key("a"))] {
+        let path = bench.inside("locks").join(name);
+        let _ = fs::remove_file(&path);
+        fs::create_dir(&path).unwrap();
+        drop(bench.store.hold("a run").unwrap());
+        drop(bench.store.lock(&key("a"), || ()).unwrap());
+    }
+}
