@@ -43,6 +43,15 @@ pub fn json(text: &str) -> Cow<'_, str> {
 
 /// As many characters as before, for text that is pointed into: each hidden one is a replacement character.
 pub fn same_width(text: &str) -> Cow<'_, str> {
+    // Windows' line ends are line ends.
+    if text.contains("\r\n") {
+        let lines: Vec<Cow<'_, str>> = text.split("\r\n").map(without_hidden).collect();
+        return Cow::Owned(lines.join("\r\n"));
+    }
+    without_hidden(text)
+}
+
+fn without_hidden(text: &str) -> Cow<'_, str> {
     let hidden = |c| is_hidden(c) && c != '\n' && c != '\t';
     escaped(text, hidden, |_| "\u{fffd}".to_owned())
 }
