@@ -55,7 +55,13 @@ fn whole_numbers_give_one_key_however_they_are_written() {
     for steps in ["1.5", "1e30", "-2.0", "'10'", "yes", "1_000"] {
         let done = Lab::new(&spec(steps)).dcsft(&["plan", "spec.yaml"]);
         assert_eq!(done.code, 2, "{steps}");
-        assert!(done.stderr.contains("spec.yaml:11:14"), "{}", done.stderr);
+        // What no schema bounds is found where the stage begins.
+        let place = if steps == "1e30" {
+            "spec.yaml:6:3"
+        } else {
+            "spec.yaml:11:14"
+        };
+        assert!(done.stderr.contains(place), "{}", done.stderr);
         for word in ["usize", "u64", "invalid type", "invalid value"] {
             assert!(!done.stderr.contains(word), "{}", done.stderr);
         }
