@@ -7,6 +7,7 @@ use std::path::Path;
 use dcsft_cache::Digest;
 use dcsft_engine::key::{self, FilesIdentity, InputIdentity, KeyPreimage, Numerics};
 use dcsft_engine::kind::{Kind, Label};
+use dcsft_engine::params::Params;
 use serde_json::{Value, json};
 
 /// The least that each kind has to be told, and the key that comes of it.
@@ -23,13 +24,16 @@ const GOLDEN: [(&str, &str, &str); 10] = [
     ("shapes", "{}", ""),
 ];
 
+const LIST: &str = r#"[{"problem": "What?", "solution": "cat", "image": "a.png"}]"#;
+
 /// A folder with the files that the params above name.
 fn folder() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("list.json"), "[]").unwrap();
+    std::fs::write(dir.path().join("list.json"), LIST).unwrap();
+    std::fs::write(dir.path().join("a.png"), "").unwrap();
     let model = dir.path().join("folder");
     std::fs::create_dir(&model).unwrap();
-    std::fs::write(model.join("config.json"), r#"{"model_type": "qwen2_5_vl"}"#).unwrap();
+    std::fs::write(model.join("config.json"), "{}").unwrap();
     std::fs::write(model.join("model.safetensors"), "").unwrap();
     dir
 }
@@ -53,7 +57,7 @@ fn preimage(kind: &dyn Kind, with: &Value, root: &Path) -> KeyPreimage {
         output: "output".into(),
         axes: BTreeMap::from([("seed".into(), json!(0))]),
         arm: name.into(),
-        step: None,
+        evaluated: None,
     };
     let inputs = kind.inputs().iter().map(|input| {
         let identity = InputIdentity {
@@ -66,7 +70,7 @@ fn preimage(kind: &dyn Kind, with: &Value, root: &Path) -> KeyPreimage {
         format: key::FORMAT,
         kind: kind.name().to_owned(),
         version: kind.version(),
-        params,
+        params: Params::of(&params),
         files,
         inputs: inputs.collect(),
         numerics: kind.numeric().then(|| Numerics::of("cpu")),

@@ -26,7 +26,9 @@ use Then::{Counts, Refused, Stays};
 type Case = (&'static str, Value, Value, Then);
 
 /// Params that other tests hold, by kind and beginning of the name, and which.
-const ELSEWHERE: [(&str, &str, &str); 5] = [
+const ELSEWHERE: [(&str, &str, &str); 6] = [
+    // Pictures of one colour are their own mirror images.
+    ("sft", "augment.flip", "shown.rs"),
     ("dataset", "boxes", "dataset_import"),
     ("dataset", "exif", "dataset_import"),
     ("rollout", "reward.", "reward_answers.rs"),
@@ -48,6 +50,12 @@ fn leaves_out() -> Case {
 fn asks() -> Case {
     let why = "the set has samples";
     ("on_empty", nothing(), json!("skip"), Stays(why))
+}
+
+/// The embedded model sees images of one size.
+fn pixels() -> [Case; 2] {
+    [("max_pixels", 50_176), ("min_pixels", 784)]
+        .map(|(name, area)| (name, nothing(), json!(area), Refused("pixels")))
 }
 
 fn nothing() -> Value {
@@ -234,7 +242,6 @@ fn of_sft() {
             json!({"flip": true, "shift": 1}),
             Counts,
         ),
-        ("augment.flip", nothing(), json!(true), Counts),
         ("augment.shift", nothing(), json!(2), Counts),
         ("lora", nothing(), lora["lora"].clone(), Counts),
         ("lora.rank", lora.clone(), json!(3), Counts),
@@ -256,6 +263,7 @@ fn of_sft() {
             Counts,
         ),
     ];
+    let cases = cases.into_iter().chain(pixels()).collect();
     check(&mut bench, "sft", &base, &inputs, cases);
 }
 
@@ -341,6 +349,7 @@ fn of_grpo() {
         ),
         ("completions", nothing(), json!(true), Counts),
     ];
+    let cases = cases.into_iter().chain(pixels()).collect();
     check(&mut bench, "grpo", &base, &inputs, cases);
 }
 
@@ -365,6 +374,7 @@ fn of_rollout_and_eval() {
         asks(),
     ];
     let base = json!({"n": 3, "max_new_tokens": 5, "temperature": 1.3});
+    let cases = cases.into_iter().chain(pixels()).collect();
     check(&mut bench, "rollout", &base, &inputs, cases);
     let cases = vec![
         ("max_new_tokens", nothing(), json!(3), Counts),
@@ -495,16 +505,17 @@ fn records(bench: &mut Bench) -> std::path::PathBuf {
         }
         let _ = index;
     }
-    let list = |change: &str| -> Vec<Value> {
-        let record = |(name, _): &(&str, [u8; 3])| json!({"problem": format!("color{change}?"), "solution": name, "image": format!("{name}.png")});
+    let list = |change: &str, folder: &str| -> Vec<Value> {
+        let record = |(name, _): &(&str, [u8; 3])| json!({"problem": format!("color{change}?"), "solution": name, "image": format!("{folder}{name}.png")});
         COLOURS.iter().map(record).collect()
     };
     let write = |name: &str, list: Vec<Value>| {
         std::fs::write(dir.join(name), Value::from(list).to_string()).unwrap();
     };
-    write("list.json", list(""));
-    write("other.json", list(" now"));
-    let mut broken = list("");
+    write("list.json", list("", ""));
+    write("prefixed.json", list("", "other/"));
+    write("other.json", list(" now", ""));
+    let mut broken = list("", "");
     broken.push(json!({"problem": "color?", "solution": "red", "image": "missing.png"}));
     write("broken.json", broken);
     dir
@@ -520,7 +531,12 @@ fn of_dataset() {
     let cases = vec![
         ("path", nothing(), path("other.json"), Counts),
         ("image_root", nothing(), path("other"), Counts),
-        ("strip_prefix", nothing(), json!("gr"), Counts),
+        (
+            "strip_prefix",
+            json!({"path": path("prefixed.json")}),
+            json!("other"),
+            Counts,
+        ),
         ("layout", nothing(), json!("messages"), Refused("messages")),
         ("set", nothing(), json!("train"), Counts),
         ("split", nothing(), json!("ood"), Counts),

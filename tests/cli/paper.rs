@@ -218,12 +218,25 @@ fn images_that_are_not_there_are_an_error_of_the_plan() {
     assert_eq!(done.code, 2);
     let folder = lab.root().canonicalize().expect("the folder");
     for part in [
-        "none of the 2 images that the list names is there".to_owned(),
+        format!("there is no folder {}", folder.join("pictures").display()),
+        "`pictures` comes with `--set`, relative to the current folder".to_owned(),
+    ] {
+        assert!(
+            done.stderr.contains(&part),
+            "no {part:?} in\n{}",
+            done.stderr
+        );
+    }
+    // A list can be planned before its images have come; that they have not is said.
+    lab.write("empty/other.png", "");
+    let done = lab.dcsft(&["plan", "spec.yaml", "--set", "vars.images=empty"]);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    for part in [
+        "none of the 2 images that".to_owned(),
         format!(
             "\"a.png\" is looked for at {}",
-            folder.join("pictures/a.png").display()
+            folder.join("empty/a.png").display()
         ),
-        "`pictures` comes with `--set`, relative to the current folder".to_owned(),
     ] {
         assert!(
             done.stderr.contains(&part),

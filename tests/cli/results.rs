@@ -281,12 +281,13 @@ fn the_stage_report_and_the_command_line_give_the_same_means_and_differences() {
 const INSTANT: &str = r#"
 dcsft: 1
 name: instant
+vars: {seeds: {"X": 2, two: 3}}
 stages:
   world:
     uses: shapes
     with: {counts: {pretrain: 4, cold_start: 4, train: 4, val: 8, rendition: 8, adversarial: 8}}
   a: {uses: model, arm: "ARM", with: {kind: micro, seed: 1}}
-  b: {uses: model, matrix: {x: ["X"]}, arm: "b", with: {kind: micro, seed: 2}}
+  b: {uses: model, matrix: {x: ["X"]}, arm: "b", with: {kind: micro, seed: "${vars.seeds.${matrix.x}}"}}
   eval_a: {uses: eval, with: {model: "${a}", data: "${world.val}", max_new_tokens: 4}}
   eval_b: {uses: eval, with: {model: "${b}", data: "${world.val}", max_new_tokens: 4}}
   scenes: {uses: eval, with: {model: "${a}", data: "${world.val}", max_new_tokens: 4, prompt: "<image>scene?"}}
@@ -348,7 +349,12 @@ fn names_reach_terminals_and_spreadsheets_as_text_alone() {
 
 #[test]
 fn ways_of_evaluating_one_set_are_told() {
-    let lab = Lab::new(&INSTANT.replace("ARM", "a").replace("\"X\"", "one, two"));
+    let lab = Lab::new(
+        &INSTANT
+            .replace("ARM", "a")
+            .replace("[\"X\"]", "[one, two]")
+            .replace("\"X\"", "one"),
+    );
     lab.ok(&["run", "spec.yaml"]);
     let table = lab.ok(&["results", "spec.yaml"]);
     for text in [

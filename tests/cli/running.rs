@@ -19,8 +19,9 @@ fn failing() -> Lab {
     let lab = Lab::new(FAILING);
     lab.write(
         "list.json",
-        r#"[{"problem": "<image>What?", "solution": "cat", "image": "missing.png"}]"#,
+        r#"[{"problem": "<image>What?", "solution": "cat", "image": "broken.png"}]"#,
     );
+    lab.write("broken.png", "no image");
     lab
 }
 

@@ -232,9 +232,10 @@ fn estimate(part: &str, model: &QwenFootprint) -> f64 {
             trained(&update)
         }
         "grpo lora" => {
+            // With dropout each answer has a question's rows of its own.
             let batch = Batch {
-                questions: 2.0,
-                answers: ANSWERS as f64,
+                questions: (2 * ANSWERS) as f64,
+                answers: 1.0,
                 tokens: written,
             };
             let update = Update {

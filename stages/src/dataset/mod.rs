@@ -90,7 +90,7 @@ impl Stage for ImportDataset {
         let chosen = Chosen::read(params, root)
             .map_err(|error| ParamProblem::new("path", error.to_string()))?;
         let files = chosen.image_files(params);
-        none_there(params, &files)?;
+        look_for_images(params, root, &files)?;
         let images = FileParam {
             field: "image_root".into(),
             files,
@@ -176,24 +176,30 @@ impl Stage for ImportDataset {
     }
 }
 
-/// Refuses a folder in which not one image of the list is.
-fn none_there(params: &DatasetParams, files: &[(String, PathBuf)]) -> Result<(), ParamProblem> {
-    let Some((name, path)) = files.first() else {
-        return Ok(());
-    };
-    if files.iter().any(|(_, path)| path.exists()) {
-        return Ok(());
+/// Refuses a folder of images that is none, and warns where not one image of the list is there: a list can be planned
+/// before its images have come.
+fn look_for_images(
+    params: &DatasetParams,
+    root: &Path,
+    files: &[(String, PathBuf)],
+) -> Result<(), ParamProblem> {
+    if let Some(folder) = &params.image_root
+        && !root.join(folder).is_dir()
+    {
+        let message = format!("there is no folder {}", root.join(folder).display());
+        return Err(ParamProblem::new("image_root", message));
     }
-    let field = match params.image_root {
-        Some(_) => "image_root",
-        None => "path",
-    };
-    let message = format!(
-        "none of the {} images that the list names is there; {name:?} is looked for at {}",
-        files.len(),
-        path.display()
-    );
-    Err(ParamProblem::new(field, message))
+    if let Some((name, path)) = files.first()
+        && !files.iter().any(|(_, path)| path.exists())
+    {
+        tracing::warn!(
+            "none of the {} images that {} names is there; {name:?} is looked for at {}",
+            files.len(),
+            params.path.paths().join(", "),
+            path.display()
+        );
+    }
+    Ok(())
 }
 
 fn notes(totals: &Value) -> BTreeMap<String, Value> {

@@ -66,6 +66,14 @@ impl Interval {
                  `[0.25, 0.75)`, round ends left out) or a comparison of the count c of n (`0 < c < n`)"
             )
         })?;
+        if low
+            .zip(high)
+            .is_some_and(|(low, high)| nothing_between(low, high))
+        {
+            return Err(format!(
+                "{text:?} holds no pass rate at all; write the smaller end first, and square brackets around ends that count"
+            ));
+        }
         Ok(Self {
             text: text.to_owned(),
             low,
@@ -91,6 +99,31 @@ impl Interval {
     /// The interval as written.
     pub fn text(&self) -> &str {
         &self.text
+    }
+}
+
+/// Whether no count lies between two ends, whatever n is.
+fn nothing_between(low: End, high: End) -> bool {
+    let (above, below) = (u64::from(!low.included), u64::from(!high.included));
+    match (low.at, high.at) {
+        (
+            Value::Rate {
+                numerator: a,
+                denominator: b,
+            },
+            Value::Rate {
+                numerator: c,
+                denominator: d,
+            },
+        ) => match (u128::from(a) * u128::from(d)).cmp(&(u128::from(c) * u128::from(b))) {
+            Ordering::Greater => true,
+            Ordering::Equal => above + below > 0,
+            Ordering::Less => false,
+        },
+        (Value::Count(low), Value::Count(high)) => low.saturating_add(above + below) > high,
+        // n - a <= c <= n - b has something between only if b <= a.
+        (Value::AllBut(low), Value::AllBut(high)) => high.saturating_add(above + below) > low,
+        _ => false,
     }
 }
 

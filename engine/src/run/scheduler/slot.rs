@@ -200,6 +200,6 @@ mod tests {
         }
         let order =
             [true, false, true, true, true, true].map(|free| queue.pop(free).map(|NodeId(id)| id));
-        assert_eq!(order, [Some(1), Some(2), Some(4), Some(3), Some(0), None]);
+        assert_eq!(order, [Some(1), Some(2), Some(3), Some(4), Some(0), None]);
     }
 }

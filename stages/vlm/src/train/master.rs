@@ -126,6 +126,7 @@ mod tests {
                 .map(|high| high + low)
             })
             .map(f32::from_bits)
+            .filter(|value| value.is_finite())
             .collect();
         let mut low = vec![0; values.len()];
         let rounded = split(&values, &mut low);
