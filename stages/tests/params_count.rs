@@ -26,7 +26,9 @@ use Then::{Counts, Refused, Stays};
 type Case = (&'static str, Value, Value, Then);
 
 /// Params that other tests hold, by kind and beginning of the name, and which.
-const ELSEWHERE: [(&str, &str, &str); 6] = [
+const ELSEWHERE: [(&str, &str, &str); 7] = [
+    // A model that is sure of its answers gives them at any penalty.
+    ("eval", "repetition_penalty", "of_evals_penalty"),
     // Pictures of one colour are their own mirror images.
     ("sft", "augment.flip", "shown.rs"),
     ("dataset", "boxes", "dataset_import"),
@@ -354,6 +356,20 @@ fn of_grpo() {
 }
 
 #[test]
+fn of_evals_penalty() {
+    let mut bench = Bench::new();
+    let data = colours(&mut bench);
+    let untrained = bench.model(0);
+    let inputs = [("model", vec![untrained]), ("data", vec![data])];
+    let mut files = |penalty: f64| {
+        let with = json!({"max_new_tokens": 12, "on_error": "drop", "repetition_penalty": penalty});
+        let run = run(&mut bench, "eval", &with, &inputs);
+        run.unwrap_or_else(|error| panic!("{error}")).files()
+    };
+    assert_ne!(files(1.0), files(50.0));
+}
+
+#[test]
 fn of_rollout_and_eval() {
     let mut bench = Bench::new();
     let data = colours(&mut bench);
@@ -378,13 +394,13 @@ fn of_rollout_and_eval() {
     check(&mut bench, "rollout", &base, &inputs, cases);
     let cases = vec![
         ("max_new_tokens", nothing(), json!(3), Counts),
-        ("repetition_penalty", nothing(), json!(50.0), Counts),
         ("prompt", nothing(), json!("<image>color? color?"), Counts),
         ("reward", nothing(), pattern, Counts),
         fits(),
         leaves_out(),
         asks(),
     ];
+    let cases = cases.into_iter().chain(pixels()).collect();
     check(
         &mut bench,
         "eval",

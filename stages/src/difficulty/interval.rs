@@ -66,12 +66,9 @@ impl Interval {
                  `[0.25, 0.75)`, round ends left out) or a comparison of the count c of n (`0 < c < n`)"
             )
         })?;
-        if low
-            .zip(high)
-            .is_some_and(|(low, high)| nothing_between(low, high))
-        {
+        if low.zip(high).is_some_and(|(low, high)| crossed(low, high)) {
             return Err(format!(
-                "{text:?} holds no pass rate at all; write the smaller end first, and square brackets around ends that count"
+                "{text:?} holds no pass rate: its first end lies above its second; write the smaller one first"
             ));
         }
         Ok(Self {
@@ -102,9 +99,8 @@ impl Interval {
     }
 }
 
-/// Whether no count lies between two ends, whatever n is.
-fn nothing_between(low: End, high: End) -> bool {
-    let (above, below) = (u64::from(!low.included), u64::from(!high.included));
+/// Whether the first end lies above the second, whatever n is.
+fn crossed(low: End, high: End) -> bool {
     match (low.at, high.at) {
         (
             Value::Rate {
@@ -115,14 +111,9 @@ fn nothing_between(low: End, high: End) -> bool {
                 numerator: c,
                 denominator: d,
             },
-        ) => match (u128::from(a) * u128::from(d)).cmp(&(u128::from(c) * u128::from(b))) {
-            Ordering::Greater => true,
-            Ordering::Equal => above + below > 0,
-            Ordering::Less => false,
-        },
-        (Value::Count(low), Value::Count(high)) => low.saturating_add(above + below) > high,
-        // n - a <= c <= n - b has something between only if b <= a.
-        (Value::AllBut(low), Value::AllBut(high)) => high.saturating_add(above + below) > low,
+        ) => u128::from(a) * u128::from(d) > u128::from(c) * u128::from(b),
+        (Value::Count(low), Value::Count(high)) => low > high,
+        (Value::AllBut(low), Value::AllBut(high)) => low < high,
         _ => false,
     }
 }
