@@ -124,7 +124,7 @@ fn relatives(
             }
         }
     }
-    found.sort_by(|a, b| a.key.cmp(&b.key));
+    found.sort_by_key(|one| one.key);
     found.dedup_by(|a, b| a.key == b.key);
     Ok(found)
 }

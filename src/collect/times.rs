@@ -30,7 +30,7 @@ pub(super) fn arm_times(results: &Results<'_>) -> (Vec<ArmTime>, Timing) {
         let scoring = scoring(results, trainer);
         let behind = scoring.iter().copied().chain([&**record]);
         timed.extend(behind.map(|record| (record.key, Executed::of(record))));
-        let scored = scoring.into_iter().map(|record| Cost::of(record));
+        let scored = scoring.into_iter().map(Cost::of);
         let time = (
             Cost::of(record),
             scored.fold(Cost::default(), |sum, cost| sum + cost),

@@ -692,7 +692,7 @@ fn golden_full_training_in_bf16_moves_the_weights_as_in_f32() {
     let lengths = squares.map(f64::sqrt);
     let (cosine, ratio) = (product / lengths[0] / lengths[1], lengths[1] / lengths[0]);
     let loss = |log: &[Value]| [0, 24].map(|step| log[step]["loss"].as_f64().unwrap());
-    println!(
+    eprintln!(
         "moved: f32 {:.1} %, bf16 {:.1} %; length bf16/f32 {ratio:.4}, cosine {cosine:.4}; loss f32 {:.4?}, bf16 {:.4?}",
         100.0 * moved[0] as f64 / all as f64,
         100.0 * moved[1] as f64 / all as f64,

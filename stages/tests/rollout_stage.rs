@@ -265,7 +265,8 @@ fn damage_to_saved_answers_changes_no_byte() {
     );
     let straight = bench.run_as("rollout", with(2), &inputs(&model, &data), How::default());
     let expected = (straight.files(), straight.summary().clone());
-    let damages: [(&str, fn(&mut Vec<u8>)); 6] = [
+    type Damage = fn(&mut Vec<u8>);
+    let damages: [(&str, Damage); 6] = [
         ("another digit of a token", |bytes| {
             let at = bytes.len() / 2;
             let digit = (at..).find(|&at| bytes[at].is_ascii_digit()).unwrap();

@@ -67,11 +67,11 @@ fn inputs(model: &Input, data: &Input) -> [(&'static str, Vec<Input>); 2] {
 }
 
 fn warnings(run: &Run) -> Vec<&str> {
-    let warning = |event| match event {
-        &Event::Warning { ref message } => Some(message.as_str()),
+    let warning = run.events.iter().filter_map(|event| match event {
+        Event::Warning { message } => Some(message.as_str()),
         _ => None,
-    };
-    run.events.iter().filter_map(warning).collect()
+    });
+    warning.collect()
 }
 
 /// Steps that change nothing: what is logged is the loss of what was shown.

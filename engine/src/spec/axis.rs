@@ -398,7 +398,7 @@ fn every(step: &Number, last: &Number) -> Result<Vec<Value>, String> {
             "`every` takes two whole numbers, the step and the last value, which is above 0; not {step} and {last}"
         ));
     };
-    let before = if step == 0 { 0 } else { (last - 1) / step };
+    let before = (last - 1).checked_div(step).unwrap_or(0);
     if before >= MAX_VALUES as u64 {
         return Err(format!("more than {MAX_VALUES} values"));
     }

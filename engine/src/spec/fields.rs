@@ -140,6 +140,10 @@ impl<'a> Fields<'a> {
     ///
     /// # Errors
     /// A text that stands for no path.
+    #[expect(
+        clippy::result_large_err,
+        reason = "made once for each mistake of a spec"
+    )]
     fn path(
         &self,
         stage: &Stage<'_>,

@@ -16,6 +16,7 @@ use crate::study::{Node, Study};
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "change", rename_all = "snake_case")]
 #[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "a few at a time")]
 pub enum Change {
     /// The stage uses another kind.
     KindChanged {

@@ -386,6 +386,7 @@ impl Stage for Broken {
 }
 
 /// Starts a shell that outlives the stage and writes its number into the trace. `apart` puts it into a group of its own.
+#[expect(clippy::zombie_processes, reason = "it is to be left behind")]
 fn leave_behind(script: &str, apart: bool) {
     let mut command = std::process::Command::new("sh");
     command.args(["-c", script]);

@@ -35,10 +35,6 @@ pub enum Exif {
 
 impl Exif {
     /// Whether it is what is done without being asked.
-    #[expect(
-        clippy::trivially_copy_pass_by_ref,
-        reason = "serde hands over a reference"
-    )]
     pub fn is_default(&self) -> bool {
         *self == Self::default()
     }

@@ -91,7 +91,7 @@ impl Cell {
 /// A number that keeps its digits, else its text.
 fn number(text: String) -> Value {
     match serde_json::from_str::<Value>(&text) {
-        Ok(value) if value.to_string() == text => value,
+        Ok(value) if format!("{value}") == text => value,
         _ => text.into(),
     }
 }

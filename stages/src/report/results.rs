@@ -86,7 +86,9 @@ fn markdown(rows: &[ResultRow], over: &str) -> String {
         }
     }
     sets.sort_by_key(|(_, ood)| *ood);
-    let mut lines: Vec<(String, BTreeMap<(&str, bool), &ResultRow>)> = Vec::new();
+    /// The rows of a line, by the set's name and whether it is out of distribution.
+    type Line<'r> = BTreeMap<(&'r str, bool), &'r ResultRow>;
+    let mut lines: Vec<(String, Line<'_>)> = Vec::new();
     let mut known: HashMap<String, usize> = HashMap::new();
     for (row, place) in chosen.iter().zip(&places) {
         let name = name(place, over);

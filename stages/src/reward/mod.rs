@@ -134,10 +134,6 @@ pub enum Notation {
 }
 
 impl Notation {
-    #[expect(
-        clippy::trivially_copy_pass_by_ref,
-        reason = "the form that serde calls"
-    )]
     fn is_published(&self) -> bool {
         *self == Self::Published
     }

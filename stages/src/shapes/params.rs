@@ -49,10 +49,6 @@ impl Default for ShapesParams {
 }
 
 /// Clean labels are the recipe: a param that says no more than that is not written, nor part of a key.
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "the form that serde calls"
-)]
 fn is_zero(share: &f64) -> bool {
     *share == 0.0
 }

@@ -222,7 +222,8 @@ fn table(path: &Path, rows: &[(&[u8], &str)]) {
     let mut writer =
         SerializedFileWriter::new(file, schema, Arc::new(WriterProperties::default())).unwrap();
     let mut group = writer.next_row_group().unwrap();
-    let of = |text: &dyn Fn(&(&[u8], &str)) -> Option<Vec<u8>>, level: i16| {
+    type Cell<'a> = dyn Fn(&(&[u8], &str)) -> Option<Vec<u8>> + 'a;
+    let of = |text: &Cell<'_>, level: i16| {
         let cells: Vec<Option<Vec<u8>>> = rows.iter().map(text).collect();
         let levels: Vec<i16> = cells
             .iter()

@@ -183,7 +183,8 @@ fn plain(value: &Value) -> Value {
     if let Some(fields) = value.as_object_mut() {
         fields.retain(|name, kind| {
             let named = matches!(name.as_str(), "rope_type" | "type");
-            !(named && matches!(kind.as_str(), Some("default" | "mrope"))) && !kind.is_null()
+            let usual = named && matches!(kind.as_str(), Some("default" | "mrope"));
+            !usual && !kind.is_null()
         });
     }
     value

@@ -19,12 +19,15 @@ fn set(folder: &Folder, name: &str, value: Value) {
 /// Every module that has an adapter.
 const ALL: &str = r"^(model\.language_model\.layers\.\d+\.(self_attn\.(q_proj|k_proj|v_proj|o_proj)|mlp\.\w+_proj)|model\.visual\.(blocks\.\d+\.(attn\.(qkv|proj)|mlp\.\w+_proj)|merger\.mlp\.(0|2)))$";
 
+/// What is done to a folder.
+type Change = fn(&Folder);
+
 #[test]
 fn an_adapter_acts_and_forms_of_it_act_alike() {
     let base = Folder::new().answer().unwrap();
     let plain = Folder::with_adapter().answer().unwrap();
     assert!(!is_close(&base, &plain), "the adapter does nothing");
-    let same: &[(&str, fn(&Folder))] = &[
+    let same: &[(&str, Change)] = &[
         ("huggingface/peft#2699", |folder| {
             folder.rename(WEIGHTS, |name| {
                 name.replace("model.model.language_model.", "model.model.")
@@ -334,7 +337,7 @@ fn other_methods_are_refused_by_name_and_by_the_users_path() {
 
 #[test]
 fn an_adapter_is_whole_and_on_the_modules_that_it_names() {
-    let cases: &[(&str, fn(&Folder), &[&str])] = &[
+    let cases: &[(&str, Change, &[&str])] = &[
         (
             "found in use",
             |folder| folder.remove(CONFIG),

@@ -14,6 +14,10 @@ use crate::train::error::TrainError;
 
 /// What a weight's 32-bit value has beside the model's weight.
 #[derive(Clone)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one a weight; a box would only move the largest"
+)]
 pub(crate) enum Master {
     /// Nothing: the weight has 32 bits.
     Own,
