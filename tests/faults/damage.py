@@ -342,6 +342,14 @@ def truth(program, folder, name, overrides):
     return Truth(overrides, program.outcome(cache, overrides), exports)
 
 
+def text_of(path):
+    """What a file holds; nothing if a worker has removed it in the meantime."""
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return ""
+
+
 def interrupted(program, folder, name, kind, saved, overrides):
     """A cache in which a stage of that kind was interrupted and has saved its state."""
     pause = 0.3
@@ -351,7 +359,7 @@ def interrupted(program, folder, name, kind, saved, overrides):
         process = program.start(cache, "run", "-q", "--no-report", *overrides, "spec.yaml")
         while process.poll() is None:
             jobs = cache.glob("v1/work/*/job.json")
-            if any(f'"kind":"{kind}"' in job.read_text() for job in jobs):
+            if any(f'"kind":"{kind}"' in text_of(job) for job in jobs):
                 time.sleep(pause)
                 process.send_signal(signal.SIGINT)
                 break
