@@ -352,7 +352,7 @@ def text_of(path):
 
 def interrupted(program, folder, name, kind, saved, overrides):
     """A cache in which a stage of that kind was interrupted and has saved its state."""
-    pause = 0.3
+    pause = 0.02
     while pause < 60:
         cache = folder / f"base-{name}"
         shutil.rmtree(cache, ignore_errors=True)
