@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
 
-use dcsft_qwen::model::{QwenVl, SETTINGS};
+use dcsft_models::qwen2_5_vl::{QwenVl, SETTINGS};
 use dcsft_vlm::device::DeviceSpec;
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::model::VisionLanguageModel as _;

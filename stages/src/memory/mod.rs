@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use dcsft_engine::forecast::{Forecast, Memory, Prospect};
 use dcsft_engine::kind::{ArtifactType, OutputDecl};
-use dcsft_qwen::config::{self, QwenConfig};
-use dcsft_qwen::model::{Precision, QwenFootprint, Settings, Texts};
+use dcsft_models::qwen2_5_vl::config::{self, QwenConfig};
+use dcsft_models::qwen2_5_vl::{Precision, QwenFootprint, Settings, Texts};
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::LoraConfig;
 use dcsft_vlm::memory::{self, Batch, Footprint, Generation, Update};

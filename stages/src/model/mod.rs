@@ -11,7 +11,7 @@ use dcsft_engine::forecast::{Forecast, Prospect};
 use dcsft_engine::kind::{
     ArtifactType, FileParam, InputDecl, OutputDecl, ParamProblem, Stage, StageError,
 };
-use dcsft_qwen::model::{QwenVl, import};
+use dcsft_models::qwen2_5_vl::{QwenVl, import};
 use dcsft_vlm::micro::MicroVlm;
 use dcsft_vlm::model::VisionLanguageModel as _;
 use serde_json::json;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use dcsft_engine::context::StageContext;
 use dcsft_engine::kind::StageError;
-use dcsft_qwen::model::QwenVl;
+use dcsft_models::qwen2_5_vl::QwenVl;
 use dcsft_vlm::device::DeviceSpec;
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::micro::{self, MicroVlm};

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use dcsft_engine::kind::{FileParam, ParamProblem};
-use dcsft_qwen::model::{Precision, Settings, inspect};
+use dcsft_models::qwen2_5_vl::{Precision, Settings, inspect};
 use dcsft_vlm::micro::MicroConfig;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::Error as _;

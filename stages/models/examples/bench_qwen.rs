@@ -1,0 +1,250 @@
+//! Speed and peak memory of Qwen2.5-VL on this machine, one part a process, as a line of JSON: `lora` (adapters of rank
+//! 32 on decoder, vision tower and projector), `full` (all weights), both in samples/s of whole steps, or `rollout`
+//! (8 sampled answers of 32 tokens to each prompt) in tokens/s. Batches of 8 samples with an image each; FOLDER is one
+//! that `bench/qwen_shape.py` makes.
+//!
+//! `cargo run --release -p dcsft-models --example bench_qwen FOLDER PART [SECONDS] [DEVICE] [f32|bf16] [random]`
+
+#![expect(clippy::print_stdout, reason = "an example prints its result")]
+
+use std::error::Error;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use burn::tensor::{Device, Tensor};
+use dcsft_models::qwen2_5_vl::{Precision, QwenVl, Settings};
+use dcsft_vlm::device::DeviceSpec;
+use dcsft_vlm::lora::LoraConfig;
+use dcsft_vlm::model::{Example, Forward, Prompt, RgbImage, Sampling, VisionLanguageModel};
+use dcsft_vlm::ops::token_logprobs;
+use dcsft_vlm::train::adamw::{AdamW, AdamWSettings};
+
+/// As the program that the stages run in.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const BATCH: usize = 8;
+const QUESTION: &str =
+    "Please provide the object name in the image. Output the answer using one word.";
+/// Tokens of an answer; with the end token five.
+const ANSWER: usize = 4;
+const GENERATIONS: u32 = 8;
+const NEW_TOKENS: usize = 32;
+const WARM_UP: usize = 2;
+
+type Failure = Box<dyn Error>;
+
+fn main() -> Result<(), Failure> {
+    // This thread works in the pool itself: entering the pool from outside costs as much as a small operation.
+    rayon::ThreadPoolBuilder::new()
+        .use_current_thread()
+        .build_global()?;
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [folder, part, options @ ..] = &arguments[..] else {
+        return Err("which folder and part? FOLDER lora|full|rollout [SECONDS] [DEVICE] [f32|bf16] [random]".into());
+    };
+    let option =
+        |index: usize, default: &'static str| options.get(index).map_or(default, String::as_str);
+    let limit = Duration::from_secs_f64(option(0, "10").parse()?);
+    let device = option(1, "cpu").parse::<DeviceSpec>()?.open()?;
+    let precision = match option(2, "f32") {
+        "f32" => Precision::F32,
+        "bf16" => Precision::Bf16,
+        other => return Err(format!("no precision {other:?}: f32 or bf16").into()),
+    };
+    let mut model = open(
+        Path::new(folder),
+        &device,
+        precision,
+        option(3, "") == "random",
+    )?;
+    let prompts = prompts(&Path::new(folder).join("images"))?;
+    let loaded = memory("VmRSS:");
+    let Timed {
+        rate,
+        steps,
+        processors,
+    } = match part.as_str() {
+        "lora" => {
+            let lora = LoraConfig {
+                rank: 32,
+                alpha: 64.0,
+                dropout: 0.0,
+                ..LoraConfig::default()
+            };
+            model.add_lora(&lora, 0)?;
+            training(&mut model, &prompts, limit)?
+        }
+        "full" => training(&mut model, &prompts, limit)?,
+        "rollout" => rollouts(&model, &prompts, limit)?,
+        other => return Err(format!("no part {other:?}: lora, full or rollout").into()),
+    };
+    println!(
+        r#"{{"part": "{part}", "device": "{}", "threads": {}, "per_second": {rate:.3}, "timed": {steps}, {} {}}}"#,
+        option(1, "cpu"),
+        rayon::current_num_threads(),
+        format_args!(r#""processors": {processors:.2}, "loaded_mib": {loaded:.0},"#),
+        format_args!(r#""peak_mib": {:.0}"#, memory("VmHWM:")),
+    );
+    Ok(())
+}
+
+fn open(
+    folder: &Path,
+    device: &Device,
+    precision: Precision,
+    random: bool,
+) -> Result<QwenVl, Failure> {
+    let settings = Settings {
+        precision,
+        ..Settings::default()
+    };
+    Ok(match (random, precision) {
+        (true, _) => QwenVl::random(folder, settings, 0, device)?,
+        (false, Precision::F32) => QwenVl::load(folder, device)?,
+        (false, Precision::Bf16) => {
+            return Err("bf16 is measured with random weights: add `random`".into());
+        }
+    })
+}
+
+/// A line of this process's status in MiB, where the system says; else 0.
+fn memory(name: &str) -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with(name));
+    let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok());
+    kib.unwrap_or(0.0) / 1024.0
+}
+
+/// Processor time that this process has used so far, in seconds, where the system says; else 0.
+fn processor_seconds() -> f64 {
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // After the name, which may hold spaces, come state and 10 more fields, then time in user and in system mode.
+    let fields = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace();
+    let ticks = fields
+        .skip(11)
+        .take(2)
+        .filter_map(|ticks| ticks.parse::<f64>().ok());
+    ticks.sum::<f64>() / TICKS_PER_SECOND
+}
+
+/// What was measured.
+struct Timed {
+    /// Samples or tokens per second.
+    rate: f64,
+    /// Steps or batches that were timed.
+    steps: usize,
+    /// Processor time over time: below the number of threads where others used the processors too.
+    processors: f64,
+}
+
+fn prompts(images: &Path) -> Result<Vec<Prompt>, Failure> {
+    let prompt = |index: usize| {
+        let path = images.join(format!("{index}.png"));
+        let read = image::open(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let read = read.into_rgb8();
+        Ok(Prompt {
+            system: None,
+            id: format!("sample {index}").into(),
+            image: RgbImage {
+                width: read.width(),
+                height: read.height(),
+                pixels: read.into_raw().into(),
+            }
+            .into(),
+            text: QUESTION.into(),
+        })
+    };
+    (0..BATCH).map(prompt).collect()
+}
+
+/// Samples per second of whole steps: images and texts encoded, forward, backward, AdamW.
+fn training(model: &mut QwenVl, prompts: &[Prompt], limit: Duration) -> Result<Timed, Failure> {
+    let examples: Vec<Example> = prompts
+        .iter()
+        .enumerate()
+        .map(|(index, prompt)| {
+            let first = 40 + index as u32;
+            let tokens = (first..first + ANSWER as u32).chain([model.tokenizer().eos()]);
+            Example {
+                prompt: prompt.clone(),
+                answer: tokens.collect(),
+            }
+        })
+        .collect();
+    let targets: Vec<u32> = examples
+        .iter()
+        .flat_map(|example| example.answer.to_vec())
+        .collect();
+    let mut optimizer = AdamW::new(AdamWSettings {
+        betas: [0.9, 0.95],
+        eps: 1e-8,
+        weight_decay: 0.1,
+        max_grad_norm: 1.0,
+    });
+    timed(limit, examples.len(), || {
+        let logits = model.forward(&examples, &Forward::default())?.logits;
+        let loss = token_logprobs(logits, &targets, 1.0).mean().neg();
+        let mut gradients = loss.clone().backward();
+        let trainable = model.params().iter().filter(|param| param.trainable);
+        let gradients: Vec<Option<Tensor<2>>> = trainable
+            .map(|param| param.value.grad_remove(&mut gradients))
+            .collect();
+        optimizer.step(&mut [model.params_mut()], gradients, 1e-5)?;
+        // A GPU has done all of it when the loss of the step is there.
+        loss.try_into_scalar::<f32>()?;
+        Ok(())
+    })
+}
+
+/// Tokens per second, sampled.
+fn rollouts(model: &QwenVl, prompts: &[Prompt], limit: Duration) -> Result<Timed, Failure> {
+    let mut sampling = Sampling {
+        temperature: 0.9,
+        max_new_tokens: NEW_TOKENS,
+        ..Sampling::default()
+    };
+    let tokens = prompts.len() * GENERATIONS as usize * NEW_TOKENS;
+    let mut written = (0, 0);
+    let mut result = timed(limit, tokens, || {
+        sampling.seed += 1;
+        let answers = model.generate(prompts, 0..GENERATIONS, &sampling)?;
+        let count: usize = answers
+            .iter()
+            .flatten()
+            .map(|answer| answer.tokens.len())
+            .sum();
+        written = (written.0 + count, written.1 + tokens);
+        Ok(())
+    })?;
+    // With random weights the end token is as rare as any other: nearly all answers have their full length.
+    result.rate *= written.0 as f64 / written.1 as f64;
+    Ok(result)
+}
+
+/// How fast `step` is, which does `amount` each time, after steps that are not timed.
+fn timed(
+    limit: Duration,
+    amount: usize,
+    mut step: impl FnMut() -> Result<(), Failure>,
+) -> Result<Timed, Failure> {
+    for _ in 0..WARM_UP {
+        step()?;
+    }
+    let (start, used, mut steps) = (Instant::now(), processor_seconds(), 0);
+    while start.elapsed() < limit {
+        step()?;
+        steps += 1;
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    Ok(Timed {
+        rate: (steps * amount) as f64 / seconds,
+        steps,
+        processors: (processor_seconds() - used) / seconds,
+    })
+}

@@ -1,0 +1,257 @@
+//! Weights written as safetensors, one tensor in memory at a time, in one file or in shards with an index.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use burn::tensor::DType;
+use dcsft_vlm::error::VlmError;
+use dcsft_vlm::params::Param;
+use half::bf16;
+use safetensors::tensor::{Dtype, View};
+use serde_json::json;
+
+use crate::checkpoint::{Checkpoint, INDEX, Layout, SINGLE, transposed};
+use crate::folder::{fault, write_json};
+use crate::names;
+use crate::qwen2_5_vl::config::QwenConfig;
+use crate::qwen2_5_vl::{Precision, QwenVl};
+
+/// Shards of a checkpoint are no larger, as Transformers writes them.
+pub const MAX_SHARD_BYTES: usize = 5_000_000_000;
+
+/// A weight as it will stand in a file; its values are read from the device when they are written.
+pub(crate) struct Stored<'a> {
+    pub(crate) name: String,
+    pub(crate) param: &'a Param,
+    pub(crate) layout: Layout,
+    /// The shape in the file, where it is not what the layout says.
+    pub(crate) shape: Option<Vec<usize>>,
+    pub(crate) dtype: DType,
+}
+
+impl Stored<'_> {
+    fn file_shape(&self) -> Vec<usize> {
+        let [rows, columns] = self.param.value.dims();
+        match (&self.shape, self.layout) {
+            (Some(shape), _) => shape.clone(),
+            (None, Layout::Plain) => vec![rows, columns],
+            (None, Layout::Linear) => vec![columns, rows],
+            (None, Layout::Vector) => vec![rows * columns],
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let numbers: usize = self.param.value.dims().iter().product();
+        numbers * if self.dtype == DType::BF16 { 2 } else { 4 }
+    }
+}
+
+/// [`View`] of a stored weight, whose shape must live as long as it.
+struct Lazy<'a> {
+    stored: &'a Stored<'a>,
+    shape: Vec<usize>,
+    /// Why a weight could not be had of its device: a view itself cannot say so.
+    failure: &'a RefCell<Option<VlmError>>,
+}
+
+impl View for &Lazy<'_> {
+    fn dtype(&self) -> Dtype {
+        match self.stored.dtype {
+            DType::BF16 => Dtype::BF16,
+            _ => Dtype::F32,
+        }
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        let tensor = &self.stored.param.value;
+        let mut values = match dcsft_vlm::weights::values(tensor) {
+            Ok(values) => values,
+            Err(error) => {
+                self.failure.borrow_mut().get_or_insert(error);
+                vec![0.0; tensor.dims().iter().product()]
+            }
+        };
+        if self.stored.layout == Layout::Linear {
+            values = transposed(&values, tensor.dims()[1]);
+        }
+        let bytes: Vec<u8> = match self.stored.dtype {
+            DType::BF16 => values
+                .iter()
+                .flat_map(|&value| bf16::from_f32(value).to_le_bytes())
+                .collect(),
+            _ => values
+                .iter()
+                .flat_map(|value| value.to_le_bytes())
+                .collect(),
+        };
+        bytes.into()
+    }
+
+    fn data_len(&self) -> usize {
+        self.stored.bytes()
+    }
+}
+
+/// Writes one file. It gets its name when it is whole.
+///
+/// # Errors
+/// [`VlmError::Weights`] with the path, or [`VlmError::Device`].
+pub(crate) fn write_file(path: &Path, stored: Vec<Stored<'_>>) -> Result<(), VlmError> {
+    let failure = RefCell::new(None);
+    let lazy: Vec<Lazy> = stored
+        .iter()
+        .map(|stored| Lazy {
+            stored,
+            shape: stored.file_shape(),
+            failure: &failure,
+        })
+        .collect();
+    let views = lazy.iter().map(|lazy| (lazy.stored.name.as_str(), lazy));
+    let metadata = [("format".to_owned(), "pt".to_owned())].into();
+    safetensors::serialize_to_file(views, Some(metadata), path)
+        .map_err(|error| fault(path, error.to_string()))?;
+    match failure.take() {
+        None => Ok(()),
+        Some(error) => {
+            // What stands there is not the model.
+            let _ = std::fs::remove_file(path);
+            Err(error)
+        }
+    }
+}
+
+/// Writes the model's weights without adapters in the published names, in shards of at most `most` bytes.
+///
+/// # Errors
+/// [`VlmError::Weights`] with the path.
+pub fn write_weights(
+    model: &QwenVl,
+    dir: &Path,
+    precision: Precision,
+    most: usize,
+) -> Result<(), VlmError> {
+    let mut shards: Vec<Vec<Stored>> = vec![Vec::new()];
+    let (mut size, mut total) = (0, 0);
+    for stored in model.stored(precision) {
+        let bytes = stored.bytes();
+        if size + bytes > most && size > 0 {
+            shards.push(Vec::new());
+            size = 0;
+        }
+        size += bytes;
+        total += bytes;
+        if let Some(shard) = shards.last_mut() {
+            shard.push(stored);
+        }
+    }
+    let count = shards.len();
+    if count == 1 {
+        return shards
+            .into_iter()
+            .try_for_each(|shard| write_file(&dir.join(SINGLE), shard));
+    }
+    let mut map: BTreeMap<String, String> = BTreeMap::new();
+    for (index, shard) in shards.into_iter().enumerate() {
+        let file = format!("model-{:05}-of-{count:05}.safetensors", index + 1);
+        map.extend(
+            shard
+                .iter()
+                .map(|stored| (stored.name.clone(), file.clone())),
+        );
+        write_file(&dir.join(file), shard)?;
+    }
+    let index = json!({"metadata": {"total_size": total}, "weight_map": map});
+    write_json(&dir.join(INDEX), &index)
+}
+
+/// The output layer's weights, where a checkpoint has some of its own.
+pub(crate) const HEAD: &str = "lm_head.weight";
+/// The module of the token embedding.
+const EMBEDDING: &str = "model.language_model.embed_tokens.weight";
+
+/// Checks names, shapes and numbers of a checkpoint against its configuration; gives the number of parameters.
+///
+/// # Errors
+/// [`VlmError::Weights`] names what does not fit, what is no number, or an output layer of its own where the
+/// configuration ties it to the embedding.
+pub(crate) fn check(mut checkpoint: Checkpoint, config: &QwenConfig) -> Result<usize, VlmError> {
+    check_layers(&checkpoint, config)?;
+    if config.tie_word_embeddings {
+        check_tied(&checkpoint)?;
+        checkpoint.skip(HEAD);
+    }
+    let mut parameters = 0;
+    for (name, shape, layout) in crate::qwen2_5_vl::shapes(config) {
+        checkpoint.check(&name, shape, layout)?;
+        parameters += shape[0] * shape[1];
+    }
+    checkpoint.finish()?;
+    Ok(parameters)
+}
+
+/// Before anything is made for each layer: there are tensors for so many.
+fn check_layers(checkpoint: &Checkpoint, config: &QwenConfig) -> Result<(), VlmError> {
+    let layers = config.text.layers + config.vision.depth;
+    if layers <= checkpoint.len() {
+        return Ok(());
+    }
+    let problem = format!(
+        "config.json describes {} layers of the language model and {} blocks of the vision tower, and there are {} \
+         tensors",
+        config.text.layers,
+        config.vision.depth,
+        checkpoint.len()
+    );
+    Err(fault(checkpoint.dir(), problem))
+}
+
+/// Transformers uses an output layer that differs from the embedding, whatever the configuration says of tying.
+fn check_tied(checkpoint: &Checkpoint) -> Result<(), VlmError> {
+    match checkpoint.file(HEAD) {
+        Some(file) if !checkpoint.are_equal(HEAD, EMBEDDING) => {
+            let problem = format!(
+                "it has a tensor {HEAD} that is not the token embedding, and config.json says \
+                 `tie_word_embeddings: true`; set that to false to use the tensor, or take it out"
+            );
+            Err(fault(file, problem))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl QwenVl {
+    /// Its weights as they stand in a file, without adapters.
+    fn stored(&self, precision: Precision) -> Vec<Stored<'_>> {
+        let layouts: BTreeMap<String, Layout> = crate::qwen2_5_vl::shapes(self.config())
+            .into_iter()
+            .map(|(name, _, layout)| (name, layout))
+            .collect();
+        let vision = &self.config().vision;
+        let patch = vec![
+            vision.hidden_size,
+            vision.in_channels,
+            vision.temporal_patch_size,
+            vision.patch_size,
+            vision.patch_size,
+        ];
+        self.params_ref()
+            .iter()
+            .filter_map(|param| {
+                let name = &param.name;
+                Some(Stored {
+                    name: names::published(name),
+                    param,
+                    layout: *layouts.get(name)?,
+                    shape: name.contains("patch_embed").then(|| patch.clone()),
+                    dtype: precision.dtype(),
+                })
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,342 @@
+//! From a conversation with images to what the model takes: token ids, labels, positions, patches.
+
+mod files;
+mod message;
+pub mod pixels;
+pub mod positions;
+pub mod resize;
+pub mod template;
+pub mod text;
+mod vocabulary;
+
+use std::path::Path;
+
+use dcsft_vlm::error::VlmError;
+use dcsft_vlm::model::{RgbImage, Tokenizer};
+
+use crate::qwen2_5_vl::config::QwenConfig;
+use files::Files;
+pub use message::{Message, Part, Role};
+pub use pixels::{ImageSettings, Patches};
+pub use resize::{Resampling, SmartResize};
+pub use template::ChatTemplate;
+pub use text::QwenTokenizer;
+
+/// The text and image side of a checkpoint.
+#[derive(Clone, Debug)]
+pub struct Processor {
+    files: Files,
+    tokenizer: QwenTokenizer,
+    template: ChatTemplate,
+    images: ImageSettings,
+    image_token: u32,
+    video_token: u32,
+}
+
+/// How a conversation is encoded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Encode {
+    /// The model is to answer next: the sequence ends with the start of its message, nothing is a label.
+    /// Otherwise the sequence ends at the last end token, and the assistant's messages are labels.
+    pub generation_prompt: bool,
+    /// Images are announced as `Picture 1: `, `Picture 2: ` and so on.
+    pub add_vision_id: bool,
+    /// Longer sequences are refused.
+    pub max_tokens: Option<usize>,
+}
+
+/// A conversation, encoded.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Encoded {
+    /// Token ids; an image's place is taken by as many image tokens as it has merged patches.
+    pub ids: Vec<u32>,
+    /// What is trained: the assistant's tokens and the end token after each of its messages, as ms-swift does.
+    /// `labels[i]` is `ids[i]` or none; the prediction of `ids[i]` is made at `i - 1`.
+    pub labels: Vec<Option<u32>>,
+    /// M-RoPE positions in time, height and width.
+    pub positions: [Vec<u32>; 3],
+    /// The position, in all three, of the token after the last.
+    pub next_position: u32,
+    /// The images, in order.
+    pub images: Vec<Patches>,
+}
+
+/// All of [`Encoded`] but the pixels.
+struct Layout {
+    ids: Vec<u32>,
+    labels: Vec<Option<u32>>,
+    positions: [Vec<u32>; 3],
+    next_position: u32,
+}
+
+impl Processor {
+    /// Reads a checkpoint's tokenizer, chat template and image settings.
+    ///
+    /// # Errors
+    /// [`VlmError::Io`] or [`VlmError::Config`] with the file and what is wrong with it.
+    pub fn load(dir: &Path, config: &QwenConfig) -> Result<Self, VlmError> {
+        let files = Files::load(dir)?;
+        Ok(Self {
+            tokenizer: QwenTokenizer::load(&files, config)?,
+            template: ChatTemplate::find(&files)?,
+            images: image_settings(&files, config)?,
+            image_token: config.image_token_id,
+            video_token: config.video_token_id,
+            files,
+        })
+    }
+
+    /// Looks at the settings files alone: images, tokenizer, which template.
+    ///
+    /// # Errors
+    /// As [`Processor::load`].
+    pub fn check_settings(dir: &Path, config: &QwenConfig) -> Result<(), VlmError> {
+        let files = Files::load_settings(dir)?;
+        vocabulary::check_settings(&files)?;
+        ChatTemplate::find(&files)?;
+        image_settings(&files, config).map(drop)
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &QwenTokenizer {
+        &self.tokenizer
+    }
+
+    /// The chat template.
+    pub fn template(&self) -> &ChatTemplate {
+        &self.template
+    }
+
+    /// How images are prepared.
+    pub fn images(&self) -> &ImageSettings {
+        &self.images
+    }
+
+    /// The same with other limits of an image's area in pixels, where they are given.
+    ///
+    /// # Errors
+    /// As [`ImageSettings::with_pixels`].
+    pub fn with_pixels(mut self, min: Option<usize>, max: Option<usize>) -> Result<Self, VlmError> {
+        self.set_pixels(min, max)?;
+        Ok(self)
+    }
+
+    /// Sets other limits of an image's area in pixels, where they are given.
+    ///
+    /// # Errors
+    /// As [`ImageSettings::with_pixels`].
+    pub fn set_pixels(&mut self, min: Option<usize>, max: Option<usize>) -> Result<(), VlmError> {
+        self.images = self.images.clone().with_pixels(min, max)?;
+        Ok(())
+    }
+
+    /// The same with another library's resizing.
+    pub fn with_resizing(mut self, rule: SmartResize, resampling: Resampling) -> Self {
+        self.images.rule = rule;
+        self.images.resampling = resampling;
+        self
+    }
+
+    /// Writes the files that were read, byte for byte, into `dir`.
+    ///
+    /// # Errors
+    /// [`VlmError::Io`] with the path.
+    pub fn save(&self, dir: &Path) -> Result<(), VlmError> {
+        self.files.save(dir)
+    }
+
+    /// Encodes a conversation; `images` are those of its [`Part::Image`], in order.
+    ///
+    /// # Errors
+    /// [`VlmError::TooLong`] where it does not fit `max_tokens`: nothing is ever cut off. [`VlmError::Config`]:
+    /// another number of images than places for them, an image that cannot be resized, image or video tokens in
+    /// a text, whatever the chat template raises, an answer whose tokens the template hides.
+    pub fn encode(
+        &self,
+        messages: &[Message],
+        images: &[RgbImage],
+        options: &Encode,
+    ) -> Result<Encoded, VlmError> {
+        let sizes: Vec<(u32, u32)> = images
+            .iter()
+            .map(|image| (image.width, image.height))
+            .collect();
+        let layout = self.layout(messages, &sizes, options)?;
+        if let Some(room) = options.max_tokens
+            && layout.ids.len() > room
+        {
+            return Err(VlmError::TooLong {
+                what: "the conversation".into(),
+                needed: layout.ids.len(),
+                room,
+            });
+        }
+        let images = images.iter().map(|image| self.images.patches(image));
+        Ok(Encoded {
+            images: images.collect::<Result<_, _>>()?,
+            ids: layout.ids,
+            labels: layout.labels,
+            positions: layout.positions,
+            next_position: layout.next_position,
+        })
+    }
+
+    /// The tokens that [`Processor::encode`] would give for images of these sizes (width, height), `max_tokens`
+    /// aside. No pixel is needed.
+    ///
+    /// # Errors
+    /// As [`Processor::encode`].
+    pub fn count_tokens(
+        &self,
+        messages: &[Message],
+        image_sizes: &[(u32, u32)],
+        options: &Encode,
+    ) -> Result<usize, VlmError> {
+        Ok(self.layout(messages, image_sizes, options)?.ids.len())
+    }
+
+    fn layout(
+        &self,
+        messages: &[Message],
+        sizes: &[(u32, u32)],
+        options: &Encode,
+    ) -> Result<Layout, VlmError> {
+        let places: usize = messages.iter().map(Message::images).sum();
+        if places != sizes.len() {
+            return Err(VlmError::Config(format!(
+                "the conversation has {places} places for images, and {} images are given",
+                sizes.len()
+            )));
+        }
+        let grids: Vec<[usize; 3]> = sizes
+            .iter()
+            .map(|&(width, height)| self.images.grid(height as usize, width as usize))
+            .collect::<Result<_, _>>()?;
+        let tokens = if options.generation_prompt {
+            let text = self
+                .template
+                .render(messages, true, options.add_vision_id)?;
+            unlabelled(self.tokenizer.encode(&text)?)
+        } else {
+            self.labelled(messages, options.add_vision_id)?
+        };
+        self.check_pads(&tokens, places)?;
+        let (ids, labels): (Vec<u32>, Vec<Option<u32>>) =
+            self.expand(tokens, &grids).into_iter().unzip();
+        let (positions, next_position) =
+            positions::mrope(&ids, self.image_token, &grids, self.images.merge_size)?;
+        Ok(Layout {
+            ids,
+            labels,
+            positions,
+            next_position,
+        })
+    }
+
+    /// The conversation's tokens with their labels, up to the last end token. An assistant's message is found
+    /// where rendering what comes before it, with a generation prompt, ends; it is encoded by itself, as it will
+    /// be generated (and as ms-swift encodes it), so no token reaches over its start.
+    fn labelled(
+        &self,
+        messages: &[Message],
+        add_vision_id: bool,
+    ) -> Result<Vec<(u32, Option<u32>)>, VlmError> {
+        let whole = self.template.render(messages, false, add_vision_id)?;
+        let eos = self.tokenizer.eos();
+        let end_text = self.tokenizer.token(eos).unwrap_or_default();
+        let mut tokens = Vec::new();
+        let mut at = 0;
+        for (index, message) in messages.iter().enumerate() {
+            if message.role != Role::Assistant {
+                continue;
+            }
+            let number = index + 1;
+            let answer = message.text().ok_or_else(|| {
+                VlmError::Config(format!(
+                    "message {number}: the assistant's messages can only be text"
+                ))
+            })?;
+            let before = self
+                .template
+                .render(&messages[..index], true, add_vision_id)?;
+            let trained = format!("{answer}{end_text}");
+            let start = before.len();
+            let end = start + trained.len();
+            if start < at || !whole.starts_with(&before) || !whole[start..].starts_with(&trained) {
+                return Err(VlmError::Config(format!(
+                    "message {number}: the chat template does not write the assistant's message after its \
+                     generation prompt and before {end_text}, so it cannot be told what to train"
+                )));
+            }
+            tokens.extend(unlabelled(self.tokenizer.encode(&whole[at..start])?));
+            let answer = self.tokenizer.encode(&whole[start..end])?;
+            tokens.extend(answer.into_iter().map(|id| (id, Some(id))));
+            at = end;
+        }
+        tokens.extend(unlabelled(self.tokenizer.encode(&whole[at..])?));
+        if let Some(last) = tokens.iter().rposition(|(id, _)| *id == eos) {
+            tokens.truncate(last + 1);
+        }
+        Ok(tokens)
+    }
+
+    /// A pad that a user wrote into a text would take an image's features.
+    fn check_pads(&self, tokens: &[(u32, Option<u32>)], places: usize) -> Result<(), VlmError> {
+        let count = |wanted: u32| tokens.iter().filter(|(id, _)| *id == wanted).count();
+        let written = |token: u32| self.tokenizer.token(token).unwrap_or_default();
+        let found = count(self.image_token);
+        if found != places {
+            return Err(VlmError::Config(format!(
+                "the rendered conversation has {} {found} times for {places} images; a text must not contain it",
+                written(self.image_token),
+            )));
+        }
+        if count(self.video_token) > 0 {
+            return Err(VlmError::Config(format!(
+                "the rendered conversation has {}; videos are not supported, and a text must not contain it",
+                written(self.video_token),
+            )));
+        }
+        Ok(())
+    }
+
+    /// Repeats each image token for its grid.
+    fn expand(
+        &self,
+        tokens: Vec<(u32, Option<u32>)>,
+        grids: &[[usize; 3]],
+    ) -> Vec<(u32, Option<u32>)> {
+        let mut counts = grids.iter().map(|&grid| self.images.tokens(grid));
+        let mut expanded = Vec::with_capacity(tokens.len());
+        for token in tokens {
+            let count = match token.0 == self.image_token {
+                true => counts.next().unwrap_or(1),
+                false => 1,
+            };
+            expanded.extend(std::iter::repeat_n(token, count));
+        }
+        expanded
+    }
+}
+
+fn unlabelled(ids: Vec<u32>) -> Vec<(u32, Option<u32>)> {
+    ids.into_iter().map(|id| (id, None)).collect()
+}
+
+/// As in Transformers 5, what `processor_config.json` says of images goes before `preprocessor_config.json`.
+fn image_settings(files: &Files, config: &QwenConfig) -> Result<ImageSettings, VlmError> {
+    const BOTH: &str = "processor_config.json";
+    const IMAGES: &str = "preprocessor_config.json";
+    let mut found = None;
+    if let Some(text) = files.text(BOTH)? {
+        found = ImageSettings::from_processor(&files.path(BOTH), text, &config.vision)?;
+    }
+    match (found, files.text(IMAGES)?) {
+        (Some(settings), _) => Ok(settings),
+        (None, Some(text)) => ImageSettings::from_json(&files.path(IMAGES), text, &config.vision),
+        (None, None) => Err(VlmError::Config(format!(
+            "{}: no {IMAGES}, and no {BOTH} with `image_processor`",
+            files.dir().display()
+        ))),
+    }
+}

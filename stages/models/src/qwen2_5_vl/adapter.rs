@@ -1,0 +1,349 @@
+//! Adapters in PEFT's format.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use burn::tensor::DType;
+use dcsft_vlm::error::VlmError;
+use dcsft_vlm::lora::{LoraConfig, ModuleGroup};
+use serde::Serialize;
+
+use super::modules::{shapes, tensor};
+use super::{QwenVl, lora};
+use crate::checkpoint::{Checkpoint, Layout};
+use crate::export::{self, HEAD, Stored};
+use crate::folder::{fault, is_there, write_json};
+use crate::names::{self, PEFT_PREFIX};
+use crate::peft::PeftConfig;
+use crate::qwen2_5_vl::config::QwenConfig;
+
+/// PEFT's configuration.
+pub(crate) const CONFIG: &str = "adapter_config.json";
+/// PEFT's weights.
+pub(crate) const WEIGHTS: &str = "adapter_model.safetensors";
+/// PEFT's weights in older versions.
+const OLD_WEIGHTS: &str = "adapter_model.bin";
+
+/// What is written: the fields that PEFT needs to load a plain LoRA adapter.
+#[derive(Serialize)]
+struct Written<'a> {
+    peft_type: &'a str,
+    task_type: &'a str,
+    base_model_name_or_path: &'a str,
+    r: usize,
+    lora_alpha: f64,
+    lora_dropout: f64,
+    bias: &'a str,
+    fan_in_fan_out: bool,
+    inference_mode: bool,
+    target_modules: BTreeSet<&'a str>,
+}
+
+/// Writes the model's adapters, if it has any, into `dir`.
+pub(super) fn save(model: &QwenVl, dir: &Path) -> Result<(), VlmError> {
+    let Some(lora) = &model.lora else {
+        return Ok(());
+    };
+    let mut modules = model.modules.clone();
+    let mut names = Vec::new();
+    for (_, layer) in modules.adaptable() {
+        if layer.adapter.is_some() {
+            names.push(layer.name.clone());
+        }
+    }
+    let config = Written {
+        peft_type: "LORA",
+        task_type: "CAUSAL_LM",
+        base_model_name_or_path: "",
+        r: lora.rank,
+        lora_alpha: lora.alpha,
+        lora_dropout: lora.dropout,
+        bias: "none",
+        fan_in_fan_out: false,
+        inference_mode: true,
+        target_modules: names.iter().map(String::as_str).collect(),
+    };
+    write_json(&dir.join(CONFIG), &config)?;
+    let stored: Vec<Stored> = model
+        .params
+        .iter()
+        .filter(|param| lora::is_adapter(param))
+        .map(|param| Stored {
+            name: format!("{PEFT_PREFIX}{}", param.name),
+            param,
+            layout: Layout::Linear,
+            shape: None,
+            dtype: DType::F32,
+        })
+        .collect();
+    export::write_file(&dir.join(WEIGHTS), stored)
+}
+
+/// Whether a folder holds an adapter.
+///
+/// # Errors
+/// [`VlmError::Weights`] for half of one, or one in a format that cannot be read.
+pub(crate) fn is_in(dir: &Path) -> Result<bool, VlmError> {
+    let there = |name: &str| is_there(&dir.join(name));
+    let old = match there(OLD_WEIGHTS) {
+        true => format!("; {OLD_WEIGHTS} cannot be read, only safetensors can"),
+        false => String::new(),
+    };
+    match (there(CONFIG), there(WEIGHTS)) {
+        (true, true) => Ok(true),
+        (false, false) if old.is_empty() => Ok(false),
+        (true, false) => Err(fault(
+            dir,
+            format!("it holds {CONFIG} and no {WEIGHTS}{old}"),
+        )),
+        (false, _) => Err(fault(
+            dir,
+            format!(
+                "it holds an adapter's weights and no {CONFIG}, so nobody can say what they compute: add that file, or \
+                 take {WEIGHTS} out"
+            ),
+        )),
+    }
+}
+
+/// Looks at an adapter's configuration alone.
+///
+/// # Errors
+/// [`VlmError::Weights`] names a field that cannot be computed here.
+pub(crate) fn check_settings(dir: &Path) -> Result<(), VlmError> {
+    PeftConfig::load(&dir.join(CONFIG)).map(drop)
+}
+
+/// An adapter as it lies in a folder, with the modules that it is on.
+struct Stowed {
+    config: PeftConfig,
+    checkpoint: Checkpoint,
+    modules: BTreeMap<String, Factors>,
+}
+
+/// Both factors of one module's adapter, by the names of their tensors.
+struct Factors {
+    a: String,
+    b: String,
+    rank: usize,
+    /// Inputs and outputs of the module.
+    sizes: [usize; 2],
+}
+
+impl Stowed {
+    fn open(dir: &Path, config: &QwenConfig) -> Result<Self, VlmError> {
+        let (path, file) = (dir.join(CONFIG), dir.join(WEIGHTS));
+        let peft = PeftConfig::load(&path)?;
+        let checkpoint = Checkpoint::of_files(&file, vec![file.clone()])?;
+        let linear = linear_layers(config);
+        let mut found: BTreeMap<String, [Option<String>; 2]> = BTreeMap::new();
+        for name in checkpoint.names() {
+            let (module, factor) = parse(name).ok_or_else(|| {
+                let problem = format!(
+                    "the tensor {name} is none of an adapter's: these are called \
+                     {PEFT_PREFIX}MODULE.lora_A.weight and {PEFT_PREFIX}MODULE.lora_B.weight"
+                );
+                fault(&file, problem)
+            })?;
+            let place = &mut found.entry(module).or_default()[factor];
+            if place.replace(name.to_owned()).is_some() {
+                return Err(fault(
+                    &file,
+                    format!("the tensor {name} is there under two names"),
+                ));
+            }
+        }
+        let mut modules = BTreeMap::new();
+        for (module, factors) in found {
+            let ([Some(a), Some(b)], Some(&sizes)) = (factors, linear.get(&module)) else {
+                let problem = format!(
+                    "its adapter for {module} has one factor alone, or the model has no linear layer of this name that \
+                     adapters can be on"
+                );
+                return Err(fault(&file, problem));
+            };
+            let rank = peft.rank_of(&module)?;
+            modules.insert(module, Factors { a, b, rank, sizes });
+        }
+        check_targets(&path, &peft, &modules, &linear)?;
+        Ok(Self {
+            config: peft,
+            checkpoint,
+            modules,
+        })
+    }
+}
+
+/// PEFT puts adapters on the modules that the configuration names, and leaves tensors of others unused.
+fn check_targets(
+    path: &Path,
+    config: &PeftConfig,
+    modules: &BTreeMap<String, Factors>,
+    linear: &BTreeMap<String, [usize; 2]>,
+) -> Result<(), VlmError> {
+    let meant = |rename: fn(&str) -> String| -> Result<BTreeSet<&String>, VlmError> {
+        let mut meant = BTreeSet::new();
+        for module in linear.keys() {
+            if config.is_on(&rename(module))? {
+                meant.insert(module);
+            }
+        }
+        Ok(meant)
+    };
+    let stored: BTreeSet<&String> = modules.keys().collect();
+    let now = meant(str::to_owned)?;
+    // Names of modules were others before Transformers 4.52, and adapters of that time are written for them.
+    if now == stored || meant(names::published)? == stored {
+        return Ok(());
+    }
+    let problem = match (
+        now.difference(&stored).next(),
+        stored.difference(&now).next(),
+    ) {
+        (_, Some(module)) => format!(
+            "by `target_modules` and the fields that go with it there is no adapter on {module}, and {WEIGHTS} has one, \
+             which PEFT would leave out"
+        ),
+        (Some(module), None) => format!(
+            "by `target_modules` and the fields that go with it there is an adapter on {module}, and {WEIGHTS} has none"
+        ),
+        (None, None) => return Ok(()),
+    };
+    Err(fault(path, problem))
+}
+
+/// The linear layers that adapters can be on, with inputs and outputs.
+fn linear_layers(config: &QwenConfig) -> BTreeMap<String, [usize; 2]> {
+    let layers = shapes(config)
+        .into_iter()
+        .filter_map(|(name, sizes, layout)| {
+            let module = name.strip_suffix(".weight")?;
+            let adapted = layout == Layout::Linear && !name.contains("patch_embed") && name != HEAD;
+            adapted.then(|| (module.to_owned(), sizes))
+        });
+    layers.collect()
+}
+
+/// The module that a tensor of an adapter's file belongs to, and which factor it is. State dicts of a wrapped model
+/// have the adapter's name in theirs.
+fn parse(name: &str) -> Option<(String, usize)> {
+    let name = name.strip_prefix(PEFT_PREFIX)?;
+    ["A", "B"]
+        .into_iter()
+        .enumerate()
+        .find_map(|(factor, letter)| {
+            let endings = [
+                format!(".lora_{letter}.weight"),
+                format!(".lora_{letter}.default.weight"),
+            ];
+            let module = endings
+                .iter()
+                .find_map(|ending| name.strip_suffix(ending.as_str()))?;
+            Some((names::module_of(module), factor))
+        })
+}
+
+/// Checks an adapter against the configuration of its base, without a model.
+///
+/// # Errors
+/// [`VlmError::Weights`] for a setting that cannot be computed here, tensors that do not fit the model's layers, or
+/// numbers that are none.
+pub(crate) fn check(dir: &Path, config: &QwenConfig) -> Result<(), VlmError> {
+    let Stowed {
+        mut checkpoint,
+        modules,
+        ..
+    } = Stowed::open(dir, config)?;
+    for factors in modules.values() {
+        let [input, output] = factors.sizes;
+        checkpoint.check(&factors.a, [input, factors.rank], Layout::Linear)?;
+        checkpoint.check(&factors.b, [factors.rank, output], Layout::Linear)?;
+    }
+    checkpoint.finish()
+}
+
+/// Puts the adapters of a PEFT folder on the model.
+///
+/// # Errors
+/// [`VlmError::Weights`] for a setting that is not plain LoRA, or tensors that do not fit the model's layers.
+pub fn load(model: &mut QwenVl, dir: &Path) -> Result<(), VlmError> {
+    let path = dir.join(CONFIG);
+    let Stowed {
+        config,
+        mut checkpoint,
+        modules,
+    } = Stowed::open(dir, &model.config)?;
+    let lora = common(model, &config, &modules)?;
+    lora::add_to(model, &lora, 0, |name| modules.contains_key(name))
+        .map_err(|error| fault(&path, error.to_string()))?;
+    let QwenVl { params, device, .. } = model;
+    for (module, factors) in &modules {
+        let (rank, [input, output]) = (factors.rank, factors.sizes);
+        let a = checkpoint.take(&factors.a, [input, rank], Layout::Linear)?;
+        let mut b = checkpoint.take(&factors.b, [rank, output], Layout::Linear)?;
+        // All adapters have one factor here: what is peculiar to a module goes into its second matrix.
+        let own = config.scale_of(module)? / lora.scale();
+        if config.plain().is_none() && own.is_finite() && own != 1.0 {
+            b.iter_mut()
+                .for_each(|value| *value = (f64::from(*value) * own) as f32);
+        }
+        let a = widened(a, rank, lora.rank);
+        b.resize(lora.rank * output, 0.0);
+        for (letter, values, shape) in [("A", a, [input, lora.rank]), ("B", b, [lora.rank, output])]
+        {
+            let name = format!("{module}.lora_{letter}.weight");
+            let param = params.iter_mut().find(|param| param.name == name);
+            if let Some(param) = param {
+                param.value = tensor(values, shape, device, DType::F32).require_grad();
+            }
+        }
+    }
+    checkpoint.finish()
+}
+
+/// The one setting that stands for all modules': narrower adapters are filled up with zeros.
+fn common(
+    model: &mut QwenVl,
+    config: &PeftConfig,
+    modules: &BTreeMap<String, Factors>,
+) -> Result<LoraConfig, VlmError> {
+    let mut targets: BTreeSet<ModuleGroup> = BTreeSet::new();
+    for (group, layer) in model.modules.adaptable() {
+        if modules.contains_key(&layer.name) {
+            targets.insert(group);
+        }
+    }
+    let (rank, alpha) = match config.plain() {
+        Some(plain) => plain,
+        None => {
+            let widest = modules.values().map(|factors| factors.rank).max();
+            let rank = widest.unwrap_or(1);
+            let scales: Result<Vec<f64>, _> = modules
+                .keys()
+                .map(|module| config.scale_of(module))
+                .collect();
+            let some = scales?.into_iter().find(|scale| *scale != 0.0);
+            (rank, some.unwrap_or(0.0) * rank as f64)
+        }
+    };
+    Ok(LoraConfig {
+        rank,
+        alpha,
+        dropout: config.dropout,
+        targets,
+    })
+}
+
+/// Rows of `from` values, each followed by zeros up to `to`.
+fn widened(values: Vec<f32>, from: usize, to: usize) -> Vec<f32> {
+    if from == to {
+        return values;
+    }
+    let rows = values.chunks_exact(from);
+    rows.flat_map(|row| {
+        row.iter()
+            .copied()
+            .chain(std::iter::repeat_n(0.0, to - from))
+    })
+    .collect()
+}

@@ -1,0 +1,159 @@
+//! The geometry of the vision tower: the order of patches by windows, who attends to whom, and rotary angles.
+//!
+//! Patches come in merge blocks (2x2 in the published models). Blocks are grouped into square windows; all but a
+//! few layers attend within a window. The rows run in window order through the whole tower, so that every window is
+//! a range of rows.
+
+use dcsft_vlm::ops::{Rotary, Span, Spans};
+
+use crate::processor::Patches;
+use crate::qwen2_5_vl::config::VisionConfig;
+
+/// How the images of a batch run through the tower.
+pub struct VisionPlan {
+    /// Patch values in window order, those of a patch in the order of [`VisionConfig::convolution_order`]:
+    /// `[rows, patch values]`.
+    pub patches: Vec<f32>,
+    /// Rows of the tower.
+    pub rows: usize,
+    /// For each merged token in window order its place in the images' own order (`visual.window_index` in
+    /// Transformers).
+    pub window_index: Vec<u32>,
+    /// For each merged token in the images' own order its place in window order.
+    pub place: Vec<u32>,
+    /// Windows.
+    pub windows: Spans,
+    /// Whole frames.
+    pub frames: Spans,
+    /// Angles of the rows, in window order.
+    pub rotary: Rotary,
+    /// Rows of each image.
+    pub image_rows: Vec<usize>,
+}
+
+impl VisionPlan {
+    /// Plans a batch of images.
+    pub fn new(images: &[&Patches], config: &VisionConfig) -> Self {
+        let block = config.spatial_merge_size.pow(2);
+        let mut window_index = Vec::new();
+        let (mut windows, mut frames) = (Vec::new(), Vec::new());
+        for image in images {
+            let first = window_index.len() as u32;
+            for window in windows_of(image.grid, config) {
+                let start = window_index.len() * block;
+                window_index.extend(window.into_iter().map(|token| first + token));
+                windows.push(whole(start..window_index.len() * block));
+            }
+            let [t, h, w] = image.grid;
+            let start = first as usize * block;
+            frames.extend((0..t).map(|t| whole(start + t * h * w..start + (t + 1) * h * w)));
+        }
+        let positions: Vec<[u32; 2]> = images
+            .iter()
+            .flat_map(|image| patch_positions(image.grid, config.spatial_merge_size))
+            .collect();
+        let order: Vec<u32> = window_index
+            .iter()
+            .flat_map(|&token| (0..block as u32).map(move |patch| token * block as u32 + patch))
+            .collect();
+        let (values, columns) = (config.patch_values(), config.convolution_order());
+        let all: Vec<&[f32]> = images
+            .iter()
+            .flat_map(|image| image.values.chunks_exact(values))
+            .collect();
+        let mut place = vec![0; window_index.len()];
+        for (at, &token) in window_index.iter().enumerate() {
+            place[token as usize] = at as u32;
+        }
+        Self {
+            patches: order
+                .iter()
+                .flat_map(|&row| columns.iter().map(move |&at| (row, at)))
+                .map(|(row, at)| all[row as usize][at as usize])
+                .collect(),
+            rows: order.len(),
+            window_index,
+            place,
+            windows: Spans::new(windows),
+            frames: Spans::new(frames),
+            rotary: rotary(&positions, config).take_rows(&order),
+            image_rows: images
+                .iter()
+                .map(|image| image.grid.iter().product())
+                .collect(),
+        }
+    }
+}
+
+fn whole(rows: std::ops::Range<usize>) -> Span {
+    Span {
+        prefix: 0..0,
+        own: rows.clone(),
+        queries: rows,
+        causal: false,
+    }
+}
+
+/// The merged tokens of each window of one image, by their index in the image; windows at the right and lower edge
+/// are smaller.
+fn windows_of([t, h, w]: [usize; 3], config: &VisionConfig) -> Vec<Vec<u32>> {
+    let merge = config.spatial_merge_size;
+    let side = config.window_size / merge / config.patch_size;
+    let (h, w) = (h / merge, w / merge);
+    let mut windows = Vec::new();
+    for frame in 0..t {
+        for top in (0..h).step_by(side) {
+            for left in (0..w).step_by(side) {
+                let rows = top..h.min(top + side);
+                let columns = left..w.min(left + side);
+                let token = |y| {
+                    columns
+                        .clone()
+                        .map(move |x| ((frame * h + y) * w + x) as u32)
+                };
+                windows.push(rows.flat_map(token).collect());
+            }
+        }
+    }
+    windows
+}
+
+/// Row and column of each patch, in the order of the processor: merge blocks in raster order, patches in raster order
+/// within a block.
+pub fn patch_positions([t, h, w]: [usize; 3], merge: usize) -> Vec<[u32; 2]> {
+    let mut positions = Vec::with_capacity(t * h * w);
+    for _ in 0..t {
+        for top in (0..h).step_by(merge) {
+            for left in (0..w).step_by(merge) {
+                for y in top..top + merge {
+                    positions.extend((left..left + merge).map(|x| [y as u32, x as u32]));
+                }
+            }
+        }
+    }
+    positions
+}
+
+/// Two-dimensional rotary angles: the first half of a head's pairs turns with the row, the second with the column.
+pub fn rotary(positions: &[[u32; 2]], config: &VisionConfig) -> Rotary {
+    let half = config.head_dim() / 2;
+    let frequencies = frequencies(config.rope_theta, half);
+    let angles: Vec<f32> = positions
+        .iter()
+        .flatten()
+        .flat_map(|&position| {
+            frequencies
+                .iter()
+                .map(move |frequency| position as f32 * frequency)
+        })
+        .collect();
+    Rotary::new(&angles, half)
+}
+
+/// `theta^(-2i / width)` for i below width / 2, in 32 bits as PyTorch computes them.
+pub(super) fn frequencies(theta: f64, width: usize) -> Vec<f32> {
+    let exponent = |index: usize| (2 * index) as f32 / width as f32;
+    (0..width / 2)
+        .map(|index| 1.0 / libm::powf(theta as f32, exponent(index)))
+        .collect()
+}

@@ -1,0 +1,192 @@
+//! Logits, hidden states and vision features against what Transformers computed.
+
+#![allow(
+    clippy::print_stdout,
+    reason = "the tables of differences are for people"
+)]
+
+mod support;
+
+use burn::tensor::Device;
+use dcsft_models::qwen2_5_vl::{QwenVl, Sequence};
+use support::Tensors;
+use support::compare::{close, values};
+use support::model::Golden;
+
+/// The rows of a padded `[batch, length, width]` tensor where the mask is 1.
+fn real_rows(tensors: &Tensors, name: &str) -> Option<Vec<f32>> {
+    let (shape, all) = tensors.f32(name)?;
+    let width = *shape.last().unwrap();
+    let (_, mask) = tensors.i64("attention_mask").unwrap();
+    let rows = all.chunks_exact(width).zip(mask);
+    Some(
+        rows.filter(|(_, real)| *real == 1)
+            .flat_map(|(row, _)| row)
+            .copied()
+            .collect(),
+    )
+}
+
+/// Merged tokens from window order to the images' own order.
+fn own_order(rows: &[f32], window_index: &[u32]) -> Vec<f32> {
+    let width = rows.len() / window_index.len();
+    let mut own = vec![0.0; rows.len()];
+    for (row, &place) in rows.chunks_exact(width).zip(window_index) {
+        own[place as usize * width..][..width].copy_from_slice(row);
+    }
+    own
+}
+
+#[test]
+fn golden_logits_and_vision_features_of_every_case() {
+    let Some(golden) = Golden::open() else { return };
+    let model = golden.model();
+    for name in golden.case_names() {
+        let tensors = Tensors::read(&golden.dir.join(format!("forward/{name}.safetensors")));
+        let sequences = golden.case(&model, &name);
+        let logits = values(model.logits(&sequences));
+        close(
+            &format!("{name}: logits"),
+            &logits,
+            &real_rows(&tensors, "logits").unwrap(),
+            1e-4,
+            0.0,
+        );
+        let states = model.hidden_states(&sequences);
+        if let Some(merged) = states.merged {
+            let own = own_order(&values(merged), &states.window_index);
+            let (_, reference) = tensors.f32("visual.out").unwrap();
+            close(&format!("{name}: visual.out"), &own, &reference, 3e-5, 1e-5);
+            let (_, index) = tensors.i64("visual.window_index").unwrap();
+            let index: Vec<u32> = index.into_iter().map(|place| place as u32).collect();
+            assert_eq!(states.window_index, index, "{name}: window_index");
+        }
+    }
+}
+
+#[test]
+fn golden_hidden_states_of_every_block() {
+    let Some(golden) = Golden::open() else { return };
+    let model = golden.model();
+    let mut compared = 0;
+    for name in golden.case_names() {
+        let tensors = Tensors::read(&golden.dir.join(format!("forward/{name}.safetensors")));
+        if tensors.f32("text.inputs_embeds").is_none() {
+            continue;
+        }
+        let states = model.hidden_states(&golden.case(&model, &name));
+        let mut check = |what: String, ours: Vec<f32>| {
+            let (_, reference) = tensors
+                .f32(&what)
+                .unwrap_or_else(|| panic!("{name} has no {what}"));
+            close(&format!("{name}: {what}"), &ours, &reference, 3e-5, 1e-5);
+            compared += 1;
+        };
+        let mut vision = states.vision.into_iter().map(values);
+        if let Some(first) = vision.next() {
+            check("visual.block0_in_window_order".into(), first);
+        }
+        for (index, out) in vision.enumerate() {
+            check(format!("visual.block{index}_out_window_order"), out);
+        }
+        if let Some(merged) = states.merged {
+            check("visual.merger_out_window_order".into(), values(merged));
+        }
+        let mut decoder = states.decoder.into_iter().map(values);
+        check("text.inputs_embeds".into(), decoder.next().unwrap());
+        for (index, out) in decoder.enumerate() {
+            check(format!("text.layer{index}_out"), out);
+        }
+        check("text.final_norm_out".into(), values(states.last));
+    }
+    assert!(compared > 0, "no case has hidden states");
+}
+
+#[test]
+fn golden_logits_of_the_published_layout_in_bf16() {
+    let Some(golden) = Golden::open() else { return };
+    let model = golden.checkpoint("ckpt_hub_bf16");
+    let tensors = Tensors::read(&golden.dir.join("forward/hub_bf16_logits.safetensors"));
+    let suffix = ".logits_f32_from_bf16_weights";
+    let names = tensors.names();
+    let cases: Vec<&str> = names
+        .iter()
+        .filter_map(|name| name.strip_suffix(suffix))
+        .collect();
+    assert!(!cases.is_empty());
+    for case in cases {
+        let (_, reference) = tensors.f32(&format!("{case}{suffix}")).unwrap();
+        let logits = values(model.logits(&golden.case(&model, case)));
+        close(
+            &format!("{case}: logits of bf16 weights"),
+            &logits,
+            &reference,
+            1e-4,
+            0.0,
+        );
+    }
+}
+
+#[test]
+fn golden_bf16_arithmetic_stays_near_the_reference() {
+    let Some(golden) = Golden::open() else { return };
+    let tensors = Tensors::read(&golden.dir.join("forward/hub_bf16_logits.safetensors"));
+    // The same files with settings that ask for 16 bits.
+    let dir = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(golden.dir.join("ckpt_hub_bf16")).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
+    }
+    std::fs::write(dir.path().join("dcsft.json"), r#"{"precision": "bf16"}"#).unwrap();
+    let model = QwenVl::load(dir.path(), &Device::flex()).unwrap_or_else(|error| panic!("{error}"));
+    let suffix = ".logits_bf16_compute";
+    for name in tensors.names() {
+        let Some(case) = name.strip_suffix(suffix) else {
+            continue;
+        };
+        let ours = values(model.logits(&golden.case(&model, case)));
+        let (_, reference) = tensors.f32(&name).unwrap();
+        let (_, exact) = tensors
+            .f32(&format!("{case}.logits_f32_from_bf16_weights"))
+            .unwrap();
+        // Both are off the exact logits by the rounding of 16 bits; ours must not be further off than twice theirs.
+        let (own, theirs) = (mean_square(&ours, &exact), mean_square(&reference, &exact));
+        println!(
+            "{case}: mean square off the exact logits: ours {own:.2e}, reference {theirs:.2e}"
+        );
+        assert!(
+            own > 0.0 && own < 4.0 * theirs,
+            "{case}: {own} and {theirs}"
+        );
+    }
+}
+
+fn mean_square(left: &[f32], right: &[f32]) -> f64 {
+    assert_eq!(left.len(), right.len());
+    let squares = left
+        .iter()
+        .zip(right)
+        .map(|(a, b)| f64::from(a - b).powi(2));
+    squares.sum::<f64>() / left.len() as f64
+}
+
+#[test]
+fn golden_packing_changes_no_bit() {
+    let Some(golden) = Golden::open() else { return };
+    let model = golden.model();
+    let all: Vec<Sequence> = golden
+        .case_names()
+        .iter()
+        .flat_map(|name| golden.case(&model, name))
+        .collect();
+    let alone = |sequence: &Sequence| logits(&model, std::slice::from_ref(sequence));
+    let apart: Vec<f32> = all.iter().flat_map(alone).collect();
+    assert!(
+        logits(&model, &all) == apart,
+        "a sequence's logits depend on its neighbours"
+    );
+}
+
+fn logits(model: &QwenVl, sequences: &[Sequence]) -> Vec<f32> {
+    values(model.logits(sequences))
+}

@@ -1,0 +1,333 @@
+//! The estimate of memory against what a process really takes, on random weights large enough to outweigh the process
+//! itself. Tokenizer and processor are the golden checkpoint's.
+#![cfg(target_os = "linux")]
+#![allow(clippy::print_stdout, reason = "the table is for people")]
+
+#[path = "support/mod.rs"]
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use dcsft_models::qwen2_5_vl::config::QwenConfig;
+use dcsft_models::qwen2_5_vl::{Precision, QwenFootprint, QwenVl, Settings, Texts};
+use dcsft_vlm::lora::LoraConfig;
+use dcsft_vlm::memory::{
+    Batch, Footprint, GRPO_LOSS, Generation, SFT_LOSS, Training, Update, generate, process, train,
+};
+use dcsft_vlm::model::{Example, Prompt, RgbImage, Sampling, VisionLanguageModel};
+use dcsft_vlm::rng::StreamKey;
+use dcsft_vlm::train::Trainer as _;
+use dcsft_vlm::train::grpo::{GrpoConfig, GrpoData, GrpoTrainer};
+use dcsft_vlm::train::sft::{SftConfig, SftTrainer};
+use serde_json::{Value, json};
+use support::{golden, read_json};
+
+/// As in the binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const PART: &str = "DCSFT_TEST_MEMORY_PART";
+const FOLDER: &str = "DCSFT_TEST_MEMORY_FOLDER";
+const THREADS: usize = 2;
+const SIDE: u32 = 224;
+const QUESTION: &str = "What is shown?";
+const ANSWER: &str = "a dog";
+const NEW_TOKENS: usize = 8;
+const ANSWERS: usize = 4;
+const QUESTIONS: usize = 8;
+/// What the estimate promises.
+const TOLERANCE: f64 = 0.25;
+
+/// A folder with random weights in a shape of some 20 million parameters.
+fn folder(golden: &Path, dir: &Path) {
+    let from = golden.join("ckpt");
+    for entry in std::fs::read_dir(&from).expect("the checkpoint") {
+        let path = entry.expect("a file").path();
+        let name = path.file_name().expect("a name");
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "safetensors")
+        {
+            continue;
+        }
+        std::fs::copy(&path, dir.join(name)).expect("a copy");
+    }
+    let path = dir.join("config.json");
+    let mut config = read_json(&path);
+    let set = |section: &mut Value, values: Value| {
+        for (name, value) in values.as_object().expect("an object") {
+            section[name] = value.clone();
+        }
+    };
+    let text = json!({"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 6, "vocab_size": 4096,
+                      "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 64, "layer_types": null});
+    set(&mut config["text_config"], text);
+    let rope =
+        json!({"mrope_section": [8, 12, 12], "rope_theta": 1_000_000.0, "rope_type": "default"});
+    config["text_config"]["rope_parameters"] = rope;
+    let vision = json!({"hidden_size": 320, "intermediate_size": 768, "depth": 6, "num_heads": 5,
+                        "out_hidden_size": 384, "fullatt_block_indexes": [2, 5]});
+    set(&mut config["vision_config"], vision);
+    std::fs::write(&path, config.to_string()).expect("a file");
+    let model = QwenVl::random(dir, Settings::default(), 0, &Device::flex())
+        .unwrap_or_else(|error| panic!("{error}"));
+    let saved = tempfile::tempdir().expect("a folder");
+    model.save(saved.path()).expect("saved");
+    for entry in std::fs::read_dir(saved.path()).expect("files") {
+        let path = entry.expect("a file").path();
+        std::fs::copy(&path, dir.join(path.file_name().expect("a name"))).expect("a copy");
+    }
+}
+
+fn prompts(count: usize) -> Vec<Prompt> {
+    let prompt = |index: usize| {
+        let mut stream = StreamKey::new("noise", index as u64).stream();
+        let pixels: Arc<[u8]> = (0..3 * SIDE * SIDE)
+            .map(|_| stream.below(256) as u8)
+            .collect();
+        Prompt {
+            system: None,
+            id: index.to_string().into(),
+            image: RgbImage {
+                width: SIDE,
+                height: SIDE,
+                pixels,
+            }
+            .into(),
+            text: QUESTION.into(),
+        }
+    };
+    (0..count).map(prompt).collect()
+}
+
+fn lora() -> LoraConfig {
+    LoraConfig {
+        rank: 16,
+        ..LoraConfig::default()
+    }
+}
+
+fn sft_config(batch_size: usize, gradient_checkpointing: bool) -> SftConfig {
+    SftConfig {
+        steps: Some(2),
+        batch_size,
+        gradient_checkpointing,
+        ..SftConfig::default()
+    }
+}
+
+fn sft(model: &mut QwenVl, config: SftConfig) {
+    let tokenizer = model.tokenizer();
+    let mut answer = tokenizer.encode(ANSWER).expect("tokens");
+    answer.push(tokenizer.eos());
+    let answer: Arc<[u32]> = answer.into();
+    let example = |prompt| Example {
+        prompt,
+        answer: answer.clone(),
+    };
+    let examples: Vec<Example> = prompts(config.batch_size)
+        .into_iter()
+        .map(example)
+        .collect();
+    let mut trainer = SftTrainer::new(config, model, &examples, None).expect("a trainer");
+    trainer.run(&mut ()).expect("two steps");
+}
+
+/// What a process of its own does.
+fn work(part: &str, dir: &Path) {
+    let load = || QwenVl::load(dir, &Device::flex()).unwrap_or_else(|error| panic!("{error}"));
+    let adapted = || {
+        let mut model = load();
+        model.add_lora(&lora(), 0).expect("adapters");
+        model
+    };
+    match part {
+        "load" => drop(load()),
+        "sft" => sft(&mut load(), sft_config(2, false)),
+        "sft lora" => sft(&mut adapted(), sft_config(4, false)),
+        "sft lora checkpointing" => sft(&mut adapted(), sft_config(4, true)),
+        "grpo lora" => {
+            let prompts = prompts(2);
+            let config = GrpoConfig {
+                steps: Some(2),
+                prompts_per_step: 2,
+                generations: ANSWERS,
+                max_new_tokens: NEW_TOKENS,
+                temperature: 1.0,
+                ..GrpoConfig::default()
+            };
+            let reference = load().frozen();
+            let mut model = adapted();
+            let data = GrpoData {
+                prompts: &prompts,
+                difficulty: &[],
+                bins: 1,
+            };
+            let reward = |_: usize, text: &str| (text.len() % 3) as f32;
+            let reference = (config.beta != 0.0).then_some(reference.as_ref());
+            let mut trainer =
+                GrpoTrainer::new(config, &mut model, reference, data, &reward).expect("a trainer");
+            trainer.run(&mut ()).expect("two steps");
+        }
+        "rollout" => {
+            let sampling = Sampling {
+                max_new_tokens: NEW_TOKENS,
+                ..Sampling::default()
+            };
+            let answers = load().generate(&prompts(QUESTIONS), 0..ANSWERS as u32, &sampling);
+            assert_eq!(answers.expect("answers").len(), QUESTIONS);
+        }
+        other => panic!("no part {other}"),
+    }
+}
+
+/// Bytes of the whole process.
+fn estimate(part: &str, model: &QwenFootprint) -> f64 {
+    let pixels = f64::from(SIDE * SIDE);
+    let tokens = model.tokens(pixels, QUESTION.len() as f64, ANSWER.len() as f64);
+    let lora = lora();
+    let update = |questions: usize, lora| Update {
+        batch: Batch {
+            questions: questions as f64,
+            answers: 1.0,
+            tokens,
+        },
+        training: Training {
+            lora,
+            dropout: true,
+        },
+        checkpointing: false,
+        accumulates: false,
+        on_gpu: false,
+        loss: SFT_LOSS,
+    };
+    let written = dcsft_vlm::memory::Tokens {
+        answer: NEW_TOKENS as f64,
+        ..tokens
+    };
+    let asked = |questions: usize| Generation {
+        questions: questions as f64,
+        answers: ANSWERS as f64,
+        tokens: written,
+        threads: THREADS as f64,
+        on_gpu: false,
+        adapters: None,
+    };
+    let trained = |update: &Update<'_>| {
+        let peak = train(model, update, None);
+        process(THREADS as f64, peak.activations) + peak.peak
+    };
+    match part {
+        "load" => process(THREADS as f64, 0.0) + model.weights(None) + model.loading(),
+        "sft" => trained(&update(2, None)),
+        "sft lora" => trained(&update(4, Some(&lora))),
+        "sft lora checkpointing" => {
+            let update = Update {
+                checkpointing: true,
+                ..update(4, Some(&lora))
+            };
+            trained(&update)
+        }
+        "grpo lora" => {
+            // With dropout each answer has a question's rows of its own.
+            let batch = Batch {
+                questions: (2 * ANSWERS) as f64,
+                answers: 1.0,
+                tokens: written,
+            };
+            let update = Update {
+                batch,
+                loss: GRPO_LOSS,
+                ..update(2, Some(&lora))
+            };
+            // This test reads the reference from its file; the stage shares the policy's weights with it.
+            let reference = model.weights(None);
+            let drawing = generate(model, &asked(2));
+            let drawn = process(THREADS as f64, drawing) + model.weights(Some(&lora)) + drawing;
+            trained(&update).max(drawn) + reference
+        }
+        "rollout" => {
+            let writing = generate(model, &asked(QUESTIONS));
+            process(THREADS as f64, writing) + model.weights(None) + writing.max(model.loading())
+        }
+        other => panic!("no part {other}"),
+    }
+}
+
+fn peak(text: &str) -> Option<f64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: f64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kibibytes * 1024.0)
+}
+
+fn measure(part: &str, dir: &Path) -> f64 {
+    let output = Command::new(std::env::current_exe().expect("this test"))
+        .args(["--exact", "a_part_of_the_measurement", "--nocapture"])
+        .env(PART, part)
+        .env(FOLDER, dir)
+        .env("RAYON_NUM_THREADS", THREADS.to_string())
+        .output()
+        .expect("a process");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    peak(&text).unwrap_or_else(|| panic!("{part}: {text}\n{errors}"))
+}
+
+/// Does nothing in a plain run of the tests; [`measure`] runs it in processes of their own.
+#[test]
+fn a_part_of_the_measurement() {
+    let (Ok(part), Some(dir)) = (std::env::var(PART), std::env::var_os(FOLDER)) else {
+        return;
+    };
+    work(&part, &PathBuf::from(dir));
+    let status = std::fs::read_to_string("/proc/self/status").expect("the process's status");
+    println!("\n{status}");
+}
+
+#[test]
+fn golden_memory_is_as_estimated() {
+    let Some(golden) = golden() else { return };
+    let dir = tempfile::tempdir().expect("a folder");
+    folder(&golden, dir.path());
+    let settings = Settings::default();
+    let config = QwenConfig::load(dir.path()).expect("a configuration");
+    let texts = Texts::of(dir.path(), &config, &settings).expect("a processor");
+    let model = QwenFootprint::new(config, Precision::F32, texts);
+
+    let mut loaded = QwenVl::load(dir.path(), &Device::flex()).expect("a model");
+    assert_eq!(loaded.params().count() as f64, model.parameters());
+    loaded.add_lora(&lora(), 0).expect("adapters");
+    let trained = loaded.params().iter().filter(|param| param.trainable);
+    let trained: usize = trained
+        .map(|param| param.value.dims().iter().product::<usize>())
+        .sum();
+    assert_eq!(trained as f64, model.trained(Some(&lora())));
+    drop(loaded);
+
+    let mut wrong = Vec::new();
+    println!("| part | estimate MiB | measured MiB | ratio |");
+    for part in [
+        "load",
+        "sft",
+        "sft lora",
+        "sft lora checkpointing",
+        "grpo lora",
+        "rollout",
+    ] {
+        let (estimate, measured) = (estimate(part, &model), measure(part, dir.path()));
+        let ratio = estimate / measured;
+        let mib = |bytes: f64| bytes / f64::from(1 << 20);
+        println!(
+            "| {part} | {:.0} | {:.0} | {ratio:.2} |",
+            mib(estimate),
+            mib(measured)
+        );
+        if (ratio - 1.0).abs() > TOLERANCE {
+            wrong.push(part);
+        }
+    }
+    assert!(wrong.is_empty(), "more than {TOLERANCE} off: {wrong:?}");
+}
