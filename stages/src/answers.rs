@@ -173,7 +173,7 @@ pub(crate) fn fit(
         Err(error) => return Misfit::of_data(&sample.id, error).map(Err),
     };
     if let Some(text) = text {
-        prompt.text = text.clone();
+        prompt.ask(text);
     }
     if let Err(misfit) = scorable(model, sample, reward) {
         return Ok(Err(misfit));

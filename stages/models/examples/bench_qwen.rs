@@ -148,17 +148,19 @@ fn prompts(images: &Path) -> Result<Vec<Prompt>, Failure> {
         let path = images.join(format!("{index}.png"));
         let read = image::open(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         let read = read.into_rgb8();
-        Ok(Prompt {
-            system: None,
-            id: format!("sample {index}").into(),
-            image: RgbImage {
-                width: read.width(),
-                height: read.height(),
-                pixels: read.into_raw().into(),
-            }
-            .into(),
-            text: QUESTION.into(),
-        })
+        Ok(Prompt::question(
+            format!("sample {index}"),
+            vec![
+                RgbImage {
+                    width: read.width(),
+                    height: read.height(),
+                    pixels: read.into_raw().into(),
+                }
+                .into(),
+            ],
+            None,
+            QUESTION,
+        ))
     };
     (0..BATCH).map(prompt).collect()
 }

@@ -3,9 +3,11 @@
 //! A field acts as in PEFT, or is refused by its name: methods that change the base's weights or the adapter's product
 //! (PiSSA, OLoRA, DoRA, aLoRA, ...) keep their tensors under the same names as plain LoRA.
 
+use std::fmt;
 use std::path::Path;
 
 use dcsft_vlm::error::VlmError;
+use dcsft_vlm::lora::ModuleNames;
 use fancy_regex::Regex;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -102,7 +104,7 @@ enum Targets {
 }
 
 /// Names of modules: a pattern for whole names, or endings.
-enum Names {
+pub(crate) enum Names {
     Pattern(Regex),
     List(Vec<String>),
 }
@@ -275,7 +277,30 @@ fn check_beginning(value: Option<&Value>) -> Result<(), String> {
     }
 }
 
+impl fmt::Display for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pattern(regex) => write!(f, "the pattern {:?}", regex.as_str()),
+            Self::List(list) => write!(f, "the list {list:?}"),
+        }
+    }
+}
+
 impl Names {
+    /// Those of a spec.
+    ///
+    /// # Errors
+    /// A pattern that cannot be read.
+    pub(crate) fn of(names: &ModuleNames) -> Result<Self, String> {
+        match names {
+            ModuleNames::Pattern(pattern) => {
+                compile("lora.target_modules", pattern, &format!("^(?:{pattern})$"))
+                    .map(Self::Pattern)
+            }
+            ModuleNames::Ends(list) => Ok(Self::List(list.clone())),
+        }
+    }
+
     fn read(field: &str, value: Option<Value>) -> Result<Option<Self>, String> {
         match value {
             Some(Value::String(pattern)) if !pattern.is_empty() => {
@@ -291,7 +316,11 @@ impl Names {
         }
     }
 
-    fn matches(&self, module: &str) -> Result<bool, VlmError> {
+    /// Whether a module of this name is meant.
+    ///
+    /// # Errors
+    /// [`VlmError::Config`] for a pattern that takes too long.
+    pub(crate) fn matches(&self, module: &str) -> Result<bool, VlmError> {
         match self {
             Self::Pattern(regex) => is_match(regex, module),
             Self::List(list) => Ok(list.iter().any(|name| {

@@ -88,17 +88,19 @@ fn prompts(count: usize) -> Vec<Prompt> {
         let pixels: Arc<[u8]> = (0..3 * SIDE * SIDE)
             .map(|_| stream.below(256) as u8)
             .collect();
-        Prompt {
-            system: None,
-            id: index.to_string().into(),
-            image: RgbImage {
-                width: SIDE,
-                height: SIDE,
-                pixels,
-            }
-            .into(),
-            text: QUESTION.into(),
-        }
+        Prompt::question(
+            index.to_string(),
+            vec![
+                RgbImage {
+                    width: SIDE,
+                    height: SIDE,
+                    pixels,
+                }
+                .into(),
+            ],
+            None,
+            QUESTION,
+        )
     };
     (0..count).map(prompt).collect()
 }

@@ -1,7 +1,6 @@
 //! From samples to what models take.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use dcsft_vlm::model::{Picture, Prompt, VisionLanguageModel};
 
@@ -35,12 +34,9 @@ impl<'a> Shown<'a> {
 
     /// The sample's question about `image`, its own.
     pub fn prompt(&self, image: Picture) -> Prompt {
-        Prompt {
-            id: Arc::from(self.sample.id.as_str()),
-            image,
-            system: self.sample.system.as_deref().map(Arc::from),
-            text: Arc::from(&*self.trained(&self.sample.prompt, self.view)),
-        }
+        let text = self.trained(&self.sample.prompt, self.view);
+        let system = self.sample.system.as_deref();
+        Prompt::question(self.sample.id.as_str(), vec![image], system, &text)
     }
 
     /// The answer to train on.

@@ -162,7 +162,7 @@ impl Stage for Eval {
                         sample.id
                     )));
                 };
-                let text = model.tokenizer().decode(&completion.tokens);
+                let text = model.tokenizer().decode_answer(&completion.tokens);
                 let right = Shown::new(sample, model.as_ref()).right().into_owned();
                 let reward = params.reward.grade(&text, &right);
                 let answer = Answer {

@@ -250,7 +250,7 @@ fn generation(
         logprobs,
         finished,
     } = completion;
-    let text = tokenizer.decode(&tokens);
+    let text = tokenizer.decode_answer(&tokens);
     let reward = reward.grade(&text, answer);
     Generation {
         text,

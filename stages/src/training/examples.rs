@@ -117,18 +117,15 @@ fn example(
     };
     let tokenizer = model.tokenizer();
     let encode = |prompt: &Prompt, answer: &str| -> Result<Arc<[u32]>, VlmError> {
-        let mut answer = tokenizer.encode(answer)?;
-        answer.push(tokenizer.eos());
+        let answer = tokenizer.encode_answer(answer)?;
         model.check(prompt, &answer)?;
         Ok(answer.into())
     };
     let shown = Shown::new(sample, model);
     let mirror = |(text, answer): (Cow<'_, str>, Cow<'_, str>)| {
         let text: Arc<str> = text.into();
-        let prompt = Prompt {
-            text: text.clone(),
-            ..prompt.clone()
-        };
+        let mut prompt = prompt.clone();
+        prompt.ask(&text);
         let answer = encode(&prompt, &answer)?;
         Ok(Mirrored { text, answer })
     };
@@ -217,7 +214,7 @@ mod tests {
         let model = MicroVlm::new(MicroConfig::default(), 0, &device).unwrap();
         let pictures = |most| -> Vec<Picture> {
             let prompts = prompts_within(most, &data, &model, false).into_iter();
-            prompts.map(|prompt| prompt.unwrap().image).collect()
+            prompts.flat_map(|prompt| prompt.unwrap().images).collect()
         };
         let decoded = |pictures: &[Picture]| {
             let decoded = |picture: &&Picture| matches!(picture, Picture::Decoded(_));

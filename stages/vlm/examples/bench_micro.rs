@@ -128,15 +128,17 @@ fn examples(
 fn prompt(index: usize, text: &str) -> Prompt {
     let mut stream = StreamKey::new("image", index as u64).stream();
     let pixels: Arc<[u8]> = (0..16 * 16 * 3).map(|_| stream.below(256) as u8).collect();
-    Prompt {
-        system: None,
-        id: format!("sample {index}").into(),
-        image: RgbImage {
-            width: 16,
-            height: 16,
-            pixels,
-        }
-        .into(),
-        text: text.into(),
-    }
+    Prompt::question(
+        format!("sample {index}"),
+        vec![
+            RgbImage {
+                width: 16,
+                height: 16,
+                pixels,
+            }
+            .into(),
+        ],
+        None,
+        text,
+    )
 }

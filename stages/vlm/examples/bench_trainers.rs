@@ -108,12 +108,12 @@ fn example(model: &MicroVlm, index: usize) -> Result<Example, Box<dyn std::error
     };
     let mut answer = model.tokenizer().encode(name(index))?;
     answer.push(model.tokenizer().eos());
-    let prompt = Prompt {
-        system: None,
-        id: format!("sample {index}").into(),
-        image: image.into(),
-        text: "object?".into(),
-    };
+    let prompt = Prompt::question(
+        format!("sample {index}"),
+        vec![image.into()],
+        None,
+        "object?",
+    );
     Ok(Example {
         prompt,
         answer: answer.into(),

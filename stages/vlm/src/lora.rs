@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::VlmError;
 use crate::ops::Dropout;
+use crate::params::{Param, ParamSet};
 use crate::rng::StreamKey;
 
 /// A group of a model's linear layers.
@@ -37,6 +38,20 @@ pub struct LoraConfig {
     pub dropout: f64,
     /// The groups whose layers get adapters.
     pub targets: BTreeSet<ModuleGroup>,
+    /// Which layers of these groups get adapters, as PEFT's `target_modules`: a pattern of whole names, or a list of
+    /// names' ends. Without it all of them do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_modules: Option<ModuleNames>,
+}
+
+/// Names of modules.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum ModuleNames {
+    /// A regular expression for whole names, as Python's `re.fullmatch` takes it.
+    Pattern(String),
+    /// Names, or what stands at their end after a full stop.
+    Ends(Vec<String>),
 }
 
 impl Default for LoraConfig {
@@ -51,6 +66,7 @@ impl Default for LoraConfig {
                 ModuleGroup::Decoder,
             ]
             .into(),
+            target_modules: None,
         }
     }
 }
@@ -87,6 +103,37 @@ impl LoraConfig {
             ));
         }
         Ok(())
+    }
+}
+
+/// Takes the weights of some groups out of training; `group` says which one a weight belongs to.
+///
+/// # Errors
+/// [`VlmError::Config`] where nothing would be left to train, or with adapters, which freeze all other weights already.
+pub fn freeze(
+    params: &mut ParamSet,
+    lora: Option<&LoraConfig>,
+    groups: &BTreeSet<ModuleGroup>,
+    group: impl Fn(&Param) -> ModuleGroup,
+) -> Result<(), VlmError> {
+    if groups.is_empty() {
+        return Ok(());
+    }
+    if lora.is_some() {
+        return Err(VlmError::Config(
+            "freeze goes with training of all weights; with adapters lora.targets says which layers get some".into(),
+        ));
+    }
+    for param in params.iter_mut() {
+        if groups.contains(&group(param)) {
+            param.set_trainable(false);
+        }
+    }
+    match params.iter().any(|param| param.trainable) {
+        true => Ok(()),
+        false => Err(VlmError::Config(
+            "freeze leaves no weight to train; leave out one of vision, projector, decoder".into(),
+        )),
     }
 }
 

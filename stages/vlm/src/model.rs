@@ -2,6 +2,7 @@
 //! never which model they have.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use burn::tensor::{Gradients, Tensor};
 
 use crate::error::VlmError;
-use crate::lora::LoraConfig;
+use crate::lora::{LoraConfig, ModuleGroup};
 use crate::params::ParamSet;
 use crate::rng::StreamKey;
 
@@ -35,7 +36,7 @@ pub trait ImageSource: Send + Sync + Debug {
     fn load(&self) -> Result<RgbImage, VlmError>;
 }
 
-/// A question's image.
+/// An image of a conversation.
 #[derive(Clone, Debug)]
 pub enum Picture {
     /// Decoded, in memory.
@@ -91,33 +92,175 @@ impl From<RgbImage> for Picture {
     }
 }
 
-/// What a model is asked: one image and a question, as text.
+/// What a model is asked: a conversation whose next message is the model's.
 #[derive(Clone, Debug)]
 pub struct Prompt {
     /// The content ID of the sample: names the random streams of what is drawn for it.
     pub id: Arc<str>,
-    /// The image.
-    pub image: Picture,
-    /// What the system is told before the question; without it the model's chat template decides.
-    pub system: Option<Arc<str>>,
-    /// The question; an `<image>` placeholder in it stands where the image's tokens go.
-    pub text: Arc<str>,
+    /// What was said so far. Without a message of the system the model's chat template decides what it is told.
+    pub messages: Vec<Message>,
+    /// The pictures of the messages' [`Part::Image`], in order.
+    pub images: Vec<Picture>,
 }
 
 impl Prompt {
+    /// A question about some images, with what the system is told; `<image>` placeholders in it stand where the images
+    /// go, as [`Message::question`] has it.
+    pub fn question(
+        id: impl Into<Arc<str>>,
+        images: Vec<Picture>,
+        system: Option<&str>,
+        text: &str,
+    ) -> Self {
+        let system = system.map(|text| Message::text_of(Role::System, text));
+        let question = Message::question(text, images.len());
+        Self {
+            id: id.into(),
+            messages: system.into_iter().chain([question]).collect(),
+            images,
+        }
+    }
+
+    /// Asks `text` in the place of the last question, about the same images.
+    pub fn ask(&mut self, text: &str) {
+        let last = self.messages.iter_mut().rev();
+        let mut questions = last.filter(|message| message.role == Role::User);
+        if let Some(question) = questions.next() {
+            *question = Message::question(text, question.images());
+        }
+    }
+
+    /// The text of the last question, for people.
+    pub fn text(&self) -> String {
+        let mut questions = self.messages.iter().rev();
+        let question = questions.find(|message| message.role == Role::User);
+        let parts = question.into_iter().flat_map(|message| &message.content);
+        let text = |part: &Part| match part {
+            Part::Text(text) => Some(text.clone()),
+            Part::Image => None,
+        };
+        parts.filter_map(text).collect()
+    }
+
+    /// Checks that there is a picture for each place of one, and what can be checked of them without decoding.
+    ///
+    /// # Errors
+    /// [`VlmError::Config`] with both numbers, or as [`Picture::validate`].
+    pub fn validate(&self) -> Result<(), VlmError> {
+        let places: usize = self.messages.iter().map(Message::images).sum();
+        if places != self.images.len() {
+            return Err(VlmError::Config(format!(
+                "the conversation has {places} places for images, and {} images are given",
+                self.images.len()
+            )));
+        }
+        self.images.iter().try_for_each(Picture::validate)
+    }
+
     /// Whether two prompts are one and the same.
     pub fn is_same(&self, other: &Self) -> bool {
         self.id == other.id
-            && self.system == other.system
-            && self.text == other.text
-            && self.image.is_same(&other.image)
+            && self.messages == other.messages
+            && self.images.len() == other.images.len()
+            && self
+                .images
+                .iter()
+                .zip(&other.images)
+                .all(|(a, b)| a.is_same(b))
     }
 }
 
-/// A question with its right answer.
+/// Stands in a question's text where an image goes.
+const IMAGE_PLACEHOLDER: &str = "<image>";
+
+/// Who says a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The instructions before the conversation.
+    System,
+    /// The one who asks.
+    User,
+    /// The model.
+    Assistant,
+}
+
+impl Role {
+    /// Its name in chat templates and datasets.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::User => "user",
+            Self::Assistant => "assistant",
+        }
+    }
+}
+
+/// A stretch of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Text. Special tokens written out in it become special tokens.
+    Text(String),
+    /// The next of the conversation's images.
+    Image,
+}
+
+/// One message of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Who says it.
+    pub role: Role,
+    /// What is said and shown, in order.
+    pub content: Vec<Part>,
+}
+
+impl Message {
+    /// A message of text alone.
+    pub fn text_of(role: Role, text: impl Into<String>) -> Self {
+        Self {
+            role,
+            content: vec![Part::Text(text.into())],
+        }
+    }
+
+    /// A question about `images` images: each goes where the text has an `<image>` placeholder, and those for which it
+    /// has none go first. A placeholder too many is text.
+    pub fn question(text: &str, images: usize) -> Self {
+        let pieces: Vec<&str> = text.splitn(images + 1, IMAGE_PLACEHOLDER).collect();
+        let mut content = vec![Part::Image; images + 1 - pieces.len()];
+        for (index, piece) in pieces.into_iter().enumerate() {
+            if index > 0 {
+                content.push(Part::Image);
+            }
+            if !piece.is_empty() {
+                content.push(Part::Text(piece.to_owned()));
+            }
+        }
+        Self {
+            role: Role::User,
+            content,
+        }
+    }
+
+    /// Its text, where it has nothing else.
+    pub fn text(&self) -> Option<String> {
+        let text = |part: &Part| match part {
+            Part::Text(text) => Some(text.clone()),
+            Part::Image => None,
+        };
+        self.content.iter().map(text).collect()
+    }
+
+    /// How many images it shows.
+    pub fn images(&self) -> usize {
+        let images = self.content.iter().filter(|part| **part == Part::Image);
+        images.count()
+    }
+}
+
+/// A conversation with the right answer.
 #[derive(Clone, Debug)]
 pub struct Example {
-    /// The question.
+    /// What is asked.
     pub prompt: Prompt,
     /// The answer's token ids, with the end-of-sequence token.
     pub answer: Arc<[u32]>,
@@ -136,6 +279,22 @@ pub trait Tokenizer {
     fn eos(&self) -> u32;
     /// Rows of the output head.
     fn vocab_size(&self) -> usize;
+
+    /// Token ids of an answer as the model writes it after a prompt: with the end token, and with what its chat template
+    /// puts before the text.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    fn encode_answer(&self, text: &str) -> Result<Vec<u32>, VlmError> {
+        let mut tokens = self.encode(text)?;
+        tokens.push(self.eos());
+        Ok(tokens)
+    }
+
+    /// The text of an answer, without what the chat template puts before it.
+    fn decode_answer(&self, tokens: &[u32]) -> String {
+        self.decode(tokens)
+    }
 }
 
 /// How a forward pass is run.
@@ -210,7 +369,7 @@ pub struct Completion {
     pub finished: bool,
 }
 
-/// A model that sees one image, reads a question and writes an answer.
+/// A model that sees images, reads a conversation and writes the next answer.
 pub trait VisionLanguageModel: Send + Sync {
     /// Its text side.
     fn tokenizer(&self) -> &dyn Tokenizer;
@@ -229,6 +388,12 @@ pub trait VisionLanguageModel: Send + Sync {
     /// Adds the adapters' product to the weights and removes them; all weights are trainable afterwards. Does
     /// nothing without adapters.
     fn merge_lora(&mut self);
+    /// Takes the weights of some groups out of training; the others are left as they are.
+    ///
+    /// # Errors
+    /// [`VlmError::Config`] where nothing would be left to train, or with adapters, which freeze all other weights
+    /// already.
+    fn freeze(&mut self, groups: &BTreeSet<ModuleGroup>) -> Result<(), VlmError>;
     /// A copy with the adapters merged and nothing to train: a reference policy, or a model to evaluate. Weights that
     /// are the same in both are in memory once.
     fn frozen(&self) -> Box<dyn VisionLanguageModel>;

@@ -1,7 +1,6 @@
 //! From a conversation with images to what the model takes: token ids, labels, positions, patches.
 
 mod files;
-mod message;
 pub mod pixels;
 pub mod positions;
 pub mod resize;
@@ -15,8 +14,8 @@ use dcsft_vlm::error::VlmError;
 use dcsft_vlm::model::{RgbImage, Tokenizer};
 
 use crate::qwen2_5_vl::config::QwenConfig;
+pub use dcsft_vlm::model::{Message, Part, Role};
 use files::Files;
-pub use message::{Message, Part, Role};
 pub use pixels::{ImageSettings, Patches};
 pub use resize::{Resampling, SmartResize};
 pub use template::ChatTemplate;

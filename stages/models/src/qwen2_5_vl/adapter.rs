@@ -331,6 +331,7 @@ fn common(
         alpha,
         dropout: config.dropout,
         targets,
+        target_modules: None,
     })
 }
 

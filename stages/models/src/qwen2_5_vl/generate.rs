@@ -42,7 +42,7 @@ pub(super) fn generate(
 
 /// A prompt as the model takes it, with room for at least one token of an answer.
 fn sequence(model: &QwenVl, prompt: &Prompt) -> Result<Sequence, VlmError> {
-    prompt.image.validate()?;
+    prompt.validate()?;
     let encoded = model.encode(prompt)?;
     let needed = encoded.ids.len() + 1;
     if needed > model.context() {

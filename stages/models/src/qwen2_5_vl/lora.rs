@@ -1,5 +1,7 @@
 //! Adapters on the layers of some module groups.
 
+use std::collections::BTreeSet;
+
 use burn::tensor::DType;
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::LoraConfig;
@@ -9,11 +11,29 @@ use dcsft_vlm::rng::StreamKey;
 
 use super::QwenVl;
 use super::modules::{Linear, tensor};
+use crate::peft::Names;
 
 /// Puts adapters on the layers of the named groups and freezes all other weights. `a` is uniform in ±1/sqrt(in) (what
 /// PEFT's Kaiming initialisation comes to), `b` zero. Adapters are in 32 bits whatever the base is, as PEFT's are.
 pub(super) fn add(model: &mut QwenVl, config: &LoraConfig, seed: u64) -> Result<(), VlmError> {
-    add_to(model, config, seed, |_| true)
+    let Some(names) = &config.target_modules else {
+        return add_to(model, config, seed, |_| true);
+    };
+    let names = Names::of(names).map_err(VlmError::Config)?;
+    let mut wanted = BTreeSet::new();
+    for (group, layer) in model.modules.adaptable() {
+        if config.targets.contains(&group) && names.matches(&layer.name)? {
+            wanted.insert(layer.name.clone());
+        }
+    }
+    if wanted.is_empty() {
+        return Err(VlmError::Config(format!(
+            "lora.target_modules: {} fits no linear layer of the groups in lora.targets; they are called such as {:?}",
+            names,
+            model.modules.adaptable()[0].1.name
+        )));
+    }
+    add_to(model, config, seed, |name| wanted.contains(name))
 }
 
 /// As [`add`], on those layers of the groups that `wanted` picks by name.

@@ -13,15 +13,16 @@ mod memory;
 mod modules;
 pub mod vision;
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use burn::tensor::{DType, Device, Tensor};
 use dcsft_vlm::error::VlmError;
-use dcsft_vlm::lora::LoraConfig;
+use dcsft_vlm::lora::{LoraConfig, ModuleGroup, freeze};
 use dcsft_vlm::model::{
-    Completion, Example, Forward, Output, Prompt, RgbImage, Sampling, Tape, Tokenizer,
+    Completion, Example, Forward, Output, Picture, Prompt, RgbImage, Sampling, Tape, Tokenizer,
     VisionLanguageModel,
 };
 use dcsft_vlm::params::{Param, ParamSet};
@@ -32,13 +33,10 @@ pub use files::{Imported, ModelFiles, Precision, SETTINGS, Settings, import, ins
 pub use memory::{QwenFootprint, Texts};
 pub(crate) use modules::{Modules, shapes};
 
-use crate::processor::{Encode, Encoded, Message, Part, Processor, Role};
+use crate::processor::{Encode, Encoded, Processor};
 use crate::qwen2_5_vl::config::QwenConfig;
 use batch::{Ask, Batch};
 use forward::{Chain, Pass};
-
-/// Where a prompt's text says that its image goes; without one the image goes first.
-const IMAGE_PLACEHOLDER: &str = "<image>";
 
 /// Qwen2.5-VL.
 #[derive(Clone)]
@@ -101,23 +99,6 @@ impl QwenVl {
         self.stops = stops;
     }
 
-    /// A question with its image, and with what the system is told, as the conversation that the chat template takes.
-    pub fn conversation(prompt: &Prompt) -> Vec<Message> {
-        let text = |text: &str| Part::Text(text.to_owned());
-        let content = match prompt.text.split_once(IMAGE_PLACEHOLDER) {
-            Some((before, after)) => [text(before), Part::Image, text(after)].to_vec(),
-            None => [Part::Image, text(&prompt.text)].to_vec(),
-        };
-        let filled = |part: &Part| !matches!(part, Part::Text(text) if text.is_empty());
-        let system = prompt.system.as_deref();
-        let system = system.map(|text| Message::text_of(Role::System, text));
-        let question = Message {
-            role: Role::User,
-            content: content.into_iter().filter(filled).collect(),
-        };
-        system.into_iter().chain([question]).collect()
-    }
-
     /// A question, encoded, up to where the answer begins.
     ///
     /// # Errors
@@ -127,10 +108,13 @@ impl QwenVl {
             generation_prompt: true,
             ..Encode::default()
         };
-        let messages = Self::conversation(prompt);
-        let image = prompt.image.load()?;
-        self.processor
-            .encode(&messages, std::slice::from_ref(image.as_ref()), &options)
+        prompt.validate()?;
+        let images = prompt
+            .images
+            .iter()
+            .map(|image| Ok(image.load()?.into_owned()));
+        let images: Vec<RgbImage> = images.collect::<Result<_, VlmError>>()?;
+        self.processor.encode(&prompt.messages, &images, &options)
     }
 
     /// Logits of all positions of conversations, packed: `[sum of lengths, vocab]`.
@@ -280,6 +264,18 @@ impl VisionLanguageModel for QwenVl {
         lora::merge(self);
     }
 
+    fn freeze(&mut self, groups: &BTreeSet<ModuleGroup>) -> Result<(), VlmError> {
+        freeze(&mut self.params, self.lora.as_ref(), groups, |param| {
+            if param.name.starts_with("model.visual.merger.") {
+                ModuleGroup::Projector
+            } else if param.name.starts_with("model.visual.") {
+                ModuleGroup::Vision
+            } else {
+                ModuleGroup::Decoder
+            }
+        })
+    }
+
     fn frozen(&self) -> Box<dyn VisionLanguageModel> {
         let mut copy = self.clone();
         copy.merge_lora();
@@ -307,7 +303,7 @@ impl VisionLanguageModel for QwenVl {
     }
 
     fn check(&self, prompt: &Prompt, answer: &[u32]) -> Result<(), VlmError> {
-        prompt.image.validate()?;
+        prompt.validate()?;
         if answer.is_empty() {
             return Err(VlmError::Config(
                 "an answer needs at least the end token".into(),
@@ -317,14 +313,14 @@ impl VisionLanguageModel for QwenVl {
             generation_prompt: true,
             ..Encode::default()
         };
-        let size = prompt.image.size();
+        let sizes: Vec<(u32, u32)> = prompt.images.iter().map(Picture::size).collect();
         let tokens = self
             .processor
-            .count_tokens(&Self::conversation(prompt), &[size], &options)?;
+            .count_tokens(&prompt.messages, &sizes, &options)?;
         let needed = tokens + answer.len();
         if needed > self.context() {
             return Err(VlmError::TooLong {
-                what: format!("{:?} with its image and answer", prompt.text),
+                what: format!("{:?} with its image and answer", prompt.text()),
                 needed,
                 room: self.context(),
             });

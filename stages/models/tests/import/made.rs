@@ -81,6 +81,7 @@ impl Folder {
             rank: 2,
             alpha: 4.0,
             dropout: 0.0,
+            target_modules: None,
             targets: [
                 ModuleGroup::Vision,
                 ModuleGroup::Projector,
@@ -206,12 +207,7 @@ pub(crate) fn ask(model: &QwenVl) -> Result<Completion, String> {
         height: 60,
         pixels: pixels.into(),
     };
-    let prompt = Prompt {
-        id: "one".into(),
-        image: image.into(),
-        text: "what is it?".into(),
-        system: None,
-    };
+    let prompt = Prompt::question("one", vec![image.into()], None, "what is it?");
     let sampling = Sampling {
         temperature: 0.0,
         max_new_tokens: 5,

@@ -163,7 +163,7 @@ pub(crate) fn generate(
 fn patches(model: &MicroVlm, prompts: &[Prompt]) -> Result<Vec<f32>, VlmError> {
     let mut patches = Vec::new();
     for prompt in prompts {
-        patches.extend(model.patches(prompt.image.load()?.as_ref())?);
+        patches.extend(model.patches(model.image(prompt)?.load()?.as_ref())?);
     }
     Ok(patches)
 }
@@ -198,7 +198,7 @@ fn prompt_tokens(
     let eos = model.tokenizer().eos();
     let mut tokens = Vec::with_capacity(prompts.len());
     for prompt in prompts {
-        prompt.image.validate()?;
+        prompt.validate()?;
         tokens.push(model.prompt_tokens(prompt, &[eos])?);
     }
     Ok(tokens)
@@ -312,12 +312,8 @@ mod tests {
                     height: 16,
                     pixels,
                 };
-                Prompt {
-                    system: None,
-                    id: index.to_string().into(),
-                    image: image.into(),
-                    text: texts[index as usize % 3].into(),
-                }
+                let text = texts[index as usize % 3];
+                Prompt::question(index.to_string(), vec![image.into()], None, text)
             })
             .collect();
         let sampling = Sampling {

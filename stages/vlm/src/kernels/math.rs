@@ -180,9 +180,46 @@ pub(crate) fn gelu_backward(x: &[f32], grad: &[f32], out: &mut [f32]) {
     }
 }
 
+/// GELU by tanh's definition, `0.5 x (1 + tanh(u))` with `u = sqrt(2 / pi) (x + 0.044715 x^3)`: the value, and its
+/// slope.
+#[inline(always)]
+fn tanh_gelu(x: f32) -> (f32, f32) {
+    /// sqrt(2 / pi).
+    const ROOT: f32 = 0.797_884_6;
+    const CUBE: f32 = 0.044_715;
+    let square = x * x;
+    let u = ROOT * x * square.mul_add(CUBE, 1.0);
+    // 0.5 (1 + tanh(u)) = 1 / (1 + exp(-2 u)).
+    let gate = 1.0 / (1.0 + exp(-2.0 * u));
+    let inner = ROOT * square.mul_add(3.0 * CUBE, 1.0);
+    (
+        x * gate,
+        (2.0 * x * inner * (1.0 - gate)).mul_add(gate, gate),
+    )
+}
+
+/// GELU with tanh in the place of the error function.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+fma", "x86_64+avx2+fma"))]
+pub(crate) fn gelu_tanh(x: &[f32], out: &mut [f32]) {
+    for (out, &x) in out.iter_mut().zip(x) {
+        *out = tanh_gelu(x).0;
+    }
+}
+
+/// The gradient before [`gelu_tanh`] from the one after it.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+fma", "x86_64+avx2+fma"))]
+pub(crate) fn gelu_tanh_backward(x: &[f32], grad: &[f32], out: &mut [f32]) {
+    for ((out, &x), &grad) in out.iter_mut().zip(x).zip(grad) {
+        *out = grad * tanh_gelu(x).1;
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{exp, exp_in_place, gelu, gelu_backward, sum_of_squares, sum_zip};
+    use super::{
+        exp, exp_in_place, gelu, gelu_backward, gelu_tanh, gelu_tanh_backward, sum_of_squares,
+        sum_zip,
+    };
 
     fn grid(low: f32, high: f32) -> impl Iterator<Item = f32> {
         (0..=200_000).map(move |step| low + (high - low) * step as f32 / 200_000.0)
@@ -215,6 +252,25 @@ mod tests {
             assert!(error < 4e-7, "gelu({x}): error {error}");
             let error = (f64::from(slope) - distribution - x * density).abs();
             assert!(error < 6e-7, "gelu'({x}): error {error}");
+        }
+    }
+
+    #[test]
+    fn gelu_by_tanh_and_its_derivative_follow_their_definition() {
+        let x: Vec<f32> = grid(-12.0, 12.0).collect();
+        let (mut y, mut slope) = (vec![0.0; x.len()], vec![0.0; x.len()]);
+        gelu_tanh(&x, &mut y);
+        gelu_tanh_backward(&x, &vec![1.0; x.len()], &mut slope);
+        let root = (2.0 / std::f64::consts::PI).sqrt();
+        for ((&x, &y), &slope) in x.iter().zip(&y).zip(&slope) {
+            let x = f64::from(x);
+            let tanh = libm::tanh(root * (x + 0.044715 * x * x * x));
+            let error = (f64::from(y) - 0.5 * x * (1.0 + tanh)).abs() / x.abs().max(1.0);
+            assert!(error < 4e-7, "gelu({x}): error {error}");
+            let inner = root * (1.0 + 3.0 * 0.044715 * x * x);
+            let right = 0.5 * (1.0 + tanh) + 0.5 * x * (1.0 - tanh * tanh) * inner;
+            let error = (f64::from(slope) - right).abs();
+            assert!(error < 2e-6, "gelu'({x}): error {error}");
         }
     }
 

@@ -16,7 +16,9 @@ mod rotary;
 
 pub(crate) use attention::{add_weighted_rows, attend, attend_backward, dot_rows, softmax_row};
 pub(crate) use gate::{swiglu, swiglu_backward};
-pub(crate) use math::{entropy, exp_in_place, gelu, gelu_backward, squares};
+pub(crate) use math::{
+    entropy, exp_in_place, gelu, gelu_backward, gelu_tanh, gelu_tanh_backward, squares,
+};
 pub(crate) use matmul::{
     Left, add_product, add_product_in_parts, add_product_transposed, add_row, transpose,
 };

@@ -106,14 +106,15 @@ impl<'a> Packer<'a> {
             tokens = self.model.prompt_tokens(prompt, &example.answer)?;
             self.batch.image_of.push(self.batch.image_ids.len() as u32);
         }
-        let image = self.batch.image_ids.len();
+        let image = self.model.image(prompt)?.load()?;
+        let index = self.batch.image_ids.len();
         self.batch.image_ids.push(prompt.id.clone());
         self.batch
             .patches
-            .extend(self.model.patches(prompt.image.load()?.as_ref())?);
+            .extend(self.model.patches(image.as_ref())?);
         let start = self.sources.len();
         self.sources
-            .extend((image * per_image..(image + 1) * per_image).map(Source::Image));
+            .extend((index * per_image..(index + 1) * per_image).map(Source::Image));
         self.feed(&tokens);
         self.place(start, 0);
         if let [example] = group {

@@ -127,6 +127,7 @@ fn load_adapter(model: &mut MicroVlm, dir: &Path, device: &Device) -> Result<(),
         alpha: file.lora_alpha,
         dropout: file.lora_dropout,
         targets: named.map(|(group, _)| group).collect(),
+        target_modules: None,
     };
     model
         .add_lora(&lora, 0)

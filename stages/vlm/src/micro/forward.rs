@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use burn::tensor::{Tensor, TensorData};
 
-use super::MicroVlm;
 use super::batch::Batch;
 use super::modules::{Block, Linear, Norm};
+use super::{MicroVlm, NORM_EPSILON};
 use crate::error::VlmError;
 use crate::lora::draw_dropout;
 use crate::model::{Example, Forward, Output};
@@ -179,7 +179,8 @@ impl Pass<'_> {
 
     fn norm(&self, x: Tensor<2>, norm: Norm) -> Tensor<2> {
         let params = &self.model.params;
-        ops::layer_norm(x, params.get(norm.scale), params.get(norm.shift))
+        let (scale, shift) = (params.get(norm.scale), params.get(norm.shift));
+        ops::layer_norm(x, scale, shift, NORM_EPSILON)
     }
 
     /// A linear layer with its adapter. `asked`: the rows of `x` are those that the sequences ask for, not all.

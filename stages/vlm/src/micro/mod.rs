@@ -12,6 +12,7 @@ mod forward;
 mod memory;
 mod modules;
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
 
@@ -26,17 +27,20 @@ pub(crate) use modules::{Block, Linear, Modules, Norm};
 use crate::error::VlmError;
 use crate::generate;
 use crate::image;
-use crate::lora::LoraConfig;
+use crate::lora::{LoraConfig, ModuleGroup, freeze};
 use crate::model::{
-    Completion, Example, Forward, Output, Prompt, RgbImage, Sampling, Tokenizer,
-    VisionLanguageModel,
+    Completion, Example, Forward, Message, Output, Picture, Prompt, RgbImage, Role, Sampling,
+    Tokenizer, VisionLanguageModel,
 };
 use crate::ops::{self, Activation};
 use crate::params::{Param, ParamSet};
 use crate::rng::StreamKey;
 use crate::tokenizer::WordCharTokenizer;
 
-/// Where a prompt's text says that the image goes. This model always puts it first.
+/// Epsilon of every layer normalisation.
+pub(crate) const NORM_EPSILON: f64 = 1e-5;
+
+/// Where a prompt's text says that an image goes. This model always puts its one image first.
 const IMAGE_PLACEHOLDER: &str = "<image>";
 
 /// The micro VLM.
@@ -112,27 +116,38 @@ impl MicroVlm {
         image::patches(image, self.config.image_size, self.config.patch_size)
     }
 
+    /// The one image of a prompt that is one question.
+    pub(crate) fn image<'a>(&self, prompt: &'a Prompt) -> Result<&'a Picture, VlmError> {
+        let problem = match (&prompt.messages[..], &prompt.images[..]) {
+            ([question], [image]) if question.role == Role::User => return Ok(image),
+            ([Message { role, .. }, ..], _) if *role == Role::System => {
+                let system = prompt.messages[0].text().unwrap_or_default();
+                format!("the micro model has no place for a system message: {system:?}")
+            }
+            (_, images) => format!(
+                "the micro model takes one question about one image, and the conversation has {} messages and {} images",
+                prompt.messages.len(),
+                images.len()
+            ),
+        };
+        Err(VlmError::Config(problem))
+    }
+
     /// The prompt's tokens, once it is sure that they fit together with `answer`.
     pub(crate) fn prompt_tokens(
         &self,
         prompt: &Prompt,
         answer: &[u32],
     ) -> Result<Vec<u32>, VlmError> {
-        if let Some(system) = &prompt.system {
-            return Err(VlmError::Config(format!(
-                "the micro model has no place for a system message: {system:?}"
-            )));
-        }
-        let placeholders = prompt.text.matches(IMAGE_PLACEHOLDER).count();
+        self.image(prompt)?;
+        let text = prompt.text();
+        let placeholders = prompt.images.len() + text.matches(IMAGE_PLACEHOLDER).count();
         if placeholders > 1 {
             return Err(VlmError::Config(format!(
-                "the prompt has {placeholders} {IMAGE_PLACEHOLDER} placeholders, and the model takes one image: {:?}",
-                prompt.text
+                "the prompt has {placeholders} {IMAGE_PLACEHOLDER} placeholders, and the model takes one image: {text:?}"
             )));
         }
-        let tokens = self
-            .tokenizer
-            .encode(&prompt.text.replace(IMAGE_PLACEHOLDER, ""))?;
+        let tokens = self.tokenizer.encode(&text)?;
         if answer.is_empty() {
             return Err(VlmError::Config(
                 "an answer needs at least the end token".into(),
@@ -150,7 +165,7 @@ impl MicroVlm {
         let needed = tokens.len() + answer.len() - 1;
         if needed > self.config.max_text_tokens {
             return Err(VlmError::TooLong {
-                what: format!("{:?} with its answer", prompt.text),
+                what: format!("{text:?} with its answer"),
                 needed,
                 room: self.config.max_text_tokens,
             });
@@ -182,6 +197,12 @@ impl VisionLanguageModel for MicroVlm {
         if self.lora.is_some() {
             return Err(VlmError::Config(
                 "the model has adapters already; merge them into its weights first".into(),
+            ));
+        }
+        if config.target_modules.is_some() {
+            return Err(VlmError::Config(
+                "lora.target_modules goes with models of Hugging Face's layout; a micro model's adapters are on whole groups"
+                    .into(),
             ));
         }
         for param in self.params.iter_mut() {
@@ -240,6 +261,19 @@ impl VisionLanguageModel for MicroVlm {
         }
     }
 
+    fn freeze(&mut self, groups: &BTreeSet<ModuleGroup>) -> Result<(), VlmError> {
+        freeze(
+            &mut self.params,
+            self.lora.as_ref(),
+            groups,
+            |param| match param.name.split_once('.') {
+                Some(("vision", _)) => ModuleGroup::Vision,
+                Some(("projector", _)) => ModuleGroup::Projector,
+                _ => ModuleGroup::Decoder,
+            },
+        )
+    }
+
     fn frozen(&self) -> Box<dyn VisionLanguageModel> {
         Box::new(self.merged())
     }
@@ -275,7 +309,7 @@ impl VisionLanguageModel for MicroVlm {
     }
 
     fn check(&self, prompt: &Prompt, answer: &[u32]) -> Result<(), VlmError> {
-        prompt.image.validate()?;
+        prompt.validate()?;
         self.prompt_tokens(prompt, answer).map(drop)
     }
 

@@ -6,9 +6,6 @@ use burn::tensor::{Bool, Device, FloatDType, Int, Tensor, TensorData, activation
 
 use super::{Heads, Rotary, Spans};
 
-/// Epsilon of every layer normalisation.
-pub(crate) const NORM_EPSILON: f64 = 1e-5;
-
 /// What follows a linear layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
@@ -16,6 +13,8 @@ pub enum Activation {
     None,
     /// GELU with the exact error function.
     Gelu,
+    /// GELU with tanh in the place of the error function: PyTorch's `approximate="tanh"`.
+    GeluTanh,
 }
 
 /// A low-rank adapter (LoRA) of a linear layer.
@@ -66,6 +65,7 @@ pub fn linear(
     match activation {
         Activation::None => y,
         Activation::Gelu => activation::gelu(y),
+        Activation::GeluTanh => activation::gelu_approximate(y),
     }
 }
 
@@ -89,10 +89,10 @@ pub fn tied_head(x: Tensor<2>, embedding: &Tensor<2>) -> Tensor<2> {
 }
 
 /// As [`super::layer_norm`].
-pub fn layer_norm(x: Tensor<2>, scale: &Tensor<2>, shift: &Tensor<2>) -> Tensor<2> {
+pub fn layer_norm(x: Tensor<2>, scale: &Tensor<2>, shift: &Tensor<2>, epsilon: f64) -> Tensor<2> {
     let centred = x.clone() - x.mean_dim(1);
     let variance = centred.clone().powi_scalar(2).mean_dim(1);
-    centred / (variance + NORM_EPSILON).sqrt() * scale.clone() + shift.clone()
+    centred / (variance + epsilon).sqrt() * scale.clone() + shift.clone()
 }
 
 /// As [`super::attention`]: gathers the packed rows into padded `[spans, heads, length, head width]` batches, attends, and gathers back.

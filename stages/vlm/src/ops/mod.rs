@@ -16,7 +16,6 @@ mod spans;
 use burn::tensor::{DType, Device, Tensor};
 
 pub use cache::KvCache;
-pub(crate) use composed::NORM_EPSILON;
 pub use composed::{Activation, Adapter, Dropout};
 pub use heads::{Heads, Rotary};
 pub use spans::{Span, Spans};
@@ -185,14 +184,16 @@ pub fn tied_head(x: Tensor<2>, embedding: &Tensor<2>) -> Tensor<2> {
     composed::tied_head(x, embedding)
 }
 
-/// Layer normalisation over the last dimension with epsilon 1e-5: `[rows, width]` to `[rows, width]`.
+/// Layer normalisation over the last dimension: `[rows, width]` to `[rows, width]`; `epsilon` is added to the variance.
 ///
 /// `scale` and `shift`: `[1, width]`.
-pub fn layer_norm(x: Tensor<2>, scale: &Tensor<2>, shift: &Tensor<2>) -> Tensor<2> {
+pub fn layer_norm(x: Tensor<2>, scale: &Tensor<2>, shift: &Tensor<2>, epsilon: f64) -> Tensor<2> {
     if on_host(&x) {
-        return widened(&x, |x| fused::layer_norm(x, &wide(scale), &wide(shift)));
+        return widened(&x, |x| {
+            fused::layer_norm(x, &wide(scale), &wide(shift), epsilon)
+        });
     }
-    composed::layer_norm(x, scale, shift)
+    composed::layer_norm(x, scale, shift, epsilon)
 }
 
 /// Multi-head scaled dot-product attention over packed sequences.

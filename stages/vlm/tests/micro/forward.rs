@@ -58,8 +58,8 @@ fn where_an_image_lies_changes_nothing() {
     let batch = examples(&model);
     let mut stored = batch.clone();
     for example in &mut stored {
-        let image = example.prompt.image.load().unwrap().into_owned();
-        example.prompt.image = Picture::Stored(Arc::new(Elsewhere(image)));
+        let image = example.prompt.images[0].load().unwrap().into_owned();
+        example.prompt.images[0] = Picture::Stored(Arc::new(Elsewhere(image)));
     }
     assert_eq!(logits(&model, &stored), logits(&model, &batch));
     let ask = |batch: &[Example]| {

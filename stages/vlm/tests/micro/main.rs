@@ -20,17 +20,19 @@ fn model(config: MicroConfig) -> MicroVlm {
 fn prompt(id: &str, text: &str) -> Prompt {
     let mut stream = StreamKey::new("image", 0).text(id).stream();
     let pixels: Arc<[u8]> = (0..16 * 16 * 3).map(|_| stream.below(256) as u8).collect();
-    Prompt {
-        system: None,
-        id: id.into(),
-        image: RgbImage {
-            width: 16,
-            height: 16,
-            pixels,
-        }
-        .into(),
-        text: text.into(),
-    }
+    Prompt::question(
+        id,
+        vec![
+            RgbImage {
+                width: 16,
+                height: 16,
+                pixels,
+            }
+            .into(),
+        ],
+        None,
+        text,
+    )
 }
 
 fn prompts(count: usize) -> Vec<Prompt> {

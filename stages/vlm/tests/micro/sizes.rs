@@ -70,9 +70,9 @@ fn what_does_not_fit_the_model_is_named() {
             .contains("one image")
     );
     let mut broken = prompt("a", "object?");
-    let mut image = broken.image.load().unwrap().into_owned();
+    let mut image = broken.images[0].load().unwrap().into_owned();
     image.width = 17;
-    broken.image = image.into();
+    broken.images[0] = image.into();
     assert!(check(broken, &[1]).to_string().contains("17 x 16"));
     for sizes in [
         MicroConfig {

@@ -65,12 +65,12 @@ fn examples(model: &MicroVlm, count: usize) -> Vec<Example> {
                 .encode(ANSWERS[index % 4])
                 .expect("known letters");
             answer.push(model.tokenizer().eos());
-            let prompt = Prompt {
-                system: None,
-                id: format!("sample-{index}").into(),
-                image: image.into(),
-                text: "object?".into(),
-            };
+            let prompt = Prompt::question(
+                format!("sample-{index}"),
+                vec![image.into()],
+                None,
+                "object?",
+            );
             Example {
                 prompt,
                 answer: answer.into(),

@@ -2,9 +2,8 @@
 
 use crate::error::VlmError;
 use crate::kernels::{self, Left, add_product_in_parts, add_row};
-use crate::micro::{Block, Linear, MicroVlm, Norm};
+use crate::micro::{Block, Linear, MicroVlm, NORM_EPSILON, Norm};
 use crate::model::VisionLanguageModel;
-use crate::ops::NORM_EPSILON;
 use crate::params::ParamId;
 use crate::weights::{self, Matrix};
 

@@ -9,33 +9,43 @@ use burn::tensor::Tensor;
 
 use super::{Flat, close, contiguous, new, open, values};
 use crate::kernels::{self, parallel};
-use crate::ops::composed::NORM_EPSILON;
-
-const EPSILON: f32 = NORM_EPSILON as f32;
 
 #[derive(Debug)]
 struct LayerNorm;
 
-/// Input and scale.
+/// Input, scale and epsilon.
 #[derive(Clone, Debug)]
 struct State {
     x: Flat,
     scale: Flat,
+    epsilon: f32,
 }
 
-pub(in crate::ops) fn layer_norm(x: Tensor<2>, scale: &Tensor<2>, shift: &Tensor<2>) -> Tensor<2> {
+pub(in crate::ops) fn layer_norm(
+    x: Tensor<2>,
+    scale: &Tensor<2>,
+    shift: &Tensor<2>,
+    epsilon: f64,
+) -> Tensor<2> {
     let plain = ![&x, scale, shift].iter().any(|tensor| tensor.is_autodiff());
     let [rows, width] = x.dims();
     let (x, scale, shift) = (open(x), open(scale.clone()), open(shift.clone()));
     let state = State {
         x: contiguous(&x),
         scale: contiguous(&scale),
+        epsilon: epsilon as f32,
     };
     let shift_values = contiguous(&shift);
     let mut out = vec![0.0; rows * width];
     parallel::rows(&mut out, width, |first, out| {
         let x = &values(&state.x)[first * width..][..out.len()];
-        kernels::layer_norm(x, values(&state.scale), values(&shift_values), EPSILON, out);
+        kernels::layer_norm(
+            x,
+            values(&state.scale),
+            values(&shift_values),
+            state.epsilon,
+            out,
+        );
     });
     let out = new(out, [rows, width]);
     let out = match LayerNorm
@@ -69,7 +79,7 @@ impl Backward<Flex, 3> for LayerNorm {
                 kernels::layer_norm_backward(
                     &x[rows.clone()],
                     scale,
-                    EPSILON,
+                    ops.state.epsilon,
                     &grad[rows],
                     out,
                     sums,

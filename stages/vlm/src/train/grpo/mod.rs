@@ -185,7 +185,7 @@ impl<'a> GrpoTrainer<'a> {
             let line = CompletionLine {
                 step: step + 1,
                 id: &self.data.prompts[answer.prompt].id,
-                completion: &self.model.tokenizer().decode(&answer.tokens),
+                completion: &self.model.tokenizer().decode_answer(&answer.tokens),
                 reward: (!answer.reward.is_nan()).then_some(answer.reward),
                 advantage: answer.advantage,
             };

@@ -212,7 +212,7 @@ fn score(
     for (&index, group) in indices.iter().zip(groups) {
         let mut known: BTreeMap<&[u32], f32> = BTreeMap::new();
         for completion in group {
-            let score = || reward(index, &model.tokenizer().decode(&completion.tokens));
+            let score = || reward(index, &model.tokenizer().decode_answer(&completion.tokens));
             rewards.push(*known.entry(&completion.tokens).or_insert_with(score));
         }
     }

@@ -251,12 +251,19 @@ impl<'a> SftTrainer<'a> {
         let mut example = self.examples[index].clone();
         if self.config.augment != Augment::default() {
             if let Some(mirrored) = self.mirrored(step, index) {
-                example.prompt.text = mirrored.text.clone();
+                example.prompt.ask(&mirrored.text);
                 example.answer = mirrored.answer.clone();
             }
             let key = self.augment_key(step, index);
-            let image = example.prompt.image.load()?;
-            example.prompt.image = self.config.augment.apply(&image, &key).into();
+            for (index, image) in example.prompt.images.iter_mut().enumerate() {
+                // The first image's draws are those of a sample with one image.
+                let key = match index {
+                    0 => key.clone(),
+                    _ => key.clone().number(index as u64),
+                };
+                let changed = self.config.augment.apply(image.load()?.as_ref(), &key);
+                *image = changed.into();
+            }
         }
         Ok(example)
     }

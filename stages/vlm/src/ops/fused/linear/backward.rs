@@ -7,6 +7,7 @@ use burn::backend::autodiff::ops::{Backward, Ops};
 
 use super::{AdapterState, LARGE, Linear, State};
 use crate::kernels::{self, Left, add_product, add_product_transposed, parallel};
+use crate::ops::composed::Activation;
 use crate::ops::fused::{new, values};
 
 impl State {
@@ -103,7 +104,11 @@ impl State {
         };
         let start = first * self.sizes()[1];
         let mut out = vec![0.0; grad.len()];
-        kernels::gelu_backward(&before[start..start + grad.len()], grad, &mut out);
+        let before = &before[start..start + grad.len()];
+        match self.activation {
+            Activation::GeluTanh => kernels::gelu_tanh_backward(before, grad, &mut out),
+            _ => kernels::gelu_backward(before, grad, &mut out),
+        }
         out.into()
     }
 

@@ -18,6 +18,9 @@ const LARGE: usize = 1 << 16;
 /// Outputs in one piece of work that is cut along them.
 const COLUMNS: usize = 128;
 
+/// Values of a layer before and after its activation.
+type Activate = fn(&[f32], &mut [f32]);
+
 #[derive(Debug)]
 struct Linear;
 
@@ -30,6 +33,7 @@ struct State {
     weight: Flat,
     /// The sum before the activation, if there is one: `[rows, out]`.
     before: Option<Arc<[f32]>>,
+    activation: Activation,
     adapter: Option<AdapterState>,
     sums: Sums,
 }
@@ -97,6 +101,7 @@ fn layer(
         x: contiguous(&x),
         weight: contiguous(&weight),
         before: None,
+        activation,
         adapter: adapter
             .zip(factors.as_ref())
             .map(|(adapter, (a, b))| AdapterState::new(adapter, a, b)),
@@ -108,11 +113,16 @@ fn layer(
     if let Some(adapter) = &mut state.adapter {
         adapter.inner = inner.into();
     }
-    if activation == Activation::Gelu {
+    let activate: Option<Activate> = match activation {
+        Activation::None => None,
+        Activation::Gelu => Some(kernels::gelu),
+        Activation::GeluTanh => Some(kernels::gelu_tanh),
+    };
+    if let Some(activate) = activate {
         let before = out;
         out = vec![0.0; before.len()];
         parallel::rows(&mut out, outputs, |first, out| {
-            kernels::gelu(&before[first * outputs..][..out.len()], out);
+            activate(&before[first * outputs..][..out.len()], out);
         });
         state.before = Some(before.into());
     }
