@@ -16,8 +16,8 @@ if [ -z "$python" ]; then
   "$python" -c 'import torch, transformers, peft, PIL' 2>/dev/null ||
     "$python" -m pip install --quiet torch torchvision numpy pillow safetensors accelerate transformers peft
 fi
-cargo build --release --locked --workspace --example bench_qwen
-program=${CARGO_TARGET_DIR:-target}/release/examples/bench_qwen
+cargo build --release --locked --workspace --example bench_models
+program=${CARGO_TARGET_DIR:-target}/release/examples/bench_models
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 "$python" bench/qwen_shape.py "$folder" --from "$from" --size 50m 2>/dev/null

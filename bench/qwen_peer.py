@@ -1,4 +1,4 @@
-"""Qwen2.5-VL with Transformers and PEFT: the peer that `bench_qwen` is measured against, on the same folder.
+"""Qwen2.5-VL with Transformers and PEFT: the peer that `bench_models` is measured against, on the same folder.
 
 Prints one JSON object a part: `lora` and `full` are samples/s of whole training steps on 8 samples (forward, backward,
 clipping, AdamW), `rollout` is tokens/s of `generate` with 8 answers of 32 tokens to each of 8 prompts. Images and texts

@@ -174,7 +174,7 @@ fn params_of_the_other_kind_and_missing_ones_are_named() {
     };
     let found = problems(json!({"kind": "micro", "path": "folder", "max_pixels": 100}));
     assert_eq!(found.keys().collect::<Vec<_>>(), ["max_pixels", "path"]);
-    assert!(found["path"].contains("`kind: qwen2_5_vl`"), "{found:?}");
+    assert!(found["path"].contains("`kind: auto`"), "{found:?}");
     let found = problems(json!({"kind": "qwen2_5_vl", "image_size": 16, "seed": 3}));
     assert_eq!(
         found.keys().collect::<Vec<_>>(),

@@ -12,7 +12,7 @@ use safetensors::tensor::{Dtype, SafeTensors};
 use serde::Deserialize;
 
 use crate::folder::{self, INDEX_BYTES, fault, io};
-use crate::names;
+use crate::names::Names;
 
 /// The file of a checkpoint that is in one piece.
 pub const SINGLE: &str = "model.safetensors";
@@ -34,6 +34,7 @@ pub enum Layout {
 /// [`Checkpoint::finish`].
 pub struct Checkpoint {
     dir: PathBuf,
+    names: Names,
     shards: Vec<Shard>,
     tensors: BTreeMap<String, Entry>,
 }
@@ -120,18 +121,18 @@ impl Checkpoint {
     /// # Errors
     /// [`VlmError::Io`] or [`VlmError::Weights`] with the file: missing, cut off, not safetensors, or an index that
     /// does not fit its shards or leads out of the folder.
-    pub fn open(dir: &Path) -> Result<Self, VlmError> {
+    pub fn open(dir: &Path, names: Names) -> Result<Self, VlmError> {
         let files = weight_files(dir)?;
         if !files.contains(INDEX) {
-            return Self::of_files(dir, vec![dir.join(SINGLE)]);
+            return Self::of_files(dir, vec![dir.join(SINGLE)], names);
         }
         let index = dir.join(INDEX);
         let shards = files.iter().filter(|name| *name != INDEX);
-        let opened = Self::of_files(dir, shards.map(|name| dir.join(name)).collect())?;
+        let opened = Self::of_files(dir, shards.map(|name| dir.join(name)).collect(), names)?;
         let weight_map = read_index(&index)?;
         let lost = weight_map
             .keys()
-            .find(|name| !opened.tensors.contains_key(&names::module_of(name)));
+            .find(|name| !opened.tensors.contains_key(&names.module_of(name)));
         match lost {
             None => Ok(opened),
             Some(name) => Err(fault(
@@ -145,9 +146,10 @@ impl Checkpoint {
     ///
     /// # Errors
     /// As [`Checkpoint::open`].
-    pub fn of_files(dir: &Path, paths: Vec<PathBuf>) -> Result<Self, VlmError> {
+    pub fn of_files(dir: &Path, paths: Vec<PathBuf>, names: Names) -> Result<Self, VlmError> {
         let mut opened = Self {
             dir: dir.to_owned(),
+            names,
             shards: Vec::new(),
             tensors: BTreeMap::new(),
         };
@@ -179,7 +181,7 @@ impl Checkpoint {
             };
             if self
                 .tensors
-                .insert(names::module_of(&name), entry)
+                .insert(self.names.module_of(&name), entry)
                 .is_some()
             {
                 return Err(fault(&path, format!("the tensor {name} is there twice")));
@@ -272,7 +274,7 @@ impl Checkpoint {
         match first_not_finite(&shard.bytes[entry.place], entry.dtype) {
             None => Ok(()),
             Some((index, value)) => {
-                let name = names::published(name);
+                let name = self.names.published(name);
                 let problem = format!(
                     "the tensor {name} has {value} at place {index}: with such weights every answer is meaningless"
                 );
@@ -283,7 +285,7 @@ impl Checkpoint {
 
     fn remove(&mut self, name: &str, shape: [usize; 2], layout: Layout) -> Result<Entry, VlmError> {
         let Some(entry) = self.tensors.remove(name) else {
-            let problem = format!("the tensor {} is missing", names::published(name));
+            let problem = format!("the tensor {} is missing", self.names.published(name));
             return Err(fault(&self.dir, problem));
         };
         let expected = match layout {
@@ -306,7 +308,7 @@ impl Checkpoint {
         } else {
             return Ok(entry);
         };
-        let problem = format!("the tensor {} {problem}", names::published(name));
+        let problem = format!("the tensor {} {problem}", self.names.published(name));
         Err(fault(&self.shards[entry.shard].path, problem))
     }
 
@@ -315,7 +317,11 @@ impl Checkpoint {
     /// # Errors
     /// [`VlmError::Weights`] names those that the model has no use for.
     pub fn finish(self) -> Result<(), VlmError> {
-        let names: Vec<String> = self.names().take(4).map(names::published).collect();
+        let names: Vec<String> = self
+            .names()
+            .take(4)
+            .map(|name| self.names.published(name))
+            .collect();
         if names.is_empty() {
             return Ok(());
         }

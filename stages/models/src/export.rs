@@ -13,10 +13,11 @@ use safetensors::tensor::{Dtype, View};
 use serde_json::json;
 
 use crate::checkpoint::{Checkpoint, INDEX, Layout, SINGLE, transposed};
+use crate::decoder::HEAD;
+use crate::files::Precision;
 use crate::folder::{fault, write_json};
-use crate::names;
-use crate::qwen2_5_vl::config::QwenConfig;
-use crate::qwen2_5_vl::{Precision, QwenVl};
+use crate::model::HubModel;
+use crate::registry::Config;
 
 /// Shards of a checkpoint are no larger, as Transformers writes them.
 pub const MAX_SHARD_BYTES: usize = 5_000_000_000;
@@ -131,7 +132,7 @@ pub(crate) fn write_file(path: &Path, stored: Vec<Stored<'_>>) -> Result<(), Vlm
 /// # Errors
 /// [`VlmError::Weights`] with the path.
 pub fn write_weights(
-    model: &QwenVl,
+    model: &HubModel,
     dir: &Path,
     precision: Precision,
     most: usize,
@@ -171,52 +172,53 @@ pub fn write_weights(
 }
 
 /// The output layer's weights, where a checkpoint has some of its own.
-pub(crate) const HEAD: &str = "lm_head.weight";
-/// The module of the token embedding.
-const EMBEDDING: &str = "model.language_model.embed_tokens.weight";
+pub(crate) fn head() -> String {
+    format!("{HEAD}.weight")
+}
 
 /// Checks names, shapes and numbers of a checkpoint against its configuration; gives the number of parameters.
 ///
 /// # Errors
 /// [`VlmError::Weights`] names what does not fit, what is no number, or an output layer of its own where the
 /// configuration ties it to the embedding.
-pub(crate) fn check(mut checkpoint: Checkpoint, config: &QwenConfig) -> Result<usize, VlmError> {
+pub(crate) fn check(mut checkpoint: Checkpoint, config: &Config) -> Result<usize, VlmError> {
     check_layers(&checkpoint, config)?;
-    if config.tie_word_embeddings {
-        check_tied(&checkpoint)?;
-        checkpoint.skip(HEAD);
+    let decoder = config.family.decoder();
+    if decoder.config.tied {
+        check_tied(&checkpoint, &decoder.table())?;
+        checkpoint.skip(&head());
     }
-    let mut parameters = 0;
-    for (name, shape, layout) in crate::qwen2_5_vl::shapes(config) {
-        checkpoint.check(&name, shape, layout)?;
-        parameters += shape[0] * shape[1];
+    for weight in &config.layers.weights {
+        checkpoint.check(&weight.name, weight.shape, weight.layout)?;
     }
     checkpoint.finish()?;
-    Ok(parameters)
+    Ok(config.parameters())
 }
 
 /// Before anything is made for each layer: there are tensors for so many.
-fn check_layers(checkpoint: &Checkpoint, config: &QwenConfig) -> Result<(), VlmError> {
-    let layers = config.text.layers + config.vision.depth;
-    if layers <= checkpoint.len() {
+fn check_layers(checkpoint: &Checkpoint, config: &Config) -> Result<(), VlmError> {
+    let (layers, blocks) = (
+        config.family.decoder().config.layers,
+        config.family.facts().depth,
+    );
+    if layers + blocks <= checkpoint.len() {
         return Ok(());
     }
     let problem = format!(
-        "config.json describes {} layers of the language model and {} blocks of the vision tower, and there are {} \
-         tensors",
-        config.text.layers,
-        config.vision.depth,
+        "config.json describes {layers} layers of the language model and {blocks} blocks of the vision tower, and there \
+         are {} tensors",
         checkpoint.len()
     );
     Err(fault(checkpoint.dir(), problem))
 }
 
 /// Transformers uses an output layer that differs from the embedding, whatever the configuration says of tying.
-fn check_tied(checkpoint: &Checkpoint) -> Result<(), VlmError> {
-    match checkpoint.file(HEAD) {
-        Some(file) if !checkpoint.are_equal(HEAD, EMBEDDING) => {
+fn check_tied(checkpoint: &Checkpoint, embedding: &str) -> Result<(), VlmError> {
+    let head = head();
+    match checkpoint.file(&head) {
+        Some(file) if !checkpoint.are_equal(&head, embedding) => {
             let problem = format!(
-                "it has a tensor {HEAD} that is not the token embedding, and config.json says \
+                "it has a tensor {head} that is not the token embedding, and config.json says \
                  `tie_word_embeddings: true`; set that to false to use the tensor, or take it out"
             );
             Err(fault(file, problem))
@@ -225,32 +227,20 @@ fn check_tied(checkpoint: &Checkpoint) -> Result<(), VlmError> {
     }
 }
 
-impl QwenVl {
+impl HubModel {
     /// Its weights as they stand in a file, without adapters.
     fn stored(&self, precision: Precision) -> Vec<Stored<'_>> {
-        let layouts: BTreeMap<String, Layout> = crate::qwen2_5_vl::shapes(self.config())
-            .into_iter()
-            .map(|(name, _, layout)| (name, layout))
-            .collect();
-        let vision = &self.config().vision;
-        let patch = vec![
-            vision.hidden_size,
-            vision.in_channels,
-            vision.temporal_patch_size,
-            vision.patch_size,
-            vision.patch_size,
-        ];
-        self.params_ref()
-            .iter()
-            .filter_map(|param| {
-                let name = &param.name;
-                Some(Stored {
-                    name: names::published(name),
-                    param,
-                    layout: *layouts.get(name)?,
-                    shape: name.contains("patch_embed").then(|| patch.clone()),
-                    dtype: precision.dtype(),
-                })
+        let names = self.config.kind.names;
+        let declared = self.config.layers.weights.iter();
+        // Weights come in the order in which they were declared, and adapters after them.
+        declared
+            .zip(self.weights.params.iter())
+            .map(|(weight, param)| Stored {
+                name: names.published(&weight.name),
+                param,
+                layout: weight.layout,
+                shape: weight.file_shape.clone(),
+                dtype: precision.dtype(),
             })
             .collect()
     }

@@ -1,15 +1,41 @@
 //! The model families, and what all of them share: checkpoints in Hugging Face's layout, processors, chat templates,
-//! adapters in PEFT's format, export.
+//! adapters in PEFT's format, generation, export.
 //!
-//! [`qwen2_5_vl::QwenVl`] implements [`dcsft_vlm::model::VisionLanguageModel`], so trainers, rollouts and evaluations
-//! take it as they take the micro model.
+//! [`open`] gives the model of a folder as trainers, rollouts and evaluations take it, of whichever family it is.
+//! `docs/adding-a-model-family.md` walks through a family.
 
+mod adapter;
+mod axial;
+mod batch;
 pub mod checkpoint;
+pub mod decoder;
+#[cfg(test)]
+mod example;
 pub mod export;
+pub mod family;
 mod fields;
+mod files;
 mod folder;
+mod generate;
+mod generation;
+mod lora;
+mod memory;
+mod model;
+pub mod modules;
 pub mod names;
+pub mod pass;
 mod peft;
 pub mod processor;
 pub mod qwen2_5_vl;
+pub mod qwen3_vl;
+mod registry;
+mod rope;
 mod section;
+pub mod smolvlm;
+
+pub use adapter::load as load_adapter;
+pub use batch::Sequence;
+pub use files::{Imported, Precision, SETTINGS, Settings, import, inspect};
+pub use memory::{HubFootprint, Texts};
+pub use model::HubModel;
+pub use registry::{CONFIG, Config, FAMILIES, by_name, is_micro, open};

@@ -1,40 +1,47 @@
-//! Names of tensors. A weight is known here by the name of its module in Transformers
-//! (`model.language_model.layers.0...`, `model.visual...`), which PEFT's adapters and gradients use too; published
-//! files say `model.layers.0...` and `visual...`.
+//! Names of tensors. A weight is known here by the name of its module in Transformers, which PEFT's adapters and
+//! gradients use too. Files of some families have older names, which begin otherwise.
 
-const DECODER: &str = "model.language_model.";
-const VISION: &str = "model.visual.";
 /// PEFT's name of the wrapped model.
 pub const PEFT_PREFIX: &str = "base_model.model.";
 
-/// The module's name of a tensor in a file of either layout.
-pub fn module_of(name: &str) -> String {
-    if name.starts_with(DECODER) || name.starts_with(VISION) {
-        return name.to_owned();
+/// How the names in published files begin, and how those of the modules do; the first that fits counts. Empty for a
+/// family whose files name the modules.
+#[derive(Clone, Copy, Debug)]
+pub struct Names(pub &'static [(&'static str, &'static str)]);
+
+impl Names {
+    /// Files name the modules.
+    pub const SAME: Self = Self(&[]);
+
+    /// The module's name of a tensor in a file of either layout.
+    pub fn module_of(&self, name: &str) -> String {
+        if self.0.iter().any(|(_, module)| name.starts_with(module)) {
+            return name.to_owned();
+        }
+        self.renamed(name, |(published, module)| (published, module))
     }
-    if let Some(rest) = name.strip_prefix("visual.") {
-        return format!("{VISION}{rest}");
+
+    /// The name of a module's tensor in the published layout.
+    pub fn published(&self, name: &str) -> String {
+        self.renamed(name, |(published, module)| (module, published))
     }
-    match name.strip_prefix("model.") {
-        Some(rest) => format!("{DECODER}{rest}"),
-        None => name.to_owned(),
+
+    fn renamed(
+        &self,
+        name: &str,
+        pair: impl Fn((&'static str, &'static str)) -> (&'static str, &'static str),
+    ) -> String {
+        let mut pairs = self.0.iter().map(|&each| pair(each));
+        pairs
+            .find_map(|(from, to)| Some(format!("{to}{}", name.strip_prefix(from)?)))
+            .unwrap_or_else(|| name.to_owned())
     }
 }
 
-/// The name of a module's tensor in the published layout.
-pub fn published(name: &str) -> String {
-    if let Some(rest) = name.strip_prefix(DECODER) {
-        return format!("model.{rest}");
-    }
-    match name.strip_prefix(VISION) {
-        Some(rest) => format!("visual.{rest}"),
-        None => name.to_owned(),
-    }
-}
-
-/// Whether AdamW decays the weight: Hugging Face's Trainer leaves out biases and what its patterns take for the scale
-/// of a normalisation (`transformers.trainer_pt_utils.get_parameter_names`). `norm1.weight`, `norm2.weight` and
-/// `ln_q.weight` of the vision tower are not among these, and are decayed.
+/// Whether AdamW decays a weight of this name: Hugging Face's Trainer leaves out biases and what its patterns take for
+/// the scale of a normalisation (`transformers.trainer_pt_utils.get_parameter_names`). It leaves out every weight of a
+/// `LayerNorm` besides; those of other normalisations go by their names: `norm1.weight`, `norm2.weight` and
+/// `ln_q.weight` of Qwen2.5-VL's vision tower are decayed.
 pub fn decays(name: &str) -> bool {
     let name = name.to_lowercase();
     let forbidden = ["bias", "layernorm", "rmsnorm"];
@@ -44,7 +51,8 @@ pub fn decays(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{decays, module_of, published};
+    use super::{Names, decays};
+    use crate::qwen2_5_vl::NAMES;
 
     #[test]
     fn both_layouts_name_the_same_module() {
@@ -63,9 +71,10 @@ mod tests {
             ),
             ("lm_head.weight", "lm_head.weight"),
         ] {
-            assert_eq!(module_of(file), module);
-            assert_eq!(module_of(module), module);
-            assert_eq!(published(module), file);
+            assert_eq!(NAMES.module_of(file), module);
+            assert_eq!(NAMES.module_of(module), module);
+            assert_eq!(NAMES.published(module), file);
+            assert_eq!(Names::SAME.module_of(file), file);
         }
     }
 

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::fields::{Known, Only, is_off, short};
 use crate::folder::{fault, read_json};
-use crate::names;
+use crate::names::Names as Renames;
 
 /// Fields that are read here.
 const READ: &[&str] = &[
@@ -239,8 +239,8 @@ impl PeftConfig {
     }
 
     /// Inner width of a module's adapter.
-    pub(crate) fn rank_of(&self, module: &str) -> Result<usize, VlmError> {
-        Ok(pick(&self.ranks, module)?.unwrap_or(self.rank))
+    pub(crate) fn rank_of(&self, module: &str, names: &Renames) -> Result<usize, VlmError> {
+        Ok(pick(&self.ranks, module, names)?.unwrap_or(self.rank))
     }
 
     /// Whether all modules have the default rank and alpha, and the factor is their quotient.
@@ -250,9 +250,9 @@ impl PeftConfig {
     }
 
     /// Factor of a module's adapter: `alpha / r`, or `alpha / sqrt(r)` with `use_rslora` (Kalajdzievski 2023).
-    pub(crate) fn scale_of(&self, module: &str) -> Result<f64, VlmError> {
-        let alpha = pick(&self.alphas, module)?.unwrap_or(self.alpha);
-        Ok(self.factor(alpha, self.rank_of(module)?))
+    pub(crate) fn scale_of(&self, module: &str, names: &Renames) -> Result<f64, VlmError> {
+        let alpha = pick(&self.alphas, module, names)?.unwrap_or(self.alpha);
+        Ok(self.factor(alpha, self.rank_of(module, names)?))
     }
 
     fn factor(&self, alpha: f64, rank: usize) -> f64 {
@@ -349,9 +349,13 @@ fn patterns<T>(
 }
 
 /// The value of the first pattern that fits.
-fn pick<T: Copy>(patterns: &[(Regex, T)], module: &str) -> Result<Option<T>, VlmError> {
+fn pick<T: Copy>(
+    patterns: &[(Regex, T)],
+    module: &str,
+    names: &Renames,
+) -> Result<Option<T>, VlmError> {
     for (regex, value) in patterns {
-        if is_match(regex, module)? || is_match(regex, &names::published(module))? {
+        if is_match(regex, module)? || is_match(regex, &names.published(module))? {
             return Ok(Some(*value));
         }
     }

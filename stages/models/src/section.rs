@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::fields::Known;
+
 /// Where a group of fields is looked for: in each object in turn. `null` counts as absent.
 pub(crate) struct Section<'a> {
     prefix: String,
@@ -126,13 +128,28 @@ impl<'a> Section<'a> {
             .ok_or_else(|| format!("{name} must be a list of integers, not {value}"))
     }
 
-    pub(crate) fn only_silu(&self) -> Result<(), String> {
+    pub(crate) fn only_activation(&self, activation: &str) -> Result<(), String> {
         match self.string("hidden_act")? {
-            None | Some("silu") => Ok(()),
-            Some(other) => Err(format!(
-                "`{}hidden_act` is {other:?}, and only \"silu\" is supported",
+            Some(other) if other != activation => Err(format!(
+                "`{}hidden_act` is {other:?}, and only {activation:?} is supported",
                 self.prefix
             )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks that nothing in the group asks for another computation, and that its `model_type`, if it has one, is one
+    /// of `types`.
+    pub(crate) fn check(&self, known: &Known, types: &[&str]) -> Result<(), String> {
+        self.objects
+            .iter()
+            .try_for_each(|object| known.check(&self.prefix, object))?;
+        match self.string("model_type")? {
+            Some(other) if !types.contains(&other) => Err(format!(
+                "`{}model_type` is {other:?}, and only {:?} can be read",
+                self.prefix, types[0]
+            )),
+            _ => Ok(()),
         }
     }
 }
@@ -153,4 +170,56 @@ fn integer(value: &Value) -> Option<usize> {
     value
         .as_u64()
         .and_then(|number| usize::try_from(number).ok())
+}
+
+/// Layers of either tower; the largest published model has 80.
+pub(crate) const MOST_LAYERS: usize = 1024;
+/// Pixels, frames or patches along a side of a patch or of what becomes one token; published models have 16 at most.
+pub(crate) const MOST_SIDE: usize = 256;
+
+/// `dtype`, formerly `torch_dtype`, of the language model or else of the whole.
+pub(crate) fn dtype(root: &Section<'_>, text: &Section<'_>) -> Result<Option<String>, String> {
+    for section in [text, root] {
+        for name in ["dtype", "torch_dtype"] {
+            if let Some(dtype) = section.string(name)? {
+                return Ok(Some(dtype.to_owned()));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// `tie_word_embeddings` stands in either place, or equally in both.
+pub(crate) fn tied(root: &Section<'_>, text: &Section<'_>) -> Result<bool, String> {
+    let name = "tie_word_embeddings";
+    Ok(match root.boolean(name)? {
+        Some(tied) => tied,
+        None => text.boolean(name)?.unwrap_or(false),
+    })
+}
+
+/// `eos_token_id` of the language model or else of the whole: one token or a list.
+pub(crate) fn end_tokens(root: &Section<'_>, text: &Section<'_>) -> Result<Vec<u32>, String> {
+    const NAME: &str = "eos_token_id";
+    let section = match text.get(NAME) {
+        Some(_) => text,
+        None => root,
+    };
+    match section.get(NAME) {
+        None => Ok(Vec::new()),
+        Some((_, value)) if value.is_array() => Ok(section
+            .indices(NAME)?
+            .into_iter()
+            .map(|token| token as u32)
+            .collect()),
+        Some(_) => Ok(vec![section.token(NAME)?]),
+    }
+}
+
+/// Standard deviation of weights that are drawn; Transformers' default is 0.02.
+pub(crate) fn initializer_range(text: &Section<'_>) -> Result<f64, String> {
+    match text.get("initializer_range") {
+        Some(_) => text.positive("initializer_range"),
+        None => Ok(0.02),
+    }
 }

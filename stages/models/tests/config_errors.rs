@@ -4,13 +4,16 @@ mod support;
 
 use std::path::Path;
 
-use dcsft_models::qwen2_5_vl::config::QwenConfig;
+use dcsft_models::Config;
+use dcsft_models::qwen2_5_vl::config::{QwenConfig, parse};
 use serde_json::{Value, json};
 use support::checkpoint::config;
 
 fn read(config: &Value) -> Result<QwenConfig, String> {
-    let read = QwenConfig::from_json(Path::new("config.json"), &config.to_string());
-    read.map_err(|error| error.to_string())
+    let path = Path::new("config.json");
+    let read = Config::from_json(path, &config.to_string()).map_err(|error| error.to_string())?;
+    assert_eq!(read.raw, *config);
+    parse(read.raw.as_object().unwrap())
 }
 
 /// The error of the valid configuration with one field changed; `null` takes it away.
@@ -37,7 +40,6 @@ fn the_published_layout_is_read_with_defaults_of_the_vision_tower() {
     assert_eq!((vision.patch_size, vision.window_size), (14, 112));
     assert_eq!(vision.patch_values(), 3 * 2 * 14 * 14);
     assert_eq!(vision.full_attention_blocks, [1]);
-    assert_eq!(read.raw, config());
 }
 
 /// The valid configuration in the layout of Transformers 5: the language model's settings in `text_config`.
@@ -173,7 +175,7 @@ fn fields_that_no_number_depends_on_are_read_over() {
 fn another_architecture_is_named() {
     assert_eq!(
         error("/model_type", json!("llama")),
-        "config.json: is a `llama` checkpoint, and only qwen2_5_vl can be read"
+        "config.json: is a `llama` checkpoint, and only qwen2_5_vl, qwen3_vl and smolvlm can be read"
     );
     assert_eq!(
         error("/architectures", json!(["Qwen2ForCausalLM"])),
@@ -181,7 +183,7 @@ fn another_architecture_is_named() {
     );
     assert_eq!(
         error("/model_type", Value::Null),
-        "config.json: `model_type` is missing; it must be \"qwen2_5_vl\""
+        "config.json: `model_type` is missing; only qwen2_5_vl, qwen3_vl and smolvlm can be read"
     );
 }
 
@@ -208,7 +210,9 @@ fn a_missing_or_wrong_field_is_named() {
         error("/vision_config/depth", json!(0)),
         "config.json: `vision_config.depth` must be a positive integer, not 0"
     );
-    let broken = QwenConfig::from_json(Path::new("config.json"), "{").unwrap_err();
+    let broken = Config::from_json(Path::new("config.json"), "{")
+        .map(drop)
+        .unwrap_err();
     assert!(
         broken.to_string().starts_with("config.json: no JSON"),
         "{broken}"
@@ -366,6 +370,6 @@ fn variants_that_are_not_built_are_refused() {
 #[test]
 fn a_folder_without_the_file_is_named() {
     let dir = tempfile::tempdir().unwrap();
-    let error = QwenConfig::load(dir.path()).unwrap_err().to_string();
+    let error = Config::load(dir.path()).map(drop).unwrap_err().to_string();
     assert!(error.contains("config.json"), "{error}");
 }

@@ -8,10 +8,13 @@
 mod support;
 
 use burn::tensor::Device;
-use dcsft_models::qwen2_5_vl::{QwenVl, Sequence};
-use support::Tensors;
+use dcsft_models::processor::Patches;
+use dcsft_models::qwen2_5_vl::config::parse;
+use dcsft_models::qwen2_5_vl::vision::VisionPlan;
+use dcsft_models::{HubModel, Sequence};
 use support::compare::{close, values};
 use support::model::Golden;
+use support::{Tensors, read_json};
 
 /// The rows of a padded `[batch, length, width]` tensor where the mask is 1.
 fn real_rows(tensors: &Tensors, name: &str) -> Option<Vec<f32>> {
@@ -37,6 +40,20 @@ fn own_order(rows: &[f32], window_index: &[u32]) -> Vec<f32> {
     own
 }
 
+/// The step of the vision tower's last layers.
+const MERGER: &str = "model.visual.merger.";
+
+/// For each merged token in window order its place in the images' own order.
+fn window_index(golden: &Golden, sequences: &[Sequence]) -> Vec<u32> {
+    let config = read_json(&golden.dir.join("ckpt/config.json"));
+    let vision = parse(config.as_object().unwrap()).unwrap().vision;
+    let images: Vec<&Patches> = sequences
+        .iter()
+        .flat_map(|sequence| &sequence.encoded.images)
+        .collect();
+    VisionPlan::new(&images, &vision).window_index
+}
+
 #[test]
 fn golden_logits_and_vision_features_of_every_case() {
     let Some(golden) = Golden::open() else { return };
@@ -52,14 +69,15 @@ fn golden_logits_and_vision_features_of_every_case() {
             1e-4,
             0.0,
         );
-        let states = model.hidden_states(&sequences);
-        if let Some(merged) = states.merged {
-            let own = own_order(&values(merged), &states.window_index);
+        let trace = model.trace(&sequences);
+        if let Some((_, merged)) = trace.iter().find(|(step, _)| step == MERGER) {
+            let window_index = window_index(&golden, &sequences);
+            let own = own_order(&values(merged.x.clone()), &window_index);
             let (_, reference) = tensors.f32("visual.out").unwrap();
             close(&format!("{name}: visual.out"), &own, &reference, 3e-5, 1e-5);
             let (_, index) = tensors.i64("visual.window_index").unwrap();
             let index: Vec<u32> = index.into_iter().map(|place| place as u32).collect();
-            assert_eq!(states.window_index, index, "{name}: window_index");
+            assert_eq!(window_index, index, "{name}: window_index");
         }
     }
 }
@@ -74,7 +92,7 @@ fn golden_hidden_states_of_every_block() {
         if tensors.f32("text.inputs_embeds").is_none() {
             continue;
         }
-        let states = model.hidden_states(&golden.case(&model, &name));
+        let trace = model.trace(&golden.case(&model, &name));
         let mut check = |what: String, ours: Vec<f32>| {
             let (_, reference) = tensors
                 .f32(&what)
@@ -82,22 +100,28 @@ fn golden_hidden_states_of_every_block() {
             close(&format!("{name}: {what}"), &ours, &reference, 3e-5, 1e-5);
             compared += 1;
         };
-        let mut vision = states.vision.into_iter().map(values);
-        if let Some(first) = vision.next() {
-            check("visual.block0_in_window_order".into(), first);
+        for (step, flow) in trace {
+            let what = match step.strip_prefix("model.") {
+                Some("visual.patch_embed.") => "visual.block0_in_window_order".into(),
+                Some("visual.merger.") => "visual.merger_out_window_order".into(),
+                Some("language_model.embed_tokens.") => "text.inputs_embeds".into(),
+                Some("language_model.norm.") => "text.final_norm_out".into(),
+                Some(layer) => match layer.rsplit_once("s.") {
+                    Some(("visual.block", index)) => {
+                        format!(
+                            "visual.block{}_out_window_order",
+                            index.trim_end_matches('.')
+                        )
+                    }
+                    Some(("language_model.layer", index)) => {
+                        format!("text.layer{}_out", index.trim_end_matches('.'))
+                    }
+                    _ => panic!("unknown step {step}"),
+                },
+                None => continue,
+            };
+            check(what, values(flow.x));
         }
-        for (index, out) in vision.enumerate() {
-            check(format!("visual.block{index}_out_window_order"), out);
-        }
-        if let Some(merged) = states.merged {
-            check("visual.merger_out_window_order".into(), values(merged));
-        }
-        let mut decoder = states.decoder.into_iter().map(values);
-        check("text.inputs_embeds".into(), decoder.next().unwrap());
-        for (index, out) in decoder.enumerate() {
-            check(format!("text.layer{index}_out"), out);
-        }
-        check("text.final_norm_out".into(), values(states.last));
     }
     assert!(compared > 0, "no case has hidden states");
 }
@@ -138,7 +162,8 @@ fn golden_bf16_arithmetic_stays_near_the_reference() {
         std::fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
     }
     std::fs::write(dir.path().join("dcsft.json"), r#"{"precision": "bf16"}"#).unwrap();
-    let model = QwenVl::load(dir.path(), &Device::flex()).unwrap_or_else(|error| panic!("{error}"));
+    let model =
+        HubModel::load(dir.path(), &Device::flex()).unwrap_or_else(|error| panic!("{error}"));
     let suffix = ".logits_bf16_compute";
     for name in tensors.names() {
         let Some(case) = name.strip_suffix(suffix) else {
@@ -187,6 +212,6 @@ fn golden_packing_changes_no_bit() {
     );
 }
 
-fn logits(model: &QwenVl, sequences: &[Sequence]) -> Vec<f32> {
+fn logits(model: &HubModel, sequences: &[Sequence]) -> Vec<f32> {
     values(model.logits(sequences))
 }

@@ -7,7 +7,7 @@
 
 mod support;
 
-use dcsft_models::qwen2_5_vl::{QwenVl, Sequence};
+use dcsft_models::{HubModel, Sequence};
 use dcsft_vlm::generate::sample::Sampler;
 use dcsft_vlm::model::{Forward, Sampling};
 use dcsft_vlm::ops::{entropy, token_logprobs};
@@ -16,7 +16,7 @@ use support::compare::{close, values};
 use support::model::Golden;
 use support::{Tensors, numbers, read_json};
 
-fn members(golden: &Golden, model: &QwenVl, names: &Value) -> Vec<Sequence> {
+fn members(golden: &Golden, model: &HubModel, names: &Value) -> Vec<Sequence> {
     let names = names.as_array().unwrap().iter();
     let sequence = |name: &Value| golden.case(model, name.as_str().unwrap()).remove(0);
     names

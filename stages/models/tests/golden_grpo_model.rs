@@ -10,7 +10,7 @@ mod support;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use dcsft_models::qwen2_5_vl::{QwenVl, Sequence, load_adapter};
+use dcsft_models::{HubModel, Sequence, load_adapter};
 use dcsft_vlm::model::{Forward, VisionLanguageModel as _};
 use dcsft_vlm::ops::token_logprobs;
 use dcsft_vlm::train::adamw::{AdamW, AdamWSettings};
@@ -58,13 +58,13 @@ impl Set {
         })
     }
 
-    fn policy(&self) -> QwenVl {
+    fn policy(&self) -> HubModel {
         let mut model = self.golden.model();
         load_adapter(&mut model, &self.golden.dir.join("grpo/policy_adapter")).unwrap();
         model
     }
 
-    fn sequences(&self, model: &QwenVl) -> Vec<Sequence> {
+    fn sequences(&self, model: &HubModel) -> Vec<Sequence> {
         let prompts = self.facts["prompts"].as_array().unwrap();
         let sequence = |(prompt, answers): (&Value, &Vec<Arc<[u32]>>)| {
             let messages = serde_json::json!([{"role": "user", "content": [
@@ -129,7 +129,7 @@ fn number(value: &Value) -> f64 {
         .unwrap_or_else(|| panic!("{value} is no number"))
 }
 
-fn logprobs(model: &QwenVl, sequences: &[Sequence], temperature: f64) -> Tensor<1> {
+fn logprobs(model: &HubModel, sequences: &[Sequence], temperature: f64) -> Tensor<1> {
     let (output, targets) = model.labelled(sequences, &Forward::default());
     token_logprobs(output.logits, &targets, temperature)
 }
@@ -156,7 +156,7 @@ fn golden_policy_and_reference_log_probabilities() {
 /// Loss and gradients of one setting.
 fn loss_and_gradients(
     set: &Set,
-    policy: &QwenVl,
+    policy: &HubModel,
     sequences: &[Sequence],
     run: &Value,
     old: Option<Vec<f32>>,

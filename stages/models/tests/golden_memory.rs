@@ -11,8 +11,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use dcsft_models::qwen2_5_vl::config::QwenConfig;
-use dcsft_models::qwen2_5_vl::{Precision, QwenFootprint, QwenVl, Settings, Texts};
+use dcsft_models::{Config, HubFootprint, HubModel, Precision, Settings, Texts};
 use dcsft_vlm::lora::LoraConfig;
 use dcsft_vlm::memory::{
     Batch, Footprint, GRPO_LOSS, Generation, SFT_LOSS, Training, Update, generate, process, train,
@@ -72,7 +71,7 @@ fn folder(golden: &Path, dir: &Path) {
                         "out_hidden_size": 384, "fullatt_block_indexes": [2, 5]});
     set(&mut config["vision_config"], vision);
     std::fs::write(&path, config.to_string()).expect("a file");
-    let model = QwenVl::random(dir, Settings::default(), 0, &Device::flex())
+    let model = HubModel::random(dir, Settings::default(), 0, &Device::flex())
         .unwrap_or_else(|error| panic!("{error}"));
     let saved = tempfile::tempdir().expect("a folder");
     model.save(saved.path()).expect("saved");
@@ -121,7 +120,7 @@ fn sft_config(batch_size: usize, gradient_checkpointing: bool) -> SftConfig {
     }
 }
 
-fn sft(model: &mut QwenVl, config: SftConfig) {
+fn sft(model: &mut HubModel, config: SftConfig) {
     let tokenizer = model.tokenizer();
     let mut answer = tokenizer.encode(ANSWER).expect("tokens");
     answer.push(tokenizer.eos());
@@ -140,7 +139,7 @@ fn sft(model: &mut QwenVl, config: SftConfig) {
 
 /// What a process of its own does.
 fn work(part: &str, dir: &Path) {
-    let load = || QwenVl::load(dir, &Device::flex()).unwrap_or_else(|error| panic!("{error}"));
+    let load = || HubModel::load(dir, &Device::flex()).unwrap_or_else(|error| panic!("{error}"));
     let adapted = || {
         let mut model = load();
         model.add_lora(&lora(), 0).expect("adapters");
@@ -187,7 +186,7 @@ fn work(part: &str, dir: &Path) {
 }
 
 /// Bytes of the whole process.
-fn estimate(part: &str, model: &QwenFootprint) -> f64 {
+fn estimate(part: &str, model: &HubFootprint) -> f64 {
     let pixels = f64::from(SIDE * SIDE);
     let tokens = model.tokens(pixels, QUESTION.len() as f64, ANSWER.len() as f64);
     let lora = lora();
@@ -295,11 +294,11 @@ fn golden_memory_is_as_estimated() {
     let dir = tempfile::tempdir().expect("a folder");
     folder(&golden, dir.path());
     let settings = Settings::default();
-    let config = QwenConfig::load(dir.path()).expect("a configuration");
+    let config = Config::load(dir.path()).expect("a configuration");
     let texts = Texts::of(dir.path(), &config, &settings).expect("a processor");
-    let model = QwenFootprint::new(config, Precision::F32, texts);
+    let model = HubFootprint::new(config, Precision::F32, texts);
 
-    let mut loaded = QwenVl::load(dir.path(), &Device::flex()).expect("a model");
+    let mut loaded = HubModel::load(dir.path(), &Device::flex()).expect("a model");
     assert_eq!(loaded.params().count() as f64, model.parameters());
     loaded.add_lora(&lora(), 0).expect("adapters");
     let trained = loaded.params().iter().filter(|param| param.trainable);

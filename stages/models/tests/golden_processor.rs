@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use dcsft_models::Config;
 use dcsft_models::processor::{Encode, Encoded, Processor};
-use dcsft_models::qwen2_5_vl::config::QwenConfig;
+use dcsft_models::qwen2_5_vl::config::{QwenConfig, parse};
 use dcsft_vlm::model::{RgbImage, Tokenizer};
 use serde_json::Value;
 use support::{Tensors, choose, conversation, golden, images, numbers, read_json};
@@ -16,9 +17,15 @@ use support::{Tensors, choose, conversation, golden, images, numbers, read_json}
 fn checkpoints(golden: &Path) -> Vec<(QwenConfig, Processor, PathBuf)> {
     let load = |name: &str| {
         let dir = golden.join(name);
-        let config = QwenConfig::load(&dir).unwrap_or_else(|error| panic!("{error}"));
-        let processor = Processor::load(&dir, &config).unwrap_or_else(|error| panic!("{error}"));
-        (config, processor, dir)
+        let config = Config::load(&dir).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(config.raw, read_json(&dir.join("config.json")));
+        let family = &*config.family;
+        let processor = Processor::load(&dir, family).unwrap_or_else(|error| panic!("{error}"));
+        (
+            parse(config.raw.as_object().unwrap()).unwrap(),
+            processor,
+            dir,
+        )
     };
     ["ckpt", "ckpt_hub_bf16"].map(load).into()
 }
@@ -31,9 +38,9 @@ fn golden_both_layouts_of_the_configuration_say_the_same() {
     assert_eq!(nested.vision, flat.vision);
     assert_eq!(nested.image_token_id, flat.image_token_id);
     assert_eq!(nested.tie_word_embeddings, flat.tie_word_embeddings);
-    assert_eq!(nested.raw, read_json(&golden.join("ckpt/config.json")));
-    assert_eq!(nested.raw["dtype"], nested.dtype.unwrap());
-    assert_eq!(flat.raw["torch_dtype"], flat.dtype.unwrap());
+    let raw = |name: &str| read_json(&golden.join(name).join("config.json"));
+    assert_eq!(raw("ckpt")["dtype"], nested.dtype.unwrap());
+    assert_eq!(raw("ckpt_hub_bf16")["torch_dtype"], flat.dtype.unwrap());
 }
 
 #[test]
@@ -227,7 +234,7 @@ fn golden_training_samples_have_the_ids_and_labels_of_the_reference() {
 #[test]
 fn golden_files_are_written_back_unchanged() {
     let Some(golden) = golden() else { return };
-    for (config, processor, dir) in checkpoints(&golden) {
+    for (_, processor, dir) in checkpoints(&golden) {
         let copy = tempfile::tempdir().unwrap();
         processor.save(copy.path()).unwrap();
         let mut written = 0;
@@ -238,6 +245,7 @@ fn golden_files_are_written_back_unchanged() {
             written += 1;
         }
         assert!(written >= 3);
-        Processor::load(copy.path(), &config).unwrap();
+        let config = Config::load(&dir).unwrap();
+        Processor::load(copy.path(), &*config.family).unwrap();
     }
 }

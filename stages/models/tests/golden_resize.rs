@@ -5,8 +5,8 @@ mod support;
 use std::path::Path;
 
 use dcsft_models::processor::resize::{resize, smart_resize};
-use dcsft_models::processor::{ImageSettings, Resampling, SmartResize};
-use dcsft_models::qwen2_5_vl::config::QwenConfig;
+use dcsft_models::processor::{Filter, ImageSettings, Images as _, Resampling, SmartResize};
+use dcsft_models::qwen2_5_vl::config::parse;
 use dcsft_vlm::model::RgbImage;
 use image::DynamicImage;
 use image::metadata::Orientation;
@@ -123,7 +123,14 @@ fn golden_resampled_pixels_are_those_of_the_reference() {
         ] {
             let name = format!("{}.{key}.resized_rgb_u8", image.name);
             let expected = tensors.bytes(&name).unwrap();
-            let found = resize(&image.decoded, size[0], size[1], resampling).unwrap();
+            let found = resize(
+                &image.decoded,
+                size[0],
+                size[1],
+                Filter::Bicubic,
+                resampling,
+            )
+            .unwrap();
             assert_eq!(apart(&found, &expected, &name), 0, "{name}");
         }
     }
@@ -147,7 +154,7 @@ fn golden_other_loaders_pixels_are_those_of_the_reference() {
             let (height, width) = (source.height as usize, source.width as usize);
             let (height, width) =
                 smart_resize(height, width, factor, min, max, SmartResize::QwenVlUtils).unwrap();
-            let found = resize(source, height, width, Resampling::Pillow).unwrap();
+            let found = resize(source, height, width, Filter::Bicubic, Resampling::Pillow).unwrap();
             let own = format!("{}.{key}.resized_rgb_u8", image.name);
             let same = format!("{}.pil.resized_rgb_u8", image.name);
             let expected = tensors
@@ -164,10 +171,11 @@ fn golden_patches_are_those_of_the_reference() {
     let Some(golden) = golden() else { return };
     let (index, tensors) = load(&golden);
     let dir = golden.join("ckpt");
-    let vision = QwenConfig::load(&dir).unwrap().vision;
+    let config = read_json(&dir.join("config.json"));
+    let vision = parse(config.as_object().unwrap()).unwrap().vision;
     let path = dir.join("preprocessor_config.json");
     let text = std::fs::read_to_string(&path).unwrap();
-    let settings = ImageSettings::from_json(&path, &text, &vision).unwrap();
+    let settings = ImageSettings::from_json(&path, &text, &vision.patch_sizes()).unwrap();
     let mut compared = 0;
     for image in images(&golden, &index, &tensors) {
         for (key, resampling) in [

@@ -10,7 +10,7 @@ mod support;
 use std::collections::BTreeMap;
 
 use burn::tensor::Tensor;
-use dcsft_models::qwen2_5_vl::{QwenVl, Sequence, load_adapter};
+use dcsft_models::{HubModel, Sequence, load_adapter};
 use dcsft_vlm::model::VisionLanguageModel as _;
 use dcsft_vlm::train::adamw::{AdamW, AdamWSettings};
 use dcsft_vlm::train::schedule::{LearningRate, Schedule};
@@ -23,7 +23,7 @@ use support::{Tensors, read_json};
 const PEFT_PREFIX: &str = "base_model.model.";
 
 /// Batches of the golden training set, of as many samples as its tensors have rows.
-fn batches(golden: &Golden, model: &QwenVl, facts: &Value) -> Vec<Vec<Sequence>> {
+fn batches(golden: &Golden, model: &HubModel, facts: &Value) -> Vec<Vec<Sequence>> {
     let tensors = Tensors::read(&golden.dir.join("sft/sft.safetensors"));
     let samples = facts["samples"].as_array().unwrap();
     let sequences: Vec<Sequence> = samples
@@ -49,7 +49,7 @@ fn number(value: &Value) -> f64 {
 
 /// Loss, gradient norms and stored gradients of both batches; `prefix` goes before the names of the weights.
 fn check_gradients(
-    model: &QwenVl,
+    model: &HubModel,
     batches: &[Vec<Sequence>],
     facts: &Value,
     stored: &[(String, Vec<f32>)],
@@ -133,7 +133,7 @@ fn argument(optimizer: &Value, name: &str) -> usize {
 
 /// Five steps of AdamW as the golden set's trace describes them.
 fn five_steps(
-    model: &mut QwenVl,
+    model: &mut HubModel,
     batches: &[Vec<Sequence>],
     facts: &Value,
     optimizer: &Value,
@@ -261,7 +261,7 @@ fn golden_training_of_adapters() {
         );
         let case = case_of(&tensors);
         let sequences = golden.case(&model, &case);
-        let check_logits = |model: &QwenVl, key: &str, tolerance: f32| {
+        let check_logits = |model: &HubModel, key: &str, tolerance: f32| {
             let key = format!("{case}.{key}");
             let (_, reference) = tensors.f32(&key).unwrap();
             close(
@@ -322,7 +322,7 @@ fn golden_training_of_adapters() {
 fn golden_checkpointing_changes_no_gradient() {
     let Some(golden) = Golden::open() else { return };
     let facts = read_json(&golden.dir.join("sft/sft.json"));
-    let mut models: BTreeMap<&str, QwenVl> = [("full", golden.model())].into();
+    let mut models: BTreeMap<&str, HubModel> = [("full", golden.model())].into();
     for name in facts["lora"].as_object().unwrap().keys() {
         let mut model = golden.model();
         load_adapter(

@@ -4,8 +4,8 @@ mod support;
 
 use std::path::Path;
 
+use dcsft_models::Config;
 use dcsft_models::processor::{Encode, Message, Part, Processor, Role};
-use dcsft_models::qwen2_5_vl::config::QwenConfig;
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::model::{RgbImage, Tokenizer};
 use serde_json::{Value, json};
@@ -13,8 +13,8 @@ use support::checkpoint::{preprocessor, special, write, write_json};
 use tempfile::TempDir;
 
 fn load(dir: &Path) -> Result<Processor, String> {
-    let config = QwenConfig::load(dir).map_err(|error| error.to_string())?;
-    Processor::load(dir, &config).map_err(|error| error.to_string())
+    let config = Config::load(dir).map_err(|error| error.to_string())?;
+    Processor::load(dir, &*config.family).map_err(|error| error.to_string())
 }
 
 fn processor() -> (Processor, TempDir) {

@@ -5,14 +5,13 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
 
-use dcsft_models::qwen2_5_vl::{QwenVl, SETTINGS};
+use dcsft_models::{HubModel, SETTINGS, is_micro};
 use dcsft_vlm::device::DeviceSpec;
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::model::VisionLanguageModel as _;
 use serde_json::Value;
 
 use super::{ExportError, copy, copy_all};
-use crate::model::is_micro;
 
 const ADAPTER: [&str; 2] = ["adapter_config.json", "adapter_model.safetensors"];
 
@@ -28,7 +27,7 @@ pub(super) fn write_merged(from: &Path, to: &Path) -> Result<(), ExportError> {
     let device = DeviceSpec::Cpu
         .open()
         .map_err(|error| VlmError::Config(error.to_string()))?;
-    let mut model = QwenVl::load(from, &device)?;
+    let mut model = HubModel::load(from, &device)?;
     model.merge_lora();
     model.save(to)?;
     let settings = to.join(SETTINGS);

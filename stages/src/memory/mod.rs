@@ -8,8 +8,7 @@ use std::sync::Arc;
 
 use dcsft_engine::forecast::{Forecast, Memory, Prospect};
 use dcsft_engine::kind::{ArtifactType, OutputDecl};
-use dcsft_models::qwen2_5_vl::config::{self, QwenConfig};
-use dcsft_models::qwen2_5_vl::{Precision, QwenFootprint, Settings, Texts};
+use dcsft_models::{CONFIG, Config, HubFootprint, Precision, Settings, Texts};
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::LoraConfig;
 use dcsft_vlm::memory::{self, Batch, Footprint, Generation, Update};
@@ -41,7 +40,7 @@ pub(crate) struct ModelFacts {
 #[serde(rename_all = "snake_case")]
 enum Shape {
     Micro(MicroConfig),
-    Qwen {
+    Checkpoint {
         config: Value,
         precision: Precision,
         texts: Texts,
@@ -61,15 +60,19 @@ impl ModelFacts {
     ///
     /// # Errors
     /// [`VlmError`] with the file and what is wrong with it.
-    pub(crate) fn qwen(dir: &Path, settings: &Settings, random: bool) -> Result<Self, VlmError> {
-        let config = QwenConfig::load(dir)?;
+    pub(crate) fn checkpoint(
+        dir: &Path,
+        settings: &Settings,
+        random: bool,
+    ) -> Result<Self, VlmError> {
+        let config = Config::load(dir)?;
         let mut texts = Texts::of(dir, &config, settings)?;
         if random {
-            let model = QwenFootprint::new(config.clone(), settings.precision, texts);
+            let model = HubFootprint::new(config.clone(), settings.precision, texts);
             texts.files = model.weights(None);
         }
         Ok(Self {
-            shape: Shape::Qwen {
+            shape: Shape::Checkpoint {
                 config: config.raw,
                 precision: settings.precision,
                 texts,
@@ -84,7 +87,7 @@ impl ModelFacts {
 
     /// The same under a stage's own limits of an image's area.
     fn within(mut self, limits: PixelLimits) -> Self {
-        if let Shape::Qwen { texts, .. } = &mut self.shape {
+        if let Shape::Checkpoint { texts, .. } = &mut self.shape {
             let [least, most] = &mut texts.pixels;
             *least = limits.min.map_or(*least, |pixels| pixels as f64);
             *most = limits.max.map_or(*most, |pixels| pixels as f64).max(*least);
@@ -96,21 +99,21 @@ impl ModelFacts {
     fn processor(&self) -> f64 {
         match self.shape {
             Shape::Micro(_) => 0.0,
-            Shape::Qwen { .. } => PROCESSOR,
+            Shape::Checkpoint { .. } => PROCESSOR,
         }
     }
 
     fn footprint(&self) -> Option<Box<dyn Footprint>> {
         Some(match &self.shape {
             Shape::Micro(sizes) => Box::new(MicroFootprint::new(sizes.clone()).ok()?),
-            Shape::Qwen {
+            Shape::Checkpoint {
                 config,
                 precision,
                 texts,
             } => {
-                let path = Path::new(config::FILE);
-                let config = QwenConfig::from_json(path, &config.to_string()).ok()?;
-                Box::new(QwenFootprint::new(config, *precision, *texts))
+                let path = Path::new(CONFIG);
+                let config = Config::from_json(path, &config.to_string()).ok()?;
+                Box::new(HubFootprint::new(config, *precision, *texts))
             }
         })
     }

@@ -1,4 +1,4 @@
-//! `model`: a fresh micro VLM, or a Qwen2.5-VL checkpoint of the user's.
+//! `model`: a fresh micro VLM, or a checkpoint of the user's.
 
 mod open;
 mod params;
@@ -11,15 +11,15 @@ use dcsft_engine::forecast::{Forecast, Prospect};
 use dcsft_engine::kind::{
     ArtifactType, FileParam, InputDecl, OutputDecl, ParamProblem, Stage, StageError,
 };
-use dcsft_models::qwen2_5_vl::{QwenVl, import};
+use dcsft_models::{HubModel, import};
 use dcsft_vlm::micro::MicroVlm;
 use dcsft_vlm::model::VisionLanguageModel as _;
 use serde_json::json;
 
 use crate::memory::ModelFacts;
 
-pub(crate) use open::{device, is_micro, open};
-pub use params::{Init, ModelKind, ModelParams, QwenParams, Source};
+pub(crate) use open::{device, open};
+pub use params::{CheckpointParams, Init, ModelKind, ModelParams, Source};
 pub(crate) use pixels::PixelLimits;
 
 /// The stage kind.
@@ -30,7 +30,7 @@ impl Stage for Model {
     const NAME: &'static str = "model";
     const VERSION: u32 = 2;
     const SUMMARY: &'static str =
-        "A fresh micro VLM, or Qwen2.5-VL from a folder in Hugging Face's layout";
+        "A fresh micro VLM, or a checkpoint from a folder in Hugging Face's layout";
     const INPUTS: &'static [InputDecl] = &[];
     const NUMERIC: bool = false;
     const PATHS: &'static [&'static str] = &["path"];
@@ -51,14 +51,14 @@ impl Stage for Model {
         let outputs = Self::outputs(params);
         match &params.source {
             Source::Micro { sizes, .. } => ModelFacts::micro(sizes).made(prospect, &outputs, true),
-            Source::Qwen(QwenParams {
+            Source::Checkpoint(CheckpointParams {
                 path,
                 init,
                 settings,
                 ..
             }) => {
                 let random = *init == Init::Random;
-                ModelFacts::qwen(Path::new(path), settings, random)
+                ModelFacts::checkpoint(Path::new(path), settings, random)
                     .map(|facts| facts.made(prospect, &outputs, random))
                     .unwrap_or_default()
             }
@@ -74,7 +74,7 @@ impl Stage for Model {
                 model.save(&to).map_err(StageError::failed)?;
                 model.params().count()
             }
-            Source::Qwen(params) => qwen(&params, ctx, &to)?,
+            Source::Checkpoint(params) => checkpoint(&params, ctx, &to)?,
         };
         ctx.summarise(json!({"parameters": parameters}));
         Ok(())
@@ -82,7 +82,11 @@ impl Stage for Model {
 }
 
 /// Takes a checkpoint over, or draws one in its shape; gives the number of parameters.
-fn qwen(params: &QwenParams, ctx: &mut StageContext, to: &Path) -> Result<usize, StageError> {
+fn checkpoint(
+    params: &CheckpointParams,
+    ctx: &mut StageContext,
+    to: &Path,
+) -> Result<usize, StageError> {
     let from = Path::new(&params.path);
     match params.init {
         Init::Checkpoint => {
@@ -102,7 +106,7 @@ fn qwen(params: &QwenParams, ctx: &mut StageContext, to: &Path) -> Result<usize,
         }
         Init::Random => {
             let device = device(ctx)?.open().map_err(StageError::failed)?;
-            let model = QwenVl::random(from, params.settings, params.seed, &device)
+            let model = HubModel::random(from, params.settings, params.seed, &device)
                 .map_err(StageError::failed)?;
             model.save(to).map_err(StageError::failed)?;
             Ok(model.params().count())

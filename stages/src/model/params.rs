@@ -4,32 +4,88 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use dcsft_engine::kind::{FileParam, ParamProblem};
-use dcsft_models::qwen2_5_vl::{Precision, Settings, inspect};
+use dcsft_models::{FAMILIES, Precision, Settings, inspect};
 use dcsft_vlm::micro::MicroConfig;
-use schemars::{JsonSchema, Schema, SchemaGenerator};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// Which architecture.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ModelKind {
     /// A ViT patch encoder, a projector and a causal decoder, small enough to pre-train in a minute.
     #[default]
     Micro,
-    /// Qwen2.5-VL of any size, from a checkpoint's folder in Hugging Face's layout.
-    #[serde(rename = "qwen2_5_vl")]
-    Qwen25Vl,
+    /// Whichever family the checkpoint's `config.json` names.
+    Auto,
+    /// One family, by its name.
+    Family(&'static str),
 }
 
 impl ModelKind {
+    const MICRO: &'static str = "micro";
+    const AUTO: &'static str = "auto";
+
     /// The kind as specs write it.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Micro => "micro",
-            Self::Qwen25Vl => "qwen2_5_vl",
+            Self::Micro => Self::MICRO,
+            Self::Auto => Self::AUTO,
+            Self::Family(name) => name,
         }
+    }
+
+    /// All kinds.
+    fn all() -> impl Iterator<Item = Self> {
+        let families = FAMILIES.into_iter().map(|kind| Self::Family(kind.name));
+        [Self::Micro, Self::Auto].into_iter().chain(families)
+    }
+}
+
+impl Serialize for ModelKind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for ModelKind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        Self::all().find(|kind| kind.name() == name).ok_or_else(|| {
+            let names: Vec<String> = Self::all()
+                .map(|kind| format!("`{}`", kind.name()))
+                .collect();
+            D::Error::custom(format!(
+                "unknown variant `{name}`, expected one of {}",
+                names.join(", ")
+            ))
+        })
+    }
+}
+
+impl JsonSchema for ModelKind {
+    fn schema_name() -> Cow<'static, str> {
+        "ModelKind".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let micro = "A ViT patch encoder, a projector and a causal decoder, small enough to pre-train in a minute.";
+        let auto = "A checkpoint's folder in Hugging Face's layout, of the family that its config.json names.";
+        let variant = |kind: ModelKind| {
+            let description = match kind {
+                Self::Micro => micro.to_owned(),
+                Self::Auto => auto.to_owned(),
+                Self::Family(name) => {
+                    format!(
+                        "A checkpoint's folder in Hugging Face's layout, of the family {name} alone."
+                    )
+                }
+            };
+            json!({"description": description, "type": "string", "const": kind.name()})
+        };
+        let variants: Vec<Value> = Self::all().map(variant).collect();
+        json_schema!({"description": "Which architecture.", "oneOf": variants})
     }
 }
 
@@ -46,7 +102,10 @@ pub enum Init {
 
 /// A checkpoint of the user's.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct QwenParams {
+pub struct CheckpointParams {
+    /// The family that it has to be of, or any.
+    #[serde(skip)]
+    pub kind: ModelKind,
     /// The folder.
     pub path: String,
     /// Where the weights come from.
@@ -69,7 +128,7 @@ pub enum Source {
         seed: u64,
     },
     /// A checkpoint's folder.
-    Qwen(QwenParams),
+    Checkpoint(CheckpointParams),
 }
 
 /// `with:` of `model`.
@@ -91,27 +150,27 @@ struct Fields {
     /// Seed of random weights.
     #[serde(default)]
     seed: u64,
-    /// `qwen2_5_vl`: the checkpoint's folder, relative to the spec. The content of its files is part of the key.
+    /// A checkpoint: its folder, relative to the spec. The content of its files is part of the key.
     #[serde(default)]
     path: Option<String>,
-    /// `qwen2_5_vl`: take the checkpoint's weights, or draw random ones in its shape, with the standard deviation of
+    /// A checkpoint: take its weights, or draw random ones in its shape, with the standard deviation of
     /// its `initializer_range`.
     #[serde(default)]
     init: Init,
-    /// `qwen2_5_vl`: number type of weights and activations. Adapters, losses and optimiser states are `f32` always.
+    /// A checkpoint: number type of weights and activations. Adapters, losses and optimiser states are `f32` always.
     #[serde(default)]
     precision: Precision,
-    /// `qwen2_5_vl`: least area of an image in pixels, in the place of the checkpoint's; smaller images are enlarged.
+    /// A checkpoint: least area of an image in pixels, in the place of its own; smaller images are enlarged.
     /// MIN_PIXELS of ms-swift.
     #[serde(default)]
     #[schemars(range(min = 1))]
     min_pixels: Option<usize>,
-    /// `qwen2_5_vl`: largest area of an image in pixels, in the place of the checkpoint's; larger images are reduced.
+    /// A checkpoint: largest area of an image in pixels, in the place of its own; larger images are reduced.
     /// MAX_PIXELS of ms-swift.
     #[serde(default)]
     #[schemars(range(min = 1))]
     max_pixels: Option<usize>,
-    /// `qwen2_5_vl`: longest sequence in tokens: prompt, image and answer together. A sample that does not fit is left
+    /// A checkpoint: longest sequence in tokens: prompt, image and answer together. A sample that does not fit is left
     /// out with its reason and never cut. Like max_length of ms-swift, but with the image's tokens.
     #[serde(default)]
     #[schemars(range(min = 1))]
@@ -122,7 +181,7 @@ struct Fields {
 
 /// Fields that every kind has.
 const COMMON: [&str; 2] = ["kind", "seed"];
-/// Fields of `qwen2_5_vl`; all others are sizes of `micro`.
+/// Fields of checkpoints; all others are sizes of `micro`.
 const CHECKPOINT: [&str; 6] = [
     "path",
     "init",
@@ -145,7 +204,7 @@ impl ModelParams {
                 .map(|error| ParamProblem::new("", error.to_string()))
                 .into_iter()
                 .collect(),
-            Source::Qwen(QwenParams { settings, .. }) => {
+            Source::Checkpoint(CheckpointParams { settings, .. }) => {
                 match (settings.min_pixels, settings.max_pixels) {
                     (Some(least), Some(most)) if least > most => vec![ParamProblem::new(
                         "min_pixels",
@@ -159,14 +218,24 @@ impl ModelParams {
 
     /// The checkpoint's files.
     pub(super) fn files(&self, root: &Path) -> Result<Vec<FileParam>, ParamProblem> {
-        let Source::Qwen(params) = &self.source else {
+        let Source::Checkpoint(params) = &self.source else {
             return Ok(Vec::new());
         };
         let folder = root.join(&params.path);
         let files = if folder.is_dir() {
             // Before the files are counted: a folder that is no checkpoint of this family has a better error.
-            inspect(&folder, params.init == Init::Checkpoint)
+            let found = inspect(&folder, params.init == Init::Checkpoint)
                 .map_err(|error| ParamProblem::new("path", error.to_string()))?;
+            if let ModelKind::Family(name) = params.kind
+                && name != found.name
+            {
+                let message = format!(
+                    "{} holds a `{found}` checkpoint; write `kind: auto` or `kind: {found}` for it",
+                    folder.display(),
+                    found = found.name
+                );
+                return Err(ParamProblem::new("path", message));
+            }
             checkpoint_files(&folder, params.init)?
         } else if folder.exists() {
             let message = format!(
@@ -220,7 +289,8 @@ impl<'de> Deserialize<'de> for ModelParams {
                 sizes: fields.sizes,
                 seed,
             },
-            ModelKind::Qwen25Vl => Source::Qwen(QwenParams {
+            _ => Source::Checkpoint(CheckpointParams {
+                kind,
                 path: fields.path.unwrap_or_default(),
                 init: fields.init,
                 seed,
@@ -242,20 +312,21 @@ fn misplaced(given: &Map<String, Value>, fields: &Fields) -> Vec<ParamProblem> {
     let mut problems = Vec::new();
     let written = given.iter().filter(|(_, value)| !value.is_null());
     for name in written.map(|(name, _)| name.as_str()) {
-        let other = match (CHECKPOINT.contains(&name), kind) {
-            _ if COMMON.contains(&name) => continue,
-            (true, ModelKind::Micro) => ModelKind::Qwen25Vl,
-            (false, ModelKind::Qwen25Vl) => ModelKind::Micro,
-            _ => continue,
+        let micro = kind == ModelKind::Micro;
+        if COMMON.contains(&name) || CHECKPOINT.contains(&name) != micro {
+            continue;
+        }
+        let other = match micro {
+            true => "checkpoints, such as `kind: auto`",
+            false => "`kind: micro`",
         };
         let message = format!(
-            "is a param of `kind: {}`, and this model is `kind: {}`",
-            other.name(),
+            "is a param of {other}, and this model is `kind: {}`",
             kind.name()
         );
         problems.push(ParamProblem::new(name, message));
     }
-    if kind == ModelKind::Qwen25Vl {
+    if kind != ModelKind::Micro {
         if fields.path.as_deref().is_none_or(str::is_empty) {
             let message = "is missing: the checkpoint's folder, with config.json in it";
             problems.push(ParamProblem::new("path", message));
@@ -279,10 +350,10 @@ impl Serialize for ModelParams {
             sizes: &'a MicroConfig,
         }
         #[derive(Serialize)]
-        struct Qwen<'a> {
+        struct Checkpoint<'a> {
             kind: ModelKind,
             #[serde(flatten)]
-            params: &'a QwenParams,
+            params: &'a CheckpointParams,
         }
         match &self.source {
             Source::Micro { sizes, seed } => Micro {
@@ -291,8 +362,8 @@ impl Serialize for ModelParams {
                 sizes,
             }
             .serialize(serializer),
-            Source::Qwen(params) => Qwen {
-                kind: ModelKind::Qwen25Vl,
+            Source::Checkpoint(params) => Checkpoint {
+                kind: params.kind,
                 params,
             }
             .serialize(serializer),

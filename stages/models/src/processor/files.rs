@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::folder::{self, SETTINGS_BYTES, TEMPLATE_BYTES, VOCABULARY_BYTES, is_there};
 
-/// Every file that a Qwen2.5-VL checkpoint keeps its tokenizer, template or image settings in, and the most bytes that are
+/// Every file that a checkpoint keeps its tokenizer, template or image settings in, and the most bytes that are
 /// read of it.
 const NAMES: [(&str, u64); 11] = [
     ("tokenizer.json", VOCABULARY_BYTES),
@@ -27,18 +27,18 @@ const NAMES: [(&str, u64); 11] = [
 
 /// The files that are there, by name.
 #[derive(Clone, Debug)]
-pub(super) struct Files {
+pub struct Files {
     dir: PathBuf,
     bytes: BTreeMap<&'static str, Arc<[u8]>>,
 }
 
 impl Files {
-    pub(super) fn load(dir: &Path) -> Result<Self, VlmError> {
+    pub(crate) fn load(dir: &Path) -> Result<Self, VlmError> {
         Self::load_those(dir, |_| true)
     }
 
     /// All but the vocabulary, which is large.
-    pub(super) fn load_settings(dir: &Path) -> Result<Self, VlmError> {
+    pub(crate) fn load_settings(dir: &Path) -> Result<Self, VlmError> {
         Self::load_those(dir, |most| most < VOCABULARY_BYTES)
     }
 
@@ -55,26 +55,26 @@ impl Files {
     }
 
     /// Writes the bytes that were read, into new files.
-    pub(super) fn save(&self, dir: &Path) -> Result<(), VlmError> {
+    pub(crate) fn save(&self, dir: &Path) -> Result<(), VlmError> {
         for (name, bytes) in &self.bytes {
             folder::write(&dir.join(name), bytes)?;
         }
         Ok(())
     }
 
-    pub(super) fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
 
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<&[u8]> {
+    pub(crate) fn get(&self, name: &str) -> Option<&[u8]> {
         self.bytes.get(name).map(AsRef::as_ref)
     }
 
-    pub(super) fn text(&self, name: &str) -> Result<Option<&str>, VlmError> {
+    pub(crate) fn text(&self, name: &str) -> Result<Option<&str>, VlmError> {
         let fail = |_| VlmError::Config(format!("{}: is not UTF-8", self.path(name).display()));
         self.get(name)
             .map(std::str::from_utf8)
@@ -82,7 +82,7 @@ impl Files {
             .map_err(fail)
     }
 
-    pub(super) fn json(&self, name: &str) -> Result<Option<Value>, VlmError> {
+    pub(crate) fn json(&self, name: &str) -> Result<Option<Value>, VlmError> {
         let fail =
             |error| VlmError::Config(format!("{}: no JSON: {error}", self.path(name).display()));
         self.get(name)

@@ -1,6 +1,7 @@
 //! From a conversation with images to what the model takes: token ids, labels, positions, patches.
 
 mod files;
+pub(crate) mod images;
 pub mod pixels;
 pub mod positions;
 pub mod resize;
@@ -9,27 +10,29 @@ pub mod text;
 mod vocabulary;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::model::{RgbImage, Tokenizer};
 
-use crate::qwen2_5_vl::config::QwenConfig;
+use crate::family::Family;
 pub use dcsft_vlm::model::{Message, Part, Role};
-use files::Files;
-pub use pixels::{ImageSettings, Patches};
-pub use resize::{Resampling, SmartResize};
+pub use files::Files;
+pub use images::{Grid, Images, Patches, Positions};
+pub use pixels::{ImageSettings, PatchSizes};
+pub use resize::{Filter, Resampling, SmartResize};
 pub use template::ChatTemplate;
-pub use text::QwenTokenizer;
+pub use text::HubTokenizer;
 
 /// The text and image side of a checkpoint.
 #[derive(Clone, Debug)]
 pub struct Processor {
     files: Files,
-    tokenizer: QwenTokenizer,
+    tokenizer: HubTokenizer,
     template: ChatTemplate,
-    images: ImageSettings,
+    images: Arc<dyn Images>,
     image_token: u32,
-    video_token: u32,
+    refused_tokens: Vec<u32>,
 }
 
 /// How a conversation is encoded.
@@ -44,15 +47,24 @@ pub struct Encode {
     pub max_tokens: Option<usize>,
 }
 
+impl Encode {
+    /// Up to where the model's answer begins.
+    pub const PROMPT: Self = Self {
+        generation_prompt: true,
+        add_vision_id: false,
+        max_tokens: None,
+    };
+}
+
 /// A conversation, encoded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Encoded {
-    /// Token ids; an image's place is taken by as many image tokens as it has merged patches.
+    /// Token ids; an image's place is taken by those that stand for it.
     pub ids: Vec<u32>,
     /// What is trained: the assistant's tokens and the end token after each of its messages, as ms-swift does.
     /// `labels[i]` is `ids[i]` or none; the prediction of `ids[i]` is made at `i - 1`.
     pub labels: Vec<Option<u32>>,
-    /// M-RoPE positions in time, height and width.
+    /// Positions in time, height and width; all the same in a model of plain positions.
     pub positions: [Vec<u32>; 3],
     /// The position, in all three, of the token after the last.
     pub next_position: u32,
@@ -73,14 +85,18 @@ impl Processor {
     ///
     /// # Errors
     /// [`VlmError::Io`] or [`VlmError::Config`] with the file and what is wrong with it.
-    pub fn load(dir: &Path, config: &QwenConfig) -> Result<Self, VlmError> {
+    pub fn load(dir: &Path, family: &dyn Family) -> Result<Self, VlmError> {
         let files = Files::load(dir)?;
+        let template = ChatTemplate::find(&files)?;
+        let lead = template.lead();
+        let tokenizer = HubTokenizer::load(&files, family.decoder().config.vocab, lead)?;
+        let facts = family.facts();
         Ok(Self {
-            tokenizer: QwenTokenizer::load(&files, config)?,
-            template: ChatTemplate::find(&files)?,
-            images: image_settings(&files, config)?,
-            image_token: config.image_token_id,
-            video_token: config.video_token_id,
+            images: family.images(&files, Some(&|text| tokenizer.encode(text)))?,
+            image_token: facts.image_token,
+            refused_tokens: facts.refused_tokens.clone(),
+            tokenizer,
+            template,
             files,
         })
     }
@@ -89,15 +105,15 @@ impl Processor {
     ///
     /// # Errors
     /// As [`Processor::load`].
-    pub fn check_settings(dir: &Path, config: &QwenConfig) -> Result<(), VlmError> {
+    pub fn check_settings(dir: &Path, family: &dyn Family) -> Result<(), VlmError> {
         let files = Files::load_settings(dir)?;
         vocabulary::check_settings(&files)?;
         ChatTemplate::find(&files)?;
-        image_settings(&files, config).map(drop)
+        family.images(&files, None).map(drop)
     }
 
     /// The tokenizer.
-    pub fn tokenizer(&self) -> &QwenTokenizer {
+    pub fn tokenizer(&self) -> &HubTokenizer {
         &self.tokenizer
     }
 
@@ -107,14 +123,14 @@ impl Processor {
     }
 
     /// How images are prepared.
-    pub fn images(&self) -> &ImageSettings {
-        &self.images
+    pub fn images(&self) -> &dyn Images {
+        &*self.images
     }
 
     /// The same with other limits of an image's area in pixels, where they are given.
     ///
     /// # Errors
-    /// As [`ImageSettings::with_pixels`].
+    /// As [`Images::with_pixels`].
     pub fn with_pixels(mut self, min: Option<usize>, max: Option<usize>) -> Result<Self, VlmError> {
         self.set_pixels(min, max)?;
         Ok(self)
@@ -123,17 +139,12 @@ impl Processor {
     /// Sets other limits of an image's area in pixels, where they are given.
     ///
     /// # Errors
-    /// As [`ImageSettings::with_pixels`].
+    /// As [`Images::with_pixels`].
     pub fn set_pixels(&mut self, min: Option<usize>, max: Option<usize>) -> Result<(), VlmError> {
-        self.images = self.images.clone().with_pixels(min, max)?;
+        if min.is_some() || max.is_some() {
+            self.images = self.images.with_pixels(min, max)?;
+        }
         Ok(())
-    }
-
-    /// The same with another library's resizing.
-    pub fn with_resizing(mut self, rule: SmartResize, resampling: Resampling) -> Self {
-        self.images.rule = rule;
-        self.images.resampling = resampling;
-        self
     }
 
     /// Writes the files that were read, byte for byte, into `dir`.
@@ -207,7 +218,7 @@ impl Processor {
                 sizes.len()
             )));
         }
-        let grids: Vec<[usize; 3]> = sizes
+        let grids: Vec<Grid> = sizes
             .iter()
             .map(|&(width, height)| self.images.grid(height as usize, width as usize))
             .collect::<Result<_, _>>()?;
@@ -222,8 +233,7 @@ impl Processor {
         self.check_pads(&tokens, places)?;
         let (ids, labels): (Vec<u32>, Vec<Option<u32>>) =
             self.expand(tokens, &grids).into_iter().unzip();
-        let (positions, next_position) =
-            positions::mrope(&ids, self.image_token, &grids, self.images.merge_size)?;
+        let (positions, next_position) = self.images.positions(&ids, &grids)?;
         Ok(Layout {
             ids,
             labels,
@@ -258,7 +268,7 @@ impl Processor {
             let before = self
                 .template
                 .render(&messages[..index], true, add_vision_id)?;
-            let trained = format!("{answer}{end_text}");
+            let trained = format!("{}{answer}{end_text}", self.tokenizer.lead());
             let start = before.len();
             let end = start + trained.len();
             if start < at || !whole.starts_with(&before) || !whole[start..].starts_with(&trained) {
@@ -290,29 +300,30 @@ impl Processor {
                 written(self.image_token),
             )));
         }
-        if count(self.video_token) > 0 {
-            return Err(VlmError::Config(format!(
+        match self.refused_tokens.iter().find(|token| count(**token) > 0) {
+            None => Ok(()),
+            Some(&token) => Err(VlmError::Config(format!(
                 "the rendered conversation has {}; videos are not supported, and a text must not contain it",
-                written(self.video_token),
-            )));
+                written(token),
+            ))),
         }
-        Ok(())
     }
 
-    /// Repeats each image token for its grid.
-    fn expand(
-        &self,
-        tokens: Vec<(u32, Option<u32>)>,
-        grids: &[[usize; 3]],
-    ) -> Vec<(u32, Option<u32>)> {
-        let mut counts = grids.iter().map(|&grid| self.images.tokens(grid));
+    /// Puts what stands for each image in the place of its token.
+    fn expand(&self, tokens: Vec<(u32, Option<u32>)>, grids: &[Grid]) -> Vec<(u32, Option<u32>)> {
+        let mut grids = grids.iter();
         let mut expanded = Vec::with_capacity(tokens.len());
         for token in tokens {
-            let count = match token.0 == self.image_token {
-                true => counts.next().unwrap_or(1),
-                false => 1,
-            };
-            expanded.extend(std::iter::repeat_n(token, count));
+            let grid = (token.0 == self.image_token)
+                .then(|| grids.next())
+                .flatten();
+            match grid {
+                None => expanded.push(token),
+                Some(grid) => {
+                    let ids = self.images.expansion(*grid).into_iter();
+                    expanded.extend(ids.map(|id| (id, None)));
+                }
+            }
         }
         expanded
     }
@@ -320,22 +331,4 @@ impl Processor {
 
 fn unlabelled(ids: Vec<u32>) -> Vec<(u32, Option<u32>)> {
     ids.into_iter().map(|id| (id, None)).collect()
-}
-
-/// As in Transformers 5, what `processor_config.json` says of images goes before `preprocessor_config.json`.
-fn image_settings(files: &Files, config: &QwenConfig) -> Result<ImageSettings, VlmError> {
-    const BOTH: &str = "processor_config.json";
-    const IMAGES: &str = "preprocessor_config.json";
-    let mut found = None;
-    if let Some(text) = files.text(BOTH)? {
-        found = ImageSettings::from_processor(&files.path(BOTH), text, &config.vision)?;
-    }
-    match (found, files.text(IMAGES)?) {
-        (Some(settings), _) => Ok(settings),
-        (None, Some(text)) => ImageSettings::from_json(&files.path(IMAGES), text, &config.vision),
-        (None, None) => Err(VlmError::Config(format!(
-            "{}: no {IMAGES}, and no {BOTH} with `image_processor`",
-            files.dir().display()
-        ))),
-    }
 }

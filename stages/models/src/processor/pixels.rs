@@ -1,28 +1,44 @@
 //! From a resized image to the patches that the vision tower reads.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::model::RgbImage;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::resize::{Resampling, SmartResize, resize, smart_resize};
+use super::files::Files;
+use super::images::{self, Grid, Images, Patches, Positions};
+use super::positions;
+use super::resize::{Filter, Resampling, SmartResize, resize, smart_resize};
+use crate::family::ImageCost;
 use crate::fields::{Known, Only, short};
-use crate::qwen2_5_vl::config::VisionConfig;
 
-/// An image, cut up.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Patches {
-    /// `[t * h * w, channels * frames * patch * patch]`, row by row. The rows go from one block of
-    /// `merge x merge` patches to the next, line by line, and line by line within a block; the columns are
-    /// channel, frame (equal copies of the image), y, x.
-    pub values: Vec<f32>,
-    /// Patches in time (1), height and width.
-    pub grid: [usize; 3],
+/// How images are cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PatchSizes {
+    /// Side of a patch, in pixels.
+    pub patch: usize,
+    /// Equal copies of the image in a patch.
+    pub temporal: usize,
+    /// Side of the square of patches that becomes one token.
+    pub merge: usize,
 }
 
-/// How images are prepared: `preprocessor_config.json`.
+impl PatchSizes {
+    /// What an image of `pixels` pixels becomes under these limits of an image's area.
+    pub(crate) fn cost(&self, pixels: f64, [least, most]: [f64; 2]) -> ImageCost {
+        let patches = pixels.clamp(least, most) / self.patch.pow(2) as f64;
+        ImageCost {
+            patches,
+            together: patches,
+            tokens: patches / self.merge.pow(2) as f64,
+        }
+    }
+}
+
+/// How the Qwen families prepare images: `preprocessor_config.json`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ImageSettings {
     /// Images are enlarged to this area at least, in pixels.
@@ -45,6 +61,8 @@ pub struct ImageSettings {
     pub resampling: Resampling,
     /// The rule for the new size.
     pub rule: SmartResize,
+    /// The token that stands for an image's features.
+    pub image_token: u32,
 }
 
 /// The parts of the file that matter here; what it leaves out has transformers' default.
@@ -137,14 +155,6 @@ const PROCESSOR: Known = Known {
     off_is_default: false,
 };
 
-fn fail(path: &Path, problem: impl std::fmt::Display) -> VlmError {
-    VlmError::Config(format!("{}: {problem}", path.display()))
-}
-
-fn object(path: &Path, text: &str) -> Result<Map<String, Value>, VlmError> {
-    serde_json::from_str(text).map_err(|error| fail(path, format!("no JSON object: {error}")))
-}
-
 /// `size` holds both edges, and nothing else, as Transformers asks.
 fn check_size(size: &Value) -> Result<(), String> {
     let edges = ["shortest_edge", "longest_edge"];
@@ -169,63 +179,55 @@ fn check_size(size: &Value) -> Result<(), String> {
 const BICUBIC: u32 = 3;
 
 impl ImageSettings {
+    /// The settings in a processor's files.
+    ///
+    /// # Errors
+    /// As [`ImageSettings::from_json`].
+    pub fn find(files: &Files, sizes: &PatchSizes, image_token: u32) -> Result<Self, VlmError> {
+        images::find(files, &PROCESSOR, |fields| {
+            Self::from_fields(fields, sizes, image_token)
+        })
+    }
+
     /// The settings that `text`, a `preprocessor_config.json`, holds; `path` names it in errors.
     ///
     /// # Errors
     /// [`VlmError::Config`]: no JSON, a field of the wrong kind or of no effect here, a step switched off, another
     /// filter, limits that no image can meet, or patches that are not those of the model's `vision_config`.
-    pub fn from_json(path: &Path, text: &str, vision: &VisionConfig) -> Result<Self, VlmError> {
-        let fields = object(path, text)?;
-        Self::from_fields(&fields, vision).map_err(|problem| fail(path, problem))
+    pub fn from_json(path: &Path, text: &str, sizes: &PatchSizes) -> Result<Self, VlmError> {
+        let fields = images::object(path, text)?;
+        Self::from_fields(&fields, sizes, 0).map_err(|problem| images::fail(path, problem))
     }
 
-    /// The settings below `image_processor` of `text`, a `processor_config.json`; none where it has no such group.
-    ///
-    /// # Errors
-    /// As [`ImageSettings::from_json`].
-    pub fn from_processor(
-        path: &Path,
-        text: &str,
-        vision: &VisionConfig,
-    ) -> Result<Option<Self>, VlmError> {
-        let fields = object(path, text)?;
-        PROCESSOR
-            .check("", &fields)
-            .map_err(|problem| fail(path, problem))?;
-        match fields.get("image_processor") {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::Object(fields)) => Self::from_fields(fields, vision)
-                .map(Some)
-                .map_err(|problem| fail(path, format!("image_processor: {problem}"))),
-            Some(other) => {
-                let problem = format!("`image_processor` must be an object, not {}", short(other));
-                Err(fail(path, problem))
-            }
-        }
-    }
-
-    fn from_fields(fields: &Map<String, Value>, vision: &VisionConfig) -> Result<Self, String> {
+    fn from_fields(
+        fields: &Map<String, Value>,
+        sizes: &PatchSizes,
+        image_token: u32,
+    ) -> Result<Self, String> {
         KNOWN.check("", fields)?;
         if let Some(size) = fields.get("size") {
             check_size(size)?;
         }
         let file: File = serde_json::from_value(Value::Object(fields.clone()))
             .map_err(|error| error.to_string())?;
-        let settings = file.settings()?;
-        settings.check(vision)?;
+        let settings = Self {
+            image_token,
+            ..file.settings()?
+        };
+        settings.check(sizes)?;
         Ok(settings)
     }
 
-    fn check(&self, vision: &VisionConfig) -> Result<(), String> {
+    fn check(&self, sizes: &PatchSizes) -> Result<(), String> {
         self.check_area()?;
         for (name, here, model) in [
-            ("patch_size", self.patch_size, vision.patch_size),
+            ("patch_size", self.patch_size, sizes.patch),
             (
                 "temporal_patch_size",
                 self.temporal_patch_size,
-                vision.temporal_patch_size,
+                sizes.temporal,
             ),
-            ("merge_size", self.merge_size, vision.spatial_merge_size),
+            ("merge_size", self.merge_size, sizes.merge),
         ] {
             if here != model {
                 return Err(format!("`{name}` is {here}, and the model's {model}"));
@@ -264,77 +266,19 @@ impl ImageSettings {
         Ok(())
     }
 
-    /// Other limits of an image's area, where they are given.
-    ///
-    /// # Errors
-    /// [`VlmError::Config`] where the least is above the most, or the most below one token.
-    pub fn with_pixels(self, min: Option<usize>, max: Option<usize>) -> Result<Self, VlmError> {
-        let settings = Self {
-            min_pixels: min.unwrap_or(self.min_pixels),
-            max_pixels: max.unwrap_or(self.max_pixels),
-            ..self
-        };
-        settings.check_area().map_err(VlmError::Config)?;
-        Ok(settings)
-    }
-
     /// Side of the square of pixels that becomes one token.
     pub fn factor(&self) -> usize {
         self.patch_size * self.merge_size
     }
 
-    /// The patches (time, height, width) that an image of this size becomes.
-    ///
-    /// # Errors
-    /// As [`smart_resize`].
-    pub fn grid(&self, height: usize, width: usize) -> Result<[usize; 3], VlmError> {
-        let (height, width) = smart_resize(
-            height,
-            width,
-            self.factor(),
-            self.min_pixels,
-            self.max_pixels,
-            self.rule,
-        )?;
-        Ok([1, height / self.patch_size, width / self.patch_size])
-    }
-
-    /// The size (width, height) in which the model sees an image of this size.
-    ///
-    /// # Errors
-    /// As [`smart_resize`].
-    pub fn seen(&self, width: u32, height: u32) -> Result<(u32, u32), VlmError> {
-        let [_, rows, columns] = self.grid(height as usize, width as usize)?;
-        let side = |patches: usize| u32::try_from(patches * self.patch_size).unwrap_or(u32::MAX);
-        Ok((side(columns), side(rows)))
-    }
-
-    /// The language model's tokens that a grid takes.
-    pub fn tokens(&self, grid: [usize; 3]) -> usize {
-        grid.iter().product::<usize>() / (self.merge_size * self.merge_size)
-    }
-
     /// The image in the size that the model sees it in.
     ///
     /// # Errors
-    /// As [`ImageSettings::patches`].
+    /// As [`smart_resize`]; [`VlmError::Config`] too where the image's sizes and pixels do not fit together.
     pub fn resized(&self, image: &RgbImage) -> Result<RgbImage, VlmError> {
         let [_, rows, columns] = self.grid(image.height as usize, image.width as usize)?;
         let (height, width) = (rows * self.patch_size, columns * self.patch_size);
-        resize(image, height, width, self.resampling)
-    }
-
-    /// The image's patches: resized, normalised and cut up.
-    ///
-    /// # Errors
-    /// As [`smart_resize`]; [`VlmError::Config`] too where the image's sizes and pixels do not fit together.
-    pub fn patches(&self, image: &RgbImage) -> Result<Patches, VlmError> {
-        let grid = self.grid(image.height as usize, image.width as usize)?;
-        let [_, rows, columns] = grid;
-        Ok(Patches {
-            values: self.cut(&self.resized(image)?, rows, columns),
-            grid,
-        })
+        resize(image, height, width, Filter::Bicubic, self.resampling)
     }
 
     fn cut(&self, image: &RgbImage, rows: usize, columns: usize) -> Vec<f32> {
@@ -342,7 +286,7 @@ impl ImageSettings {
         let (patch, merge) = (self.patch_size, self.merge_size);
         let line = image.width as usize * 3;
         let mut values = Vec::with_capacity(image.pixels.len() * self.temporal_patch_size);
-        for (row, column) in block_order(rows, columns, merge) {
+        for (row, column) in images::block_order(rows, columns, merge) {
             for (channel, table) in table.iter().enumerate() {
                 let start = values.len();
                 for y in row * patch..(row + 1) * patch {
@@ -362,25 +306,75 @@ impl ImageSettings {
     /// What each byte of each channel becomes, in the arithmetic of transformers' slow (Pillow) and fast
     /// (torchvision) image processor.
     fn normalised(&self) -> [[f32; 256]; 3] {
+        if self.resampling == Resampling::Pillow {
+            return images::normalised(self.rescale_factor, self.mean, self.std);
+        }
+        let scale = (1.0 / self.rescale_factor) as f32;
         std::array::from_fn(|channel| {
             let (mean, std) = (self.mean[channel] as f32, self.std[channel] as f32);
-            std::array::from_fn(|byte| match self.resampling {
-                Resampling::Pillow => ((byte as f64 * self.rescale_factor) as f32 - mean) / std,
-                Resampling::Torchvision => {
-                    let scale = (1.0 / self.rescale_factor) as f32;
-                    (byte as f32 - mean * scale) / (std * scale)
-                }
-            })
+            std::array::from_fn(|byte| (byte as f32 - mean * scale) / (std * scale))
         })
     }
 }
 
-/// Row and column of each patch, in the order of [`Patches::values`].
-fn block_order(rows: usize, columns: usize, merge: usize) -> impl Iterator<Item = (usize, usize)> {
-    let blocks = (0..rows / merge).flat_map(move |y| (0..columns / merge).map(move |x| (y, x)));
-    blocks.flat_map(move |(y, x)| {
-        (0..merge).flat_map(move |dy| (0..merge).map(move |dx| (y * merge + dy, x * merge + dx)))
-    })
+impl Images for ImageSettings {
+    fn grid(&self, height: usize, width: usize) -> Result<Grid, VlmError> {
+        let (height, width) = smart_resize(
+            height,
+            width,
+            self.factor(),
+            self.min_pixels,
+            self.max_pixels,
+            self.rule,
+        )?;
+        Ok([1, height / self.patch_size, width / self.patch_size])
+    }
+
+    fn expansion(&self, grid: Grid) -> Vec<u32> {
+        let tokens = grid.iter().product::<usize>() / self.merge_size.pow(2);
+        vec![self.image_token; tokens]
+    }
+
+    fn positions(&self, ids: &[u32], grids: &[Grid]) -> Result<Positions, VlmError> {
+        positions::mrope(ids, self.image_token, grids, self.merge_size)
+    }
+
+    fn patches(&self, image: &RgbImage) -> Result<Patches, VlmError> {
+        let grid = self.grid(image.height as usize, image.width as usize)?;
+        let [_, rows, columns] = grid;
+        Ok(Patches {
+            values: self.cut(&self.resized(image)?, rows, columns),
+            grid,
+        })
+    }
+
+    fn shrunk(&self, image: &RgbImage) -> Result<RgbImage, VlmError> {
+        self.resized(image)
+    }
+
+    fn seen(&self, width: u32, height: u32) -> Result<(u32, u32), VlmError> {
+        let [_, rows, columns] = self.grid(height as usize, width as usize)?;
+        let side = |patches: usize| u32::try_from(patches * self.patch_size).unwrap_or(u32::MAX);
+        Ok((side(columns), side(rows)))
+    }
+
+    fn limits(&self) -> [usize; 2] {
+        [self.min_pixels, self.max_pixels]
+    }
+
+    fn with_pixels(
+        &self,
+        min: Option<usize>,
+        max: Option<usize>,
+    ) -> Result<Arc<dyn Images>, VlmError> {
+        let settings = Self {
+            min_pixels: min.unwrap_or(self.min_pixels),
+            max_pixels: max.unwrap_or(self.max_pixels),
+            ..self.clone()
+        };
+        settings.check_area().map_err(VlmError::Config)?;
+        Ok(Arc::new(settings))
+    }
 }
 
 impl File {
@@ -425,6 +419,7 @@ impl File {
                 .unwrap_or([0.268_629_54, 0.261_302_58, 0.275_777_11]),
             resampling: Resampling::default(),
             rule: SmartResize::default(),
+            image_token: 0,
         })
     }
 }

@@ -14,7 +14,33 @@ pub enum SmartResize {
     QwenVlUtils,
 }
 
-/// Whose bicubic filter. Both have a = -0.5 and are antialiased; they round their weights differently.
+/// How pixels are weighed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filter {
+    /// The cubic of Keys (1981) with a = -0.5.
+    Bicubic,
+    /// The sinc that is windowed by its own main lobe, three wide.
+    Lanczos,
+}
+
+impl Filter {
+    /// Pixels to either side that have a weight, where nothing is reduced.
+    fn support(self) -> f64 {
+        match self {
+            Self::Bicubic => 2.0,
+            Self::Lanczos => 3.0,
+        }
+    }
+
+    fn weight(self, x: f64) -> f64 {
+        match self {
+            Self::Bicubic => bicubic(x),
+            Self::Lanczos => lanczos(x),
+        }
+    }
+}
+
+/// Whose arithmetic. Both filters are antialiased, the cubic has a = -0.5 and are antialiased; they round their weights differently.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Resampling {
     /// Pillow before version 13: weights of 22 fractional bits.
@@ -91,6 +117,7 @@ pub fn resize(
     image: &RgbImage,
     height: usize,
     width: usize,
+    filter: Filter,
     resampling: Resampling,
 ) -> Result<RgbImage, VlmError> {
     image.validate()?;
@@ -105,7 +132,7 @@ pub fn resize(
         pixels = horizontal(
             &pixels,
             old_width,
-            &Weights::new(old_width, width, resampling),
+            &Weights::new(old_width, width, filter, resampling),
         )
         .into();
     }
@@ -113,7 +140,7 @@ pub fn resize(
         pixels = vertical(
             &pixels,
             width,
-            &Weights::new(old_height, height, resampling),
+            &Weights::new(old_height, height, filter, resampling),
         )
         .into();
     }
@@ -135,10 +162,10 @@ struct Weights {
 impl Weights {
     /// Pillow's `precompute_coeffs` and `normalize_coeffs_8bpc` (`Resample.c`), PyTorch's
     /// `compute_index_ranges_int16_weights` (`UpSampleKernel.cpp`): the same weights, scaled differently.
-    fn new(from: usize, to: usize, resampling: Resampling) -> Self {
+    fn new(from: usize, to: usize, filter: Filter, resampling: Resampling) -> Self {
         let scale = from as f64 / to as f64;
         let widening = scale.max(1.0);
-        let support = 2.0 * widening;
+        let support = filter.support() * widening;
         let shrink = 1.0 / widening;
         let mut spans = Vec::with_capacity(to);
         let mut exact: Vec<f64> = Vec::new();
@@ -147,7 +174,7 @@ impl Weights {
             let first = (center - support + 0.5).max(0.0) as usize;
             let end = ((center + support + 0.5) as usize).min(from);
             let start = exact.len();
-            exact.extend((first..end).map(|x| bicubic((x as f64 - center + 0.5) * shrink)));
+            exact.extend((first..end).map(|x| filter.weight((x as f64 - center + 0.5) * shrink)));
             let sum: f64 = exact[start..].iter().sum();
             if sum != 0.0 {
                 exact[start..].iter_mut().for_each(|weight| *weight /= sum);
@@ -199,6 +226,21 @@ fn bicubic(x: f64) -> f64 {
         (((x - 5.0) * x + 8.0) * x - 4.0) * A
     } else {
         0.0
+    }
+}
+
+/// Lanczos's kernel of three lobes, in Pillow's order of operations.
+fn lanczos(x: f64) -> f64 {
+    let sinc = |x: f64| match x == 0.0 {
+        true => 1.0,
+        false => {
+            let x = x * std::f64::consts::PI;
+            libm::sin(x) / x
+        }
+    };
+    match (-3.0..3.0).contains(&x) {
+        true => sinc(x) * sinc(x / 3.0),
+        false => 0.0,
     }
 }
 
@@ -260,7 +302,7 @@ fn vertical(pixels: &[u8], width: usize, weights: &Weights) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Resampling, SmartResize, resize, smart_resize};
+    use super::{Filter, Resampling, SmartResize, resize, smart_resize};
     use dcsft_vlm::model::RgbImage;
 
     #[test]
@@ -270,8 +312,12 @@ mod tests {
             height: 3,
             pixels: [7, 100, 255].repeat(15).into(),
         };
-        for resampling in [Resampling::Pillow, Resampling::Torchvision] {
-            let resized = resize(&image, 28, 56, resampling).unwrap();
+        for (filter, resampling) in [
+            (Filter::Bicubic, Resampling::Pillow),
+            (Filter::Bicubic, Resampling::Torchvision),
+            (Filter::Lanczos, Resampling::Pillow),
+        ] {
+            let resized = resize(&image, 28, 56, filter, resampling).unwrap();
             assert_eq!((resized.width, resized.height), (56, 28));
             assert!(
                 resized
@@ -280,7 +326,7 @@ mod tests {
                     .all(|pixel| pixel == [7, 100, 255])
             );
         }
-        assert!(resize(&image, 0, 56, Resampling::Pillow).is_err());
+        assert!(resize(&image, 0, 56, Filter::Bicubic, Resampling::Pillow).is_err());
     }
 
     #[test]

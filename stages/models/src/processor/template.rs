@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 
 use super::files::Files;
-use super::{Message, Part};
+use super::{Message, Part, Role};
 use crate::folder::TEMPLATE_BYTES;
 
 /// The environment's name for the one template it has.
@@ -24,6 +24,8 @@ pub struct ChatTemplate {
     path: PathBuf,
     /// `eos_token` and the like, from `tokenizer_config.json`.
     tokens: Vec<(String, String)>,
+    /// It writes nothing of a message whose content is a string, so that text has to be a list of parts too.
+    lists: bool,
 }
 
 impl ChatTemplate {
@@ -86,11 +88,38 @@ impl ChatTemplate {
         environment
             .add_template_owned(NAME, source)
             .map_err(|error| problem(&path, &error))?;
-        Ok(Self {
+        let mut template = Self {
             environment,
             path,
             tokens,
-        })
+            lists: false,
+        };
+        let probe = [Message::text_of(Role::User, PROBE)];
+        let writes = |template: &Self| {
+            let text = template.render(&probe, false, false);
+            text.is_ok_and(|text| text.contains(PROBE))
+        };
+        if !writes(&template) {
+            template.lists = true;
+            // One that writes a text in neither form has its own reason.
+            template.lists = writes(&template);
+        }
+        Ok(template)
+    }
+
+    /// What it puts between its generation prompt and the text of an answer, where that is white space.
+    pub(super) fn lead(&self) -> String {
+        let question = Message::text_of(Role::User, "q");
+        let answer = Message::text_of(Role::Assistant, PROBE);
+        let before = self.render(std::slice::from_ref(&question), true, false);
+        let whole = self.render(&[question, answer], false, false);
+        let (Ok(before), Ok(whole)) = (before, whole) else {
+            return String::new();
+        };
+        let answer = whole.strip_prefix(before.as_str());
+        let lead = answer.and_then(|text| Some(text.split_once(PROBE)?.0));
+        let lead = lead.filter(|lead| lead.chars().all(char::is_whitespace));
+        lead.unwrap_or_default().to_owned()
     }
 
     /// The conversation as text.
@@ -103,7 +132,8 @@ impl ChatTemplate {
         generation_prompt: bool,
         add_vision_id: bool,
     ) -> Result<String, VlmError> {
-        let messages: Value = messages.iter().map(message).collect();
+        let messages = messages.iter();
+        let messages: Value = messages.map(|each| message(each, self.lists)).collect();
         let variables = context! {
             messages,
             add_generation_prompt => generation_prompt,
@@ -141,13 +171,16 @@ fn syntax() -> Result<SyntaxConfig, Error> {
     builder.trim_blocks(true).lstrip_blocks(true).build()
 }
 
-/// A message as templates know it: text alone is a string, else a list of parts.
-fn message(message: &Message) -> Value {
+/// A text that no template has.
+const PROBE: &str = "\u{1f50e}";
+
+/// A message as templates know it: text alone is a string, unless `lists` says otherwise; else a list of parts.
+fn message(message: &Message, lists: bool) -> Value {
     let part = |part: &Part| match part {
         Part::Text(text) => context! { type => "text", text },
         Part::Image => context! { type => "image" },
     };
-    let content = match message.text() {
+    let content = match message.text().filter(|_| !lists) {
         Some(text) => Value::from(text),
         None => message.content.iter().map(part).collect(),
     };

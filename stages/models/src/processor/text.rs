@@ -6,24 +6,25 @@ use dcsft_vlm::model::Tokenizer;
 use super::files::Files;
 use super::template::token_text;
 use super::vocabulary;
-use crate::qwen2_5_vl::config::QwenConfig;
 
 /// A checkpoint's tokenizer. Special tokens written out in a text become special tokens, as in transformers.
 #[derive(Clone, Debug)]
-pub struct QwenTokenizer {
+pub struct HubTokenizer {
     inner: tokenizers::Tokenizer,
     eos: u32,
     pad: u32,
     rows: usize,
+    /// What the chat template puts between its generation prompt and an answer.
+    lead: String,
 }
 
-impl QwenTokenizer {
+impl HubTokenizer {
     /// Reads `tokenizer.json`, and the end and padding token from `tokenizer_config.json`.
     ///
     /// # Errors
     /// [`VlmError::Config`]: no such file or one that cannot be read, an end token that the vocabulary does not
     /// have, a vocabulary that is larger than the model's.
-    pub(super) fn load(files: &Files, config: &QwenConfig) -> Result<Self, VlmError> {
+    pub(crate) fn load(files: &Files, rows: usize, lead: String) -> Result<Self, VlmError> {
         let path = files.path("tokenizer.json");
         let fail = |problem: String| VlmError::Config(format!("{}: {problem}", path.display()));
         let bytes = files.get("tokenizer.json").ok_or_else(|| {
@@ -38,7 +39,6 @@ impl QwenTokenizer {
             .with_truncation(None)
             .map_err(|error| fail(error.to_string()))?
             .with_padding(None);
-        let rows = config.text.vocab_size;
         let vocabulary = inner.get_vocab(true);
         if let Some((token, id)) = vocabulary.iter().max_by_key(|(_, id)| **id)
             && *id as usize >= rows
@@ -62,8 +62,14 @@ impl QwenTokenizer {
             eos,
             pad,
             rows,
+            lead,
             inner,
         })
+    }
+
+    /// What the chat template puts between its generation prompt and an answer: white space, or nothing.
+    pub fn lead(&self) -> &str {
+        &self.lead
     }
 
     /// The padding token.
@@ -96,7 +102,7 @@ fn check_processing(tokenizer: &tokenizers::Tokenizer) -> Result<(), String> {
     }
 }
 
-impl Tokenizer for QwenTokenizer {
+impl Tokenizer for HubTokenizer {
     fn encode(&self, text: &str) -> Result<Vec<u32>, VlmError> {
         let encoding = self.inner.encode_fast(text, false).map_err(|error| {
             VlmError::Config(format!("the tokenizer cannot encode {text:?}: {error}"))
@@ -115,5 +121,19 @@ impl Tokenizer for QwenTokenizer {
 
     fn vocab_size(&self) -> usize {
         self.rows
+    }
+
+    fn encode_answer(&self, text: &str) -> Result<Vec<u32>, VlmError> {
+        let mut tokens = self.encode(&format!("{}{text}", self.lead))?;
+        tokens.push(self.eos);
+        Ok(tokens)
+    }
+
+    fn decode_answer(&self, tokens: &[u32]) -> String {
+        let text = self.decode(tokens);
+        match text.strip_prefix(self.lead.as_str()) {
+            Some(text) => text.to_owned(),
+            None => text,
+        }
     }
 }

@@ -29,7 +29,10 @@ const KNOWN: Known = Known {
         "bos_token",
         "cls_token",
         "device_map",
+        "end_of_utterance_token",
         "extra_special_tokens",
+        "fake_image_token",
+        "global_image_token",
         "image_token",
         "is_local",
         "legacy",
@@ -57,6 +60,7 @@ const KNOWN: Known = Known {
         "use_fast",
         "verbose",
         "video_token",
+        "vocab_size",
         "vision_bos_token",
         "vision_eos_token",
     ]],
@@ -71,6 +75,8 @@ const KNOWN: Known = Known {
         (
             "tokenizer_class",
             Only::Text(&[
+                "GPT2Tokenizer",
+                "GPT2TokenizerFast",
                 "Qwen2Tokenizer",
                 "Qwen2TokenizerFast",
                 "PreTrainedTokenizerFast",
@@ -102,8 +108,8 @@ pub(super) fn check_settings(files: &Files) -> Result<(), VlmError> {
         .map_err(|problem| fail(files, SETTINGS, &problem))
 }
 
-/// Checks `tokenizer.json` itself before a tokenizer is made of it: byte-level pairs, as all Qwen2.5-VL checkpoints have
-/// them. Others could make texts of any length of a few characters.
+/// Checks `tokenizer.json` itself before a tokenizer is made of it: byte-level pairs, as all checkpoints of these families
+/// have them. Others could make texts of any length of a few characters.
 pub(super) fn check_parts(tokenizer: &Value) -> Result<(), String> {
     let kind = |value: &Value| value["type"].as_str().unwrap_or("none").to_owned();
     check_normaliser(&tokenizer["normalizer"])?;

@@ -8,26 +8,13 @@
 //! Every field has its effect, or must have the value whose numbers are computed here ([`known`]).
 
 mod known;
-mod rope;
 
-use std::path::Path;
-
-use crate::section::Section;
-use dcsft_vlm::error::VlmError;
 use serde_json::{Map, Value};
 
-use crate::folder;
-
-/// The name of the file in a checkpoint's folder.
-pub const FILE: &str = "config.json";
-
-const MODEL_TYPE: &str = "qwen2_5_vl";
-const ARCHITECTURE: &str = "Qwen2_5_VLForConditionalGeneration";
-
-/// Layers of either tower; the largest published model has 80.
-const MOST_LAYERS: usize = 1024;
-/// Pixels, frames or patches along a side; published models have 14 at most.
-const MOST_SIDE: usize = 256;
+use crate::decoder::{DecoderConfig, HeadDim};
+use crate::processor::PatchSizes;
+use crate::rope;
+use crate::section::{self, MOST_LAYERS, MOST_SIDE, Section};
 
 /// The whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,8 +39,6 @@ pub struct QwenConfig {
     pub initializer_range: f64,
     /// The type that the checkpoint says its weights have: `dtype`, formerly `torch_dtype`.
     pub dtype: Option<String>,
-    /// The file as it was read, to be written back on export.
-    pub raw: Value,
 }
 
 /// The language model: a decoder with grouped-query attention, M-RoPE, RMSNorm and SwiGLU.
@@ -123,6 +108,25 @@ impl VisionConfig {
         self.in_channels * self.temporal_patch_size * self.patch_size * self.patch_size
     }
 
+    /// Patches that become one token.
+    pub fn block(&self) -> usize {
+        self.spatial_merge_size.pow(2)
+    }
+
+    /// Width of the patches that become one token.
+    pub fn merged(&self) -> usize {
+        self.hidden_size * self.block()
+    }
+
+    /// How images are cut.
+    pub fn patch_sizes(&self) -> PatchSizes {
+        PatchSizes {
+            patch: self.patch_size,
+            temporal: self.temporal_patch_size,
+            merge: self.spatial_merge_size,
+        }
+    }
+
     /// Where the values of a patch stand in it, in the order of frames, rows, columns, channels: the order in which
     /// PyTorch's convolution adds up their products on CPUs.
     pub fn convolution_order(&self) -> Vec<u32> {
@@ -133,37 +137,12 @@ impl VisionConfig {
     }
 }
 
-impl QwenConfig {
-    /// Reads `config.json` in `dir`.
-    ///
-    /// # Errors
-    /// [`VlmError::Io`] where it cannot be read, else as [`QwenConfig::from_json`].
-    pub fn load(dir: &Path) -> Result<Self, VlmError> {
-        let path = dir.join(FILE);
-        let bytes = folder::read(&path, folder::SETTINGS_BYTES)?;
-        let text = String::from_utf8(bytes)
-            .map_err(|_| VlmError::Config(format!("{}: is not UTF-8", path.display())))?;
-        Self::from_json(&path, &text)
-    }
-
-    /// The configuration that `text` holds; `path` names it in errors.
-    ///
-    /// # Errors
-    /// [`VlmError::Config`]: no JSON, another architecture, a field that is missing or of the wrong kind,
-    /// sizes that do not fit together, a variant that is not built (sliding windows, scaled rotary
-    /// positions, another activation, quantised weights), a field that nothing is known of.
-    pub fn from_json(path: &Path, text: &str) -> Result<Self, VlmError> {
-        let fail = |problem: String| VlmError::Config(format!("{}: {problem}", path.display()));
-        let raw: Value =
-            serde_json::from_str(text).map_err(|error| fail(format!("no JSON: {error}")))?;
-        let config = parse(&raw).map_err(fail)?;
-        Ok(Self { raw, ..config })
-    }
-}
-
-fn parse(raw: &Value) -> Result<QwenConfig, String> {
-    let top = raw.as_object().ok_or("must be a JSON object")?;
-    check_architecture(top)?;
+/// Reads the fields of a `config.json`.
+///
+/// # Errors
+/// A field that is missing or of the wrong kind, sizes that do not fit together, a variant that is not built (sliding
+/// windows, scaled rotary positions, another activation, quantised weights), a field that nothing is known of.
+pub fn parse(top: &Map<String, Value>) -> Result<QwenConfig, String> {
     known::check(top)?;
     let root = Section::root(top);
     let text = root.below("text_config")?;
@@ -183,86 +162,17 @@ fn parse(raw: &Value) -> Result<QwenConfig, String> {
         vision_start_token_id: root.token("vision_start_token_id")?,
         vision_end_token_id: root.token("vision_end_token_id")?,
         video_token_id: root.token("video_token_id")?,
-        tie_word_embeddings: tied(&root, &text)?,
-        eos_token_ids: match text.get("eos_token_id") {
-            Some(_) => end_tokens(&text)?,
-            None => end_tokens(&root)?,
-        },
-        initializer_range: match text.get("initializer_range") {
-            Some(_) => text.positive("initializer_range")?,
-            None => 0.02,
-        },
-        dtype: dtype(&root, &text)?,
-        raw: Value::Null,
+        tie_word_embeddings: section::tied(&root, &text)?,
+        eos_token_ids: section::end_tokens(&root, &text)?,
+        initializer_range: section::initializer_range(&text)?,
+        dtype: section::dtype(&root, &text)?,
     };
     check_together(&config)?;
     Ok(config)
 }
 
-/// `dtype`, formerly `torch_dtype`, of the language model or else of the whole.
-fn dtype(root: &Section<'_>, text: &Section<'_>) -> Result<Option<String>, String> {
-    for section in [text, root] {
-        for name in ["dtype", "torch_dtype"] {
-            if let Some(dtype) = section.string(name)? {
-                return Ok(Some(dtype.to_owned()));
-            }
-        }
-    }
-    Ok(None)
-}
-
-/// `tie_word_embeddings` stands in either place, or equally in both.
-fn tied(root: &Section<'_>, text: &Section<'_>) -> Result<bool, String> {
-    let name = "tie_word_embeddings";
-    Ok(match root.boolean(name)? {
-        Some(tied) => tied,
-        None => text.boolean(name)?.unwrap_or(false),
-    })
-}
-
-/// `eos_token_id`: one token or a list.
-fn end_tokens(text: &Section<'_>) -> Result<Vec<u32>, String> {
-    match text.get("eos_token_id") {
-        None => Ok(Vec::new()),
-        Some((_, value)) if value.is_array() => Ok(text
-            .indices("eos_token_id")?
-            .into_iter()
-            .map(|token| token as u32)
-            .collect()),
-        Some(_) => Ok(vec![text.token("eos_token_id")?]),
-    }
-}
-
-fn check_architecture(top: &Map<String, Value>) -> Result<(), String> {
-    match top.get("model_type").and_then(Value::as_str) {
-        Some(MODEL_TYPE) => {}
-        Some(other) => {
-            return Err(format!(
-                "is a `{other}` checkpoint, and only {MODEL_TYPE} can be read"
-            ));
-        }
-        None => {
-            return Err(format!(
-                "`model_type` is missing; it must be {MODEL_TYPE:?}"
-            ));
-        }
-    }
-    let names: Vec<&str> = top
-        .get("architectures")
-        .and_then(Value::as_array)
-        .map(|names| names.iter().filter_map(Value::as_str).collect())
-        .unwrap_or_default();
-    if names.is_empty() || names.contains(&ARCHITECTURE) {
-        return Ok(());
-    }
-    Err(format!(
-        "`architectures` is {}, and only {ARCHITECTURE} can be read",
-        names.join(", ")
-    ))
-}
-
 fn text_config(section: &Section<'_>) -> Result<TextConfig, String> {
-    section.only_silu()?;
+    section.only_activation("silu")?;
     if section.boolean("use_sliding_window")? == Some(true)
         || section
             .get("layer_types")
@@ -276,29 +186,9 @@ fn text_config(section: &Section<'_>) -> Result<TextConfig, String> {
                 .into(),
         );
     }
-    let hidden_size = section.size("hidden_size")?;
-    let heads = section.size("num_attention_heads")?;
-    let kv_heads = section.size_or("num_key_value_heads", heads)?;
-    if !hidden_size.is_multiple_of(heads) {
-        return Err(format!(
-            "{heads} attention heads do not divide the hidden size {hidden_size}"
-        ));
-    }
-    let head_dim = hidden_size / heads;
-    if let Some(other) = section.optional_size("head_dim")?
-        && other != head_dim
-    {
-        return Err(format!(
-            "`{}head_dim` is {other}; Transformers takes {head_dim}, the hidden size divided by the heads",
-            section.prefix()
-        ));
-    }
-    if !heads.is_multiple_of(kv_heads) {
-        return Err(format!(
-            "{kv_heads} key and value heads do not divide {heads} attention heads"
-        ));
-    }
-    let (rope_theta, mrope_section) = rope::text_rope(section)?;
+    let sizes = DecoderConfig::read(section, HeadDim::OfHidden)?;
+    let head_dim = sizes.head_dim;
+    let (rope_theta, mrope_section) = text_rope(section)?;
     let frequencies: usize = mrope_section.iter().sum();
     if mrope_section.len() != 3 || !head_dim.is_multiple_of(2) || frequencies != head_dim / 2 {
         return Err(format!(
@@ -306,24 +196,42 @@ fn text_config(section: &Section<'_>) -> Result<TextConfig, String> {
         ));
     }
     Ok(TextConfig {
-        hidden_size,
-        layers: section.size_up_to("num_hidden_layers", MOST_LAYERS)?,
-        heads,
-        kv_heads,
+        hidden_size: sizes.hidden,
+        layers: sizes.layers,
+        heads: sizes.heads,
+        kv_heads: sizes.kv_heads,
         head_dim,
-        intermediate_size: section.size("intermediate_size")?,
-        vocab_size: section.size("vocab_size")?,
-        max_position_embeddings: section.size("max_position_embeddings")?,
-        rms_norm_eps: section.positive("rms_norm_eps")?,
+        intermediate_size: sizes.intermediate,
+        vocab_size: sizes.vocab,
+        max_position_embeddings: sizes.context,
+        rms_norm_eps: sizes.epsilon,
         rope_theta,
         mrope_section,
     })
 }
 
+/// The base and `mrope_section`.
+fn text_rope(section: &Section<'_>) -> Result<(f64, Vec<usize>), String> {
+    let groups = ["rope_parameters", "rope_scaling"];
+    if groups.into_iter().all(|name| section.get(name).is_none()) {
+        return Err(
+            "`rope_scaling` (now `rope_parameters`) with `mrope_section` is missing".into(),
+        );
+    }
+    let rope = rope::read(section, &["default", "mrope"])?;
+    if rope.interleaved {
+        return Err(
+            "`mrope_interleaved` is true, and the axes of this family do not take turns".into(),
+        );
+    }
+    let missing = || format!("`{}mrope_section` is missing", rope.prefix);
+    Ok((rope.theta, rope.sections.ok_or_else(missing)?))
+}
+
 /// A field that the file leaves out has the value of transformers' `Qwen2_5_VLVisionConfig`: its writer
 /// drops fields that equal it.
 fn vision_config(section: &Section<'_>) -> Result<VisionConfig, String> {
-    section.only_silu()?;
+    section.only_activation("silu")?;
     let channels = section.size_or("in_chans", 3)?;
     let rope = section.below("rope_parameters")?;
     for object in rope.objects() {

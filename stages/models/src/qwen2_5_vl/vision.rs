@@ -6,8 +6,9 @@
 
 use dcsft_vlm::ops::{Rotary, Span, Spans};
 
+use super::config::VisionConfig;
+use crate::axial::{patch_positions, rotary};
 use crate::processor::Patches;
-use crate::qwen2_5_vl::config::VisionConfig;
 
 /// How the images of a batch run through the tower.
 pub struct VisionPlan {
@@ -76,7 +77,7 @@ impl VisionPlan {
             place,
             windows: Spans::new(windows),
             frames: Spans::new(frames),
-            rotary: rotary(&positions, config).take_rows(&order),
+            rotary: rotary(&positions, config.rope_theta, config.head_dim()).take_rows(&order),
             image_rows: images
                 .iter()
                 .map(|image| image.grid.iter().product())
@@ -116,44 +117,4 @@ fn windows_of([t, h, w]: [usize; 3], config: &VisionConfig) -> Vec<Vec<u32>> {
         }
     }
     windows
-}
-
-/// Row and column of each patch, in the order of the processor: merge blocks in raster order, patches in raster order
-/// within a block.
-pub fn patch_positions([t, h, w]: [usize; 3], merge: usize) -> Vec<[u32; 2]> {
-    let mut positions = Vec::with_capacity(t * h * w);
-    for _ in 0..t {
-        for top in (0..h).step_by(merge) {
-            for left in (0..w).step_by(merge) {
-                for y in top..top + merge {
-                    positions.extend((left..left + merge).map(|x| [y as u32, x as u32]));
-                }
-            }
-        }
-    }
-    positions
-}
-
-/// Two-dimensional rotary angles: the first half of a head's pairs turns with the row, the second with the column.
-pub fn rotary(positions: &[[u32; 2]], config: &VisionConfig) -> Rotary {
-    let half = config.head_dim() / 2;
-    let frequencies = frequencies(config.rope_theta, half);
-    let angles: Vec<f32> = positions
-        .iter()
-        .flatten()
-        .flat_map(|&position| {
-            frequencies
-                .iter()
-                .map(move |frequency| position as f32 * frequency)
-        })
-        .collect();
-    Rotary::new(&angles, half)
-}
-
-/// `theta^(-2i / width)` for i below width / 2, in 32 bits as PyTorch computes them.
-pub(super) fn frequencies(theta: f64, width: usize) -> Vec<f32> {
-    let exponent = |index: usize| (2 * index) as f32 / width as f32;
-    (0..width / 2)
-        .map(|index| 1.0 / libm::powf(theta as f32, exponent(index)))
-        .collect()
 }

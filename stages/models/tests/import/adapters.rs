@@ -1,7 +1,7 @@
 //! Adapters in PEFT's layout.
 
 use burn::tensor::Device;
-use dcsft_models::qwen2_5_vl::QwenVl;
+use dcsft_models::HubModel;
 use dcsft_vlm::model::VisionLanguageModel as _;
 use serde_json::{Value, json};
 
@@ -208,10 +208,10 @@ fn patterns_give_modules_ranks_and_factors_of_their_own() {
     );
     // What is written again says the same.
     let (_, dir) = ranks.import().unwrap();
-    let model = QwenVl::load(&dir, &Device::flex()).unwrap();
+    let model = HubModel::load(&dir, &Device::flex()).unwrap();
     let saved = ranks.beside("saved-again");
     model.save(&saved).unwrap();
-    let again = QwenVl::load(&saved, &Device::flex()).unwrap();
+    let again = HubModel::load(&saved, &Device::flex()).unwrap();
     assert!(is_close(&ask(&again).unwrap(), &expected));
     let mut merged = again.clone();
     merged.merge_lora();

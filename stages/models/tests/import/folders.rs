@@ -1,7 +1,7 @@
 //! Checkpoints without adapters.
 
 use burn::tensor::Device;
-use dcsft_models::qwen2_5_vl::{QwenVl, inspect};
+use dcsft_models::{HubModel, inspect};
 use serde_json::json;
 
 use crate::made::{Folder, is_close, read, shard_name, write};
@@ -527,7 +527,7 @@ fn files_that_are_there_are_not_written_over() {
     let to = folder.beside("imported");
     std::fs::create_dir(&to).unwrap();
     std::fs::write(to.join("model.safetensors"), "somebody's").unwrap();
-    let found = dcsft_models::qwen2_5_vl::import(&folder.dir(), &to, Default::default());
+    let found = dcsft_models::import(&folder.dir(), &to, Default::default());
     assert!(found.is_err());
     let kept = std::fs::read(to.join("model.safetensors")).unwrap();
     assert_eq!(kept, b"somebody's");
@@ -537,9 +537,9 @@ fn files_that_are_there_are_not_written_over() {
 fn a_quick_look_finds_another_family() {
     let folder = Folder::new();
     inspect(&folder.dir(), true).unwrap();
-    folder.edit("config.json", "/model_type", json!("qwen3_vl"));
+    folder.edit("config.json", "/model_type", json!("llava"));
     let error = inspect(&folder.dir(), false).unwrap_err().to_string();
-    assert!(error.contains("`qwen3_vl` checkpoint"), "{error}");
+    assert!(error.contains("`llava` checkpoint"), "{error}");
     let empty = tempfile::tempdir().unwrap();
     let error = inspect(empty.path(), true).unwrap_err().to_string();
     assert!(error.contains("no config.json"), "{error}");
@@ -550,7 +550,8 @@ fn random_weights_are_as_wide_as_the_configuration_says() {
     let folder = Folder::new();
     let spread = |range: f64| {
         folder.edit("config.json", "/initializer_range", json!(range));
-        let model = QwenVl::random(&folder.dir(), Default::default(), 1, &Device::flex()).unwrap();
+        let model =
+            HubModel::random(&folder.dir(), Default::default(), 1, &Device::flex()).unwrap();
         let to = folder.beside(&format!("random-{range}"));
         dcsft_vlm::model::VisionLanguageModel::save(&model, &to).unwrap();
         let tensors = read(&to.join("model.safetensors"));

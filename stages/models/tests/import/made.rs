@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
-use dcsft_models::qwen2_5_vl::{Imported, QwenVl, Settings, import};
+use dcsft_models::{HubModel, Imported, Settings, import};
 use dcsft_vlm::lora::{LoraConfig, ModuleGroup};
 use dcsft_vlm::model::{Completion, Prompt, RgbImage, Sampling, VisionLanguageModel as _};
 use dcsft_vlm::rng::StreamKey;
@@ -55,7 +55,7 @@ impl Folder {
         folder.edit("config.json", "/tie_word_embeddings", json!(true));
         let generation = json!({"eos_token_id": [checkpoint::special("<|im_end|>")], "temperature": 1e-6, "do_sample": true});
         checkpoint::write_json(&dir, "generation_config.json", &generation);
-        let model = QwenVl::random(&dir, Settings::default(), 7, &Device::flex()).unwrap();
+        let model = HubModel::random(&dir, Settings::default(), 7, &Device::flex()).unwrap();
         // Wider than a fresh model's weights: answers must depend on each of them.
         let (base, wide) = (
             folder.root.path().join("base"),
@@ -76,7 +76,7 @@ impl Folder {
     /// With an adapter of rank 2 on all three groups, whose second factors are not zero.
     pub(crate) fn with_adapter() -> Self {
         let folder = Self::new();
-        let mut model = QwenVl::load(&folder.dir(), &Device::flex()).unwrap();
+        let mut model = HubModel::load(&folder.dir(), &Device::flex()).unwrap();
         let config = LoraConfig {
             rank: 2,
             alpha: 4.0,
@@ -193,13 +193,13 @@ impl Folder {
     /// What the imported model answers.
     pub(crate) fn answer(&self) -> Result<Completion, String> {
         let (_, dir) = self.import()?;
-        let model = QwenVl::load(&dir, &Device::flex()).map_err(|error| error.to_string())?;
+        let model = HubModel::load(&dir, &Device::flex()).map_err(|error| error.to_string())?;
         ask(&model)
     }
 }
 
 /// The model's greedy answer to a question about a picture.
-pub(crate) fn ask(model: &QwenVl) -> Result<Completion, String> {
+pub(crate) fn ask(model: &HubModel) -> Result<Completion, String> {
     let mut stream = StreamKey::new("picture", 0).stream();
     let pixels: Vec<u8> = (0..90 * 60 * 3).map(|_| stream.below(256) as u8).collect();
     let image = RgbImage {

@@ -9,6 +9,7 @@
 pub(crate) mod checkpoint;
 pub(crate) mod compare;
 pub(crate) mod model;
+pub(crate) mod set;
 pub(crate) mod training;
 
 use std::collections::BTreeMap;

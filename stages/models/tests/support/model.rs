@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use dcsft_models::processor::Encode;
-use dcsft_models::qwen2_5_vl::{QwenVl, Sequence};
+use dcsft_models::{HubModel, Sequence};
 use dcsft_vlm::model::RgbImage;
 use serde_json::Value;
 
@@ -29,20 +29,20 @@ impl Golden {
         })
     }
 
-    pub(crate) fn model(&self) -> QwenVl {
+    pub(crate) fn model(&self) -> HubModel {
         self.checkpoint("ckpt")
     }
 
-    pub(crate) fn checkpoint(&self, name: &str) -> QwenVl {
+    pub(crate) fn checkpoint(&self, name: &str) -> HubModel {
         let dir: &Path = &self.dir.join(name);
         // The reference was run under the set's own limits of an image's area.
-        QwenVl::load(dir, &Device::flex()).unwrap_or_else(|error| panic!("{error}"))
+        HubModel::load(dir, &Device::flex()).unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// A conversation, encoded.
     pub(crate) fn sequence(
         &self,
-        model: &QwenVl,
+        model: &HubModel,
         messages: &Value,
         generation_prompt: bool,
     ) -> Sequence {
@@ -63,7 +63,7 @@ impl Golden {
     }
 
     /// The members of a forward case, up to the generation prompt.
-    pub(crate) fn case(&self, model: &QwenVl, name: &str) -> Vec<Sequence> {
+    pub(crate) fn case(&self, model: &HubModel, name: &str) -> Vec<Sequence> {
         let messages = self.cases["cases"][name]["messages"].as_array().unwrap();
         messages
             .iter()

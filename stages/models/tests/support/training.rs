@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{Gradients, Tensor};
-use dcsft_models::qwen2_5_vl::{QwenVl, Sequence};
+use dcsft_models::{HubModel, Sequence};
 use dcsft_vlm::model::{Forward, VisionLanguageModel as _};
 use dcsft_vlm::ops::token_logprobs;
 use dcsft_vlm::params::Param;
@@ -12,7 +12,7 @@ use super::compare::{transposed, values};
 
 /// The mean of `-log p` over all labels, and its gradients in the order of the model's trainable weights.
 pub(crate) fn loss_and_gradients(
-    model: &QwenVl,
+    model: &HubModel,
     sequences: &[Sequence],
     checkpointing: bool,
 ) -> (f64, Vec<Option<Tensor<2>>>) {
@@ -36,12 +36,12 @@ pub(crate) fn loss_and_gradients(
     (value, sum)
 }
 
-pub(crate) fn trainable(model: &QwenVl) -> impl Iterator<Item = &Param> {
+pub(crate) fn trainable(model: &HubModel) -> impl Iterator<Item = &Param> {
     model.params().iter().filter(|param| param.trainable)
 }
 
 /// Adds the gradients of one backward pass.
-pub(crate) fn add(model: &QwenVl, mut gradients: Gradients, sum: &mut [Option<Tensor<2>>]) {
+pub(crate) fn add(model: &HubModel, mut gradients: Gradients, sum: &mut [Option<Tensor<2>>]) {
     for (param, sum) in trainable(model).zip(sum) {
         *sum = match (sum.take(), param.value.grad_remove(&mut gradients)) {
             (Some(sum), Some(gradient)) => Some(sum + gradient),
@@ -53,7 +53,12 @@ pub(crate) fn add(model: &QwenVl, mut gradients: Gradients, sum: &mut [Option<Te
 /// A weight or its gradient as the reference stores it.
 pub(crate) fn in_file_layout(param: &Param, value: Tensor<2>) -> Vec<f32> {
     let [rows, columns] = value.dims();
-    let plain = rows == 1 || param.name.ends_with("embed_tokens.weight");
+    let tables = [
+        "embed_tokens.weight",
+        "position_embedding.weight",
+        "pos_embed.weight",
+    ];
+    let plain = rows == 1 || tables.iter().any(|table| param.name.ends_with(table));
     let values = values(value);
     if plain {
         values
@@ -64,7 +69,7 @@ pub(crate) fn in_file_layout(param: &Param, value: Tensor<2>) -> Vec<f32> {
 
 /// Gradients by the names of the weights.
 pub(crate) fn by_name(
-    model: &QwenVl,
+    model: &HubModel,
     gradients: &[Option<Tensor<2>>],
 ) -> BTreeMap<String, Vec<f32>> {
     trainable(model)

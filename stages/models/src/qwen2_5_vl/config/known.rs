@@ -100,18 +100,6 @@ const VISION: Known = Known {
     off_is_default: false,
 };
 
-/// The fields of a group of rotary positions.
-pub(super) const ROPE: Known = Known {
-    read: &["mrope_section", "rope_theta", "rope_type", "type"],
-    idle: &[],
-    only: &[&[
-        ("factor", Only::Number(1.0)),
-        ("mrope_interleaved", Only::Off),
-        ("partial_rotary_factor", Only::Number(1.0)),
-    ]],
-    off_is_default: false,
-};
-
 /// Model types of the sections.
 const TEXT_TYPES: [&str; 2] = ["qwen2_5_vl_text", "qwen2_5_vl"];
 const VISION_TYPES: [&str; 2] = ["qwen2_5_vl_vision", "qwen2_5_vl"];

@@ -10,16 +10,18 @@ use dcsft_vlm::error::VlmError;
 use dcsft_vlm::model::Tokenizer as _;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::generation::{self, Generation};
-use super::modules::{Source, build};
-use super::{QwenVl, adapter};
+use crate::adapter;
 use crate::checkpoint::{Checkpoint, weight_files};
 use crate::export::{self, MAX_SHARD_BYTES};
+use crate::family::Kind;
 use crate::folder::{copy, fault, io, is_there, read_json, write_json};
+use crate::generation::{self, Generation};
+use crate::model::HubModel;
+use crate::modules::{self, Source};
 use crate::processor::Processor;
-use crate::qwen2_5_vl::config::{self, QwenConfig};
+use crate::registry::{CONFIG, Config};
 
 /// The settings a model runs under, beside its checkpoint.
 pub const SETTINGS: &str = "dcsft.json";
@@ -69,14 +71,14 @@ pub struct Settings {
 
 /// Where a model was read from.
 #[derive(Clone, Debug)]
-pub struct ModelFiles {
-    pub(super) dir: PathBuf,
-    pub(super) settings: Settings,
+pub(crate) struct ModelFiles {
+    pub(crate) dir: PathBuf,
+    pub(crate) settings: Settings,
     /// The weights without adapters are still those of the folder.
-    pub(super) unchanged: bool,
+    pub(crate) unchanged: bool,
 }
 
-impl QwenVl {
+impl HubModel {
     /// Reads a model's folder, with adapters if it has any.
     ///
     /// # Errors
@@ -87,8 +89,14 @@ impl QwenVl {
             true => read_json(&path)?,
             false => Settings::default(),
         };
-        let mut checkpoint = Checkpoint::open(dir)?;
-        let mut model = Self::build(dir, settings, Source::Checkpoint(&mut checkpoint), device)?;
+        let config = Config::load(dir)?;
+        let mut checkpoint = Checkpoint::open(dir, config.kind.names)?;
+        if config.family.decoder().config.tied {
+            // Some files hold the tied head a second time.
+            checkpoint.skip(&export::head());
+        }
+        let source = Source::Checkpoint(&mut checkpoint);
+        let mut model = Self::build(dir, config, settings, source, device)?;
         checkpoint.finish()?;
         if adapter::is_in(dir)? {
             adapter::load(&mut model, dir)?;
@@ -107,31 +115,41 @@ impl QwenVl {
         seed: u64,
         device: &Device,
     ) -> Result<Self, VlmError> {
-        let std = QwenConfig::load(dir)?.initializer_range;
+        Self::random_of(dir, Config::load(dir)?, settings, seed, device)
+    }
+
+    /// As [`HubModel::random`], of a configuration that was read already.
+    pub(crate) fn random_of(
+        dir: &Path,
+        config: Config,
+        settings: Settings,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Self, VlmError> {
+        let std = config.family.facts().initializer_range;
         let source = Source::Random { seed, std };
-        let mut model = Self::build(dir, settings, source, device)?;
+        let mut model = Self::build(dir, config, settings, source, device)?;
         model.files.unchanged = false;
         Ok(model)
     }
 
     fn build(
         dir: &Path,
+        config: Config,
         settings: Settings,
         source: Source<'_>,
         device: &Device,
     ) -> Result<Self, VlmError> {
-        let config = QwenConfig::load(dir)?;
+        let family = &*config.family;
         let processor =
-            Processor::load(dir, &config)?.with_pixels(settings.min_pixels, settings.max_pixels)?;
+            Processor::load(dir, family)?.with_pixels(settings.min_pixels, settings.max_pixels)?;
         let dtype = settings.precision.dtype();
-        let (modules, params) = build(&config, source, device, dtype)?;
+        let stops = &family.facts().eos_tokens;
         Ok(Self {
-            stops: Generation::load(dir)?.stops(dir, &config, processor.tokenizer().eos())?,
-            config,
+            stops: Generation::load(dir)?.stops(dir, stops, processor.tokenizer().eos())?,
+            weights: modules::weights(&config.layers, source, device, dtype)?,
             processor: Arc::new(processor),
-            modules,
-            params,
-            lora: None,
+            config,
             max_tokens: settings.max_tokens,
             files: ModelFiles {
                 dir: dir.to_owned(),
@@ -145,12 +163,12 @@ impl QwenVl {
 }
 
 /// Looks at the settings files of a checkpoint's folder, and which files its weights are in; `weights` says whether
-/// these are to be read. It is quick: neither the weights nor the vocabulary are looked at.
+/// these are to be read. It is quick: neither the weights nor the vocabulary are looked at. Gives its family.
 ///
 /// # Errors
 /// [`VlmError`] with the file and what is wrong with it.
-pub fn inspect(dir: &Path, weights: bool) -> Result<(), VlmError> {
-    if !is_there(&dir.join(config::FILE)) {
+pub fn inspect(dir: &Path, weights: bool) -> Result<&'static Kind, VlmError> {
+    if !is_there(&dir.join(CONFIG)) {
         if !adapter::is_in(dir)? {
             let problem =
                 "it holds no config.json; name a checkpoint's folder in Hugging Face's layout";
@@ -160,8 +178,8 @@ pub fn inspect(dir: &Path, weights: bool) -> Result<(), VlmError> {
                        weights of the base checkpoint that it was trained on";
         return Err(fault(dir, problem));
     }
-    let config = QwenConfig::load(dir)?;
-    Processor::check_settings(dir, &config)?;
+    let config = Config::load(dir)?;
+    Processor::check_settings(dir, &*config.family)?;
     Generation::load(dir)?;
     if weights {
         for name in weight_files(dir)? {
@@ -171,7 +189,7 @@ pub fn inspect(dir: &Path, weights: bool) -> Result<(), VlmError> {
             adapter::check_settings(dir)?;
         }
     }
-    Ok(())
+    Ok(config.kind)
 }
 
 /// Takes a checkpoint's folder over into the empty folder `to`, with the settings it is to run under. Every file is
@@ -181,18 +199,23 @@ pub fn inspect(dir: &Path, weights: bool) -> Result<(), VlmError> {
 /// [`VlmError`] with the file and what is wrong with it.
 pub fn import(from: &Path, to: &Path, settings: Settings) -> Result<Imported, VlmError> {
     inspect(from, true)?;
-    let config = QwenConfig::load(from)?;
+    let config = Config::load(from)?;
+    let family = &*config.family;
     let processor =
-        Processor::load(from, &config)?.with_pixels(settings.min_pixels, settings.max_pixels)?;
+        Processor::load(from, family)?.with_pixels(settings.min_pixels, settings.max_pixels)?;
     let generation = Generation::load(from)?;
-    generation.stops(from, &config, processor.tokenizer().eos())?;
-    let parameters = export::check(Checkpoint::open(from)?, &config)?;
+    generation.stops(
+        from,
+        &family.facts().eos_tokens,
+        processor.tokenizer().eos(),
+    )?;
+    let parameters = export::check(Checkpoint::open(from, config.kind.names)?, &config)?;
     let adapted = adapter::is_in(from)?;
     if adapted {
         adapter::check(from, &config)?;
     }
     processor.save(to)?;
-    copy(from, to, config::FILE)?;
+    copy(from, to, CONFIG)?;
     if is_there(&from.join(generation::FILE)) {
         copy(from, to, generation::FILE)?;
     }
@@ -215,7 +238,7 @@ pub fn import(from: &Path, to: &Path, settings: Settings) -> Result<Imported, Vl
 /// What was imported.
 pub struct Imported {
     /// Its configuration.
-    pub config: QwenConfig,
+    pub config: Config,
     /// How many numbers its weights hold.
     pub parameters: usize,
     /// Settings of sampling in `generation_config.json`: stages have params of these names, and take nothing from here.
@@ -223,7 +246,7 @@ pub struct Imported {
 }
 
 /// Writes the model's folder. A base that nobody trained is linked or copied from where it was read.
-pub(super) fn save(model: &QwenVl, dir: &Path) -> Result<(), VlmError> {
+pub(crate) fn save(model: &HubModel, dir: &Path) -> Result<(), VlmError> {
     fs::create_dir_all(dir).map_err(io(dir))?;
     let ModelFiles {
         dir: from,
@@ -236,7 +259,7 @@ pub(super) fn save(model: &QwenVl, dir: &Path) -> Result<(), VlmError> {
         copy(from, dir, generation::FILE)?;
     }
     if *unchanged {
-        copy(from, dir, config::FILE)?;
+        copy(from, dir, CONFIG)?;
         for name in weight_files(from)? {
             if fs::hard_link(from.join(&name), dir.join(&name)).is_err() {
                 copy(from, dir, &name)?;
@@ -244,7 +267,7 @@ pub(super) fn save(model: &QwenVl, dir: &Path) -> Result<(), VlmError> {
         }
     } else {
         write_json(
-            &dir.join(config::FILE),
+            &dir.join(CONFIG),
             &config_for(&model.config.raw, settings.precision),
         )?;
         export::write_weights(model, dir, settings.precision, MAX_SHARD_BYTES)?;
@@ -252,20 +275,36 @@ pub(super) fn save(model: &QwenVl, dir: &Path) -> Result<(), VlmError> {
     adapter::save(model, dir)
 }
 
-/// A configuration that says which number type its weights have.
+/// A configuration that says which number type its weights have, wherever it says so.
 pub(crate) fn config_for(raw: &Value, precision: Precision) -> Value {
+    const KEYS: [&str; 2] = ["dtype", "torch_dtype"];
     let mut config = raw.clone();
     let name = match precision {
         Precision::F32 => "float32",
         Precision::Bf16 => "bfloat16",
     };
-    if let Some(object) = config.as_object_mut() {
-        let key = if object.contains_key("torch_dtype") {
-            "torch_dtype"
-        } else {
-            "dtype"
-        };
-        object.insert(key.to_owned(), name.into());
+    let Some(fields) = config.as_object_mut() else {
+        return config;
+    };
+    let mut said = rename(fields, &KEYS, name);
+    for section in ["text_config", "vision_config"] {
+        let section = fields.get_mut(section).and_then(Value::as_object_mut);
+        said |= section.is_some_and(|section| rename(section, &KEYS, name));
+    }
+    if !said {
+        fields.insert(KEYS[0].to_owned(), name.into());
     }
     config
+}
+
+/// Gives those of `keys` that are there the value `name`; tells whether there was one.
+fn rename(fields: &mut Map<String, Value>, keys: &[&str], name: &str) -> bool {
+    let mut found = false;
+    for key in keys {
+        if let Some(value) = fields.get_mut(*key) {
+            *value = name.into();
+            found = true;
+        }
+    }
+    found
 }

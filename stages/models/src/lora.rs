@@ -9,62 +9,65 @@ use dcsft_vlm::ops::{self, Activation};
 use dcsft_vlm::params::{Param, ParamId, ParamSet};
 use dcsft_vlm::rng::StreamKey;
 
-use super::QwenVl;
-use super::modules::{Linear, tensor};
+use crate::model::HubModel;
+use crate::modules::{Weights, tensor};
 use crate::peft::Names;
 
 /// Puts adapters on the layers of the named groups and freezes all other weights. `a` is uniform in ±1/sqrt(in) (what
 /// PEFT's Kaiming initialisation comes to), `b` zero. Adapters are in 32 bits whatever the base is, as PEFT's are.
-pub(super) fn add(model: &mut QwenVl, config: &LoraConfig, seed: u64) -> Result<(), VlmError> {
+pub(crate) fn add(model: &mut HubModel, config: &LoraConfig, seed: u64) -> Result<(), VlmError> {
     let Some(names) = &config.target_modules else {
         return add_to(model, config, seed, |_| true);
     };
     let names = Names::of(names).map_err(VlmError::Config)?;
     let mut wanted = BTreeSet::new();
-    for (group, layer) in model.modules.adaptable() {
-        if config.targets.contains(&group) && names.matches(&layer.name)? {
-            wanted.insert(layer.name.clone());
+    let adaptable = &model.config.layers.adaptable;
+    for each in adaptable {
+        if config.targets.contains(&each.group) && names.matches(&each.layer.name)? {
+            wanted.insert(each.layer.name.to_string());
         }
     }
     if wanted.is_empty() {
         return Err(VlmError::Config(format!(
             "lora.target_modules: {} fits no linear layer of the groups in lora.targets; they are called such as {:?}",
-            names,
-            model.modules.adaptable()[0].1.name
+            names, adaptable[0].layer.name
         )));
     }
     add_to(model, config, seed, |name| wanted.contains(name))
 }
 
 /// As [`add`], on those layers of the groups that `wanted` picks by name.
-pub(super) fn add_to(
-    model: &mut QwenVl,
+pub(crate) fn add_to(
+    model: &mut HubModel,
     config: &LoraConfig,
     seed: u64,
     wanted: impl Fn(&str) -> bool,
 ) -> Result<(), VlmError> {
     config.validate()?;
-    if model.lora.is_some() {
+    if model.weights.lora.is_some() {
         return Err(VlmError::Config(
             "the model has adapters already; merge them into its weights first".into(),
         ));
     }
-    for param in model.params.iter_mut() {
-        param.set_trainable(false);
-    }
-    let QwenVl {
-        modules,
-        params,
+    let HubModel {
+        config: model_config,
+        weights,
         device,
         ..
     } = model;
-    for (group, layer) in modules.adaptable() {
-        if !config.targets.contains(&group) || !wanted(&layer.name) {
+    let Weights {
+        params, adapters, ..
+    } = weights;
+    for param in params.iter_mut() {
+        param.set_trainable(false);
+    }
+    for (each, adapter) in model_config.layers.adaptable.iter().zip(adapters) {
+        if !config.targets.contains(&each.group) || !wanted(&each.layer.name) {
             continue;
         }
-        let [input, output] = params.get(layer.weight).dims();
+        let [input, output] = each.sizes;
         let bound = 1.0 / libm::sqrt(input as f64);
-        let name = adapter_name(layer, "A");
+        let name = adapter_name(&each.layer.name, "A");
         let mut stream = StreamKey::new("lora", seed).text(&name).stream();
         let values = (0..input * config.rank)
             .map(|_| stream.range(-bound, bound) as f32)
@@ -79,35 +82,45 @@ pub(super) fn add_to(
         };
         let a = push(name, values, [input, config.rank]);
         let zeros = vec![0.0; config.rank * output];
-        let b = push(adapter_name(layer, "B"), zeros, [config.rank, output]);
-        layer.adapter = Some((a, b));
+        let b = push(
+            adapter_name(&each.layer.name, "B"),
+            zeros,
+            [config.rank, output],
+        );
+        *adapter = Some((a, b));
     }
-    model.lora = Some(config.clone());
+    weights.lora = Some(config.clone());
     Ok(())
 }
 
 /// The name of an adapter's factor, as PEFT's without the prefix of the wrapped model.
-pub(super) fn adapter_name(layer: &Linear, factor: &str) -> String {
-    format!("{}.lora_{factor}.weight", layer.name)
+pub(crate) fn adapter_name(layer: &str, factor: &str) -> String {
+    format!("{layer}.lora_{factor}.weight")
 }
 
 /// Adds the adapters' products to the weights and removes them; all weights are trainable afterwards.
-pub(super) fn merge(model: &mut QwenVl) {
-    let Some(lora) = model.lora.take() else {
-        return;
-    };
-    let QwenVl {
-        modules,
-        params,
+pub(crate) fn merge(model: &mut HubModel) {
+    let HubModel {
+        config,
+        weights,
         dtype,
         files,
         ..
     } = model;
+    let Weights {
+        params,
+        adapters,
+        lora,
+    } = weights;
+    let Some(lora) = lora.take() else {
+        return;
+    };
     files.unchanged = false;
-    for (_, layer) in modules.adaptable() {
-        let Some((a, b)) = layer.adapter.take() else {
+    for (each, adapter) in config.layers.adaptable.iter().zip(adapters) {
+        let Some((a, b)) = adapter.take() else {
             continue;
         };
+        let layer = &each.layer;
         let value = |params: &ParamSet, id| params.get(id).clone().inner();
         let (a, b) = (value(params, a), value(params, b));
         let product = ops::linear(a, &b, None, None, Activation::None) * lora.scale();
@@ -121,6 +134,6 @@ pub(super) fn merge(model: &mut QwenVl) {
 }
 
 /// Whether a weight belongs to an adapter.
-pub(super) fn is_adapter(param: &Param) -> bool {
+pub(crate) fn is_adapter(param: &Param) -> bool {
     param.name.ends_with(".lora_A.weight") || param.name.ends_with(".lora_B.weight")
 }

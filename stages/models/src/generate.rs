@@ -6,23 +6,25 @@ use std::ops::Range;
 use burn::tensor::Device;
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::generate::{Asked, Decoder, Step, Vocabulary, write};
-use dcsft_vlm::model::{Completion, Forward, Prompt, Sampling};
-use dcsft_vlm::ops::{self, Heads, KvCache, Rotary};
+use dcsft_vlm::model::{Completion, Prompt, Sampling};
+use dcsft_vlm::ops::KvCache;
 use dcsft_vlm::weights::values;
 use rayon::prelude::*;
 
-use super::QwenVl;
-use super::batch::{Ask, Batch, Sequence, mrope};
-use super::forward::{Pass, Rows, patches};
+use crate::batch::{Ask, Batch, Sequence};
+use crate::family::Family;
+use crate::model::{HubModel, embedding, pass};
+use crate::modules::Weights;
+use crate::pass::Pass;
 
 /// Prompts that are worked on together at most: each weight is read once for all of their answers. The answers do not
 /// depend on it.
-pub(super) const GROUP: usize = 16;
+pub(crate) const GROUP: usize = 16;
 /// The same on a GPU, which works on all rows at once.
-pub(super) const GPU_GROUP: usize = 32;
+pub(crate) const GPU_GROUP: usize = 32;
 
-pub(super) fn generate(
-    model: &QwenVl,
+pub(crate) fn generate(
+    model: &HubModel,
     prompts: &[Prompt],
     generations: Range<u32>,
     sampling: &Sampling,
@@ -41,7 +43,7 @@ pub(super) fn generate(
 }
 
 /// A prompt as the model takes it, with room for at least one token of an answer.
-fn sequence(model: &QwenVl, prompt: &Prompt) -> Result<Sequence, VlmError> {
+fn sequence(model: &HubModel, prompt: &Prompt) -> Result<Sequence, VlmError> {
     prompt.validate()?;
     let encoded = model.encode(prompt)?;
     let needed = encoded.ids.len() + 1;
@@ -62,7 +64,7 @@ fn sequence(model: &QwenVl, prompt: &Prompt) -> Result<Sequence, VlmError> {
     })
 }
 
-impl QwenVl {
+impl HubModel {
     /// Answers `generations` to prompts that are encoded already, each with room for at least one token.
     ///
     /// # Errors
@@ -73,14 +75,19 @@ impl QwenVl {
         generations: Range<u32>,
         sampling: &Sampling,
     ) -> Result<Vec<Vec<Completion>>, VlmError> {
-        let model = self.without_gradients();
+        let weights = self.weights.without_gradients();
         let vocabulary = Vocabulary {
-            size: self.config.text.vocab_size,
+            size: self.family().decoder().config.vocab,
             stops: &self.stops,
         };
         let group = |prompts: &[Sequence]| {
-            let asked: Vec<Asked> = prompts.iter().map(|prompt| model.asked(prompt)).collect();
-            let mut decoder = QwenDecoder::new(&model, prompts);
+            let asked: Vec<Asked> = prompts.iter().map(|prompt| self.asked(prompt)).collect();
+            let mut decoder = CachedDecoder {
+                model: self,
+                weights: &weights,
+                prompts,
+                layers: Vec::new(),
+            };
             write(
                 &mut decoder,
                 &vocabulary,
@@ -94,7 +101,7 @@ impl QwenVl {
     }
 
     /// Prompts that are worked on together.
-    pub(super) fn group(&self) -> usize {
+    pub(crate) fn group(&self) -> usize {
         match self.device.clone().inner() == Device::flex() {
             true => GROUP,
             false => GPU_GROUP,
@@ -109,107 +116,50 @@ impl QwenVl {
             room: self.context().saturating_sub(prompt.encoded.ids.len()),
         }
     }
-
-    /// A copy that tracks no gradients; the weights are in memory once.
-    pub(super) fn without_gradients(&self) -> Self {
-        let mut copy = self.clone();
-        for param in copy.params.iter_mut() {
-            param.value = param.value.clone().inner();
-            param.trainable = false;
-        }
-        copy
-    }
 }
 
 /// Decodes one group of prompts.
-struct QwenDecoder<'a> {
-    model: &'a QwenVl,
-    options: Forward,
+struct CachedDecoder<'a> {
+    model: &'a HubModel,
+    /// The model's, without gradients.
+    weights: &'a Weights,
     prompts: &'a [Sequence],
     layers: Vec<KvCache>,
 }
 
-impl<'a> QwenDecoder<'a> {
-    fn new(model: &'a QwenVl, prompts: &'a [Sequence]) -> Self {
-        Self {
-            model,
-            options: Forward::default(),
-            prompts,
-            layers: Vec::new(),
-        }
+impl<'a> CachedDecoder<'a> {
+    fn pass(&self) -> Pass<'a> {
+        pass(self.weights, None)
     }
 
-    fn pass(&self) -> Pass<'_> {
-        Pass {
-            model: self.model,
-            options: &self.options,
-        }
-    }
-
-    fn heads(&self) -> Heads {
-        let text = &self.model.config().text;
-        Heads {
-            queries: text.heads,
-            keys: text.kv_heads,
-        }
+    fn family(&self) -> &'a dyn Family {
+        self.model.family()
     }
 }
 
-/// Nothing is dropped when answers are written, so it does not matter whose a row is.
-const NOBODY: Rows<'static> = Rows {
-    ids: &[],
-    counts: &[],
-};
-
-impl Decoder for QwenDecoder<'_> {
+impl Decoder for CachedDecoder<'_> {
     fn start(&mut self) -> Result<Vec<f32>, VlmError> {
-        let batch = Batch::new(self.model.config(), self.prompts, Ask::Next);
-        let pass = self.pass();
-        let modules = self.model.modules();
-        let image = batch.vision.as_ref().map(|plan| {
-            let rows = Rows {
-                ids: &batch.image_ids,
-                counts: &plan.image_rows,
-            };
-            let x = patches(&batch, self.model);
-            pass.encode(x, plan, rows)
-        });
-        let mut x = pass.embed(image, &batch);
-        let mut layers = Vec::with_capacity(modules.layers.len());
-        for (index, layer) in modules.layers.iter().enumerate() {
-            let last = index + 1 == modules.layers.len();
-            let spans = if last {
-                &batch.asked_rows
-            } else {
-                &batch.all_rows
-            };
-            let qkv = pass.qkv(x.clone(), layer, &batch.rotary, NOBODY);
-            layers.push(KvCache::new(&qkv, &batch.prompts, self.heads()));
-            let mixed = ops::attention(qkv, spans, self.heads());
-            if last {
-                x = ops::take_rows(x, &spans.query_rows());
-            }
-            x = pass.finish(x, mixed, layer, NOBODY);
-        }
-        let logits = values(&pass.head(x));
+        let batch = Batch::new(self.family(), self.prompts, Ask::Next);
+        let (decoder, pass) = (self.family().decoder(), self.pass());
+        let pixels = self.model.pixels(&batch).inner();
+        let rows = embedding(self.family(), pass, &batch).run(pixels);
+        let (x, layers) = decoder.prefill(pass, rows, &batch);
+        let logits = values(&decoder.head(pass, x));
         self.layers = layers;
         logits
     }
 
     fn step(&mut self, steps: &[Step]) -> Result<Vec<f32>, VlmError> {
         let mut layers = std::mem::take(&mut self.layers);
-        let pass = self.pass();
-        let modules = self.model.modules();
+        let (decoder, pass) = (self.family().decoder(), self.pass());
         let tokens: Vec<u32> = steps.iter().map(|step| step.token).collect();
         let positions: Vec<[u32; 3]> = steps.iter().map(|step| [step.position as u32; 3]).collect();
-        let rotary: Rotary = mrope(&positions, self.model.config());
-        let mut x = ops::take_rows(pass.embedding(), &tokens);
-        for (layer, cache) in modules.layers.iter().zip(&mut layers) {
-            let qkv = pass.qkv(x.clone(), layer, &rotary, NOBODY);
-            let mixed = cache.step(qkv, steps);
-            x = pass.finish(x, mixed, layer, NOBODY);
-        }
-        let logits = values(&pass.head(x));
+        let rotary = decoder.config.rotary(&positions);
+        let x = decoder.embed_tokens(pass, &tokens);
+        let x = decoder.decode(pass, x, &rotary, |index, qkv| {
+            layers[index].step(qkv, steps)
+        });
+        let logits = values(&decoder.head(pass, x));
         self.layers = layers;
         logits
     }

@@ -1,26 +1,30 @@
-//! What Qwen2.5-VL takes of memory.
+//! What a model takes of memory: from the layers that its family declared, and the sizes of its tower.
 
 use std::path::Path;
 
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::{LoraConfig, ModuleGroup};
 use dcsft_vlm::memory::{Batch, Footprint, Linear, Step, Tokens, Trained, Training};
+use dcsft_vlm::model::{Message, Part, Role};
 use serde::{Deserialize, Serialize};
 
-use super::generate::{GPU_GROUP, GROUP};
-use super::{Precision, Settings, shapes};
 use crate::checkpoint::weight_files;
-use crate::processor::{Encode, Message, Part, Processor, Role};
-use crate::qwen2_5_vl::config::QwenConfig;
+use crate::decoder::DecoderConfig;
+use crate::family::{ImageCost, TowerShape};
+use crate::files::{Precision, Settings};
+use crate::generate::{GPU_GROUP, GROUP};
+use crate::processor::{Encode, Processor};
+use crate::registry::Config;
 
 /// A text to measure the tokenizer on: how many bytes a token has.
 const TEXT: &str =
     "What is shown in the image? Answer with one of the following options and nothing else.";
 
-/// The memory of a Qwen2.5-VL model of some size.
-#[derive(Clone, Debug)]
-pub struct QwenFootprint {
-    config: QwenConfig,
+/// The memory of a model of some size.
+#[derive(Clone)]
+pub struct HubFootprint {
+    config: Config,
+    tower: TowerShape,
     precision: Precision,
     texts: Texts,
     /// Numbers in each weight, in the order in which they are read.
@@ -45,51 +49,54 @@ impl Texts {
     ///
     /// # Errors
     /// [`VlmError`] with the file and what is wrong with it.
-    pub fn of(dir: &Path, config: &QwenConfig, settings: &Settings) -> Result<Self, VlmError> {
-        let processor =
-            Processor::load(dir, config)?.with_pixels(settings.min_pixels, settings.max_pixels)?;
-        let options = Encode {
-            generation_prompt: true,
-            ..Encode::default()
-        };
-        let side = (2 * processor.images().factor()) as u32;
+    pub fn of(dir: &Path, config: &Config, settings: &Settings) -> Result<Self, VlmError> {
+        let processor = Processor::load(dir, &*config.family)?
+            .with_pixels(settings.min_pixels, settings.max_pixels)?;
+        const SIDE: u32 = 64;
         let count = |text: &str| {
             let content = vec![Part::Image, Part::Text(text.to_owned())];
             let message = Message {
                 role: Role::User,
                 content,
             };
-            processor.count_tokens(&[message], &[(side, side)], &options)
+            processor.count_tokens(&[message], &[(SIDE, SIDE)], &Encode::PROMPT)
         };
-        let grid = processor.images().grid(side as usize, side as usize)?;
-        let image = processor.images().tokens(grid);
+        let images = processor.images();
+        let image = images.expansion(images.grid(SIDE as usize, SIDE as usize)?);
         let (short, long) = (count(".")?, count(&format!(".{TEXT}"))?);
         let length = |name: &String| std::fs::metadata(dir.join(name)).map_or(0, |file| file.len());
         // Weights that are drawn have none.
         let files = weight_files(dir).unwrap_or_default();
-        let pixels = processor.images();
         Ok(Self {
-            template: (short - image) as f64,
+            template: (short - image.len()) as f64,
             per_byte: (long - short) as f64 / TEXT.len() as f64,
-            pixels: [pixels.min_pixels as f64, pixels.max_pixels as f64],
+            pixels: images.limits().map(|pixels| pixels as f64),
             files: files.iter().map(length).sum::<u64>() as f64,
         })
     }
 }
 
-impl QwenFootprint {
+impl HubFootprint {
     /// Of a model of this configuration.
-    pub fn new(config: QwenConfig, precision: Precision, texts: Texts) -> Self {
-        let sizes = shapes(&config)
-            .into_iter()
-            .map(|(_, [rows, columns], _)| (rows * columns) as f64)
-            .collect();
+    pub fn new(config: Config, precision: Precision, texts: Texts) -> Self {
+        let weights = config.layers.weights.iter();
         Self {
-            sizes,
+            sizes: weights
+                .map(|weight| (weight.shape[0] * weight.shape[1]) as f64)
+                .collect(),
+            tower: config.family.tower_shape(),
             config,
             precision,
             texts,
         }
+    }
+
+    fn text(&self) -> &DecoderConfig {
+        &self.config.family.decoder().config
+    }
+
+    fn cost(&self, pixels: f64) -> ImageCost {
+        self.config.family.image_cost(pixels, self.texts.pixels)
     }
 
     /// Numbers in the largest weight.
@@ -97,39 +104,40 @@ impl QwenFootprint {
         self.sizes.iter().copied().fold(0.0, f64::max)
     }
 
-    fn vision_block(&self, index: usize, batch: &Batch, trained: Trained<'_>) -> Step {
-        let vision = &self.config.vision;
-        let (width, hidden) = (vision.hidden_size as f64, vision.intermediate_size as f64);
+    fn vision_block(&self, window: Option<usize>, batch: &Batch, trained: Trained<'_>) -> Step {
+        let tower = &self.tower;
+        let (width, hidden) = (tower.width as f64, tower.inner as f64);
         let rows = batch.patches();
-        let window = (vision.window_size / vision.patch_size).pow(2) as f64;
-        let keys = match vision.full_attention_blocks.contains(&index) {
-            true => batch.tokens.patches,
-            false => batch.tokens.patches.min(window),
-        };
+        let together = self
+            .cost(self.texts.pixels[1])
+            .together
+            .min(batch.tokens.patches);
+        let keys = window.map_or(together, |window| together.min(window as f64));
         let mut step = Step::on(rows * width);
         let mut linear = |sizes| {
             step.linear(trained.linear(ModuleGroup::Vision, rows, sizes, true));
         };
         linear([width, 3.0 * width]);
         linear([width, width]);
-        linear([width, hidden]);
-        linear([width, hidden]);
+        let inner = if tower.gated { 2 } else { 1 };
+        (0..inner).for_each(|_| linear([width, hidden]));
         linear([hidden, width]);
         // The two norms' inputs and outputs, the latter being the linear layers' inputs.
         step.keep(4.0 * rows * width);
-        let weights = vision.heads as f64 * rows * keys;
+        let weights = tower.heads as f64 * rows * keys;
         step.keep(3.0 * rows * width + weights);
-        // Mixed values; gate, up and their product.
-        step.keep(rows * width + 3.0 * rows * hidden);
+        // Mixed values; gate, up and their product, or the MLP's values before and after its activation.
+        let inner = f64::from(inner);
+        step.keep(rows * width + (inner + 1.0) * rows * hidden);
         step.widen(3.0 * rows * width + weights, 3.0 * rows * width);
-        step.widen(rows * width + 2.0 * rows * hidden, 2.0 * rows * hidden);
+        step.widen(rows * width + inner * rows * hidden, inner * rows * hidden);
         step.train(trained.of(2.0 * width));
         step
     }
 
     fn layer(&self, last: bool, batch: &Batch, trained: Trained<'_>) -> Step {
-        let text = &self.config.text;
-        let (width, hidden) = (text.hidden_size as f64, text.intermediate_size as f64);
+        let text = self.text();
+        let (width, hidden) = (text.hidden as f64, text.intermediate as f64);
         let queries = (text.heads * text.head_dim) as f64;
         let keys = (text.kv_heads * text.head_dim) as f64;
         let given = batch.rows();
@@ -138,9 +146,9 @@ impl QwenFootprint {
         let mut linear = |rows, sizes, bias| {
             step.linear(trained.linear(ModuleGroup::Decoder, rows, sizes, bias));
         };
-        linear(given, [width, queries], true);
-        linear(given, [width, keys], true);
-        linear(given, [width, keys], true);
+        linear(given, [width, queries], text.qkv_bias);
+        linear(given, [width, keys], text.qkv_bias);
+        linear(given, [width, keys], text.qkv_bias);
         linear(asked, [queries, width], false);
         linear(asked, [width, hidden], false);
         linear(asked, [width, hidden], false);
@@ -148,6 +156,9 @@ impl QwenFootprint {
         // The norms' inputs and outputs, the latter being the linear layers' inputs.
         step.keep(2.0 * given * width + 2.0 * asked * width);
         let packed = given * (queries + 2.0 * keys);
+        if text.head_norm {
+            step.keep(given * (queries + keys));
+        }
         let weights = text.heads as f64 * batch.attention(last);
         step.keep(packed + weights);
         // Mixed values; gate, up and their product.
@@ -160,31 +171,36 @@ impl QwenFootprint {
         step
     }
 
-    fn merger(&self, batch: &Batch, trained: Trained<'_>) -> Step {
-        let vision = &self.config.vision;
-        let merge = vision.spatial_merge_size.pow(2) as f64;
-        let values = batch.patches() * vision.hidden_size as f64;
-        let (rows, merged) = (batch.patches() / merge, vision.hidden_size as f64 * merge);
+    /// A stack of linear layers from patches to the decoder's width.
+    fn merger(&self, stack: &[(usize, [usize; 2])], batch: &Batch, trained: Trained<'_>) -> Step {
+        let width = self.tower.width as f64;
+        let values = batch.patches() * width;
         let mut step = Step::on(values);
-        let out = vision.out_hidden_size as f64;
-        for sizes in [[merged, merged], [merged, out]] {
-            step.linear(trained.linear(ModuleGroup::Projector, rows, sizes, true));
+        // The norm's input and output.
+        step.keep(2.0 * values);
+        for (index, (patches, sizes)) in stack.iter().enumerate() {
+            let rows = batch.patches() / *patches as f64;
+            let sizes = sizes.map(|size| size as f64);
+            let layer = trained.linear(ModuleGroup::Projector, rows, sizes, true);
+            step.linear(layer);
+            if index + 1 < stack.len() {
+                // Its values before and after the activation.
+                step.keep(2.0 * rows * sizes[1]);
+            }
         }
-        // The norm's input and output, and the first layer's values before and after GELU.
-        step.keep(4.0 * values);
-        step.train(trained.of(vision.hidden_size as f64));
+        step.train(trained.of(width));
         step
     }
 
     /// Token embedding and image tokens, put in order.
     fn embed(&self, batch: &Batch, trained: Trained<'_>) -> Step {
-        let text = &self.config.text;
-        let width = text.hidden_size as f64;
+        let text = self.text();
+        let width = text.hidden as f64;
         let rows = batch.rows() * width;
         let mut step = Step::on(batch.questions * batch.tokens.image * width);
         step.widen(rows, 2.0 * rows);
-        let table = trained.of(text.vocab_size as f64 * width);
-        match self.config.tie_word_embeddings {
+        let table = trained.of(text.vocab as f64 * width);
+        match text.tied {
             // The head's gradient is there already, and this one is added to it.
             true => step.widen(table, rows),
             false => step.train(table),
@@ -193,8 +209,8 @@ impl QwenFootprint {
     }
 
     fn head(&self, batch: &Batch, trained: Trained<'_>) -> Step {
-        let text = &self.config.text;
-        let (width, vocab) = (text.hidden_size as f64, text.vocab_size as f64);
+        let text = self.text();
+        let (width, vocab) = (text.hidden as f64, text.vocab as f64);
         let rows = batch.asked_rows();
         let mut step = Step::on(rows * width);
         // The norm's input and output. The logits belong to the loss.
@@ -206,18 +222,16 @@ impl QwenFootprint {
     }
 }
 
-impl Footprint for QwenFootprint {
+impl Footprint for HubFootprint {
     fn number(&self) -> f64 {
         self.precision.bytes() as f64
     }
 
     fn tokens(&self, pixels: f64, question_bytes: f64, answer_bytes: f64) -> Tokens {
-        let vision = &self.config.vision;
-        let [least, most] = self.texts.pixels;
-        let patches = pixels.clamp(least, most) / vision.patch_size.pow(2) as f64;
+        let cost = self.cost(pixels);
         Tokens {
-            patches,
-            image: patches / vision.spatial_merge_size.pow(2) as f64,
+            patches: cost.patches,
+            image: cost.tokens,
             question: self.texts.template + question_bytes * self.texts.per_byte,
             answer: answer_bytes * self.texts.per_byte + 1.0,
         }
@@ -228,26 +242,30 @@ impl Footprint for QwenFootprint {
     }
 
     fn seen_image(&self, tokens: &Tokens) -> f64 {
-        3.0 * tokens.patches * self.config.vision.patch_size.pow(2) as f64
+        3.0 * tokens.patches * self.tower.patch_pixels as f64
     }
 
     fn steps(&self, batch: &Batch, training: Option<Training<'_>>) -> Vec<Step> {
-        let (vision, text, trained) = (&self.config.vision, &self.config.text, Trained(training));
+        let (tower, trained) = (&self.tower, Trained(training));
         let rows = batch.patches();
-        let (values, width) = (vision.patch_values() as f64, vision.hidden_size as f64);
+        let (values, width) = (tower.patch_values as f64, tower.width as f64);
         let mut patch = Step::on(rows * values);
         patch.keep(rows * values);
         patch.linear(Linear {
             adapter: None,
             ..trained.linear(ModuleGroup::Vision, rows, [values, width], false)
         });
-        let blocks = (0..vision.depth).map(|index| self.vision_block(index, batch, trained));
-        let layers =
-            (0..text.layers).map(|index| self.layer(index + 1 == text.layers, batch, trained));
+        let blocks = tower.windows.iter();
+        let blocks = blocks.map(|&window| self.vision_block(window, batch, trained));
+        let mergers = tower.mergers.iter();
+        let mergers = mergers.map(|stack| self.merger(stack, batch, trained));
+        let layers = self.text().layers;
+        let layers = (0..layers).map(|index| self.layer(index + 1 == layers, batch, trained));
         [patch]
             .into_iter()
             .chain(blocks)
-            .chain([self.merger(batch, trained), self.embed(batch, trained)])
+            .chain(mergers)
+            .chain([self.embed(batch, trained)])
             .chain(layers)
             .chain([self.head(batch, trained)])
             .collect()
@@ -255,18 +273,18 @@ impl Footprint for QwenFootprint {
 
     /// The patches as the processor cut them and in window order, and the angles of all rows.
     fn images(&self, batch: &Batch) -> f64 {
-        let (vision, text) = (&self.config.vision, &self.config.text);
-        let patches = 2 * vision.patch_values() + vision.head_dim();
-        batch.patches() * patches as f64 + batch.rows() * text.head_dim as f64
+        let tower = &self.tower;
+        let patches = 2 * tower.patch_values + tower.width / tower.heads;
+        batch.patches() * patches as f64 + batch.rows() * self.text().head_dim as f64
     }
 
     fn vocabulary(&self) -> f64 {
-        self.config.text.vocab_size as f64
+        self.text().vocab as f64
     }
 
     /// On the processor keys and values; the tensor path keeps the queries too.
     fn cached_row(&self, on_gpu: bool) -> f64 {
-        let text = &self.config.text;
+        let text = self.text();
         let heads = match on_gpu {
             false => 2 * text.kv_heads,
             true => text.heads + 2 * text.kv_heads,
@@ -289,7 +307,7 @@ impl Footprint for QwenFootprint {
 
     /// The patches as the processor cut them stay with their questions.
     fn waiting(&self, tokens: &Tokens) -> f64 {
-        tokens.patches * self.config.vision.patch_values() as f64
+        tokens.patches * self.tower.patch_values as f64
     }
 
     /// At each weight: the mapped files as far as they are read, a copy of the weight with its turned copy, and less

@@ -7,7 +7,6 @@ use serde_json::{Map, Value};
 
 use crate::fields::{GENERATION_ONLY, Known, SAMPLING};
 use crate::folder::{fault, is_there, read_json};
-use crate::qwen2_5_vl::config::QwenConfig;
 
 /// The file's name.
 pub(crate) const FILE: &str = "generation_config.json";
@@ -88,12 +87,12 @@ impl Generation {
     pub(crate) fn stops(
         &self,
         dir: &Path,
-        config: &QwenConfig,
+        of_config: &[u32],
         eos: u32,
     ) -> Result<Vec<u32>, VlmError> {
         let mut stops = vec![eos];
         match &self.fields {
-            None => stops.extend(&config.eos_token_ids),
+            None => stops.extend(of_config),
             Some(fields) => stops.extend(tokens(fields.get("eos_token_id")).ok_or_else(|| {
                 fault(
                     &dir.join(FILE),

@@ -8,14 +8,15 @@ use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::{LoraConfig, ModuleGroup};
 use serde::Serialize;
 
-use super::modules::{shapes, tensor};
-use super::{QwenVl, lora};
 use crate::checkpoint::{Checkpoint, Layout};
-use crate::export::{self, HEAD, Stored};
+use crate::export::{self, Stored};
 use crate::folder::{fault, is_there, write_json};
-use crate::names::{self, PEFT_PREFIX};
+use crate::lora;
+use crate::model::HubModel;
+use crate::modules::tensor;
+use crate::names::{Names, PEFT_PREFIX};
 use crate::peft::PeftConfig;
-use crate::qwen2_5_vl::config::QwenConfig;
+use crate::registry::Config;
 
 /// PEFT's configuration.
 pub(crate) const CONFIG: &str = "adapter_config.json";
@@ -40,17 +41,14 @@ struct Written<'a> {
 }
 
 /// Writes the model's adapters, if it has any, into `dir`.
-pub(super) fn save(model: &QwenVl, dir: &Path) -> Result<(), VlmError> {
-    let Some(lora) = &model.lora else {
+pub(crate) fn save(model: &HubModel, dir: &Path) -> Result<(), VlmError> {
+    let Some(lora) = &model.weights.lora else {
         return Ok(());
     };
-    let mut modules = model.modules.clone();
-    let mut names = Vec::new();
-    for (_, layer) in modules.adaptable() {
-        if layer.adapter.is_some() {
-            names.push(layer.name.clone());
-        }
-    }
+    let layers = model.config.layers.adaptable.iter();
+    let adapted = layers.zip(&model.weights.adapters);
+    let adapted = adapted.filter(|(_, adapter)| adapter.is_some());
+    let names = adapted.map(|(each, _)| &*each.layer.name);
     let config = Written {
         peft_type: "LORA",
         task_type: "CAUSAL_LM",
@@ -61,10 +59,11 @@ pub(super) fn save(model: &QwenVl, dir: &Path) -> Result<(), VlmError> {
         bias: "none",
         fan_in_fan_out: false,
         inference_mode: true,
-        target_modules: names.iter().map(String::as_str).collect(),
+        target_modules: names.collect(),
     };
     write_json(&dir.join(CONFIG), &config)?;
     let stored: Vec<Stored> = model
+        .weights
         .params
         .iter()
         .filter(|param| lora::is_adapter(param))
@@ -131,14 +130,15 @@ struct Factors {
 }
 
 impl Stowed {
-    fn open(dir: &Path, config: &QwenConfig) -> Result<Self, VlmError> {
+    fn open(dir: &Path, config: &Config) -> Result<Self, VlmError> {
         let (path, file) = (dir.join(CONFIG), dir.join(WEIGHTS));
         let peft = PeftConfig::load(&path)?;
-        let checkpoint = Checkpoint::of_files(&file, vec![file.clone()])?;
+        let names = config.kind.names;
+        let checkpoint = Checkpoint::of_files(&file, vec![file.clone()], names)?;
         let linear = linear_layers(config);
         let mut found: BTreeMap<String, [Option<String>; 2]> = BTreeMap::new();
         for name in checkpoint.names() {
-            let (module, factor) = parse(name).ok_or_else(|| {
+            let (module, factor) = parse(name, names).ok_or_else(|| {
                 let problem = format!(
                     "the tensor {name} is none of an adapter's: these are called \
                      {PEFT_PREFIX}MODULE.lora_A.weight and {PEFT_PREFIX}MODULE.lora_B.weight"
@@ -162,10 +162,10 @@ impl Stowed {
                 );
                 return Err(fault(&file, problem));
             };
-            let rank = peft.rank_of(&module)?;
+            let rank = peft.rank_of(&module, &names)?;
             modules.insert(module, Factors { a, b, rank, sizes });
         }
-        check_targets(&path, &peft, &modules, &linear)?;
+        check_targets(&path, &peft, &modules, &linear, names)?;
         Ok(Self {
             config: peft,
             checkpoint,
@@ -180,8 +180,9 @@ fn check_targets(
     config: &PeftConfig,
     modules: &BTreeMap<String, Factors>,
     linear: &BTreeMap<String, [usize; 2]>,
+    names: Names,
 ) -> Result<(), VlmError> {
-    let meant = |rename: fn(&str) -> String| -> Result<BTreeSet<&String>, VlmError> {
+    let meant = |rename: &dyn Fn(&str) -> String| -> Result<BTreeSet<&String>, VlmError> {
         let mut meant = BTreeSet::new();
         for module in linear.keys() {
             if config.is_on(&rename(module))? {
@@ -191,9 +192,9 @@ fn check_targets(
         Ok(meant)
     };
     let stored: BTreeSet<&String> = modules.keys().collect();
-    let now = meant(str::to_owned)?;
+    let now = meant(&str::to_owned)?;
     // Names of modules were others before Transformers 4.52, and adapters of that time are written for them.
-    if now == stored || meant(names::published)? == stored {
+    if now == stored || meant(&|name| names.published(name))? == stored {
         return Ok(());
     }
     let problem = match (
@@ -213,20 +214,16 @@ fn check_targets(
 }
 
 /// The linear layers that adapters can be on, with inputs and outputs.
-fn linear_layers(config: &QwenConfig) -> BTreeMap<String, [usize; 2]> {
-    let layers = shapes(config)
-        .into_iter()
-        .filter_map(|(name, sizes, layout)| {
-            let module = name.strip_suffix(".weight")?;
-            let adapted = layout == Layout::Linear && !name.contains("patch_embed") && name != HEAD;
-            adapted.then(|| (module.to_owned(), sizes))
-        });
-    layers.collect()
+fn linear_layers(config: &Config) -> BTreeMap<String, [usize; 2]> {
+    let layers = config.layers.adaptable.iter();
+    layers
+        .map(|each| (each.layer.name.to_string(), each.sizes))
+        .collect()
 }
 
 /// The module that a tensor of an adapter's file belongs to, and which factor it is. State dicts of a wrapped model
 /// have the adapter's name in theirs.
-fn parse(name: &str) -> Option<(String, usize)> {
+fn parse(name: &str, names: Names) -> Option<(String, usize)> {
     let name = name.strip_prefix(PEFT_PREFIX)?;
     ["A", "B"]
         .into_iter()
@@ -239,7 +236,7 @@ fn parse(name: &str) -> Option<(String, usize)> {
             let module = endings
                 .iter()
                 .find_map(|ending| name.strip_suffix(ending.as_str()))?;
-            Some((names::module_of(module), factor))
+            Some((names.module_of(module), factor))
         })
 }
 
@@ -248,7 +245,7 @@ fn parse(name: &str) -> Option<(String, usize)> {
 /// # Errors
 /// [`VlmError::Weights`] for a setting that cannot be computed here, tensors that do not fit the model's layers, or
 /// numbers that are none.
-pub(crate) fn check(dir: &Path, config: &QwenConfig) -> Result<(), VlmError> {
+pub(crate) fn check(dir: &Path, config: &Config) -> Result<(), VlmError> {
     let Stowed {
         mut checkpoint,
         modules,
@@ -266,7 +263,7 @@ pub(crate) fn check(dir: &Path, config: &QwenConfig) -> Result<(), VlmError> {
 ///
 /// # Errors
 /// [`VlmError::Weights`] for a setting that is not plain LoRA, or tensors that do not fit the model's layers.
-pub fn load(model: &mut QwenVl, dir: &Path) -> Result<(), VlmError> {
+pub fn load(model: &mut HubModel, dir: &Path) -> Result<(), VlmError> {
     let path = dir.join(CONFIG);
     let Stowed {
         config,
@@ -276,13 +273,18 @@ pub fn load(model: &mut QwenVl, dir: &Path) -> Result<(), VlmError> {
     let lora = common(model, &config, &modules)?;
     lora::add_to(model, &lora, 0, |name| modules.contains_key(name))
         .map_err(|error| fault(&path, error.to_string()))?;
-    let QwenVl { params, device, .. } = model;
+    let HubModel {
+        config: base,
+        weights,
+        device,
+        ..
+    } = model;
     for (module, factors) in &modules {
         let (rank, [input, output]) = (factors.rank, factors.sizes);
         let a = checkpoint.take(&factors.a, [input, rank], Layout::Linear)?;
         let mut b = checkpoint.take(&factors.b, [rank, output], Layout::Linear)?;
         // All adapters have one factor here: what is peculiar to a module goes into its second matrix.
-        let own = config.scale_of(module)? / lora.scale();
+        let own = config.scale_of(module, &base.kind.names)? / lora.scale();
         if config.plain().is_none() && own.is_finite() && own != 1.0 {
             b.iter_mut()
                 .for_each(|value| *value = (f64::from(*value) * own) as f32);
@@ -292,7 +294,7 @@ pub fn load(model: &mut QwenVl, dir: &Path) -> Result<(), VlmError> {
         for (letter, values, shape) in [("A", a, [input, lora.rank]), ("B", b, [lora.rank, output])]
         {
             let name = format!("{module}.lora_{letter}.weight");
-            let param = params.iter_mut().find(|param| param.name == name);
+            let param = weights.params.iter_mut().find(|param| param.name == name);
             if let Some(param) = param {
                 param.value = tensor(values, shape, device, DType::F32).require_grad();
             }
@@ -303,14 +305,14 @@ pub fn load(model: &mut QwenVl, dir: &Path) -> Result<(), VlmError> {
 
 /// The one setting that stands for all modules': narrower adapters are filled up with zeros.
 fn common(
-    model: &mut QwenVl,
+    model: &HubModel,
     config: &PeftConfig,
     modules: &BTreeMap<String, Factors>,
 ) -> Result<LoraConfig, VlmError> {
     let mut targets: BTreeSet<ModuleGroup> = BTreeSet::new();
-    for (group, layer) in model.modules.adaptable() {
-        if modules.contains_key(&layer.name) {
-            targets.insert(group);
+    for each in &model.config.layers.adaptable {
+        if modules.contains_key(&*each.layer.name) {
+            targets.insert(each.group);
         }
     }
     let (rank, alpha) = match config.plain() {
@@ -320,7 +322,7 @@ fn common(
             let rank = widest.unwrap_or(1);
             let scales: Result<Vec<f64>, _> = modules
                 .keys()
-                .map(|module| config.scale_of(module))
+                .map(|module| config.scale_of(module, &model.config.kind.names))
                 .collect();
             let some = scales?.into_iter().find(|scale| *scale != 0.0);
             (rank, some.unwrap_or(0.0) * rank as f64)

@@ -8,9 +8,8 @@ use std::sync::Arc;
 
 use dcsft_vlm::ops::{Rotary, Span, Spans};
 
-use super::vision::{VisionPlan, frequencies};
+use crate::family::{Family, Tower};
 use crate::processor::{Encoded, Patches};
-use crate::qwen2_5_vl::config::QwenConfig;
 
 /// One sequence, or several answers to one prompt.
 #[derive(Clone)]
@@ -24,17 +23,17 @@ pub struct Sequence {
 }
 
 /// What the forward pass needs to know of a batch.
-pub(crate) struct Batch {
-    /// Content ID of each image's sample.
-    pub(crate) image_ids: Vec<Arc<str>>,
+pub(crate) struct Batch<'a> {
     /// Content ID of each of the decoder's spans.
     pub(crate) span_ids: Vec<Arc<str>>,
     /// The images.
-    pub(crate) vision: Option<VisionPlan>,
+    pub(crate) tower: Option<Box<dyn Tower + 'a>>,
+    /// Rows that leave the tower.
+    pub(crate) image_tokens: usize,
     /// Text tokens that are fed in.
     pub(crate) tokens: Vec<u32>,
-    /// For each row of the decoder the merged image token it takes, in window order, or, counted on from the last of
-    /// these, the text token.
+    /// For each row of the decoder the row of the tower that it takes, or, counted on from the last of these, the text
+    /// token.
     pub(crate) sources: Vec<u32>,
     /// Angles of the rows.
     pub(crate) rotary: Rotary,
@@ -61,25 +60,43 @@ pub(crate) enum Ask {
     Next,
 }
 
-impl Batch {
-    pub(crate) fn new(config: &QwenConfig, sequences: &[Sequence], ask: Ask) -> Self {
-        let mut packer = Packer::new(config, ask);
+impl<'a> Batch<'a> {
+    pub(crate) fn new(family: &'a dyn Family, sequences: &[Sequence], ask: Ask) -> Self {
+        let mut packer = Packer::new(family, ask);
         for sequence in sequences {
             packer.add(sequence);
         }
         packer.finish(sequences)
     }
+
+    /// The decoder's spans in its last layer, or before it.
+    pub(crate) fn spans(&self, last: bool) -> &Spans {
+        match last {
+            true => &self.asked_rows,
+            false => &self.all_rows,
+        }
+    }
+
+    /// For each row that a layer gives out the row of the tower it took, or one past the last of these.
+    pub(crate) fn image_sources(&self, last: bool) -> Vec<u32> {
+        let most = self.image_tokens as u32;
+        let rows = self
+            .spans(last)
+            .iter()
+            .flat_map(|span| span.queries.clone());
+        rows.map(|row| self.sources[row].min(most)).collect()
+    }
 }
 
 /// A row's input.
 enum Source {
-    /// The merged token of an image, in the images' own order.
+    /// The token of an image, in the images' own order.
     Image(usize),
     Text(usize),
 }
 
 struct Packer<'a> {
-    config: &'a QwenConfig,
+    family: &'a dyn Family,
     ask: Ask,
     sources: Vec<Source>,
     image_tokens: usize,
@@ -95,9 +112,9 @@ struct Packer<'a> {
 }
 
 impl<'a> Packer<'a> {
-    fn new(config: &'a QwenConfig, ask: Ask) -> Self {
+    fn new(family: &'a dyn Family, ask: Ask) -> Self {
         Self {
-            config,
+            family,
             ask,
             sources: Vec::new(),
             image_tokens: 0,
@@ -117,8 +134,9 @@ impl<'a> Packer<'a> {
         let start = self.sources.len();
         let encoded = &*sequence.encoded;
         let [t, h, w] = &encoded.positions;
+        let image_token = self.family.facts().image_token;
         for (index, &token) in encoded.ids.iter().enumerate() {
-            if token == self.config.image_token_id {
+            if token == image_token {
                 self.sources.push(Source::Image(self.image_tokens));
                 self.image_tokens += 1;
             } else {
@@ -228,26 +246,24 @@ impl<'a> Packer<'a> {
         self.asked.push(span(asked));
     }
 
-    fn finish(self, sequences: &[Sequence]) -> Batch {
-        let images: Vec<&Patches> = sequences
-            .iter()
-            .flat_map(|sequence| &sequence.encoded.images)
-            .collect();
-        let vision = (!images.is_empty()).then(|| VisionPlan::new(&images, &self.config.vision));
+    fn finish(self, sequences: &[Sequence]) -> Batch<'a> {
+        let images = sequences.iter().flat_map(|sequence| {
+            let images = sequence.encoded.images.iter();
+            images.map(|image| (sequence.id.clone(), image))
+        });
+        let (ids, images): (Vec<Arc<str>>, Vec<&Patches>) = images.unzip();
+        let tower = (!images.is_empty()).then(|| self.family.tower(ids, &images));
         let source = |source: &Source| match *source {
-            Source::Image(token) => vision.as_ref().map_or(0, |plan| plan.place[token]),
+            Source::Image(token) => tower.as_ref().map_or(0, |tower| tower.row_of(token)) as u32,
             Source::Text(token) => (self.image_tokens + token) as u32,
         };
         Batch {
-            image_ids: sequences
-                .iter()
-                .flat_map(|sequence| sequence.encoded.images.iter().map(|_| sequence.id.clone()))
-                .collect(),
             span_ids: self.span_ids,
             sources: self.sources.iter().map(source).collect(),
-            vision,
+            tower,
+            image_tokens: self.image_tokens,
             tokens: self.tokens,
-            rotary: mrope(&self.positions, self.config),
+            rotary: self.family.decoder().config.rotary(&self.positions),
             all_rows: Spans::new(self.all),
             asked_rows: Spans::new(self.asked),
             predictions: self.predictions,
@@ -255,25 +271,4 @@ impl<'a> Packer<'a> {
             prompts: self.prompts,
         }
     }
-}
-
-/// Multimodal rotary angles (M-RoPE, Wang et al. 2024): the pairs of a head are cut into sections, which turn with
-/// time, height and width in turn.
-pub fn mrope(positions: &[[u32; 3]], config: &QwenConfig) -> Rotary {
-    let frequencies = frequencies(config.text.rope_theta, config.text.head_dim);
-    let axes: Vec<usize> = config
-        .text
-        .mrope_section
-        .iter()
-        .enumerate()
-        .flat_map(|(section, &width)| std::iter::repeat_n(section % 3, width))
-        .collect();
-    let angle = |position: &[u32; 3]| {
-        let pairs = frequencies.iter().zip(&axes);
-        pairs
-            .map(|(frequency, &axis)| position[axis] as f32 * frequency)
-            .collect::<Vec<_>>()
-    };
-    let angles: Vec<f32> = positions.iter().flat_map(angle).collect();
-    Rotary::new(&angles, config.text.head_dim / 2)
 }

@@ -1,24 +1,11 @@
-//! Qwen2.5-VL: a vision tower with window attention and a causal decoder with multimodal rotary positions
-//! (Bai et al. 2025), as `Qwen2_5_VLForConditionalGeneration` of Transformers computes it.
+//! A model of any family in Hugging Face's layout, as trainers, rollouts and evaluations take it.
 
-mod adapter;
-pub mod batch;
-pub mod config;
-mod files;
-mod forward;
-mod generate;
-mod generation;
-mod lora;
-mod memory;
-mod modules;
-pub mod vision;
-
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device, Gradients, Tensor, TensorData};
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::{LoraConfig, ModuleGroup, freeze};
 use dcsft_vlm::model::{
@@ -26,40 +13,37 @@ use dcsft_vlm::model::{
     VisionLanguageModel,
 };
 use dcsft_vlm::params::{Param, ParamSet};
+use dcsft_vlm::rng::StreamKey;
 
-pub use adapter::load as load_adapter;
-pub use batch::Sequence;
-pub use files::{Imported, ModelFiles, Precision, SETTINGS, Settings, import, inspect};
-pub use memory::{QwenFootprint, Texts};
-pub(crate) use modules::{Modules, shapes};
-
+use crate::batch::{Ask, Batch, Sequence};
+use crate::family::Family;
+use crate::files::{self, ModelFiles};
+use crate::modules::{self, Weights};
+use crate::pass::{Chain, Flow, Pass};
 use crate::processor::{Encode, Encoded, Processor};
-use crate::qwen2_5_vl::config::QwenConfig;
-use batch::{Ask, Batch};
-use forward::{Chain, Pass};
+use crate::registry::Config;
+use crate::{generate, lora};
 
-/// Qwen2.5-VL.
+/// A vision-language model of one of the [families](crate::registry::FAMILIES).
 #[derive(Clone)]
-pub struct QwenVl {
-    config: QwenConfig,
-    processor: Arc<Processor>,
-    modules: Modules,
-    params: ParamSet,
-    lora: Option<LoraConfig>,
+pub struct HubModel {
+    pub(crate) config: Config,
+    pub(crate) processor: Arc<Processor>,
+    pub(crate) weights: Weights,
     /// Tokens that end an answer.
-    stops: Vec<u32>,
+    pub(crate) stops: Vec<u32>,
     /// Longest sequence, answers included; none for what the configuration allows.
-    max_tokens: Option<usize>,
+    pub(crate) max_tokens: Option<usize>,
     /// Where it was read from: a frozen base is copied from there when the model is saved.
-    files: ModelFiles,
+    pub(crate) files: ModelFiles,
     /// With autodiff.
-    device: Device,
-    dtype: DType,
+    pub(crate) device: Device,
+    pub(crate) dtype: DType,
 }
 
-impl QwenVl {
+impl HubModel {
     /// The model's configuration.
-    pub fn config(&self) -> &QwenConfig {
+    pub fn config(&self) -> &Config {
         &self.config
     }
 
@@ -68,29 +52,13 @@ impl QwenVl {
         &self.processor
     }
 
-    pub(crate) fn modules(&self) -> &Modules {
-        &self.modules
-    }
-
-    pub(crate) fn params_ref(&self) -> &ParamSet {
-        &self.params
-    }
-
-    pub(crate) fn adapters(&self) -> Option<&LoraConfig> {
-        self.lora.as_ref()
-    }
-
-    pub(crate) fn device(&self) -> &Device {
-        &self.device
-    }
-
-    pub(crate) fn dtype(&self) -> DType {
-        self.dtype
+    pub(crate) fn family(&self) -> &dyn Family {
+        &*self.config.family
     }
 
     /// Tokens that a sequence has room for.
     pub fn context(&self) -> usize {
-        let most = self.config.text.max_position_embeddings;
+        let most = self.family().decoder().config.context;
         self.max_tokens.map_or(most, |tokens| tokens.min(most))
     }
 
@@ -99,39 +67,33 @@ impl QwenVl {
         self.stops = stops;
     }
 
-    /// A question, encoded, up to where the answer begins.
+    /// A prompt, encoded, up to where the answer begins.
     ///
     /// # Errors
     /// As [`Processor::encode`].
     pub fn encode(&self, prompt: &Prompt) -> Result<Encoded, VlmError> {
-        let options = Encode {
-            generation_prompt: true,
-            ..Encode::default()
-        };
         prompt.validate()?;
-        let images = prompt
-            .images
-            .iter()
-            .map(|image| Ok(image.load()?.into_owned()));
+        let images = prompt.images.iter();
+        let images = images.map(|image| Ok(image.load()?.into_owned()));
         let images: Vec<RgbImage> = images.collect::<Result<_, VlmError>>()?;
-        self.processor.encode(&prompt.messages, &images, &options)
+        self.processor
+            .encode(&prompt.messages, &images, &Encode::PROMPT)
     }
 
     /// Logits of all positions of conversations, packed: `[sum of lengths, vocab]`.
     pub fn logits(&self, sequences: &[Sequence]) -> Tensor<2> {
-        let batch = Batch::new(&self.config, sequences, Ask::Everything);
-        let options = Forward::default();
-        self.run(&batch, &options)
+        let batch = Batch::new(self.family(), sequences, Ask::Everything);
+        self.run(&batch, None)
     }
 
     /// Logits that predict the labels of sequences, and the labels, sequence after sequence.
     pub fn labelled(&self, sequences: &[Sequence], options: &Forward) -> (Output<'_>, Vec<u32>) {
-        let mut batch = Batch::new(&self.config, sequences, Ask::Labels);
+        let mut batch = Batch::new(self.family(), sequences, Ask::Labels);
         let targets = std::mem::take(&mut batch.targets);
         let (logits, tape) = match options.checkpointing {
-            false => (self.run(&batch, options), None),
+            false => (self.run(&batch, options.dropout.as_ref()), None),
             true => {
-                let (logits, tape) = OwnedTape::new(self, batch, options.clone());
+                let (logits, tape) = OwnedTape::new(self, batch, options.dropout.clone());
                 (logits, Some(Box::new(tape) as Box<dyn Tape>))
             }
         };
@@ -143,26 +105,32 @@ impl QwenVl {
         (output, targets)
     }
 
-    fn run(&self, batch: &Batch, options: &Forward) -> Tensor<2> {
-        let pass = Pass {
-            model: self,
-            options,
-        };
-        Chain::new(pass, batch).run(forward::patches(batch, self))
+    /// What leaves each step for some conversations, by the name of the step's module.
+    pub fn trace(&self, sequences: &[Sequence]) -> Vec<(String, Flow)> {
+        let batch = Batch::new(self.family(), sequences, Ask::Everything);
+        let pass = pass(&self.weights, None);
+        chain(self.family(), pass, &batch).trace(self.pixels(&batch))
     }
 
-    /// What flows between the blocks for some conversations, as Transformers' `output_hidden_states` gives it.
-    pub fn hidden_states(&self, sequences: &[Sequence]) -> HiddenStates {
-        let batch = Batch::new(&self.config, sequences, Ask::Everything);
-        let options = Forward::default();
-        let pass = Pass {
-            model: self,
-            options: &options,
-        };
-        pass.hidden_states(&batch)
+    fn run(&self, batch: &Batch<'_>, dropout: Option<&StreamKey>) -> Tensor<2> {
+        let pass = pass(&self.weights, dropout);
+        let chain = chain(self.family(), pass, batch);
+        chain.run(self.pixels(batch)).x
     }
 
-    /// Neighbours that ask the same question of the same image become one sequence with several answers.
+    /// The patches of a batch as the first step takes them; without images a row that nobody looks at.
+    pub(crate) fn pixels(&self, batch: &Batch<'_>) -> Tensor<2> {
+        match &batch.tower {
+            None => Tensor::from_data(TensorData::new(vec![0f32], [1, 1]), &self.device),
+            Some(tower) => {
+                let (values, width) = tower.pixels();
+                let shape = [values.len() / width, width];
+                modules::tensor(values, shape, &self.device, self.dtype)
+            }
+        }
+    }
+
+    /// Neighbours that continue the same conversation become one sequence with several answers.
     fn sequences(&self, examples: &[Example]) -> Result<Vec<Sequence>, VlmError> {
         let groups: Vec<&[Example]> = examples
             .chunk_by(|a, b| a.prompt.is_same(&b.prompt))
@@ -181,43 +149,52 @@ impl QwenVl {
     }
 }
 
-/// What flows between the blocks, for the packed rows of a batch.
-pub struct HiddenStates {
-    /// For each merged image token in window order its place in the images' own order.
-    pub window_index: Vec<u32>,
-    /// After the patch embedding and after each block of the vision tower, in window order: `[patches, width]`.
-    pub vision: Vec<Tensor<2>>,
-    /// Merged image tokens in window order: `[tokens, decoder width]`.
-    pub merged: Option<Tensor<2>>,
-    /// The decoder's input, and what leaves each layer: `[rows, width]`.
-    pub decoder: Vec<Tensor<2>>,
-    /// After the last normalisation.
-    pub last: Tensor<2>,
+pub(crate) fn pass<'a>(weights: &'a Weights, dropout: Option<&'a StreamKey>) -> Pass<'a> {
+    Pass { weights, dropout }
+}
+
+/// The steps from patches to rows in the order of the sequences.
+pub(crate) fn embedding<'a>(
+    family: &'a dyn Family,
+    pass: Pass<'a>,
+    batch: &'a Batch<'a>,
+) -> Chain<'a> {
+    let mut chain = Chain::new(pass);
+    if let Some(tower) = &batch.tower {
+        tower.steps(pass, &mut chain);
+    }
+    family.decoder().embed(pass, batch, &mut chain);
+    chain
+}
+
+/// All steps.
+fn chain<'a>(family: &'a dyn Family, pass: Pass<'a>, batch: &'a Batch<'a>) -> Chain<'a> {
+    let mut chain = embedding(family, pass, batch);
+    family.decoder().steps(pass, batch, &mut chain);
+    chain
 }
 
 /// A tape that owns what it goes back through.
 struct OwnedTape<'a> {
-    model: &'a QwenVl,
-    batch: Batch,
-    options: Forward,
-    inputs: Vec<Tensor<2>>,
+    model: &'a HubModel,
+    batch: Batch<'a>,
+    dropout: Option<StreamKey>,
+    inputs: Vec<Flow>,
 }
 
 impl<'a> OwnedTape<'a> {
     /// Runs the batch; gives the logits, and the tape to go back from them.
-    fn new(model: &'a QwenVl, batch: Batch, options: Forward) -> (Tensor<2>, Self) {
+    fn new(model: &'a HubModel, batch: Batch<'a>, dropout: Option<StreamKey>) -> (Tensor<2>, Self) {
         // burn keeps what a tracked pass has recorded until the next backward pass, even once its outputs are gone.
-        let plain = model.without_gradients();
-        let pass = Pass {
-            model: &plain,
-            options: &options,
-        };
-        let patches = forward::patches(&batch, &plain);
-        let (logits, inputs) = Chain::new(pass, &batch).run_checkpointed(patches);
+        let plain = model.weights.without_gradients();
+        let pass = pass(&plain, dropout.as_ref());
+        let chain = chain(model.family(), pass, &batch);
+        let (logits, inputs) = chain.run_checkpointed(model.pixels(&batch));
+        drop(chain);
         let tape = Self {
             model,
             batch,
-            options,
+            dropout,
             inputs,
         };
         (logits, tape)
@@ -225,35 +202,38 @@ impl<'a> OwnedTape<'a> {
 }
 
 impl Tape for OwnedTape<'_> {
-    fn backward(self: Box<Self>, pull: Tensor<2>, take: &mut dyn FnMut(burn::tensor::Gradients)) {
-        let pass = Pass {
-            model: self.model,
-            options: &self.options,
-        };
-        Chain::new(pass, &self.batch).backward(self.inputs, pull, take);
+    fn backward(self: Box<Self>, pull: Tensor<2>, take: &mut dyn FnMut(Gradients)) {
+        let Self {
+            model,
+            batch,
+            dropout,
+            inputs,
+        } = *self;
+        let pass = pass(&model.weights, dropout.as_ref());
+        chain(model.family(), pass, &batch).backward(inputs, pull, take);
     }
 }
 
-impl VisionLanguageModel for QwenVl {
+impl VisionLanguageModel for HubModel {
     fn tokenizer(&self) -> &dyn Tokenizer {
         self.processor.tokenizer()
     }
 
     fn params(&self) -> &ParamSet {
-        &self.params
+        &self.weights.params
     }
 
     fn params_mut(&mut self) -> &mut ParamSet {
         // Whoever asks for them may change what is trainable.
         let base = |param: &Param| param.trainable && !lora::is_adapter(param);
-        if self.files.unchanged && self.params.iter().any(base) {
+        if self.files.unchanged && self.weights.params.iter().any(base) {
             self.files.unchanged = false;
         }
-        &mut self.params
+        &mut self.weights.params
     }
 
     fn lora(&self) -> Option<&LoraConfig> {
-        self.lora.as_ref()
+        self.weights.lora.as_ref()
     }
 
     fn add_lora(&mut self, config: &LoraConfig, seed: u64) -> Result<(), VlmError> {
@@ -265,21 +245,20 @@ impl VisionLanguageModel for QwenVl {
     }
 
     fn freeze(&mut self, groups: &BTreeSet<ModuleGroup>) -> Result<(), VlmError> {
-        freeze(&mut self.params, self.lora.as_ref(), groups, |param| {
-            if param.name.starts_with("model.visual.merger.") {
-                ModuleGroup::Projector
-            } else if param.name.starts_with("model.visual.") {
-                ModuleGroup::Vision
-            } else {
-                ModuleGroup::Decoder
-            }
+        let declared = self.config.layers.weights.iter();
+        let group_of: HashMap<&str, ModuleGroup> = declared
+            .map(|weight| (weight.name.as_str(), weight.group))
+            .collect();
+        let Weights { params, lora, .. } = &mut self.weights;
+        freeze(params, lora.as_ref(), groups, |param| {
+            group_of[param.name.as_str()]
         })
     }
 
     fn frozen(&self) -> Box<dyn VisionLanguageModel> {
         let mut copy = self.clone();
         copy.merge_lora();
-        for param in copy.params.iter_mut() {
+        for param in copy.weights.params.iter_mut() {
             param.set_trainable(false);
         }
         Box::new(copy)
@@ -295,7 +274,7 @@ impl VisionLanguageModel for QwenVl {
 
     fn shrink(&self, image: &RgbImage) -> Result<RgbImage, VlmError> {
         image.validate()?;
-        self.processor.images().resized(image)
+        self.processor.images().shrunk(image)
     }
 
     fn seen(&self, (width, height): (u32, u32)) -> Result<(u32, u32), VlmError> {
@@ -309,18 +288,19 @@ impl VisionLanguageModel for QwenVl {
                 "an answer needs at least the end token".into(),
             ));
         }
-        let options = Encode {
-            generation_prompt: true,
-            ..Encode::default()
-        };
         let sizes: Vec<(u32, u32)> = prompt.images.iter().map(Picture::size).collect();
         let tokens = self
             .processor
-            .count_tokens(&prompt.messages, &sizes, &options)?;
+            .count_tokens(&prompt.messages, &sizes, &Encode::PROMPT)?;
         let needed = tokens + answer.len();
         if needed > self.context() {
+            let images = match sizes.len() {
+                0 => "its",
+                1 => "its image and",
+                _ => "its images and",
+            };
             return Err(VlmError::TooLong {
-                what: format!("{:?} with its image and answer", prompt.text()),
+                what: format!("{:?} with {images} answer", prompt.text()),
                 needed,
                 room: self.context(),
             });
@@ -336,7 +316,7 @@ impl VisionLanguageModel for QwenVl {
         }
         let sequences = match forward.dropout {
             // Each example draws its own dropout, so rows of a prompt cannot be shared.
-            Some(_) if self.lora.as_ref().is_some_and(|lora| lora.dropout > 0.0) => {
+            Some(_) if self.lora().is_some_and(|lora| lora.dropout > 0.0) => {
                 let apart = batch
                     .iter()
                     .map(|example| self.sequences(std::slice::from_ref(example)));

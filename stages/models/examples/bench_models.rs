@@ -1,20 +1,22 @@
-//! Speed and peak memory of Qwen2.5-VL on this machine, one part a process, as a line of JSON: `lora` (adapters of rank
-//! 32 on decoder, vision tower and projector), `full` (all weights), both in samples/s of whole steps, or `rollout`
-//! (8 sampled answers of 32 tokens to each prompt) in tokens/s. Batches of 8 samples with an image each; FOLDER is one
-//! that `bench/qwen_shape.py` makes.
+//! Speed and peak memory of a model on this machine, one part a process, as a line of JSON: `lora` (adapters of rank
+//! 32 on decoder, vision tower and projector, or those of BENCH_TARGETS), `full` (all weights), both in samples/s of whole
+//! steps, or `rollout` (8 sampled answers of 32 tokens to each prompt) in tokens/s. Batches of 8 samples (BENCH_BATCH)
+//! with an image each, after 2 that are not timed (BENCH_WARM_UP); FOLDER is one that `bench/qwen_shape.py` or
+//! `bench/smolvlm_shape.py` makes.
 //!
-//! `cargo run --release -p dcsft-models --example bench_qwen FOLDER PART [SECONDS] [DEVICE] [f32|bf16] [random]`
+//! `cargo run --release -p dcsft-models --example bench_models FOLDER PART [SECONDS] [DEVICE] [f32|bf16] [random]`
 
 #![expect(clippy::print_stdout, reason = "an example prints its result")]
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Tensor};
-use dcsft_models::qwen2_5_vl::{Precision, QwenVl, Settings};
+use dcsft_models::{HubModel, Precision, Settings};
 use dcsft_vlm::device::DeviceSpec;
-use dcsft_vlm::lora::LoraConfig;
+use dcsft_vlm::lora::{LoraConfig, ModuleGroup};
 use dcsft_vlm::model::{Example, Forward, Prompt, RgbImage, Sampling, VisionLanguageModel};
 use dcsft_vlm::ops::token_logprobs;
 use dcsft_vlm::train::adamw::{AdamW, AdamWSettings};
@@ -23,14 +25,12 @@ use dcsft_vlm::train::adamw::{AdamW, AdamWSettings};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const BATCH: usize = 8;
 const QUESTION: &str =
     "Please provide the object name in the image. Output the answer using one word.";
 /// Tokens of an answer; with the end token five.
 const ANSWER: usize = 4;
 const GENERATIONS: u32 = 8;
 const NEW_TOKENS: usize = 32;
-const WARM_UP: usize = 2;
 
 type Failure = Box<dyn Error>;
 
@@ -70,6 +70,7 @@ fn main() -> Result<(), Failure> {
                 rank: 32,
                 alpha: 64.0,
                 dropout: 0.0,
+                targets: targets()?,
                 ..LoraConfig::default()
             };
             model.add_lora(&lora, 0)?;
@@ -94,18 +95,35 @@ fn open(
     device: &Device,
     precision: Precision,
     random: bool,
-) -> Result<QwenVl, Failure> {
+) -> Result<HubModel, Failure> {
     let settings = Settings {
         precision,
         ..Settings::default()
     };
     Ok(match (random, precision) {
-        (true, _) => QwenVl::random(folder, settings, 0, device)?,
-        (false, Precision::F32) => QwenVl::load(folder, device)?,
+        (true, _) => HubModel::random(folder, settings, 0, device)?,
+        (false, Precision::F32) => HubModel::load(folder, device)?,
         (false, Precision::Bf16) => {
             return Err("bf16 is measured with random weights: add `random`".into());
         }
     })
+}
+
+/// A number that a variable of the environment may name.
+fn variable(name: &str, default: usize) -> Result<usize, Failure> {
+    match std::env::var(name) {
+        Ok(text) => Ok(text.parse().map_err(|error| format!("{name}: {error}"))?),
+        Err(_) => Ok(default),
+    }
+}
+
+/// The groups that BENCH_TARGETS names, separated by commas; without it all.
+fn targets() -> Result<BTreeSet<ModuleGroup>, Failure> {
+    let Ok(names) = std::env::var("BENCH_TARGETS") else {
+        return Ok(LoraConfig::default().targets);
+    };
+    let group = |name: &str| serde_json::from_value(name.into());
+    Ok(names.split(',').map(group).collect::<Result<_, _>>()?)
 }
 
 /// A line of this process's status in MiB, where the system says; else 0.
@@ -162,11 +180,11 @@ fn prompts(images: &Path) -> Result<Vec<Prompt>, Failure> {
             QUESTION,
         ))
     };
-    (0..BATCH).map(prompt).collect()
+    (0..variable("BENCH_BATCH", 8)?).map(prompt).collect()
 }
 
 /// Samples per second of whole steps: images and texts encoded, forward, backward, AdamW.
-fn training(model: &mut QwenVl, prompts: &[Prompt], limit: Duration) -> Result<Timed, Failure> {
+fn training(model: &mut HubModel, prompts: &[Prompt], limit: Duration) -> Result<Timed, Failure> {
     let examples: Vec<Example> = prompts
         .iter()
         .enumerate()
@@ -205,7 +223,7 @@ fn training(model: &mut QwenVl, prompts: &[Prompt], limit: Duration) -> Result<T
 }
 
 /// Tokens per second, sampled.
-fn rollouts(model: &QwenVl, prompts: &[Prompt], limit: Duration) -> Result<Timed, Failure> {
+fn rollouts(model: &HubModel, prompts: &[Prompt], limit: Duration) -> Result<Timed, Failure> {
     let mut sampling = Sampling {
         temperature: 0.9,
         max_new_tokens: NEW_TOKENS,
@@ -235,7 +253,7 @@ fn timed(
     amount: usize,
     mut step: impl FnMut() -> Result<(), Failure>,
 ) -> Result<Timed, Failure> {
-    for _ in 0..WARM_UP {
+    for _ in 0..variable("BENCH_WARM_UP", 2)? {
         step()?;
     }
     let (start, used, mut steps) = (Instant::now(), processor_seconds(), 0);

@@ -1,0 +1,312 @@
+//! The named layers that a family is built of, and their weights.
+//!
+//! A family declares its layers once, from its configuration ([`Layers`]). Loading with names and shapes checked, random
+//! weights, export, adapters, freezing and the count of parameters follow from what it declared.
+
+use std::sync::Arc;
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use dcsft_vlm::error::VlmError;
+use dcsft_vlm::lora::{LoraConfig, ModuleGroup};
+use dcsft_vlm::params::{Param, ParamId, ParamSet};
+use dcsft_vlm::rng::StreamKey;
+use half::bf16;
+
+use crate::checkpoint::{Checkpoint, Layout};
+use crate::names;
+
+/// A linear layer, `x @ weight + bias`.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    /// Dotted name of the module.
+    pub name: Arc<str>,
+    /// `[in, out]`.
+    pub weight: ParamId,
+    /// `[1, out]`.
+    pub bias: Option<ParamId>,
+    /// Its place among the layers that adapters can be on.
+    pub(crate) place: Option<usize>,
+}
+
+/// A root-mean-square normalisation.
+#[derive(Clone, Copy, Debug)]
+pub struct RmsNorm {
+    /// `[1, width]`.
+    pub scale: ParamId,
+    /// Added to the mean square under the root.
+    pub epsilon: f64,
+}
+
+/// A layer normalisation.
+#[derive(Clone, Copy, Debug)]
+pub struct LayerNorm {
+    /// `[1, width]`.
+    pub scale: ParamId,
+    /// `[1, width]`.
+    pub shift: ParamId,
+    /// Added to the variance under the root.
+    pub epsilon: f64,
+}
+
+/// A weight that a family declared.
+#[derive(Clone, Debug)]
+pub struct Declared {
+    /// Its module's name and its own.
+    pub name: String,
+    /// Rows and columns in memory.
+    pub shape: [usize; 2],
+    /// How it lies in a file.
+    pub layout: Layout,
+    /// Its shape in a file, where the layout does not say it: a convolution's.
+    pub(crate) file_shape: Option<Vec<usize>>,
+    /// The part of the model that it belongs to.
+    pub group: ModuleGroup,
+    /// Subject to weight decay.
+    pub(crate) decay: bool,
+}
+
+/// A layer that adapters can be on.
+#[derive(Clone, Debug)]
+pub struct Adaptable {
+    /// The layer.
+    pub layer: Linear,
+    /// Its part of the model.
+    pub group: ModuleGroup,
+    /// Inputs and outputs.
+    pub sizes: [usize; 2],
+}
+
+/// Takes down the layers of a model, in the order in which their weights are read.
+#[derive(Clone, Debug, Default)]
+pub struct Layers {
+    pub(crate) weights: Vec<Declared>,
+    pub(crate) adaptable: Vec<Adaptable>,
+}
+
+impl Layers {
+    /// A linear layer that adapters can be on.
+    pub fn linear(
+        &mut self,
+        group: ModuleGroup,
+        name: &str,
+        [input, output]: [usize; 2],
+        bias: bool,
+    ) -> Linear {
+        let mut layer = self.plain_linear(group, name, [input, output], bias);
+        layer.place = Some(self.adaptable.len());
+        self.adaptable.push(Adaptable {
+            layer: layer.clone(),
+            group,
+            sizes: [input, output],
+        });
+        layer
+    }
+
+    /// A convolution whose windows do not overlap, as a linear layer on the values of a patch; `kernel` is its shape in a
+    /// file, outputs first. Adapters are on none, as in ms-swift.
+    pub fn convolution(
+        &mut self,
+        group: ModuleGroup,
+        name: &str,
+        kernel: &[usize],
+        bias: bool,
+    ) -> Linear {
+        let sizes = [kernel[1..].iter().product(), kernel[0]];
+        let layer = self.plain_linear(group, name, sizes, bias);
+        self.weights[layer.weight.0].file_shape = Some(kernel.to_vec());
+        layer
+    }
+
+    /// A linear layer that adapters are never on, such as an output head.
+    pub fn plain_linear(
+        &mut self,
+        group: ModuleGroup,
+        name: &str,
+        [input, output]: [usize; 2],
+        bias: bool,
+    ) -> Linear {
+        let weight = self.weight(
+            group,
+            &format!("{name}.weight"),
+            [input, output],
+            Layout::Linear,
+        );
+        let bias =
+            bias.then(|| self.weight(group, &format!("{name}.bias"), [1, output], Layout::Vector));
+        Linear {
+            name: name.into(),
+            weight,
+            bias,
+            place: None,
+        }
+    }
+
+    /// A table of rows, looked up by index.
+    pub fn table(&mut self, group: ModuleGroup, name: &str, shape: [usize; 2]) -> ParamId {
+        self.weight(group, &format!("{name}.weight"), shape, Layout::Plain)
+    }
+
+    /// A root-mean-square normalisation.
+    pub fn rms_norm(
+        &mut self,
+        group: ModuleGroup,
+        name: &str,
+        width: usize,
+        epsilon: f64,
+    ) -> RmsNorm {
+        RmsNorm {
+            scale: self.weight(group, &format!("{name}.weight"), [1, width], Layout::Vector),
+            epsilon,
+        }
+    }
+
+    /// A layer normalisation.
+    pub fn layer_norm(
+        &mut self,
+        group: ModuleGroup,
+        name: &str,
+        width: usize,
+        epsilon: f64,
+    ) -> LayerNorm {
+        let [scale, shift] = ["weight", "bias"].map(|part| {
+            let id = self.weight(group, &format!("{name}.{part}"), [1, width], Layout::Vector);
+            self.weights[id.0].decay = false;
+            id
+        });
+        LayerNorm {
+            scale,
+            shift,
+            epsilon,
+        }
+    }
+
+    fn weight(
+        &mut self,
+        group: ModuleGroup,
+        name: &str,
+        shape: [usize; 2],
+        layout: Layout,
+    ) -> ParamId {
+        self.weights.push(Declared {
+            name: name.to_owned(),
+            shape,
+            layout,
+            file_shape: None,
+            group,
+            decay: names::decays(name),
+        });
+        ParamId(self.weights.len() - 1)
+    }
+}
+
+/// A model's weights and the adapters on its layers.
+#[derive(Clone)]
+pub struct Weights {
+    pub(crate) params: ParamSet,
+    pub(crate) lora: Option<LoraConfig>,
+    /// By [`Linear::place`]: an adapter's `[in, rank]` and `[rank, out]`.
+    pub(crate) adapters: Vec<Option<(ParamId, ParamId)>>,
+}
+
+impl Weights {
+    /// A weight's value.
+    pub fn get(&self, id: ParamId) -> &Tensor<2> {
+        self.params.get(id)
+    }
+
+    /// The factors of a layer's adapter.
+    pub(crate) fn adapter(&self, layer: &Linear) -> Option<(&LoraConfig, ParamId, ParamId)> {
+        let (a, b) = self.adapters.get(layer.place?).copied().flatten()?;
+        Some((self.lora.as_ref()?, a, b))
+    }
+
+    /// A copy that tracks no gradients; the weights are in memory once.
+    pub(crate) fn without_gradients(&self) -> Self {
+        let mut copy = self.clone();
+        for param in copy.params.iter_mut() {
+            param.value = param.value.clone().inner();
+            param.trainable = false;
+        }
+        copy
+    }
+}
+
+/// Where first weights come from.
+pub(crate) enum Source<'a> {
+    /// A checkpoint.
+    Checkpoint(&'a mut Checkpoint),
+    /// Random ones: matrices N(0, `std`²), norm scales 1, biases 0, each drawn from the stream of its own name.
+    Random {
+        /// Seed of all streams.
+        seed: u64,
+        /// Standard deviation of the matrices.
+        std: f64,
+    },
+}
+
+impl Source<'_> {
+    fn values(&mut self, weight: &Declared) -> Result<Vec<f32>, VlmError> {
+        let Declared {
+            name,
+            shape,
+            layout,
+            ..
+        } = weight;
+        match self {
+            Self::Checkpoint(checkpoint) => checkpoint.take(name, *shape, *layout),
+            Self::Random { seed, std } => {
+                let count = shape[0] * shape[1];
+                if *layout == Layout::Vector {
+                    let value = if name.ends_with("bias") { 0.0 } else { 1.0 };
+                    return Ok(vec![value; count]);
+                }
+                let mut stream = StreamKey::new("init", *seed).text(name).stream();
+                Ok((0..count)
+                    .map(|_| (stream.normal() * *std) as f32)
+                    .collect())
+            }
+        }
+    }
+}
+
+/// Makes the declared weights on `device` in the type `dtype`, all trainable.
+pub(crate) fn weights(
+    layers: &Layers,
+    mut source: Source<'_>,
+    device: &Device,
+    dtype: DType,
+) -> Result<Weights, VlmError> {
+    let mut params = ParamSet::default();
+    let device = device.clone().autodiff();
+    for weight in &layers.weights {
+        let values = source.values(weight)?;
+        params.push(Param {
+            name: weight.name.clone(),
+            value: tensor(values, weight.shape, &device, dtype).require_grad(),
+            trainable: true,
+            decay: weight.decay,
+        });
+    }
+    Ok(Weights {
+        params,
+        lora: None,
+        adapters: vec![None; layers.adaptable.len()],
+    })
+}
+
+/// A tensor of the type `dtype`.
+pub(crate) fn tensor(
+    values: Vec<f32>,
+    shape: [usize; 2],
+    device: &Device,
+    dtype: DType,
+) -> Tensor<2> {
+    let data = match dtype {
+        DType::BF16 => {
+            let values: Vec<bf16> = values.into_iter().map(bf16::from_f32).collect();
+            TensorData::new(values, shape)
+        }
+        _ => TensorData::new(values, shape),
+    };
+    Tensor::from_data(data, (device, dtype))
+}

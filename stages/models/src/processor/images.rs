@@ -1,0 +1,154 @@
+//! What differs between families in the preparation of images.
+
+use std::fmt::Debug;
+use std::path::Path;
+use std::sync::Arc;
+
+use dcsft_vlm::error::VlmError;
+use dcsft_vlm::model::RgbImage;
+use serde_json::{Map, Value};
+
+use super::files::Files;
+use crate::fields::{Known, short};
+
+/// What an image becomes: for the Qwen families frames, rows and columns of patches; for SmolVLM tiles, and rows and
+/// columns of tiles.
+pub type Grid = [usize; 3];
+
+/// Positions of a sequence's tokens in time, height and width, and the one after the last.
+pub type Positions = ([Vec<u32>; 3], u32);
+
+/// An image, cut up.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Patches {
+    /// Patch after patch in the order in which the family's tower takes them, and of each patch channel, (frame,) y, x.
+    pub values: Vec<f32>,
+    /// What the image became.
+    pub grid: Grid,
+}
+
+/// How a family prepares images.
+pub trait Images: Send + Sync + Debug {
+    /// What an image of this size becomes.
+    ///
+    /// # Errors
+    /// [`VlmError::Config`] for a size that the family does not take.
+    fn grid(&self, height: usize, width: usize) -> Result<Grid, VlmError>;
+
+    /// The tokens that stand in a text for an image.
+    fn expansion(&self, grid: Grid) -> Vec<u32>;
+
+    /// Positions of a sequence with images of these grids. Without axes of their own they are counted.
+    ///
+    /// # Errors
+    /// [`VlmError::Config`] where the tokens do not fit the images.
+    fn positions(&self, ids: &[u32], _grids: &[Grid]) -> Result<Positions, VlmError> {
+        let all: Vec<u32> = (0..ids.len() as u32).collect();
+        Ok(([all.clone(), all.clone(), all], ids.len() as u32))
+    }
+
+    /// The image, resized, normalised and cut up.
+    ///
+    /// # Errors
+    /// As [`Images::grid`]; [`VlmError::Config`] too where the image's sizes and pixels do not fit together.
+    fn patches(&self, image: &RgbImage) -> Result<Patches, VlmError>;
+
+    /// An image in the place of which this one can be given, with no more pixels.
+    ///
+    /// # Errors
+    /// As [`Images::patches`].
+    fn shrunk(&self, image: &RgbImage) -> Result<RgbImage, VlmError>;
+
+    /// The size (width, height) in which the model sees an image of this size.
+    ///
+    /// # Errors
+    /// As [`Images::grid`].
+    fn seen(&self, width: u32, height: u32) -> Result<(u32, u32), VlmError>;
+
+    /// The least and the largest area of an image, in pixels.
+    fn limits(&self) -> [usize; 2];
+
+    /// The same with other limits of an image's area in pixels, where they are given.
+    ///
+    /// # Errors
+    /// [`VlmError::Config`] where they cannot be met, or have no effect.
+    fn with_pixels(
+        &self,
+        min: Option<usize>,
+        max: Option<usize>,
+    ) -> Result<Arc<dyn Images>, VlmError>;
+}
+
+/// The file with the image settings, and the one for the whole processor.
+const IMAGES: &str = "preprocessor_config.json";
+const PROCESSOR: &str = "processor_config.json";
+
+/// Reads the image settings with `read`. As in Transformers 5, what `processor_config.json` says of images goes before
+/// `preprocessor_config.json`; `known` says which of its other fields there may be.
+///
+/// # Errors
+/// [`VlmError::Config`] with the file and what is wrong with it.
+pub(crate) fn find<T>(
+    files: &Files,
+    known: &Known,
+    read: impl Fn(&Map<String, Value>) -> Result<T, String>,
+) -> Result<T, VlmError> {
+    if let Some(fields) = fields(files, PROCESSOR)? {
+        let path = files.path(PROCESSOR);
+        known
+            .check("", &fields)
+            .map_err(|problem| fail(&path, problem))?;
+        match fields.get("image_processor") {
+            None | Some(Value::Null) => {}
+            Some(Value::Object(fields)) => {
+                return read(fields)
+                    .map_err(|problem| fail(&path, format!("image_processor: {problem}")));
+            }
+            Some(other) => {
+                let problem = format!("`image_processor` must be an object, not {}", short(other));
+                return Err(fail(&path, problem));
+            }
+        }
+    }
+    match fields(files, IMAGES)? {
+        Some(fields) => read(&fields).map_err(|problem| fail(&files.path(IMAGES), problem)),
+        None => Err(VlmError::Config(format!(
+            "{}: no {IMAGES}, and no {PROCESSOR} with `image_processor`",
+            files.dir().display()
+        ))),
+    }
+}
+
+fn fields(files: &Files, name: &str) -> Result<Option<Map<String, Value>>, VlmError> {
+    let object = |text| object(&files.path(name), text);
+    files.text(name)?.map(object).transpose()
+}
+
+pub(super) fn object(path: &Path, text: &str) -> Result<Map<String, Value>, VlmError> {
+    serde_json::from_str(text).map_err(|error| fail(path, format!("no JSON object: {error}")))
+}
+
+pub(super) fn fail(path: &Path, problem: impl std::fmt::Display) -> VlmError {
+    VlmError::Config(format!("{}: {problem}", path.display()))
+}
+
+/// What each byte of each channel becomes by `(byte * rescale - mean) / std`, in the arithmetic of Transformers' slow
+/// image processors.
+pub(crate) fn normalised(rescale: f64, mean: [f64; 3], std: [f64; 3]) -> [[f32; 256]; 3] {
+    std::array::from_fn(|channel| {
+        let (mean, std) = (mean[channel] as f32, std[channel] as f32);
+        std::array::from_fn(|byte| ((byte as f64 * rescale) as f32 - mean) / std)
+    })
+}
+
+/// Row and column of each patch: blocks of `merge x merge` patches in raster order, raster order within a block.
+pub(crate) fn block_order(
+    rows: usize,
+    columns: usize,
+    merge: usize,
+) -> impl Iterator<Item = (usize, usize)> {
+    let blocks = (0..rows / merge).flat_map(move |y| (0..columns / merge).map(move |x| (y, x)));
+    blocks.flat_map(move |(y, x)| {
+        (0..merge).flat_map(move |dy| (0..merge).map(move |dx| (y * merge + dy, x * merge + dx)))
+    })
+}

@@ -1,0 +1,139 @@
+//! The families, by the `model_type` of a checkpoint's `config.json`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use dcsft_vlm::error::VlmError;
+use dcsft_vlm::micro::{self, MicroVlm};
+use dcsft_vlm::model::VisionLanguageModel;
+use serde_json::Value;
+
+use crate::family::{Family, Kind};
+use crate::folder::{self, SETTINGS_BYTES};
+use crate::model::HubModel;
+use crate::modules::Layers;
+
+/// All families in Hugging Face's layout.
+pub const FAMILIES: [&Kind; 3] = [
+    &crate::qwen2_5_vl::KIND,
+    &crate::qwen3_vl::KIND,
+    &crate::smolvlm::KIND,
+];
+
+/// The file that says which family a model is of.
+pub const CONFIG: &str = "config.json";
+
+/// A configuration that was read.
+#[derive(Clone)]
+pub struct Config {
+    /// Which family it is of.
+    pub kind: &'static Kind,
+    /// The family's own view of it.
+    pub family: Arc<dyn Family>,
+    /// The layers that it describes.
+    pub layers: Arc<Layers>,
+    /// The file as it was read, to be written back on export.
+    pub raw: Value,
+}
+
+impl Config {
+    /// Reads `config.json` in `dir`.
+    ///
+    /// # Errors
+    /// [`VlmError::Io`] where it cannot be read, else as [`Config::from_json`].
+    pub fn load(dir: &Path) -> Result<Self, VlmError> {
+        let path = dir.join(CONFIG);
+        let bytes = folder::read(&path, SETTINGS_BYTES)?;
+        let text = String::from_utf8(bytes)
+            .map_err(|_| VlmError::Config(format!("{}: is not UTF-8", path.display())))?;
+        Self::from_json(&path, &text)
+    }
+
+    /// The configuration that `text` holds; `path` names it in errors.
+    ///
+    /// # Errors
+    /// [`VlmError::Config`]: no JSON, a family that is not built, a field that is missing or of the wrong kind, sizes that
+    /// do not fit together, a variant that is not built, a field that nothing is known of.
+    pub fn from_json(path: &Path, text: &str) -> Result<Self, VlmError> {
+        let fail = |problem: String| VlmError::Config(format!("{}: {problem}", path.display()));
+        let raw: Value =
+            serde_json::from_str(text).map_err(|error| fail(format!("no JSON: {error}")))?;
+        let top = raw
+            .as_object()
+            .ok_or_else(|| fail("must be a JSON object".into()))?;
+        let kind = kind_of(top.get("model_type")).map_err(fail)?;
+        check_architecture(kind, top.get("architectures")).map_err(fail)?;
+        let mut layers = Layers::default();
+        let family = (kind.read)(top, &mut layers).map_err(fail)?;
+        Ok(Self {
+            kind,
+            family: family.into(),
+            layers: layers.into(),
+            raw,
+        })
+    }
+
+    /// Numbers in all weights.
+    pub fn parameters(&self) -> usize {
+        let sizes = self.layers.weights.iter().map(|weight| weight.shape);
+        sizes.map(|[rows, columns]| rows * columns).sum()
+    }
+}
+
+/// The family that specs call so.
+pub fn by_name(name: &str) -> Option<&'static Kind> {
+    FAMILIES.into_iter().find(|kind| kind.name == name)
+}
+
+fn kind_of(model_type: Option<&Value>) -> Result<&'static Kind, String> {
+    let known = || {
+        let names = FAMILIES.map(|kind| kind.name);
+        match names.split_last() {
+            Some((last, [])) => format!("only {last}"),
+            Some((last, first)) => format!("only {} and {last}", first.join(", ")),
+            None => "none".into(),
+        }
+    };
+    let Some(name) = model_type.and_then(Value::as_str) else {
+        return Err(format!("`model_type` is missing; {} can be read", known()));
+    };
+    let mut kinds = FAMILIES.into_iter();
+    kinds
+        .find(|kind| kind.name == name || kind.aliases.contains(&name))
+        .ok_or_else(|| format!("is a `{name}` checkpoint, and {} can be read", known()))
+}
+
+fn check_architecture(kind: &Kind, names: Option<&Value>) -> Result<(), String> {
+    let names = names.and_then(Value::as_array).into_iter().flatten();
+    let names: Vec<&str> = names.filter_map(Value::as_str).collect();
+    let known = names.iter().any(|name| kind.architectures.contains(name));
+    if names.is_empty() || known {
+        return Ok(());
+    }
+    Err(format!(
+        "`architectures` is {}, and only {} can be read",
+        names.join(", "),
+        kind.architectures.join(" and ")
+    ))
+}
+
+/// The model in a folder, of whichever family it is, with its adapters, on `device`.
+///
+/// # Errors
+/// [`VlmError`] with the file and what is wrong with it.
+pub fn open(dir: &Path, device: &Device) -> Result<Box<dyn VisionLanguageModel>, VlmError> {
+    Ok(match is_micro(dir)? {
+        true => Box::new(MicroVlm::load(dir, device)?),
+        false => Box::new(HubModel::load(dir, device)?),
+    })
+}
+
+/// Whether the model in `dir` is a micro VLM, which has a layout of its own.
+///
+/// # Errors
+/// Where `config.json` cannot be read.
+pub fn is_micro(dir: &Path) -> Result<bool, VlmError> {
+    let config: Value = folder::read_json(&dir.join(CONFIG))?;
+    Ok(config["model_type"] == micro::MODEL_TYPE)
+}
