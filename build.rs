@@ -15,9 +15,12 @@ fn main() {
     println!("cargo::rerun-if-changed=Cargo.lock");
     println!("cargo::rerun-if-changed=build.rs");
     watch(&root, DEPTH);
+    let mut version = std::env::var("CARGO_PKG_VERSION").unwrap_or_default();
     if let Some(commit) = commit(&root) {
         println!("cargo::rustc-env=DCSFT_COMMIT={commit}");
+        version += &format!(" ({commit})");
     }
+    println!("cargo::rustc-env=DCSFT_VERSION={version}");
 }
 
 /// Watches the folders `src` of all crates.

@@ -46,6 +46,29 @@ echo "== plan of 10,000 nodes"
 hyperfine --warmup 1 --shell=none "$dcsft plan --json $work/ten_thousand.yaml"
 /usr/bin/time -f 'peak memory: %M KiB' "$dcsft" plan --json "$work/ten_thousand.yaml" >/dev/null
 
+# One stage for each of $1 seeds: a study of many cells of one kind.
+wide() {
+  cat <<YAML
+dcsft: 1
+name: wide
+stages:
+  world:
+    uses: shapes
+    with: {seed: "\${matrix.seed}", counts: {pretrain: 0, cold_start: 2, train: 0, val: 2, rendition: 0, adversarial: 0}}
+    matrix: {seed: {range: [1, $1]}}
+YAML
+}
+wide 1 >"$work/one.yaml"
+wide 100000 >"$work/wide.yaml"
+echo "== first plan of 100,000 stages"
+/usr/bin/time -f '%e s, peak memory: %M KiB' "$dcsft" plan "$work/wide.yaml"
+echo "== run of 100,000 cached stages"
+"$dcsft" run -q "$work/one.yaml" >/dev/null
+"$dcsft" plan --json "$work/wide.yaml" | cargo run -q --release --locked --example finished_stages "$DCSFT_CACHE"
+for _ in 1 2; do
+  /usr/bin/time -f '%e s, peak memory: %M KiB' "$dcsft" run -q --no-report "$work/wide.yaml" | tail -n 1
+done
+
 if "$python" -c 'import snakemake' 2>/dev/null; then
   echo "== the peer: Snakemake, 1,000 finished rules"
   mkdir "$work/peer" && cd "$work/peer"

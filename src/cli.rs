@@ -21,7 +21,7 @@ above the spec that holds .dcsft, .git or Cargo.toml, else the spec's own folder
 
 /// Declarative, cached, reproducible experiments in vision-language post-training.
 #[derive(Debug, Parser)]
-#[command(name = "dcsft", version, styles = STYLES, after_help = AFTER, arg_required_else_help = true)]
+#[command(name = "dcsft", version = env!("DCSFT_VERSION"), styles = STYLES, after_help = AFTER, arg_required_else_help = true)]
 pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]

@@ -3,12 +3,12 @@
 //! A family has a digest, as a key has, and a folder with an empty file for each member. That is a hint and nothing else:
 //! a member without a record counts for nothing, and a family that is lost costs time, never a result.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 
 use crate::error::Context;
 use crate::store::list_digests;
-use crate::{Digest, Record, Store, StoreError, durable};
+use crate::{Digest, Record, Store, StoreError, durable, file};
 
 /// The members of each family.
 pub(crate) fn all(store: &Store) -> Result<Vec<Vec<Digest>>, StoreError> {
@@ -36,7 +36,7 @@ impl Store {
         let folder = self.layout.family(family);
         durable::create_dirs(&folder)?;
         let path = folder.join(key.to_string());
-        File::create(&path).map(drop).context("write", &path)
+        file::write(&path, "").context("write", &path)
     }
 
     /// The records of `family`, the one that joined last first.

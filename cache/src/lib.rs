@@ -99,6 +99,7 @@ mod digest;
 mod durable;
 mod error;
 mod family;
+pub mod file;
 pub mod gc;
 mod layout;
 mod lock;

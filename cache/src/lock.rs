@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use crate::error::Context;
 use crate::layout::Layout;
 use crate::stat::FileStat;
-use crate::{Digest, StoreError, read};
+use crate::{Digest, StoreError, file, read};
 
 /// A lock that is held.
 ///
@@ -114,7 +114,7 @@ pub(crate) fn try_lock_key(layout: &Layout, key: &Digest) -> Result<Option<KeyLo
 
 /// Who holds the lock of `key`, as far as its file says: for messages.
 pub(crate) fn holder_of_key(layout: &Layout, key: &Digest) -> Option<String> {
-    let text = fs::read_to_string(layout.key_lock(key)).ok()?;
+    let text = file::text(&layout.key_lock(key)).ok()?;
     let name = text.trim();
     (!name.is_empty()).then(|| name.to_owned())
 }
@@ -150,7 +150,7 @@ pub(crate) fn hold(
         Ok(()) => {}
         Err(TryLockError::Error(cause)) => return Err(lock_error(&path, cause)),
         Err(TryLockError::WouldBlock) => {
-            let name = fs::read_to_string(&path).unwrap_or_default();
+            let name = file::text(&path).unwrap_or_default();
             on_wait(match name.trim() {
                 "" => "another process",
                 name => name,
@@ -197,7 +197,7 @@ pub(crate) fn share(layout: &Layout) -> Result<Held, StoreError> {
 fn open_shared(path: &Path) -> Result<File, StoreError> {
     match open(path) {
         // What can be read can be shared.
-        Err(StoreError::Permission { .. }) => File::open(path).context("open", path),
+        Err(StoreError::Permission { .. }) => file::open(path).context("open", path),
         other => other,
     }
 }
@@ -224,12 +224,12 @@ fn holders(layout: &Layout) -> Result<Vec<String>, StoreError> {
         let path = entry.context("read", &folder)?.path();
         // Locks that a network file system emulates want the file open for writing.
         let writable = OpenOptions::new().read(true).write(true).open(&path);
-        let Ok(file) = writable.or_else(|_| File::open(&path)) else {
+        let Ok(file) = writable.or_else(|_| file::open(&path)) else {
             continue;
         };
         match file.try_lock() {
             Ok(()) => drop(fs::remove_file(&path)),
-            Err(_) => names.extend(fs::read_to_string(&path)),
+            Err(_) => names.extend(file::text(&path)),
         }
     }
     if names.is_empty() {
@@ -276,24 +276,7 @@ fn try_exclusive(path: &Path) -> Result<Option<Held>, StoreError> {
 }
 
 fn open(path: &Path) -> Result<File, StoreError> {
-    let open = || {
-        OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)
-    };
-    let opened = open().or_else(|error| {
-        if !path.is_dir() {
-            return Err(error);
-        }
-        // A lock's file holds nothing that is needed; a folder in its place would stop everything for ever.
-        let aside = format!("{}.was-a-folder-{}", path.display(), std::process::id());
-        fs::rename(path, aside)?;
-        open()
-    });
-    opened.context("open", path)
+    file::open_or_create(path).context("open", path)
 }
 
 fn wait(file: &File, path: &Path, mode: Mode) -> Result<(), StoreError> {

@@ -9,7 +9,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use dcsft_cache::{Digest, SealedFile, StoreError, seal, write_durable};
+use dcsft_cache::{Digest, SealedFile, StoreError, file, seal, write_durable};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -82,7 +82,7 @@ impl Done {
 
     /// What a worker has left for this key; none if there is nothing, or nothing whole.
     pub fn read(workspace: &Path, key: &Digest) -> Option<Self> {
-        let text = fs::read(path(workspace)).ok()?;
+        let text = file::bytes(&path(workspace)).ok()?;
         let checked: Checked<'_> = serde_json::from_slice(&text).ok()?;
         if Digest::of_bytes(checked.done.get().as_bytes()) != checked.blake3 {
             return None;
@@ -126,13 +126,13 @@ pub fn seal_outputs(outputs: &Path) -> Result<BTreeMap<String, Vec<SealedFile>>,
 /// Notes which outputs are stored already: their folders are gone. Without the note they count as lost.
 pub(crate) fn note_stored(workspace: &Path, stored: &BTreeMap<String, Digest>) {
     if let Ok(text) = serde_json::to_vec(stored) {
-        let _ = fs::write(stored_path(workspace), text);
+        let _ = file::write(&stored_path(workspace), text);
     }
 }
 
 /// The outputs that were stored before the rest could not be.
 pub(crate) fn stored(workspace: &Path) -> BTreeMap<String, Digest> {
-    fs::read(stored_path(workspace))
+    file::bytes(&stored_path(workspace))
         .ok()
         .and_then(|text| serde_json::from_slice(&text).ok())
         .unwrap_or_default()

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use dcsft_cache::Store;
+use rayon::prelude::*;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -63,6 +64,9 @@ impl Prospect {
     }
 }
 
+/// So many stages are forecast at once: their facts are held together before equal ones are shared.
+const AT_ONCE: usize = 1024;
+
 /// Facts about the outputs of a stage.
 type Facts = Arc<BTreeMap<String, Arc<Value>>>;
 
@@ -81,37 +85,43 @@ pub fn memories(
     let last_reader = last_readers(study);
     let mut facts: Vec<Facts> = Vec::with_capacity(study.nodes.len());
     let mut latest = Facts::default();
-    for node in &study.nodes {
-        let fact = |reference: &Reference| {
-            let facts = &facts[reference.node.0];
-            facts.get(&reference.output).cloned().unwrap_or_default()
-        };
-        let inputs = node.inputs.iter().map(|(name, references)| {
-            let facts = references.iter().map(fact).collect();
-            (name.clone(), facts)
-        });
-        let prospect = Prospect {
-            device: plan.options.device.clone(),
-            threads: node.execution.resources.threads.unwrap_or(threads),
-            inputs: inputs.collect(),
-            outputs: outputs(plan, store, node),
-        };
-        let forecast = registry
-            .get(&node.kind)
-            .map(|kind| kind.forecast(&params_with_paths(node, &study.root), &prospect));
-        let forecast = forecast.unwrap_or_default();
-        memories.push(forecast.memory);
-        let read = last_reader[node.id.0].is_some();
-        if read && *latest != forecast.facts {
-            latest = Arc::new(forecast.facts);
-        }
-        facts.push(if read {
-            Arc::clone(&latest)
-        } else {
-            Facts::default()
-        });
-        for (_, references) in &node.inputs {
-            for reference in references {
+    for wave in study.waves(AT_ONCE) {
+        let forecasts: Vec<Forecast> = wave
+            .par_iter()
+            .with_min_len(16)
+            .map(|node| {
+                let fact = |reference: &Reference| {
+                    let facts = &facts[reference.node.0];
+                    facts.get(&reference.output).cloned().unwrap_or_default()
+                };
+                let inputs = node.inputs.iter().map(|(name, references)| {
+                    let facts = references.iter().map(fact).collect();
+                    (name.clone(), facts)
+                });
+                let prospect = Prospect {
+                    device: plan.options.device.clone(),
+                    threads: node.execution.resources.threads.unwrap_or(threads),
+                    inputs: inputs.collect(),
+                    outputs: outputs(plan, store, node),
+                };
+                let kind = registry.get(&node.kind);
+                let params = || params_with_paths(node, &study.root);
+                kind.map(|kind| kind.forecast(&params(), &prospect))
+                    .unwrap_or_default()
+            })
+            .collect();
+        for (node, forecast) in wave.iter().zip(forecasts) {
+            memories.push(forecast.memory);
+            let read = last_reader[node.id.0].is_some();
+            if read && *latest != forecast.facts {
+                latest = Arc::new(forecast.facts);
+            }
+            facts.push(if read {
+                Arc::clone(&latest)
+            } else {
+                Facts::default()
+            });
+            for reference in node.inputs.iter().flat_map(|(_, references)| references) {
                 if last_reader[reference.node.0] == Some(node.id) {
                     facts[reference.node.0] = Facts::default();
                 }

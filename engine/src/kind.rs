@@ -360,6 +360,10 @@ impl<S: Stage> Kind for Typed<S> {
 }
 
 fn parse<T: DeserializeOwned>(value: &Value) -> Result<T, ParamProblem> {
+    // Keeping track of the path takes time, and mostly nothing is wrong.
+    if let Ok(params) = T::deserialize(value) {
+        return Ok(params);
+    }
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().iter().filter_map(|segment| match segment {
             Segment::Seq { index } => Some(index.to_string()),

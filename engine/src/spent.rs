@@ -8,6 +8,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use dcsft_cache::file;
+
 use crate::cost::Cost;
 use crate::usage::cpu_seconds;
 
@@ -50,13 +52,13 @@ pub(crate) fn begin(workspace: &Path, state: &Path) {
 }
 
 fn read(path: &Path) -> Option<Cost> {
-    serde_json::from_slice(&fs::read(path).ok()?).ok()
+    serde_json::from_slice(&file::bytes(path).ok()?).ok()
 }
 
 fn write(path: &Path, cost: Cost) {
     let part = path.with_extension("part");
     if let Ok(text) = serde_json::to_vec(&cost) {
-        let _ = fs::write(&part, text).and_then(|()| fs::rename(&part, path));
+        let _ = file::write(&part, text).and_then(|()| fs::rename(&part, path));
     }
 }
 

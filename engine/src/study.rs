@@ -120,6 +120,23 @@ pub struct Resources {
 pub(crate) const OVERRIDE: &str = "--set";
 
 impl Study {
+    /// The nodes in order, in pieces of which no node takes anything from another, none longer than `most`: what is
+    /// worked out for each node can be worked out for those of a piece at once.
+    pub fn waves(&self, most: usize) -> impl Iterator<Item = &[Node]> {
+        let mut rest = &self.nodes[..];
+        std::iter::from_fn(move || {
+            let first = rest.first()?.id;
+            let takes_from_wave = |node: &Node| {
+                let mut references = node.inputs.iter().flat_map(|(_, references)| references);
+                references.any(|reference| reference.node >= first)
+            };
+            let end = rest.iter().take(most).position(takes_from_wave);
+            let (wave, after) = rest.split_at(end.unwrap_or(most.min(rest.len())));
+            rest = after;
+            Some(wave)
+        })
+    }
+
     /// A place as `file:line:column`; an override as it was given.
     pub fn place_text(&self, place: &Place) -> String {
         match self.sources.get(place.source) {

@@ -3,11 +3,13 @@
 //! The lock of a key ends with the run that holds it. A worker of that run may live a little longer, to save its state,
 //! and this lock ends with the worker.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+use dcsft_cache::file;
 
 /// How often whoever waits looks again, and how often it says that it waits.
 const LOOK: Duration = Duration::from_millis(50);
@@ -35,12 +37,7 @@ pub(crate) fn wait(
     interrupted: &AtomicBool,
     mut say: impl FnMut(String, f64),
 ) -> io::Result<Option<Turn>> {
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(workspace.join("worker.lock"))?;
+    let mut file = file::open_or_create(&workspace.join("worker.lock"))?;
     let began = Instant::now();
     let mut said: Option<Instant> = None;
     loop {

@@ -149,7 +149,8 @@ fn fail(message: &str) {
 }
 
 fn read<'a>(path: &Path, registry: &'a Registry) -> Result<(Job, &'a dyn Kind), String> {
-    let text = fs::read(path).map_err(|error| format!("the job {}: {error}", path.display()))?;
+    let text = dcsft_cache::file::bytes(path)
+        .map_err(|error| format!("the job {}: {error}", path.display()))?;
     let job: Job = serde_json::from_slice(&text)
         .map_err(|error| format!("the job {}: {error}", path.display()))?;
     let kind = registry

@@ -191,7 +191,7 @@ struct Line {
 
 fn read(path: &Path) -> Result<Answers, String> {
     let fail = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let file = std::fs::File::open(path).map_err(|error| fail(&error))?;
+    let file = dcsft_cache::file::open(path).map_err(|error| fail(&error))?;
     let mut answers = Answers::new();
     for line in BufReader::new(file).lines() {
         let line = line.map_err(|error| fail(&error))?;

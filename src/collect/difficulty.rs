@@ -45,7 +45,7 @@ fn report_dir(results: &Results<'_>, store: &Store) -> Option<PathBuf> {
 }
 
 fn json<T: DeserializeOwned>(dir: &Path, name: &str) -> Option<T> {
-    let bytes = std::fs::read(dir.join(name)).ok()?;
+    let bytes = dcsft_cache::file::bytes(&dir.join(name)).ok()?;
     serde_json::from_slice(&bytes).ok()
 }
 
@@ -138,7 +138,7 @@ fn gallery(bins: Vec<stage::GalleryBin>, dir: &Path) -> Vec<GalleryBin> {
         // The list is a file as any other: its names must not lead elsewhere.
         let inside = dcsft_cache::fault_of_path(&sample.image).is_none();
         let image = inside
-            .then(|| std::fs::read(dir.join(&sample.image)).ok())
+            .then(|| dcsft_cache::file::bytes(&dir.join(&sample.image)).ok())
             .flatten()?;
         Some(GallerySample {
             image,

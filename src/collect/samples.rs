@@ -7,6 +7,7 @@ use dcsft_engine::kind::{ArtifactType, Cardinality, Registry};
 use dcsft_engine::plan::Plan;
 use dcsft_engine::study::{Node, Study};
 use dcsft_stages::data::Dataset;
+use rayon::prelude::*;
 use serde::Serialize;
 
 /// The input that holds the samples a stage works on.
@@ -58,8 +59,21 @@ pub(crate) fn samples(
         cached: BTreeMap::new(),
         sets: Vec::with_capacity(study.nodes.len()),
     };
-    study.nodes.iter().map(|node| counter.add(node)).collect()
+    let mut samples = Vec::with_capacity(study.nodes.len());
+    for nodes in study.nodes.chunks(AT_ONCE) {
+        let planned: Vec<BTreeMap<String, u64>> = nodes
+            .par_iter()
+            .with_min_len(16)
+            .map(|node| counter.planned(node))
+            .collect();
+        let known = nodes.iter().zip(planned);
+        samples.extend(known.map(|(node, planned)| counter.add(node, &planned)));
+    }
+    samples
 }
+
+/// So many stages' numbers are read from their params at once.
+const AT_ONCE: usize = 1024;
 
 struct Counter<'a> {
     study: &'a Study,
@@ -73,9 +87,18 @@ struct Counter<'a> {
 }
 
 impl Counter<'_> {
-    fn add(&mut self, node: &Node) -> Option<Samples> {
+    /// What the params of a stage that has no result say of its outputs.
+    fn planned(&self, node: &Node) -> BTreeMap<String, u64> {
+        let known = self.plan.node(node.id).state.record().is_some();
+        match self.registry.get(&node.kind) {
+            Some(kind) if !known => kind.samples(&node.params.value(), &self.study.root),
+            _ => BTreeMap::new(),
+        }
+    }
+
+    fn add(&mut self, node: &Node, planned: &BTreeMap<String, u64>) -> Option<Samples> {
         let read = self.read(node);
-        let sets = self.made(node, read);
+        let sets = self.made(node, planned, read);
         // Bins are cut out of what is read; other sets of one stage lie side by side.
         let of_node = match sets.len() {
             0 => read,
@@ -108,13 +131,13 @@ impl Counter<'_> {
     }
 
     /// The sets that the node makes.
-    fn made(&mut self, node: &Node, read: Option<Samples>) -> BTreeMap<String, Samples> {
+    fn made(
+        &mut self,
+        node: &Node,
+        planned: &BTreeMap<String, u64>,
+        read: Option<Samples>,
+    ) -> BTreeMap<String, Samples> {
         let record = self.plan.node(node.id).state.record().cloned();
-        let kind = self.registry.get(&node.kind);
-        let planned = match (&record, kind) {
-            (None, Some(kind)) => kind.samples(&node.params.value(), &self.study.root),
-            _ => BTreeMap::new(),
-        };
         let mut sets = BTreeMap::new();
         let outputs = node.outputs.iter();
         for output in outputs.filter(|output| output.artifact == ArtifactType::Dataset) {

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 
+use dcsft_cache::file;
 use dcsft_engine::lockfile::{Divergence, Lock};
 use serde_json::json;
 
@@ -58,7 +59,7 @@ pub(crate) fn path(project: &Project) -> PathBuf {
 pub(crate) fn read(project: &Project) -> Result<Lock, Failure> {
     let path = path(project);
     let shown = path.display();
-    let text = std::fs::read_to_string(&path).map_err(|error| {
+    let text = file::text(&path).map_err(|error| {
         Failure::usage(format!("cannot read the lock file {shown}: {error}"))
             .help("run the spec, then write its lock file with `dcsft lock`")
     })?;

@@ -5,7 +5,7 @@ mod folder;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use dcsft_cache::Digest;
+use dcsft_cache::{Digest, file};
 use serde_json::json;
 
 use super::plan::records;
@@ -57,7 +57,7 @@ pub(crate) fn update(
     failed: &[String],
 ) -> Result<PathBuf, Failure> {
     let folder = folder::claim(project)?;
-    let stamped = std::fs::read_to_string(folder.join(STAMP)).ok();
+    let stamped = file::text(&folder.join(STAMP)).ok();
     let current = stamped.and_then(|text| Stamp::parse(&text));
     if current
         .is_some_and(|stamp| stamp.made_from == made_from(found, failed) && stamp.is_whole(&folder))
@@ -80,7 +80,7 @@ fn write(
     let path = folder.join(STAMP);
     let stamp =
         Stamp::of(folder, made_from(found, failed)).map_err(Failure::write(folder.to_owned()))?;
-    std::fs::write(&path, stamp.text()).map_err(Failure::write(path))?;
+    file::write(&path, stamp.text()).map_err(Failure::write(path))?;
     Ok(page)
 }
 
@@ -102,7 +102,7 @@ impl Stamp {
                     .contains(&name.as_str())
                     || (below == "figures" && !name.ends_with(".part"));
                 if ours && entry.file_type()?.is_file() {
-                    let (digest, _) = Digest::of_reader(std::fs::File::open(entry.path())?)?;
+                    let (digest, _) = Digest::of_reader(file::open(&entry.path())?)?;
                     let path = Path::new(below).join(&name);
                     files.push((path.to_string_lossy().into_owned(), digest));
                 }
@@ -138,7 +138,7 @@ impl Stamp {
     /// Whether every file is as it was written.
     fn is_whole(&self, folder: &Path) -> bool {
         self.files.iter().all(|(name, digest)| {
-            let found = std::fs::File::open(folder.join(name)).and_then(Digest::of_reader);
+            let found = file::open(&folder.join(name)).and_then(Digest::of_reader);
             found.is_ok_and(|(found, _)| found == *digest)
         })
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use dcsft_cache::file;
 use serde::{Deserialize, Serialize};
 
 use super::{JournalError, LIVE, replace, unix_now};
@@ -36,7 +37,7 @@ pub struct StageLive {
 impl Live {
     /// What a run's folder holds; none if the run has not lived long enough to write it.
     pub(super) fn read(dir: &Path) -> Option<Self> {
-        serde_json::from_slice(&std::fs::read(dir.join(LIVE)).ok()?).ok()
+        serde_json::from_slice(&file::bytes(&dir.join(LIVE)).ok()?).ok()
     }
 }
 

@@ -128,6 +128,6 @@ fn unix_now() -> f64 {
 /// Writes a small file so that a reader sees the old one or the new one.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let part = path.with_extension("part");
-    std::fs::write(&part, bytes)?;
+    dcsft_cache::file::write(&part, bytes)?;
     std::fs::rename(&part, path)
 }

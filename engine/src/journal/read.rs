@@ -1,11 +1,11 @@
 //! Reading journals back: headers to find runs by, events one by one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, TryLockError};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use dcsft_cache::{Digest, Store};
+use dcsft_cache::{Digest, Store, file};
 use serde::Deserialize;
 
 use super::{EVENTS, Entry, FORMAT, HEADER, JournalError, LOCK, Live, RunHeader, unix_now};
@@ -100,7 +100,7 @@ impl RunFolder {
     /// What happened, in order, read line by line. A line cut short by a kill is left out; a run without any wrote
     /// none before it was killed.
     pub fn events(&self) -> impl Iterator<Item = Entry> + use<> {
-        let file = File::open(self.dir.join(EVENTS)).ok();
+        let file = file::open(&self.dir.join(EVENTS)).ok();
         file.into_iter()
             .flat_map(|file| entries(BufReader::new(file)))
     }
@@ -163,7 +163,7 @@ impl RunFolder {
 
     /// How the run ended, from the last of its events.
     fn ending(&self) -> Option<RunState> {
-        let mut file = File::open(self.dir.join(EVENTS)).ok()?;
+        let mut file = file::open(&self.dir.join(EVENTS)).ok()?;
         let length = file.metadata().ok()?.len();
         file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))
             .ok()?;
@@ -193,7 +193,7 @@ impl RunFolder {
 
     /// Whether somebody holds the run's lock; none where there are no locks.
     pub(super) fn is_locked(&self) -> Option<bool> {
-        let file = File::open(self.dir.join(LOCK)).ok()?;
+        let file = file::open(&self.dir.join(LOCK)).ok()?;
         // Shared, so that two who look do not take each other for the run.
         match file.try_lock_shared() {
             Ok(()) => Some(false),
@@ -235,17 +235,19 @@ pub fn of_variant(study: &Study, store: &Store) -> impl Iterator<Item = RunFolde
 /// Earlier runs of a study's spec: those with its overrides, latest first, then those with others. Journals of format 1
 /// know no more than the spec's name, and come with the latter.
 pub fn history(study: &Study, store: &Store) -> impl Iterator<Item = RunFolder> + use<> {
-    let id = StudyId::of(study, store.root());
+    let mut runs = runs(&store.runs_dir()).peekable();
+    // A study's identity is a digest of all its stages: not asked for where there is nothing to compare it with.
+    let id = runs.peek().map(|_| StudyId::of(study, store.root()));
     let related = |run: &RunFolder| match &run.header.study {
-        Some(other) => other.spec == id.spec,
+        Some(other) => id.is_some_and(|id| other.spec == id.spec),
         None => run.header.spec == study.name,
     };
-    let (same, others): (Vec<_>, Vec<_>) =
-        runs(&store.runs_dir()).filter(related).partition(|run| {
-            run.header
-                .study
-                .is_some_and(|other| other.is_variant_of(&id))
-        });
+    let (same, others): (Vec<_>, Vec<_>) = runs.filter(related).partition(|run| {
+        let other = run.header.study;
+        other
+            .zip(id)
+            .is_some_and(|(other, id)| other.is_variant_of(&id))
+    });
     same.into_iter().chain(others)
 }
 
@@ -288,7 +290,7 @@ fn read_header(path: &Path) -> Result<RunHeader, JournalError> {
 }
 
 fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> io::Result<T> {
-    let file = File::open(path)?.take(MAX_HEADER);
+    let file = file::open(path)?.take(MAX_HEADER);
     Ok(serde_json::from_reader(BufReader::new(file))?)
 }
 

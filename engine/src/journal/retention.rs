@@ -11,6 +11,7 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use dcsft_cache::file;
 use serde::Serialize;
 
 use super::read::{RunFolder, RunState, folders, runs};
@@ -65,7 +66,7 @@ pub fn prune(runs_dir: &Path, dry_run: bool) -> io::Result<Pruned> {
     }
     if !dry_run {
         leftovers(runs_dir)?;
-        let _ = fs::write(runs_dir.join(MARK), "");
+        let _ = file::write(&runs_dir.join(MARK), "");
     }
     Ok(pruned)
 }

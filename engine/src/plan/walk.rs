@@ -33,11 +33,8 @@ pub(super) fn walk(
         nodes: Vec::with_capacity(study.nodes.len()),
         options,
     };
-    let mut rest = &study.nodes[..];
-    while !rest.is_empty() {
-        let (wave, after) = rest.split_at(wave(rest));
+    for wave in study.waves(usize::MAX) {
         planner.add(wave)?;
-        rest = after;
     }
     Ok(planner.nodes)
 }
@@ -67,19 +64,6 @@ struct Prepared<'a> {
 
 /// A node's key and what the cache has for it; none for a node without a key.
 type Found = Option<(Digest, Option<Arc<Record>>)>;
-
-/// How many of the first nodes take nothing from each other.
-fn wave(nodes: &[Node]) -> usize {
-    let first = nodes[0].id;
-    let takes_from_wave = |node: &Node| {
-        let mut references = node.inputs.iter().flat_map(|(_, references)| references);
-        references.any(|reference| reference.node >= first)
-    };
-    nodes
-        .iter()
-        .position(takes_from_wave)
-        .unwrap_or(nodes.len())
-}
 
 impl Planner<'_> {
     /// Adds nodes that take nothing from each other. Their keys and look-ups are what planning mostly costs, and

@@ -1,14 +1,14 @@
 //! One execution of one stage, on a thread of its own: what an earlier run has left, attempts, publication, the record.
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use dcsft_cache::{Digest, Explain, OutputRef, Record, SealedFile, StoreError, is_sealed};
+use dcsft_cache::{Digest, Explain, OutputRef, Record, SealedFile, StoreError, file, is_sealed};
 use serde_json::json;
 
 use super::event::{Failure, Reason};
@@ -415,7 +415,7 @@ impl Execution<'_> {
             threads: self.assignment.threads,
             relatives: self.prepared.relatives.clone(),
         };
-        fs::write(job_path(workspace), serde_json::to_vec(&job)?)
+        file::write(&job_path(workspace), serde_json::to_vec(&job)?)
     }
 
     /// Refuses a result whose files changed while the stage read them: the key would promise what is not so.
@@ -507,10 +507,7 @@ pub(super) fn failure(
 }
 
 fn log_line(log: &Path, line: &str) -> io::Result<()> {
-    writeln!(
-        OpenOptions::new().create(true).append(true).open(log)?,
-        "{line}"
-    )
+    file::append(log, &format!("{line}\n"))
 }
 
 fn outputs_path(workspace: &Path) -> PathBuf {

@@ -1,7 +1,6 @@
 //! From stages to nodes, one stage after the other: its cells, their params, and whom they read.
 
 use std::collections::HashSet;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use super::axis::Matrix;
@@ -25,7 +24,7 @@ pub(crate) struct Cells {
     /// The node of the first row.
     pub(crate) first: usize,
     /// Params by row; none where they are wrong.
-    pub(crate) params: Vec<Option<Rc<Resolved>>>,
+    pub(crate) params: Vec<Option<Arc<Resolved>>>,
 }
 
 /// What the expansion gives.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
@@ -46,7 +46,7 @@ impl<'a> Fields<'a> {
         kind: &dyn Kind,
         cells: &Relation,
         findings: &mut Findings,
-    ) -> Vec<Option<Rc<Resolved>>> {
+    ) -> Vec<Option<Arc<Resolved>>> {
         let mut all_reads = Reads::default();
         let mut fields = Vec::with_capacity(stage.params.len());
         for (key, form) in &stage.params {
@@ -63,31 +63,42 @@ impl<'a> Fields<'a> {
             .keys()
             .filter_map(|name| cells.position(name))
             .collect();
-        let mut seen: HashMap<Vec<u32>, Option<Rc<Resolved>>> = HashMap::new();
+        let mut seen: HashMap<Vec<u32>, Option<Arc<Resolved>>> = HashMap::new();
         let mut all = Vec::with_capacity(cells.rows.len());
-        for row in &cells.rows {
-            let key: Vec<u32> = positions.iter().map(|&at| row[at]).collect();
-            if !seen.contains_key(&key) {
-                let scope = Scope::new(self.vars, &cells.axes, row);
-                seen.insert(
-                    key.clone(),
-                    self.one(stage, kind, &fields, &scope, findings),
-                );
+        let key_of = |row: &[u32]| positions.iter().map(|&at| row[at]).collect::<Vec<u32>>();
+        for rows in cells.rows.chunks(AT_ONCE) {
+            let mut fresh = Vec::new();
+            for row in rows {
+                let key = key_of(row);
+                if !seen.contains_key(&key) {
+                    let scope = Scope::new(self.vars, &cells.axes, row);
+                    fresh.push((row, self.fill(stage, kind, &fields, &scope, findings)));
+                    seen.insert(key, None);
+                }
             }
-            all.push(seen[&key].clone());
+            let whole = fresh.iter().filter_map(|(_, filled)| filled.as_ref());
+            let whole = whole.filter(|filled| filled.holes.is_empty());
+            self.checker.check(kind, whole.map(|filled| &filled.with));
+            for (row, filled) in fresh {
+                let scope = Scope::new(self.vars, &cells.axes, row);
+                let params =
+                    filled.and_then(|filled| self.judge(stage, kind, &scope, &filled, findings));
+                seen.insert(key_of(row), params);
+            }
+            all.extend(rows.iter().map(|row| seen[&key_of(row)].clone()));
         }
         all
     }
 
-    /// The params in one combination; `fields` without a form are not known.
-    fn one(
-        &mut self,
+    /// The params in one combination, as they are written; `fields` without a form are not known.
+    fn fill<'f>(
+        &self,
         stage: &Stage<'_>,
-        kind: &dyn Kind,
-        fields: &[(&str, Option<&Form>)],
+        kind: &'f dyn Kind,
+        fields: &[(&'f str, Option<&Form>)],
         scope: &Scope<'_>,
         findings: &mut Findings,
-    ) -> Option<Rc<Resolved>> {
+    ) -> Option<Filled<'f>> {
         let mut with = Map::new();
         let mut holes = Vec::new();
         for (key, form) in fields {
@@ -113,23 +124,36 @@ impl<'a> Fields<'a> {
                 }
             }
         }
+        Some(Filled { with, holes, paths })
+    }
+
+    /// The params in one combination, if nothing is wrong with them.
+    fn judge(
+        &mut self,
+        stage: &Stage<'_>,
+        kind: &dyn Kind,
+        scope: &Scope<'_>,
+        filled: &Filled<'_>,
+        findings: &mut Findings,
+    ) -> Option<Arc<Resolved>> {
+        let Filled { with, holes, paths } = filled;
         if !holes.is_empty() {
-            let problems = self.checker.problems(kind, &with);
+            let problems = self.checker.problems(kind, with);
             let known = problems
                 .iter()
                 .filter(|problem| !holes.iter().any(|hole| problem.is_lack_of(hole)));
-            known.for_each(|problem| self.report(stage, scope, problem, &paths, findings));
+            known.for_each(|problem| self.report(stage, scope, problem, paths, findings));
             return None;
         }
-        match self.checker.resolve(kind, &with) {
+        match self.checker.resolve(kind, with) {
             Ok(resolved) => {
-                self.missing_files(stage, scope, &resolved, &paths, findings);
+                self.missing_files(stage, scope, &resolved, paths, findings);
                 Some(resolved)
             }
             Err(problems) => {
                 problems
                     .iter()
-                    .for_each(|problem| self.report(stage, scope, problem, &paths, findings));
+                    .for_each(|problem| self.report(stage, scope, problem, paths, findings));
                 None
             }
         }
@@ -285,6 +309,17 @@ impl<'a> Fields<'a> {
         }
         places
     }
+}
+
+/// So many combinations are filled in before they are checked: that is done for all of them at once.
+const AT_ONCE: usize = 1024;
+
+/// The params in one combination, as they are written.
+struct Filled<'f> {
+    with: Value,
+    /// Fields that are not known.
+    holes: Vec<&'f str>,
+    paths: Paths<'f>,
 }
 
 /// Fields that are paths: what was written, and who gave it.

@@ -3,13 +3,13 @@
 //! The kind's JSON Schema finds all mistakes at once; the kind itself then parses what the schema lets through.
 //! Both are asked once for each distinct `with:` of a kind.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use std::sync::Arc;
 
 use dcsft_cache::Digest;
 use jsonschema::Validator;
+use rayon::prelude::*;
 use serde_json::Value;
 
 use super::mismatch::{Translator, dotted};
@@ -53,7 +53,7 @@ impl Problem {
 }
 
 /// What became of a `with:`.
-pub(crate) type Outcome = Result<Rc<Resolved>, Rc<Vec<Problem>>>;
+pub(crate) type Outcome = Result<Arc<Resolved>, Arc<Vec<Problem>>>;
 
 /// Typed params with defaults, as [`ResolvedParams`], in the form that nodes share.
 #[derive(Debug)]
@@ -97,26 +97,45 @@ impl Checker {
     /// # Errors
     /// All mistakes.
     pub(crate) fn resolve(&mut self, kind: &dyn Kind, with: &Value) -> Outcome {
+        let text = Digest::of_bytes(with.to_string().as_bytes());
+        let known = |checker: &Self| checker.kinds.get(kind.name())?.seen.get(&text).cloned();
+        known(self).unwrap_or_else(|| {
+            self.check(kind, std::iter::once(with));
+            known(self).unwrap_or_else(|| Err(Arc::default()))
+        })
+    }
+
+    /// Works out the outcomes of many at once, for [`Checker::resolve`] to find.
+    pub(crate) fn check<'v>(&mut self, kind: &dyn Kind, withs: impl Iterator<Item = &'v Value>) {
         let root = &self.root;
         let checks = self
             .kinds
             .entry(kind.name())
             .or_insert_with(|| Checks::new(kind));
-        let text = Digest::of_bytes(with.to_string().as_bytes());
-        if let Some(seen) = checks.seen.get(&text) {
-            return seen.clone();
+        let mut met = HashSet::new();
+        let fresh: Vec<(Digest, &Value)> = withs
+            .map(|with| (Digest::of_bytes(with.to_string().as_bytes()), with))
+            .filter(|(text, _)| !checks.seen.contains_key(text) && met.insert(*text))
+            .collect();
+        let found: Vec<(Digest, Result<ResolvedParams, Vec<Problem>>)> = fresh
+            .into_par_iter()
+            .with_min_len(16)
+            .map(|(text, with)| {
+                let problems = checks.problems(kind, with);
+                let parsed = if problems.is_empty() {
+                    parse(kind, with, root)
+                } else {
+                    Err(problems)
+                };
+                (text, parsed)
+            })
+            .collect();
+        for (text, parsed) in found {
+            let outcome = parsed
+                .map(|params| Arc::new(checks.share(params)))
+                .map_err(Arc::new);
+            checks.seen.insert(text, outcome);
         }
-        let mut problems = checks.problems(kind, with);
-        let mut resolved = None;
-        if problems.is_empty() {
-            match parse(kind, with, root) {
-                Ok(params) => resolved = Some(Rc::new(checks.share(params))),
-                Err(found) => problems = found,
-            }
-        }
-        let outcome = resolved.ok_or_else(|| Rc::new(problems));
-        checks.seen.insert(text, outcome.clone());
-        outcome
     }
 
     /// The mistakes that the schema finds, for params of which not all are known.

@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use dcsft_cache::Digest;
+use dcsft_cache::{Digest, file};
 use dcsft_engine::study_id::{self, StudyId};
 use serde::{Deserialize, Serialize};
 
@@ -32,7 +32,7 @@ struct Owner {
 
 impl Owner {
     fn read(folder: &Path) -> Option<Self> {
-        serde_json::from_slice(&std::fs::read(folder.join(OWNER)).ok()?).ok()
+        serde_json::from_slice(&file::bytes(&folder.join(OWNER)).ok()?).ok()
     }
 
     /// Whether the folder is the study's own: of the same spec with the same overrides, or of the same study in a file
@@ -69,9 +69,9 @@ pub(super) fn claim(project: &Project) -> Result<PathBuf, Failure> {
     let path = folder.join(OWNER);
     let written = std::fs::create_dir_all(&folder)
         .and_then(|()| Ok(serde_json::to_vec(&owner)?))
-        .and_then(|text| match std::fs::read(&path) {
+        .and_then(|text| match file::bytes(&path) {
             Ok(known) if known == text => Ok(()),
-            _ => std::fs::write(&path, text),
+            _ => file::write(&path, text),
         });
     written.map_err(Failure::write(path))?;
     Ok(folder)

@@ -74,7 +74,7 @@ impl From<DataError> for StageError {
 
 /// Reads a whole JSON file.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, DataError> {
-    let bytes = std::fs::read(path).map_err(DataError::io(path))?;
+    let bytes = dcsft_cache::file::bytes(path).map_err(DataError::io(path))?;
     serde_json::from_slice(&bytes).map_err(|error| DataError::format(path, error.to_string()))
 }
 
@@ -89,7 +89,7 @@ pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Dat
 /// Reads a file of JSON lines; all threads parse, the order is the file's.
 pub(crate) fn read_lines<T: DeserializeOwned + Send>(path: &Path) -> Result<Vec<T>, DataError> {
     use rayon::prelude::*;
-    let text = std::fs::read_to_string(path).map_err(DataError::io(path))?;
+    let text = dcsft_cache::file::text(path).map_err(DataError::io(path))?;
     let lines: Vec<&str> = text.lines().collect();
     lines
         .into_par_iter()

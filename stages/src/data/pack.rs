@@ -17,7 +17,7 @@ pub(super) struct Pack {
 
 impl Pack {
     pub(super) fn open(path: &Path) -> Result<Self, DataError> {
-        let file = File::open(path).map_err(DataError::io(path))?;
+        let file = dcsft_cache::file::open(path).map_err(DataError::io(path))?;
         let len = file.metadata().map_err(DataError::io(path))?.len();
         Ok(Self {
             path: path.to_owned(),

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 
+use dcsft_cache::file;
 use dcsft_engine::context::StageContext;
 use dcsft_engine::kind::StageError;
 use dcsft_vlm::model::VisionLanguageModel;
@@ -72,7 +73,7 @@ impl Checkpoints {
             let Some(step) = name.to_str().and_then(checkpoint_step) else {
                 continue;
             };
-            let written = fs::read_to_string(self.digest_file(step)).unwrap_or_default();
+            let written = file::text(&self.digest_file(step)).unwrap_or_default();
             let found = self.digest(&self.place(step));
             if found.map_err(|error| error.to_string())? != written {
                 return Err(format!("the checkpoint of step {step} is damaged"));
@@ -84,7 +85,7 @@ impl Checkpoints {
     /// Written before the checkpoint gets its name: where there is one, its digest is there too.
     fn write_digest(&self, step: usize, dir: &Path) -> Result<(), StageError> {
         let file = self.digest_file(step);
-        fs::write(&file, self.digest(dir)?).map_err(StageError::io(&file))
+        file::write(&file, self.digest(dir)?).map_err(StageError::io(&file))
     }
 
     fn digest_file(&self, step: usize) -> PathBuf {
@@ -104,7 +105,7 @@ impl Checkpoints {
                 true => "shared".to_owned(),
                 false => {
                     let mut content = blake3::Hasher::new();
-                    let open = File::open(&file).map_err(StageError::io(&file))?;
+                    let open = file::open(&file).map_err(StageError::io(&file))?;
                     content.update_reader(open).map_err(StageError::io(&file))?;
                     content.finalize().to_hex().to_string()
                 }
@@ -184,7 +185,7 @@ fn is_same_file(_: &fs::Metadata, _: &fs::Metadata) -> bool {
 fn is_equal(a: &Path, b: &Path) -> Result<bool, StageError> {
     const PIECE: usize = 1 << 20;
     let open = |path: &Path| {
-        let file = File::open(path).map_err(StageError::io(path))?;
+        let file = file::open(path).map_err(StageError::io(path))?;
         Ok::<_, StageError>(BufReader::with_capacity(PIECE, file))
     };
     let (mut first, mut second) = (open(a)?, open(b)?);

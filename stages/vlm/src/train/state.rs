@@ -7,7 +7,7 @@
 //! the step.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Tensor, TensorData};
@@ -184,10 +184,15 @@ pub(crate) fn restore<R: DeserializeOwned>(
     rates: &dyn Fn(usize) -> f64,
 ) -> Result<Records<R>, TrainError> {
     let path = dir.join(STATE_FILE);
-    let bytes = fs::read(&path).map_err(|source| TrainError::Io {
+    let failed = |source| TrainError::Io {
         path: path.clone(),
         source,
-    })?;
+    };
+    // Looked at before it is opened: a pipe in its place would wait for a writer.
+    if !fs::metadata(&path).map_err(failed)?.is_file() {
+        return Err(failed(io::Error::other("it is not a regular file")));
+    }
+    let bytes = fs::read(&path).map_err(failed)?;
     let state = Stored::parse(&path, &bytes)?;
     state.check(now, total, rates)?;
     let log = state.records()?;
