@@ -8,7 +8,7 @@ use dcsft_engine::kind::Registry;
 use dcsft_engine::plan::{Plan, PlanOptions};
 use dcsft_engine::spec;
 use dcsft_engine::study::{Node, Study};
-use dcsft_vlm::device::DeviceSpec;
+use dcsft_tensor::device::DeviceSpec;
 
 use crate::cli::{Global, SpecArgs};
 use crate::exit::Failure;

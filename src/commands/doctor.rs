@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use dcsft_vlm::device::DeviceSpec;
+use dcsft_tensor::device::DeviceSpec;
 use serde::Serialize;
 
 use crate::cli::Doctor;

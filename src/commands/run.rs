@@ -16,7 +16,7 @@ use dcsft_engine::run::{
 };
 use dcsft_engine::study::Node;
 use dcsft_engine::text;
-use dcsft_vlm::device::DeviceSpec;
+use dcsft_tensor::device::DeviceSpec;
 
 use super::{lock, report, results};
 use crate::cli::Run;

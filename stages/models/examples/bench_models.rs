@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Tensor};
 use dcsft_models::{HubModel, Precision, Settings};
-use dcsft_vlm::device::DeviceSpec;
+use dcsft_tensor::device::DeviceSpec;
+use dcsft_tensor::ops::token_logprobs;
 use dcsft_vlm::lora::{LoraConfig, ModuleGroup};
 use dcsft_vlm::model::{Example, Forward, Prompt, RgbImage, Sampling, VisionLanguageModel};
-use dcsft_vlm::ops::token_logprobs;
 use dcsft_vlm::train::adamw::{AdamW, AdamWSettings};
 
 /// As the program that the stages run in.

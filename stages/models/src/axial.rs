@@ -1,6 +1,6 @@
 //! Places of patches in an image, and two-dimensional rotary angles, as the vision towers of the Qwen families have them.
 
-use dcsft_vlm::ops::Rotary;
+use dcsft_tensor::ops::Rotary;
 
 use crate::decoder::frequencies;
 

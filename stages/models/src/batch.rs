@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use dcsft_vlm::ops::{Rotary, Span, Spans};
+use dcsft_tensor::ops::{Rotary, Span, Spans};
 
 use crate::family::{Family, Tower};
 use crate::processor::{Encoded, Patches};

@@ -4,9 +4,9 @@
 use std::ops::Range;
 
 use burn::tensor::Tensor;
+use dcsft_tensor::ops::{self, Activation, Heads, KvCache, Rotary, Span, Spans};
+use dcsft_tensor::params::ParamId;
 use dcsft_vlm::lora::ModuleGroup;
-use dcsft_vlm::ops::{self, Activation, Heads, KvCache, Rotary, Span, Spans};
-use dcsft_vlm::params::ParamId;
 
 use crate::batch::Batch;
 use crate::modules::{Layers, Linear, RmsNorm};

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
+use dcsft_tensor::ops::Activation;
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::ModuleGroup;
-use dcsft_vlm::ops::Activation;
 use serde_json::{Map, Value};
 
 use crate::decoder::{Decoder, DecoderConfig, HeadDim};
@@ -282,7 +282,7 @@ mod tests {
         };
         let logits = |model: &HubModel| {
             let output = model.forward(std::slice::from_ref(&example), &Forward::default());
-            dcsft_vlm::weights::values(&output.unwrap().logits).unwrap()
+            dcsft_tensor::host::values(output.unwrap().logits).unwrap()
         };
         let before = logits(&model);
         assert_eq!(before.len(), answer.len() * 260);

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::DType;
+use dcsft_tensor::host;
+use dcsft_tensor::params::Param;
 use dcsft_vlm::error::VlmError;
-use dcsft_vlm::params::Param;
 use half::bf16;
 use safetensors::tensor::{Dtype, View};
 use serde_json::json;
@@ -71,10 +72,10 @@ impl View for &Lazy<'_> {
 
     fn data(&self) -> Cow<'_, [u8]> {
         let tensor = &self.stored.param.value;
-        let mut values = match dcsft_vlm::weights::values(tensor) {
+        let mut values = match host::values(tensor.clone()) {
             Ok(values) => values,
             Err(error) => {
-                self.failure.borrow_mut().get_or_insert(error);
+                self.failure.borrow_mut().get_or_insert(error.into());
                 vec![0.0; tensor.dims().iter().product()]
             }
         };

@@ -4,11 +4,11 @@
 use std::ops::Range;
 
 use burn::tensor::Device;
+use dcsft_tensor::host;
+use dcsft_tensor::ops::{Continuation, KvCache};
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::generate::{Asked, Decoder, Step, Vocabulary, write};
 use dcsft_vlm::model::{Completion, Prompt, Sampling};
-use dcsft_vlm::ops::KvCache;
-use dcsft_vlm::weights::values;
 use rayon::prelude::*;
 
 use crate::batch::{Ask, Batch, Sequence};
@@ -144,9 +144,9 @@ impl Decoder for CachedDecoder<'_> {
         let pixels = self.model.pixels(&batch).inner();
         let rows = embedding(self.family(), pass, &batch).run(pixels);
         let (x, layers) = decoder.prefill(pass, rows, &batch);
-        let logits = values(&decoder.head(pass, x));
+        let logits = host::values(decoder.head(pass, x));
         self.layers = layers;
-        logits
+        Ok(logits?)
     }
 
     fn step(&mut self, steps: &[Step]) -> Result<Vec<f32>, VlmError> {
@@ -155,12 +155,13 @@ impl Decoder for CachedDecoder<'_> {
         let tokens: Vec<u32> = steps.iter().map(|step| step.token).collect();
         let positions: Vec<[u32; 3]> = steps.iter().map(|step| [step.position as u32; 3]).collect();
         let rotary = decoder.config.rotary(&positions);
+        let owners: Vec<Continuation> = steps.iter().map(|step| step.owner).collect();
         let x = decoder.embed_tokens(pass, &tokens);
         let x = decoder.decode(pass, x, &rotary, |index, qkv| {
-            layers[index].step(qkv, steps)
+            layers[index].step(qkv, &owners)
         });
-        let logits = values(&decoder.head(pass, x));
+        let logits = host::values(decoder.head(pass, x));
         self.layers = layers;
-        logits
+        Ok(logits?)
     }
 }

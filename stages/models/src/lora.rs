@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use burn::tensor::DType;
+use dcsft_tensor::ops::{self, Activation};
+use dcsft_tensor::params::{Param, ParamId, ParamSet};
+use dcsft_tensor::rng::StreamKey;
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::LoraConfig;
-use dcsft_vlm::ops::{self, Activation};
-use dcsft_vlm::params::{Param, ParamId, ParamSet};
-use dcsft_vlm::rng::StreamKey;
 
 use crate::model::HubModel;
 use crate::modules::{Weights, tensor};

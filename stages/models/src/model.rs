@@ -6,14 +6,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn::tensor::{DType, Device, Gradients, Tensor, TensorData};
+use dcsft_tensor::params::{Param, ParamSet};
+use dcsft_tensor::rng::StreamKey;
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::{LoraConfig, ModuleGroup, freeze};
 use dcsft_vlm::model::{
     Completion, Example, Forward, Output, Picture, Prompt, RgbImage, Sampling, Tape, Tokenizer,
     VisionLanguageModel,
 };
-use dcsft_vlm::params::{Param, ParamSet};
-use dcsft_vlm::rng::StreamKey;
 
 use crate::batch::{Ask, Batch, Sequence};
 use crate::family::Family;

@@ -6,10 +6,10 @@
 use std::sync::Arc;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use dcsft_tensor::params::{Param, ParamId, ParamSet};
+use dcsft_tensor::rng::StreamKey;
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::{LoraConfig, ModuleGroup};
-use dcsft_vlm::params::{Param, ParamId, ParamSet};
-use dcsft_vlm::rng::StreamKey;
 use half::bf16;
 
 use crate::checkpoint::{Checkpoint, Layout};

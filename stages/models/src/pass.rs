@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use burn::tensor::{Gradients, Tensor};
-use dcsft_vlm::lora::draw_dropout;
-use dcsft_vlm::ops::{self, Activation, Adapter};
-use dcsft_vlm::params::ParamId;
-use dcsft_vlm::rng::StreamKey;
+use dcsft_tensor::ops::{self, Activation, Adapter, Dropout};
+use dcsft_tensor::params::ParamId;
+use dcsft_tensor::rng::StreamKey;
 
 use crate::modules::{LayerNorm, Linear, RmsNorm, Weights};
 
@@ -58,7 +57,8 @@ impl Pass<'_> {
                 a: self.weight(a).clone(),
                 b: self.weight(b).clone(),
                 scale: lora.scale(),
-                dropout: key.map(|key| draw_dropout(key, &layer.name, lora.dropout, owners, width)),
+                dropout: key
+                    .map(|key| Dropout::draw(key, &layer.name, lora.dropout, owners, width)),
             }
         });
         let bias = layer.bias.map(|bias| self.weight(bias));

@@ -7,9 +7,9 @@ pub mod vision;
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
+use dcsft_tensor::ops::{self, Activation, Heads};
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::ModuleGroup;
-use dcsft_vlm::ops::{self, Activation, Heads};
 use serde_json::{Map, Value};
 
 use crate::decoder::{Decoder, DecoderConfig, Swiglu};

@@ -7,10 +7,10 @@ mod config;
 use std::sync::Arc;
 
 use burn::tensor::{Tensor, TensorData};
+use dcsft_tensor::ops::{self, Activation, Heads, Rotary, Span, Spans};
+use dcsft_tensor::params::ParamId;
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::ModuleGroup;
-use dcsft_vlm::ops::{self, Activation, Heads, Rotary, Span, Spans};
-use dcsft_vlm::params::ParamId;
 use serde_json::{Map, Value};
 
 use crate::axial::{patch_positions, rotary};

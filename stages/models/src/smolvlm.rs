@@ -7,10 +7,10 @@ pub mod tiles;
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
+use dcsft_tensor::ops::{self, Activation, Heads, Spans};
+use dcsft_tensor::params::ParamId;
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::ModuleGroup;
-use dcsft_vlm::ops::{self, Activation, Heads, Spans};
-use dcsft_vlm::params::ParamId;
 use serde_json::{Map, Value};
 
 use crate::decoder::Decoder;

@@ -8,10 +8,11 @@
 mod support;
 
 use dcsft_models::{HubModel, Sequence};
+use dcsft_tensor::ops::{entropy, token_logprobs};
 use dcsft_vlm::generate::sample::Sampler;
 use dcsft_vlm::model::{Forward, Sampling};
-use dcsft_vlm::ops::{entropy, token_logprobs};
 use serde_json::Value;
+
 use support::compare::{close, values};
 use support::model::Golden;
 use support::{Tensors, numbers, read_json};

@@ -11,12 +11,13 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use dcsft_models::{HubModel, Sequence, load_adapter};
+use dcsft_tensor::ops::token_logprobs;
 use dcsft_vlm::model::{Forward, VisionLanguageModel as _};
-use dcsft_vlm::ops::token_logprobs;
 use dcsft_vlm::train::adamw::{AdamW, AdamWSettings};
 use dcsft_vlm::train::grpo::advantage::{ScaleRewards, advantages};
 use dcsft_vlm::train::grpo::loss::{LossType, Objective, answer_weights, token_loss};
 use serde_json::Value;
+
 use support::compare::{close, close_gradient, values};
 use support::model::Golden;
 use support::training::{add, by_name, norm, trainable};

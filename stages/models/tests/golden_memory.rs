@@ -12,16 +12,17 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 use dcsft_models::{Config, HubFootprint, HubModel, Precision, Settings, Texts};
+use dcsft_tensor::rng::StreamKey;
 use dcsft_vlm::lora::LoraConfig;
 use dcsft_vlm::memory::{
     Batch, Footprint, GRPO_LOSS, Generation, SFT_LOSS, Training, Update, generate, process, train,
 };
 use dcsft_vlm::model::{Example, Prompt, RgbImage, Sampling, VisionLanguageModel};
-use dcsft_vlm::rng::StreamKey;
 use dcsft_vlm::train::Trainer as _;
 use dcsft_vlm::train::grpo::{GrpoConfig, GrpoData, GrpoTrainer};
 use dcsft_vlm::train::sft::{SftConfig, SftTrainer};
 use serde_json::{Value, json};
+
 use support::{golden, read_json};
 
 /// As in the binary.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use dcsft_engine::kind::ParamProblem;
-use dcsft_vlm::rng::StreamKey;
+use dcsft_tensor::rng::StreamKey;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -22,7 +22,7 @@ use dcsft_engine::forecast::{Forecast, Prospect};
 use dcsft_engine::kind::{
     ArtifactType, Cardinality, FileParam, InputDecl, OutputDecl, ParamProblem, Stage, StageError,
 };
-use dcsft_vlm::rng::StreamKey;
+use dcsft_tensor::rng::StreamKey;
 use serde::Deserialize;
 use serde_json::{Value, json};
 

@@ -1,6 +1,6 @@
 //! Random subsets, each sample's place in them a function of seed, purpose and content ID alone.
 
-use dcsft_vlm::rng::StreamKey;
+use dcsft_tensor::rng::StreamKey;
 
 /// `count` of `items` (index, content ID), in their order.
 pub(super) fn choose(key: &StreamKey, items: &[(usize, &str)], count: usize) -> Vec<usize> {

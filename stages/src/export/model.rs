@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use dcsft_models::{HubModel, SETTINGS, is_micro};
-use dcsft_vlm::device::DeviceSpec;
+use dcsft_tensor::device::DeviceSpec;
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::model::VisionLanguageModel as _;
 use serde_json::Value;

@@ -2,7 +2,7 @@
 
 use dcsft_engine::context::StageContext;
 use dcsft_engine::kind::StageError;
-use dcsft_vlm::device::DeviceSpec;
+use dcsft_tensor::device::DeviceSpec;
 use dcsft_vlm::model::VisionLanguageModel;
 
 /// The model at the input `model`, with its adapters, on the stage's device.

@@ -1,6 +1,6 @@
 //! Wrong labels in the training set.
 
-use dcsft_vlm::rng::StreamKey;
+use dcsft_tensor::rng::StreamKey;
 
 use super::names::OBJECTS;
 use super::params::ShapesParams;

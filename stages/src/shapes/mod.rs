@@ -28,7 +28,7 @@ use dcsft_engine::context::StageContext;
 use dcsft_engine::forecast::{Forecast, Prospect};
 use dcsft_engine::kind::{ArtifactType, InputDecl, OutputDecl, ParamProblem, Stage, StageError};
 use dcsft_engine::protocol::Progress;
-use dcsft_vlm::rng::StreamKey;
+use dcsft_tensor::rng::StreamKey;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
@@ -193,7 +193,7 @@ fn draw(
 }
 
 /// The random stream of one picture.
-fn stream(params: &ShapesParams, set: Set, index: u64) -> dcsft_vlm::rng::Stream {
+fn stream(params: &ShapesParams, set: Set, index: u64) -> dcsft_tensor::rng::Stream {
     StreamKey::new("shapes", params.seed)
         .text(set.name())
         .number(index)
@@ -206,7 +206,7 @@ fn draft(
     picture: &Picture,
     size: u32,
     wrong: Option<&str>,
-    stream: &mut dcsft_vlm::rng::Stream,
+    stream: &mut dcsft_tensor::rng::Stream,
 ) -> Draft {
     let (prompt, right) = questions::ask(set, picture, stream);
     let answer = wrong.map_or(right, str::to_owned);

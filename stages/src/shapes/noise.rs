@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use dcsft_vlm::rng::Stream;
+use dcsft_tensor::rng::Stream;
 
 const BITS: u32 = 12;
 const SIZE: usize = 1 << BITS;
@@ -48,7 +48,7 @@ fn quantile(p: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use dcsft_vlm::rng::StreamKey;
+    use dcsft_tensor::rng::StreamKey;
 
     #[test]
     fn noise_has_the_moments_of_a_normal_distribution() {

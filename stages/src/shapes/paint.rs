@@ -3,7 +3,7 @@
 
 use std::f64::consts::TAU;
 
-use dcsft_vlm::rng::Stream;
+use dcsft_tensor::rng::Stream;
 
 use super::field::field;
 use super::noise;

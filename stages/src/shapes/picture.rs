@@ -1,6 +1,6 @@
 //! Drawing the facts of one picture.
 
-use dcsft_vlm::rng::Stream;
+use dcsft_tensor::rng::Stream;
 
 use super::names::OBJECTS;
 use super::paint;

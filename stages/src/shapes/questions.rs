@@ -1,6 +1,6 @@
 //! Questions about a picture and their answers.
 
-use dcsft_vlm::rng::Stream;
+use dcsft_tensor::rng::Stream;
 
 use super::names::{OBJECTS, SCENES};
 use super::picture::Picture;

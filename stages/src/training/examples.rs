@@ -127,7 +127,7 @@ fn example(
         let mut prompt = prompt.clone();
         prompt.ask(&text);
         let answer = encode(&prompt, &answer)?;
-        Ok(Mirrored { text, answer })
+        Ok::<_, VlmError>(Mirrored { text, answer })
     };
     let encoded = encode(&prompt, &shown.answer()).and_then(|answer| {
         let mirrored = shown.mirrored().filter(|_| flip).map(mirror);
@@ -182,7 +182,7 @@ fn fields(sample: &Sample) -> String {
 mod tests {
     use std::collections::BTreeMap;
 
-    use dcsft_vlm::device::DeviceSpec;
+    use dcsft_tensor::device::DeviceSpec;
     use dcsft_vlm::micro::{MicroConfig, MicroVlm};
     use dcsft_vlm::model::Picture;
 

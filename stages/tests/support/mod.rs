@@ -12,7 +12,7 @@ use dcsft_engine::kind::{Input, Label, Relative, StageError};
 use dcsft_engine::protocol::Event;
 use dcsft_engine::results::Evaluated;
 use dcsft_stages::data::{DatasetWriter, Draft, DraftImage, Encoding, Split};
-use dcsft_vlm::rng::StreamKey;
+use dcsft_tensor::rng::StreamKey;
 use serde_json::{Value, json};
 
 /// Names of the colours with red, green and blue.

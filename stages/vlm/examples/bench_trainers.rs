@@ -7,10 +7,10 @@
 use std::time::Instant;
 
 use burn::tensor::Device;
+use dcsft_tensor::rng::StreamKey;
 use dcsft_vlm::lora::LoraConfig;
 use dcsft_vlm::micro::{MicroConfig, MicroVlm};
 use dcsft_vlm::model::{Example, Prompt, RgbImage, VisionLanguageModel};
-use dcsft_vlm::rng::StreamKey;
 use dcsft_vlm::train::Trainer as _;
 use dcsft_vlm::train::grpo::{GrpoConfig, GrpoData, GrpoTrainer};
 use dcsft_vlm::train::sft::{SftConfig, SftTrainer};

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use dcsft_tensor::host::CopyError;
+
 /// An error of the model layer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -39,8 +41,8 @@ pub enum VlmError {
         problem: String,
     },
     /// What a device has computed cannot be had: it ran out of memory, or failed.
-    #[error("the device does not hand over what it computed: {0}")]
-    Device(String),
+    #[error(transparent)]
+    Device(#[from] CopyError),
     /// A model whose logits are no numbers: no answer can be drawn from them.
     #[error(
         "the model's logits for token {token} of its answer to sample {sample} hold {value}: its weights are damaged, or \

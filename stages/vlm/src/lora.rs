@@ -6,9 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::VlmError;
-use crate::ops::Dropout;
-use crate::params::{Param, ParamSet};
-use crate::rng::StreamKey;
+use dcsft_tensor::params::{Param, ParamSet};
 
 /// A group of a model's linear layers.
 #[derive(
@@ -137,76 +135,9 @@ pub fn freeze(
     }
 }
 
-/// Draws which of a layer's inputs are dropped.
-///
-/// `rows` lists, in the order of the batch, each sample's ID and how many rows of the input are its own; what is
-/// drawn for a sample depends on `key`, the layer and the sample alone. The gaps between dropped inputs are
-/// geometric, so that a draw is spent on each dropped input and none on the others.
-pub fn draw_dropout<'a>(
-    key: &StreamKey,
-    layer: &str,
-    probability: f64,
-    rows: impl Iterator<Item = (&'a str, usize)>,
-    width: usize,
-) -> Dropout {
-    let key = key.clone().text(layer);
-    let log_keep = libm::log1p(-probability);
-    let mut dropped = Vec::new();
-    let mut start = 0u64;
-    for (sample, count) in rows {
-        let end = start + (count * width) as u64;
-        let mut stream = key.clone().text(sample).stream();
-        let mut next = start;
-        loop {
-            // 1 - u is in (0, 1], so the gap is finite; the cast saturates.
-            next = next.saturating_add((libm::log(1.0 - stream.uniform()) / log_keep) as u64);
-            if next >= end {
-                break;
-            }
-            dropped.push(next as u32);
-            next += 1;
-        }
-        start = end;
-    }
-    Dropout {
-        probability,
-        dropped: dropped.into(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{LoraConfig, draw_dropout};
-    use crate::rng::StreamKey;
-
-    #[test]
-    fn inputs_are_dropped_at_the_asked_rate_and_evenly() {
-        let samples: Vec<String> = (0..100).map(|index| format!("sample {index}")).collect();
-        let rows = samples.iter().map(|id| (id.as_str(), 20));
-        let dropout = draw_dropout(&StreamKey::new("test", 0), "layer", 0.05, rows, 48);
-        let total = 100 * 20 * 48;
-        let rate = dropout.dropped.len() as f64 / f64::from(total);
-        assert!((rate - 0.05).abs() < 0.003, "{rate}");
-        assert!(dropout.dropped.windows(2).all(|pair| pair[0] < pair[1]));
-        let first_of_sample = (0..100u32)
-            .filter(|s| dropout.dropped.contains(&(s * 20 * 48)))
-            .count();
-        assert!((1..14).contains(&first_of_sample), "{first_of_sample}");
-    }
-
-    #[test]
-    fn a_samples_draw_does_not_depend_on_the_rest_of_the_batch() {
-        let key = StreamKey::new("test", 0);
-        let alone = draw_dropout(&key, "layer", 0.2, [("b", 7)].into_iter(), 10);
-        let second = draw_dropout(&key, "layer", 0.2, [("a", 3), ("b", 7)].into_iter(), 10);
-        let moved: Vec<u32> = second
-            .dropped
-            .iter()
-            .filter(|&&i| i >= 30)
-            .map(|i| i - 30)
-            .collect();
-        assert_eq!(alone.dropped.to_vec(), moved);
-    }
+    use super::LoraConfig;
 
     #[test]
     fn impossible_settings_are_named() {

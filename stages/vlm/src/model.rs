@@ -11,8 +11,8 @@ use burn::tensor::{Gradients, Tensor};
 
 use crate::error::VlmError;
 use crate::lora::{LoraConfig, ModuleGroup};
-use crate::params::ParamSet;
-use crate::rng::StreamKey;
+use dcsft_tensor::params::ParamSet;
+use dcsft_tensor::rng::StreamKey;
 
 /// An image as the user gave it: RGB, row-major, 8 bits a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,7 +147,7 @@ impl Prompt {
     /// # Errors
     /// [`VlmError::Config`] with both numbers, or as [`Picture::validate`].
     pub fn validate(&self) -> Result<(), VlmError> {
-        let places: usize = self.messages.iter().map(Message::images).sum();
+        let places = self.messages.iter().map(Message::images).sum::<usize>();
         if places != self.images.len() {
             return Err(VlmError::Config(format!(
                 "the conversation has {places} places for images, and {} images are given",

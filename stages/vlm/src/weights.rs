@@ -5,19 +5,10 @@ use std::fs;
 use std::path::Path;
 
 use burn::tensor::Tensor;
+use dcsft_tensor::host::{self, CopyError};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::error::VlmError;
-
-/// The values of a tensor, row by row, in 32 bits.
-///
-/// # Errors
-/// [`VlmError::Device`] where the device has failed, for example for want of memory.
-pub fn values(tensor: &Tensor<2>) -> Result<Vec<f32>, VlmError> {
-    let data = tensor.clone().inner().try_into_data();
-    let data = data.map_err(|error| VlmError::Device(error.to_string()))?;
-    Ok(data.convert::<f32>().iter::<f32>().collect())
-}
 
 /// A matrix of 32-bit floats, row by row.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,11 +23,11 @@ impl Matrix {
     /// Copies a tensor from its device.
     ///
     /// # Errors
-    /// As [`values`].
-    pub fn from_tensor(tensor: &Tensor<2>) -> Result<Self, VlmError> {
+    /// [`CopyError`] where the device has failed.
+    pub fn from_tensor(tensor: &Tensor<2>) -> Result<Self, CopyError> {
         Ok(Self {
             shape: tensor.dims(),
-            values: values(tensor)?,
+            values: host::values(tensor.clone())?,
         })
     }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use dcsft_vlm::params::{Param, ParamSet};
+use dcsft_tensor::params::{Param, ParamSet};
 use dcsft_vlm::train::adamw::{AdamW, AdamWSettings};
 use dcsft_vlm::train::schedule::{LearningRate, Schedule};
 use serde_json::Value;

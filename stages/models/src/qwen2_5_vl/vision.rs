@@ -4,7 +4,7 @@
 //! few layers attend within a window. The rows run in window order through the whole tower, so that every window is
 //! a range of rows.
 
-use dcsft_vlm::ops::{Rotary, Span, Spans};
+use dcsft_tensor::ops::{Rotary, Span, Spans};
 
 use super::config::VisionConfig;
 use crate::axial::{patch_positions, rotary};

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use dcsft_models::{HubModel, Imported, Settings, import};
+use dcsft_tensor::rng::StreamKey;
 use dcsft_vlm::lora::{LoraConfig, ModuleGroup};
 use dcsft_vlm::model::{Completion, Prompt, RgbImage, Sampling, VisionLanguageModel as _};
-use dcsft_vlm::rng::StreamKey;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};

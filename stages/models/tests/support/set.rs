@@ -8,10 +8,10 @@ use std::sync::Arc;
 use burn::tensor::{Device, Tensor, TensorData};
 use dcsft_models::processor::Encode;
 use dcsft_models::{HubModel, Sequence, load_adapter};
+use dcsft_tensor::ops::{entropy, token_logprobs};
 use dcsft_vlm::model::{
     Completion, Forward, Prompt, RgbImage, Sampling, Tokenizer as _, VisionLanguageModel as _,
 };
-use dcsft_vlm::ops::{entropy, token_logprobs};
 use dcsft_vlm::train::adamw::{AdamW, AdamWSettings};
 use dcsft_vlm::train::grpo::loss::{LossType, Objective, answer_weights, token_loss};
 use dcsft_vlm::train::schedule::{LearningRate, Schedule};

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{Gradients, Tensor};
 use dcsft_models::{HubModel, Sequence};
+use dcsft_tensor::ops::token_logprobs;
+use dcsft_tensor::params::Param;
 use dcsft_vlm::model::{Forward, VisionLanguageModel as _};
-use dcsft_vlm::ops::token_logprobs;
-use dcsft_vlm::params::Param;
 
 use super::compare::{transposed, values};
 

@@ -1,31 +1,20 @@
 //! Writing answers, token by token.
 //!
 //! The image and the prompt are encoded once per prompt; their keys and values are kept and shared by all of its
-//! generations, each of which keeps its own for what it has written. On the processor this runs on plain slices
-//! ([`host`]), on other devices as tensor operations ([`tensors`]).
+//! generations, each of which keeps its own for what it has written. A model computes the logits ([`Decoder`]); what is
+//! drawn from them, and when an answer ends, is the same for all models ([`write`]).
 
-mod host;
 pub mod sample;
-mod tensors;
 
 use std::ops::Range;
 
-use burn::tensor::Device;
-use rayon::prelude::*;
+use dcsft_tensor::ops::Continuation;
+use dcsft_tensor::rng::StreamKey;
 
 use crate::error::VlmError;
-use crate::micro::MicroVlm;
-use crate::model::{Completion, Prompt, Sampling, VisionLanguageModel};
-use crate::rng::StreamKey;
+use crate::model::{Completion, Sampling};
 
-use host::{HostDecoder, HostModel};
 use sample::Sampler;
-use tensors::TensorDecoder;
-
-/// Prompts that are worked on together; the answers do not depend on it.
-pub(crate) const GROUP: usize = 8;
-/// Prompts in one call: enough groups for many threads.
-pub(crate) const AT_ONCE: usize = 256;
 
 /// Below it a temperature is no number that logits can be divided by.
 pub const LOWEST_TEMPERATURE: f64 = 1e-6;
@@ -68,10 +57,8 @@ pub struct Vocabulary<'a> {
 
 /// One answer's next step.
 pub struct Step {
-    /// Prompt in the group.
-    pub prompt: usize,
-    /// Which answer of the group: `prompt * generations + generation`.
-    pub slot: usize,
+    /// The prompt in the group, and which of the group's answers: `prompt * generations + generation`.
+    pub owner: Continuation,
     /// The token that was written last.
     pub token: u32,
     /// That token's position in the sequence, image tokens included.
@@ -113,95 +100,9 @@ impl Sampling {
 
 /// One answer being written.
 struct Row {
-    prompt: usize,
-    slot: usize,
+    owner: Continuation,
     /// Names its draws.
     key: StreamKey,
-}
-
-pub(crate) fn generate(
-    model: &MicroVlm,
-    prompts: &[Prompt],
-    generations: Range<u32>,
-    sampling: &Sampling,
-) -> Result<Vec<Vec<Completion>>, VlmError> {
-    let tokens = prompt_tokens(model, prompts, sampling)?;
-    let merged = model.merged();
-    let groups: Vec<_> = prompts.chunks(GROUP).zip(tokens.chunks(GROUP)).collect();
-    let answers: Result<Vec<_>, _> = if merged.device() == &Device::flex() {
-        let host = HostModel::new(&merged)?;
-        let answer = |(prompts, tokens)| {
-            let slots = <[Prompt]>::len(prompts) * generations.len();
-            let mut decoder = HostDecoder::new(&host, patches(&merged, prompts)?, tokens, slots);
-            let asked = asked(&merged, prompts, tokens);
-            write(
-                &mut decoder,
-                &vocabulary(&merged),
-                &asked,
-                generations.clone(),
-                sampling,
-            )
-        };
-        groups.into_par_iter().map(answer).collect()
-    } else {
-        let answer = |(prompts, tokens)| {
-            let mut decoder = TensorDecoder::new(&merged, patches(&merged, prompts)?, tokens);
-            let asked = asked(&merged, prompts, tokens);
-            write(
-                &mut decoder,
-                &vocabulary(&merged),
-                &asked,
-                generations.clone(),
-                sampling,
-            )
-        };
-        groups.into_iter().map(answer).collect()
-    };
-    Ok(answers?.into_iter().flatten().collect())
-}
-
-fn patches(model: &MicroVlm, prompts: &[Prompt]) -> Result<Vec<f32>, VlmError> {
-    let mut patches = Vec::new();
-    for prompt in prompts {
-        patches.extend(model.patches(model.image(prompt)?.load()?.as_ref())?);
-    }
-    Ok(patches)
-}
-
-fn asked<'a>(model: &MicroVlm, prompts: &'a [Prompt], tokens: &'a [Vec<u32>]) -> Vec<Asked<'a>> {
-    let asked = |(prompt, tokens): (&'a Prompt, &'a Vec<u32>)| {
-        let position = model.config().patches() + tokens.len();
-        Asked {
-            id: &prompt.id,
-            tokens,
-            position,
-            room: model.config().positions() + 1 - position,
-        }
-    };
-    prompts.iter().zip(tokens).map(asked).collect()
-}
-
-fn vocabulary(model: &MicroVlm) -> Vocabulary<'_> {
-    Vocabulary {
-        size: model.tokenizer().vocab_size(),
-        stops: std::slice::from_ref(model.eos()),
-    }
-}
-
-/// The prompts' tokens, once it is sure that everything fits.
-fn prompt_tokens(
-    model: &MicroVlm,
-    prompts: &[Prompt],
-    sampling: &Sampling,
-) -> Result<Vec<Vec<u32>>, VlmError> {
-    sampling.validate()?;
-    let eos = model.tokenizer().eos();
-    let mut tokens = Vec::with_capacity(prompts.len());
-    for prompt in prompts {
-        prompt.validate()?;
-        tokens.push(model.prompt_tokens(prompt, &[eos])?);
-    }
-    Ok(tokens)
 }
 
 /// Writes answers `generations` to a group of prompts, token by token.
@@ -227,8 +128,10 @@ pub fn write(
         let key = StreamKey::new("rollout", sampling.seed).text(id);
         for (index, generation) in generations.clone().enumerate() {
             rows.push(Row {
-                prompt,
-                slot: prompt * per_prompt + index,
+                owner: Continuation {
+                    prefix: prompt,
+                    sequence: prompt * per_prompt + index,
+                },
                 key: key.clone().number(u64::from(generation)),
             });
         }
@@ -247,7 +150,7 @@ pub fn write(
             .into_iter()
             .zip(logits.chunks_exact_mut(vocabulary.size))
         {
-            let (asked, answer) = (&prompts[row.prompt], &mut answers[row.slot]);
+            let (asked, answer) = (&prompts[row.owner.prefix], &mut answers[row.owner.sequence]);
             let index = answer.tokens.len();
             if let Some(&value) = logits.iter().find(|logit| !logit.is_finite()) {
                 return Err(VlmError::Logits {
@@ -264,8 +167,7 @@ pub fn write(
             let room = index + 1 < sampling.max_new_tokens.min(asked.room);
             if !answer.finished && room {
                 steps.push(Step {
-                    prompt: row.prompt,
-                    slot: row.slot,
+                    owner: row.owner,
                     token,
                     position: asked.position + index,
                 });
@@ -282,64 +184,4 @@ pub fn write(
         .iter()
         .map(|_| answers.by_ref().take(per_prompt).collect())
         .collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use burn::tensor::Device;
-
-    use super::{
-        Sampling, TensorDecoder, asked, generate, patches, prompt_tokens, vocabulary, write,
-    };
-    use crate::lora::LoraConfig;
-    use crate::micro::{MicroConfig, MicroVlm};
-    use crate::model::{Prompt, RgbImage, VisionLanguageModel as _};
-    use crate::rng::StreamKey;
-
-    #[test]
-    fn the_tensor_path_writes_what_the_slice_path_writes() {
-        let mut model = MicroVlm::new(MicroConfig::default(), 3, &Device::flex()).unwrap();
-        model.add_lora(&LoraConfig::default(), 0).unwrap();
-        let texts = ["object?", "", "caption on"];
-        let prompts: Vec<Prompt> = (0..9)
-            .map(|index| {
-                let mut stream = StreamKey::new("image", index).stream();
-                let pixels: Arc<[u8]> = (0..16 * 16 * 3).map(|_| stream.below(256) as u8).collect();
-                let image = RgbImage {
-                    width: 16,
-                    height: 16,
-                    pixels,
-                };
-                let text = texts[index as usize % 3];
-                Prompt::question(index.to_string(), vec![image.into()], None, text)
-            })
-            .collect();
-        let sampling = Sampling {
-            temperature: 0.8,
-            top_p: 0.95,
-            top_k: 0,
-            max_new_tokens: 20,
-            seed: 1,
-            ..Sampling::default()
-        };
-        let host = generate(&model, &prompts, 1..5, &sampling).unwrap();
-        let merged = model.merged();
-        let tokens = prompt_tokens(&merged, &prompts, &sampling).unwrap();
-        let images = patches(&merged, &prompts).unwrap();
-        let mut decoder = TensorDecoder::new(&merged, images, &tokens);
-        let asked = asked(&merged, &prompts, &tokens);
-        let tensors = write(&mut decoder, &vocabulary(&merged), &asked, 1..5, &sampling).unwrap();
-        for (host, tensors) in host.iter().flatten().zip(tensors.iter().flatten()) {
-            assert_eq!(
-                (&host.tokens, host.finished),
-                (&tensors.tokens, tensors.finished)
-            );
-            for (left, right) in host.logprobs.iter().zip(&tensors.logprobs) {
-                assert!((left - right).abs() < 1e-4, "{left} and {right}");
-            }
-        }
-        assert!(host.iter().flatten().any(|answer| answer.tokens.len() > 6));
-    }
 }

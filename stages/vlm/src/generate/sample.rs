@@ -1,8 +1,8 @@
 //! From logits to a token: repetition penalty, temperature, then top-k, then top-p, as in Hugging Face's chain.
 
-use crate::kernels::exp_in_place;
 use crate::model::Sampling;
-use crate::rng::StreamKey;
+use dcsft_tensor::host::exp_in_place;
+use dcsft_tensor::rng::StreamKey;
 
 /// Draws tokens under fixed settings; holds the buffers that this takes.
 pub struct Sampler<'a> {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::MicroVlm;
 use crate::error::VlmError;
 use crate::model::Example;
-use crate::ops::{Span, Spans};
+use dcsft_tensor::ops::{Span, Spans};
 
 /// What the forward pass needs to know of a batch.
 pub(super) struct Batch {

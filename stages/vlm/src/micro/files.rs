@@ -11,9 +11,9 @@ use super::{MicroConfig, MicroVlm};
 use crate::error::VlmError;
 use crate::lora::LoraConfig;
 use crate::model::VisionLanguageModel as _;
-use crate::params::{Param, ParamSet};
 use crate::tokenizer::WordCharTokenizer;
 use crate::weights::{Layout, Matrix, Weights, read_file, write, write_file};
+use dcsft_tensor::params::{Param, ParamSet};
 
 const CONFIG: &str = "config.json";
 const TOKENIZER: &str = "tokenizer.json";

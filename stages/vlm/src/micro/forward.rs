@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use burn::tensor::{Tensor, TensorData};
 
+use dcsft_tensor::params::ParamId;
+
 use super::batch::Batch;
 use super::modules::{Block, Linear, Norm};
 use super::{MicroVlm, NORM_EPSILON};
 use crate::error::VlmError;
-use crate::lora::draw_dropout;
 use crate::model::{Example, Forward, Output};
-use crate::ops::{self, Activation, Adapter, Heads, Spans};
+use dcsft_tensor::ops::{self, Activation, Adapter, Dropout, Heads, Spans};
 
 /// One forward pass over a batch.
 pub(crate) struct Pass<'a> {
@@ -74,7 +75,7 @@ impl Pass<'_> {
     /// Logits of the rows that predict a token of an answer: `[rows, vocab]`.
     fn decode(&self, image: Tensor<2>, batch: &Batch) -> Tensor<2> {
         let modules = &self.model.modules;
-        let mut x = self.embed(Some(image), &batch.tokens, &batch.sources, &batch.positions);
+        let mut x = self.embed(image, &batch.tokens, &batch.sources, &batch.positions);
         let last = modules.decoder_blocks.len() - 1;
         for (index, block) in modules.decoder_blocks.iter().enumerate() {
             // The last block's other rows serve as keys and values only.
@@ -106,21 +107,27 @@ impl Pass<'_> {
     /// their positions added.
     pub(crate) fn embed(
         &self,
-        image: Option<Tensor<2>>,
+        image: Tensor<2>,
         tokens: &[u32],
         sources: &[u32],
         positions: &[u32],
     ) -> Tensor<2> {
-        let (modules, params) = (&self.model.modules, &self.model.params);
-        let mut rows: Vec<Tensor<2>> = image.into_iter().collect();
-        if !tokens.is_empty() {
-            rows.push(ops::take_rows(
-                params.get(modules.embedding).clone(),
-                tokens,
-            ));
-        }
-        let positions = ops::take_rows(params.get(modules.positions).clone(), positions);
-        ops::take_rows(Tensor::cat(rows, 0), sources) + positions
+        let modules = &self.model.modules;
+        let rows = match tokens.is_empty() {
+            true => image,
+            false => Tensor::cat(vec![image, self.rows(modules.embedding, tokens)], 0),
+        };
+        ops::take_rows(rows, sources) + self.rows(modules.positions, positions)
+    }
+
+    /// The decoder's input for one text token a row, with their positions added.
+    pub(crate) fn embed_text(&self, tokens: &[u32], positions: &[u32]) -> Tensor<2> {
+        let modules = &self.model.modules;
+        self.rows(modules.embedding, tokens) + self.rows(modules.positions, positions)
+    }
+
+    fn rows(&self, table: ParamId, rows: &[u32]) -> Tensor<2> {
+        ops::take_rows(self.model.params.get(table).clone(), rows)
     }
 
     /// Logits of the rows that the sequences ask for.
@@ -214,8 +221,9 @@ impl Pass<'_> {
                     a: params.get(a).clone(),
                     b: params.get(b).clone(),
                     scale: lora.scale(),
-                    dropout: key
-                        .map(|key| draw_dropout(key, &layer.name, lora.dropout, rows, x.dims()[1])),
+                    dropout: key.map(|key| {
+                        Dropout::draw(key, &layer.name, lora.dropout, rows, x.dims()[1])
+                    }),
                 }
             });
         ops::linear(

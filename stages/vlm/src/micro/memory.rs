@@ -169,11 +169,11 @@ impl Footprint for MicroFootprint {
     }
 
     fn at_once(&self, _on_gpu: bool) -> f64 {
-        crate::generate::AT_ONCE as f64
+        super::generate::AT_ONCE as f64
     }
 
     fn group(&self, _on_gpu: bool) -> f64 {
-        crate::generate::GROUP as f64
+        super::generate::GROUP as f64
     }
 
     /// Each thread has one of its own.
@@ -196,10 +196,9 @@ impl Footprint for MicroFootprint {
         3.0 * self.weights(None)
     }
 
-    /// A copy of the weights as slices, and one with the adapters merged; what reading the file has freed is still with
-    /// the allocator.
+    /// A copy of the weights with the adapters merged; what reading the file has freed is still with the allocator.
     fn generating(&self, adapters: Option<&LoraConfig>) -> f64 {
-        let copies = if adapters.is_some() { 2.0 } else { 1.0 };
+        let copies = if adapters.is_some() { 1.0 } else { 0.0 };
         copies * self.weights(None) + self.loading()
     }
 }

@@ -9,6 +9,7 @@ mod batch;
 mod config;
 mod files;
 mod forward;
+mod generate;
 mod memory;
 mod modules;
 
@@ -20,22 +21,19 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 pub use config::{BlocksConfig, MicroConfig};
 pub use files::MODEL_TYPE;
-pub(crate) use forward::{Pass, Sequences};
 pub use memory::MicroFootprint;
-pub(crate) use modules::{Block, Linear, Modules, Norm};
 
 use crate::error::VlmError;
-use crate::generate;
 use crate::image;
 use crate::lora::{LoraConfig, ModuleGroup, freeze};
 use crate::model::{
     Completion, Example, Forward, Message, Output, Picture, Prompt, RgbImage, Role, Sampling,
     Tokenizer, VisionLanguageModel,
 };
-use crate::ops::{self, Activation};
-use crate::params::{Param, ParamSet};
-use crate::rng::StreamKey;
 use crate::tokenizer::WordCharTokenizer;
+use dcsft_tensor::ops::{self, Activation};
+use dcsft_tensor::params::{Param, ParamSet};
+use dcsft_tensor::rng::StreamKey;
 
 /// Epsilon of every layer normalisation.
 pub(crate) const NORM_EPSILON: f64 = 1e-5;
@@ -48,11 +46,11 @@ const IMAGE_PLACEHOLDER: &str = "<image>";
 pub struct MicroVlm {
     config: MicroConfig,
     tokenizer: WordCharTokenizer,
-    modules: Modules,
+    modules: modules::Modules,
     params: ParamSet,
     lora: Option<LoraConfig>,
     eos: u32,
-    /// With autodiff.
+    /// With autodiff, except in a copy that only generates.
     device: Device,
 }
 
@@ -89,16 +87,16 @@ impl MicroVlm {
         &self.config
     }
 
-    pub(crate) fn device(&self) -> &Device {
-        &self.device
+    fn on_host(&self) -> bool {
+        self.device == Device::flex()
     }
 
-    pub(crate) fn modules(&self) -> &Modules {
+    fn modules(&self) -> &modules::Modules {
         &self.modules
     }
 
     /// A copy with the adapters merged and nothing to train.
-    pub(crate) fn merged(&self) -> Self {
+    fn merged(&self) -> Self {
         let mut copy = self.clone();
         copy.merge_lora();
         for param in copy.params.iter_mut() {
@@ -107,12 +105,18 @@ impl MicroVlm {
         copy
     }
 
-    pub(crate) fn eos(&self) -> &u32 {
-        &self.eos
+    /// As [`MicroVlm::merged`], without autodiff.
+    fn plain(&self) -> Self {
+        let mut copy = self.merged();
+        for param in copy.params.iter_mut() {
+            param.value = param.value.clone().inner();
+        }
+        copy.device = copy.device.inner();
+        copy
     }
 
     /// The image's patches as the encoder takes them.
-    pub(crate) fn patches(&self, image: &RgbImage) -> Result<Vec<f32>, VlmError> {
+    fn patches(&self, image: &RgbImage) -> Result<Vec<f32>, VlmError> {
         image::patches(image, self.config.image_size, self.config.patch_size)
     }
 
@@ -134,11 +138,7 @@ impl MicroVlm {
     }
 
     /// The prompt's tokens, once it is sure that they fit together with `answer`.
-    pub(crate) fn prompt_tokens(
-        &self,
-        prompt: &Prompt,
-        answer: &[u32],
-    ) -> Result<Vec<u32>, VlmError> {
+    fn prompt_tokens(&self, prompt: &Prompt, answer: &[u32]) -> Result<Vec<u32>, VlmError> {
         self.image(prompt)?;
         let text = prompt.text();
         let placeholders = prompt.images.len() + text.matches(IMAGE_PLACEHOLDER).count();
@@ -280,8 +280,7 @@ impl VisionLanguageModel for MicroVlm {
 
     /// Its operations are too small to be worth sharing out among threads.
     fn twin(&self) -> Option<Box<dyn VisionLanguageModel>> {
-        let on_host = self.device.clone().inner() == Device::flex();
-        on_host.then(|| {
+        self.on_host().then(|| {
             let mut twin = self.clone();
             twin.params.detach();
             Box::new(twin) as Box<dyn VisionLanguageModel>

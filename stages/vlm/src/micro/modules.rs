@@ -4,8 +4,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use super::config::{BlocksConfig, MicroConfig};
 use crate::lora::ModuleGroup;
-use crate::params::{Param, ParamId, ParamSet};
-use crate::rng::StreamKey;
+use dcsft_tensor::params::{Param, ParamId, ParamSet};
+use dcsft_tensor::rng::StreamKey;
 
 /// A linear layer, `x @ weight + bias`, and the adapter on it if there is one.
 #[derive(Clone)]

@@ -6,10 +6,10 @@
 
 use burn::tensor::{DType, Tensor};
 
-use crate::ops::on_host;
-use crate::params::{Param, ParamSet};
 use crate::train::error::TrainError;
 use crate::train::master::{Master, Place};
+use dcsft_tensor::host::{self, CopyError, on_host};
+use dcsft_tensor::params::{Param, ParamSet};
 
 /// Settings of the optimiser that stay the same over a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -223,7 +223,7 @@ fn norm(gradients: &[Gradient]) -> Result<f64, TrainError> {
         }
     }
     if !on_device.is_empty() {
-        let sums = floats(Tensor::cat(on_device, 0).unsqueeze::<2>(), || {
+        let sums = floats(Tensor::cat(on_device, 0), || {
             "the gradient norms".to_owned()
         })?;
         sum += sums.into_iter().map(f64::from).sum::<f64>();
@@ -248,16 +248,14 @@ fn sum_of_squares(values: &[f32]) -> f64 {
 }
 
 /// Reads a tensor into memory; without a copy where nothing else holds it.
-pub(crate) fn floats(tensor: Tensor<2>, what: impl Fn() -> String) -> Result<Vec<f32>, TrainError> {
-    let failed = |problem: String| TrainError::Device {
+pub(crate) fn floats<const D: usize>(
+    tensor: Tensor<D>,
+    what: impl Fn() -> String,
+) -> Result<Vec<f32>, TrainError> {
+    host::values(tensor).map_err(|CopyError(problem)| TrainError::Device {
         what: what(),
         problem,
-    };
-    let data = tensor
-        .try_into_data_as::<f32>()
-        .map_err(|error| failed(error.to_string()))?;
-    data.try_into_vec::<f32>()
-        .map_err(|error| failed(error.to_string()))
+    })
 }
 
 impl Update {
@@ -357,8 +355,8 @@ mod tests {
     use burn::tensor::{DType, Device, Tensor};
 
     use super::{Factors, floats};
-    use crate::params::Param;
     use crate::train::master::Master;
+    use dcsft_tensor::params::Param;
 
     /// A weight of three numbers, and how it is updated.
     type Run<'a> = (

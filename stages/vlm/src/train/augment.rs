@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::RgbImage;
-use crate::rng::StreamKey;
+use dcsft_tensor::rng::StreamKey;
 
 /// Random changes to a training image, drawn anew each time the image is seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -64,7 +64,7 @@ impl Augment {
 mod tests {
     use super::Augment;
     use crate::model::RgbImage;
-    use crate::rng::StreamKey;
+    use dcsft_tensor::rng::StreamKey;
 
     fn image() -> RgbImage {
         let pixels: Vec<u8> = (0..4 * 3)

@@ -2,9 +2,9 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::ops::{Activation, linear, token_logprobs, weighted_sum};
-use crate::params::{Param, ParamId, ParamSet};
-use crate::rng::StreamKey;
+use dcsft_tensor::ops::{Activation, linear, token_logprobs, weighted_sum};
+use dcsft_tensor::params::{Param, ParamId, ParamSet};
+use dcsft_tensor::rng::StreamKey;
 
 /// The classifier. It belongs to the trainer, not to the model.
 #[derive(Clone)]

@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Gradients, Tensor};
 
 use crate::model::Tape;
-use crate::params::ParamSet;
+use dcsft_tensor::params::ParamSet;
 
 /// One entry per trainable weight, in the order of the sets.
 #[derive(Default)]

@@ -8,9 +8,9 @@
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use half::bf16;
 
-use crate::ops::on_host;
 use crate::train::adamw::floats;
 use crate::train::error::TrainError;
+use dcsft_tensor::host::on_host;
 
 /// What a weight's 32-bit value has beside the model's weight.
 #[derive(Clone)]

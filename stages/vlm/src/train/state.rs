@@ -16,11 +16,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::ops::on_host;
-use crate::params::ParamSet;
 use crate::train::adamw::{AdamW, Kept, Moments, floats, trainable};
 use crate::train::error::TrainError;
 use crate::train::master::{Master, Place};
+use dcsft_tensor::host::on_host;
+use dcsft_tensor::params::ParamSet;
 
 /// Name of the state's file within its folder.
 pub const STATE_FILE: &str = "trainer_state.safetensors";

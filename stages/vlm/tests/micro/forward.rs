@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
+use dcsft_tensor::ops::token_logprobs;
+use dcsft_tensor::rng::StreamKey;
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::{LoraConfig, ModuleGroup};
 use dcsft_vlm::micro::{MicroConfig, MicroVlm};
 use dcsft_vlm::model::{
     Example, Forward, ImageSource, Output, Picture, RgbImage, VisionLanguageModel,
 };
-use dcsft_vlm::ops::token_logprobs;
-use dcsft_vlm::rng::StreamKey;
 
 use crate::{
     GREEDY, assert_close, example, examples, logits, model, prompt, stir_adapters, values,

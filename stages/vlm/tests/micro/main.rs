@@ -9,9 +9,9 @@ mod sizes;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
+use dcsft_tensor::rng::StreamKey;
 use dcsft_vlm::micro::{MicroConfig, MicroVlm};
 use dcsft_vlm::model::{Example, Forward, Prompt, RgbImage, Sampling, VisionLanguageModel};
-use dcsft_vlm::rng::StreamKey;
 
 fn model(config: MicroConfig) -> MicroVlm {
     MicroVlm::new(config, 7, &Device::flex()).unwrap()

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use dcsft_tensor::rng::StreamKey;
 use dcsft_vlm::micro::MicroVlm;
 use dcsft_vlm::model::{Example, VisionLanguageModel as _};
-use dcsft_vlm::rng::StreamKey;
 use dcsft_vlm::train::grpo::{GrpoConfig, GrpoTrainer};
 use dcsft_vlm::train::schedule::Schedule;
 use dcsft_vlm::train::sft::{SftConfig, SftRecord, SftTrainer};

@@ -1,7 +1,7 @@
 //! Supervised fine-tuning.
 
+use dcsft_tensor::ops::token_logprobs;
 use dcsft_vlm::model::{Example, Forward, VisionLanguageModel as _};
-use dcsft_vlm::ops::token_logprobs;
 use dcsft_vlm::train::Trainer as _;
 use dcsft_vlm::train::augment::Augment;
 use dcsft_vlm::train::schedule::Schedule;

@@ -3,8 +3,6 @@
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::model::{Example, Forward, Output, VisionLanguageModel};
-use crate::ops::{entropy, sent_back, squares_of_rows, token_logprobs, weighted_sum};
-use crate::rng::StreamKey;
 use crate::train::adamw::floats;
 use crate::train::error::TrainError;
 use crate::train::gradients::GradientSum;
@@ -12,6 +10,8 @@ use crate::train::grpo::GrpoTrainer;
 use crate::train::grpo::loss::{Clip, policy_gradient, token_loss};
 use crate::train::grpo::record::GrpoRecord;
 use crate::train::grpo::rollout::{Rollout, Row};
+use dcsft_tensor::ops::{entropy, sent_back, squares_of_rows, token_logprobs, weighted_sum};
+use dcsft_tensor::rng::StreamKey;
 
 /// Per-token numbers of one chunk of answers, all of length `tokens`.
 struct Chunk {
@@ -237,5 +237,5 @@ fn by_row(rows: &mut [Row], values: Vec<f32>) -> impl Iterator<Item = (&mut Row,
 }
 
 fn read(tensor: &Tensor<1>, what: &'static str) -> Result<Vec<f32>, TrainError> {
-    floats(tensor.clone().inner().unsqueeze::<2>(), || what.to_owned())
+    floats(tensor.clone(), || what.to_owned())
 }

@@ -12,9 +12,6 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use crate::model::{Example, Forward, Output, VisionLanguageModel};
-use crate::ops::{token_logprobs, weighted_sum};
-use crate::params::ParamSet;
-use crate::rng::StreamKey;
 use crate::train::adamw::{AdamW, floats};
 use crate::train::augment::{Augment, Mirrored};
 use crate::train::auxiliary::AuxiliaryHead;
@@ -25,6 +22,9 @@ use crate::train::order::Order;
 use crate::train::schedule::LearningRate;
 use crate::train::state::{self, Header};
 use crate::train::trainer::{Trainer, recent_mean};
+use dcsft_tensor::ops::{token_logprobs, weighted_sum};
+use dcsft_tensor::params::ParamSet;
+use dcsft_tensor::rng::StreamKey;
 
 use config::Counts;
 pub use config::{AuxiliaryConfig, LossMean, SftConfig};
@@ -383,9 +383,7 @@ impl Trainer for SftTrainer<'_> {
 }
 
 fn scalar(tensor: &Tensor<1>) -> Result<f64, TrainError> {
-    let values = floats(tensor.clone().inner().unsqueeze::<2>(), || {
-        "the loss".to_owned()
-    })?;
+    let values = floats(tensor.clone(), || "the loss".to_owned())?;
     Ok(values.into_iter().map(f64::from).sum::<f64>())
 }
 

@@ -1,0 +1,272 @@
+//! The operations written in burn's own: their definition, and what runs on every device.
+
+use std::ops::Range;
+
+use burn::tensor::{Bool, Device, FloatDType, Int, Tensor, TensorData, activation};
+
+use super::{Dropout, Heads, Rotary, Spans};
+
+/// What follows a linear layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// Nothing.
+    None,
+    /// GELU with the exact error function.
+    Gelu,
+    /// GELU with tanh in the place of the error function: PyTorch's `approximate="tanh"`.
+    GeluTanh,
+}
+
+/// A low-rank adapter (LoRA) of a linear layer.
+#[derive(Clone)]
+pub struct Adapter {
+    /// `[in, rank]`.
+    pub a: Tensor<2>,
+    /// `[rank, out]`.
+    pub b: Tensor<2>,
+    /// Factor of the adapter's path: alpha / rank.
+    pub scale: f64,
+    /// Which inputs dropout sets to zero on the adapter's path.
+    pub dropout: Option<Dropout>,
+}
+
+/// As [`super::linear`]. An adapter of another type than the layer (32-bit factors on a bf16 base) works in its own,
+/// as PEFT's do.
+pub fn linear(
+    x: Tensor<2>,
+    weight: &Tensor<2>,
+    bias: Option<&Tensor<2>>,
+    adapter: Option<&Adapter>,
+    activation: Activation,
+) -> Tensor<2> {
+    let mut y = x.clone().matmul(weight.clone());
+    if let Some(bias) = bias {
+        y = y + bias.clone();
+    }
+    if let Some(adapter) = adapter {
+        let (own, outer) = (adapter.a.dtype(), y.dtype());
+        let x = x.cast(own);
+        let input = match &adapter.dropout {
+            Some(dropout) => x.clone() * dropout_mask(dropout, x.dims(), &x.device()).cast(own),
+            None => x,
+        };
+        let path = input.matmul(adapter.a.clone()).matmul(adapter.b.clone()) * adapter.scale;
+        y = (y.cast(own) + path).cast(outer);
+    }
+    match activation {
+        Activation::None => y,
+        Activation::Gelu => activation::gelu(y),
+        Activation::GeluTanh => activation::gelu_approximate(y),
+    }
+}
+
+/// As [`super::convolve`].
+pub fn convolve(patches: Tensor<2>, kernel: &Tensor<2>) -> Tensor<2> {
+    patches.matmul(kernel.clone())
+}
+
+fn dropout_mask(dropout: &Dropout, [rows, width]: [usize; 2], device: &Device) -> Tensor<2> {
+    let keep = (1.0 / (1.0 - dropout.probability)) as f32;
+    let mut mask = vec![keep; rows * width];
+    for &index in dropout.dropped.iter() {
+        mask[index as usize] = 0.0;
+    }
+    Tensor::from_data(TensorData::new(mask, [rows, width]), device)
+}
+
+/// As [`super::tied_head`].
+pub fn tied_head(x: Tensor<2>, embedding: &Tensor<2>) -> Tensor<2> {
+    x.matmul(embedding.clone().transpose())
+}
+
+/// As [`super::layer_norm`].
+pub fn layer_norm(x: Tensor<2>, scale: &Tensor<2>, shift: &Tensor<2>, epsilon: f64) -> Tensor<2> {
+    let centred = x.clone() - x.mean_dim(1);
+    let variance = centred.clone().powi_scalar(2).mean_dim(1);
+    centred / (variance + epsilon).sqrt() * scale.clone() + shift.clone()
+}
+
+/// As [`super::attention`]: gathers the packed rows into padded `[spans, heads, length, head width]` batches, attends, and gathers back.
+pub fn attention(qkv: Tensor<2>, spans: &Spans, heads: Heads) -> Tensor<2> {
+    let head = heads.width(qkv.dims()[1]);
+    let group = heads.queries / heads.keys;
+    let device = qkv.device();
+    let count = spans.iter().count();
+    let longest_query = spans
+        .iter()
+        .map(|span| span.queries.len())
+        .max()
+        .unwrap_or(0);
+    let longest = spans
+        .iter()
+        .map(|span| span.prefix.len() + span.own.len())
+        .max()
+        .unwrap_or(0);
+
+    let mut query_rows = vec![0i32; count * longest_query];
+    let mut key_rows = vec![0i32; count * longest];
+    let mut hidden = vec![true; count * longest_query * longest];
+    let mut given_out = Vec::with_capacity(spans.outputs());
+    for (index, span) in spans.iter().enumerate() {
+        for (slot, row) in span.prefix.clone().chain(span.own.clone()).enumerate() {
+            key_rows[index * longest + slot] = row as i32;
+        }
+        for (slot, row) in span.queries.clone().enumerate() {
+            let at = index * longest_query + slot;
+            query_rows[at] = row as i32;
+            hidden[at * longest..][..span.visible(row)].fill(false);
+            given_out.push(at as u32);
+        }
+        // Padding queries look at the first key, so that their softmax is defined; they are not given out.
+        for slot in span.queries.len()..longest_query {
+            hidden[(index * longest_query + slot) * longest] = false;
+        }
+    }
+
+    // The heads `which` of some rows: `[spans, heads, length, head width]`.
+    let part = |rows: &[i32], length: usize, which: Range<usize>| -> Tensor<4> {
+        let rows =
+            Tensor::<1, Int>::from_data(TensorData::new(rows.to_vec(), [rows.len()]), &device);
+        let count_heads = which.len();
+        let part = qkv
+            .clone()
+            .slice([0..qkv.dims()[0], which.start * head..which.end * head])
+            .select(0, rows)
+            .reshape([count, length, count_heads, head])
+            .swap_dims(1, 2);
+        if count_heads == heads.queries {
+            return part;
+        }
+        // Each head of keys and values serves a group of query heads.
+        part.reshape([count, count_heads, 1, length * head])
+            .repeat_dim(2, group)
+            .reshape([count, heads.queries, length, head])
+    };
+    let (queries, keys) = (heads.queries, heads.keys);
+    let hidden = Tensor::<4, Bool>::from_data(
+        TensorData::new(hidden, [count, 1, longest_query, longest]),
+        &device,
+    )
+    .repeat_dim(1, queries);
+    let scale = 1.0 / (head as f64).sqrt();
+    let scores = part(&query_rows, longest_query, 0..queries)
+        .matmul(part(&key_rows, longest, queries..queries + keys).swap_dims(2, 3));
+    let dtype = scores.dtype();
+    // As in Transformers: the softmax runs in 32 bits, whatever the model's type is.
+    let scores = (scores * scale).mask_fill(hidden, f32::NEG_INFINITY);
+    let weights = activation::softmax(scores.cast(FloatDType::F32), 3).cast(dtype);
+    let mixed = weights
+        .matmul(part(&key_rows, longest, queries + keys..queries + 2 * keys))
+        .swap_dims(1, 2)
+        .reshape([count * longest_query, queries * head]);
+    take_rows(mixed, &given_out)
+}
+
+/// As [`super::rms_norm`]; the mean square is taken in 32 bits.
+pub fn rms_norm(x: Tensor<2>, scale: &Tensor<2>, epsilon: f64) -> Tensor<2> {
+    let dtype = x.dtype();
+    let x = x.cast(FloatDType::F32);
+    let mean_square = x.clone().powi_scalar(2).mean_dim(1);
+    (x / (mean_square + epsilon).sqrt()).cast(dtype) * scale.clone()
+}
+
+/// As [`super::swiglu`].
+pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
+    activation::silu(gate) * up
+}
+
+/// As [`super::rotate`].
+pub fn rotate(x: Tensor<2>, rotary: &Rotary, heads: usize) -> Tensor<2> {
+    let [rows, width] = x.dims();
+    let half = rotary.half();
+    let (device, dtype) = (x.device(), x.dtype());
+    let table = |values: &[f32]| -> Tensor<3> {
+        let table = TensorData::new(values.to_vec(), [rows, 1, half]);
+        Tensor::<3>::from_data(table, &device).cast(dtype)
+    };
+    let (cos, sin) = (table(rotary.cos()), table(rotary.sin()));
+    let turned = x
+        .clone()
+        .slice([0..rows, 0..heads * 2 * half])
+        .reshape([rows, heads, 2 * half]);
+    let first = turned.clone().slice([0..rows, 0..heads, 0..half]);
+    let second = turned.slice([0..rows, 0..heads, half..2 * half]);
+    let turned = Tensor::cat(
+        vec![
+            first.clone() * cos.clone() - second.clone() * sin.clone(),
+            second * cos + first * sin,
+        ],
+        2,
+    )
+    .reshape([rows, heads * 2 * half]);
+    if width == heads * 2 * half {
+        return turned;
+    }
+    let rest = x.slice([0..rows, heads * 2 * half..width]);
+    Tensor::cat(vec![turned, rest], 1)
+}
+
+/// As [`super::rotate_wide`].
+pub fn rotate_wide(x: Tensor<2>, rotary: &Rotary, heads: usize) -> Tensor<2> {
+    let dtype = x.dtype();
+    rotate(x.cast(FloatDType::F32), rotary, heads).cast(dtype)
+}
+
+/// As [`super::take_rows`].
+pub fn take_rows(x: Tensor<2>, indices: &[u32]) -> Tensor<2> {
+    let device = x.device();
+    x.select(0, indices_tensor(indices, &device))
+}
+
+/// As [`super::token_logprobs`].
+pub fn token_logprobs(logits: Tensor<2>, targets: &[u32], temperature: f64) -> Tensor<1> {
+    let device = logits.device();
+    let rows = targets.len();
+    let targets = indices_tensor(targets, &device).reshape([rows, 1]);
+    activation::log_softmax(logits.cast(FloatDType::F32) / temperature, 1)
+        .gather(1, targets)
+        .reshape([rows])
+}
+
+/// As [`super::entropy`].
+pub fn entropy(logits: Tensor<2>, temperature: f64) -> Tensor<1> {
+    let rows = logits.dims()[0];
+    let logprobs = activation::log_softmax(logits.cast(FloatDType::F32) / temperature, 1);
+    (logprobs.clone().exp() * logprobs)
+        .sum_dim(1)
+        .neg()
+        .reshape([rows])
+}
+
+/// As [`super::squares_of_rows`].
+pub fn squares_of_rows(x: Tensor<2>) -> Tensor<1> {
+    let rows = x.dims()[0];
+    x.cast(FloatDType::F32)
+        .powi_scalar(2)
+        .sum_dim(1)
+        .reshape([rows])
+}
+
+/// As [`super::weighted_sum`].
+pub fn weighted_sum(x: Tensor<1>, weights: &[f32]) -> Tensor<1> {
+    let weights = TensorData::new(weights.to_vec(), [weights.len()]);
+    (x.clone().cast(FloatDType::F32) * Tensor::from_data(weights, &x.device())).sum()
+}
+
+/// As [`super::sent_back`].
+pub fn sent_back(x: Tensor<2>, gradient: Tensor<2>) -> Tensor<1> {
+    (x * gradient.autodiff()).sum()
+}
+
+/// As [`super::mean_of_rows`].
+pub fn mean_of_rows(x: Tensor<2>, rows: usize) -> Tensor<2> {
+    let [all, width] = x.dims();
+    let stretches = x.reshape([all / rows, rows, width]);
+    stretches.mean_dim(1).reshape([all / rows, width])
+}
+
+fn indices_tensor(indices: &[u32], device: &Device) -> Tensor<1, Int> {
+    let indices: Vec<i32> = indices.iter().map(|&index| index as i32).collect();
+    let length = indices.len();
+    Tensor::from_data(TensorData::new(indices, [length]), device)
+}

@@ -1,0 +1,547 @@
+//! The fused operations of the CPU device against their definitions in burn's own operations, against finite
+//! differences, and at different numbers of threads.
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use dcsft_tensor::ops::{self, Activation, Adapter, Dropout, Heads, Rotary, Span, Spans, composed};
+use dcsft_tensor::rng::StreamKey;
+
+fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.inner().into_data().try_to_vec().unwrap()
+}
+
+fn random(name: &str, shape: [usize; 2]) -> Tensor<2> {
+    let mut stream = StreamKey::new("ops test", 0).text(name).stream();
+    let values: Vec<f32> = (0..shape[0] * shape[1])
+        .map(|_| stream.normal() as f32)
+        .collect();
+    Tensor::from_data(TensorData::new(values, shape), &Device::flex().autodiff())
+}
+
+/// The output of `f` and the gradient of a random weighting of it in each input.
+fn run<const D: usize>(
+    inputs: &[Tensor<2>],
+    f: impl Fn(&[Tensor<2>]) -> Tensor<D>,
+) -> Vec<Vec<f32>> {
+    let leaves: Vec<Tensor<2>> = inputs
+        .iter()
+        .map(|input| input.clone().inner().autodiff().require_grad())
+        .collect();
+    let out = f(&leaves);
+    let weights = random("weights", [1, out.shape().num_elements()]).reshape(out.shape());
+    let grads = (out.clone() * weights).sum().backward();
+    let mut all = vec![values(out)];
+    all.extend(
+        leaves
+            .iter()
+            .map(|leaf| values(leaf.grad(&grads).expect("a gradient for every input"))),
+    );
+    all
+}
+
+fn assert_close(left: &[Vec<f32>], right: &[Vec<f32>], tolerance: f32) {
+    assert_eq!(left.len(), right.len());
+    for (which, (left, right)) in left.iter().zip(right).enumerate() {
+        assert_eq!(
+            left.len(),
+            right.len(),
+            "length of output or gradient {which}"
+        );
+        let size = right.iter().fold(1f32, |size, value| size.max(value.abs()));
+        for (index, (left, right)) in left.iter().zip(right).enumerate() {
+            assert!(
+                (left - right).abs() <= tolerance * size,
+                "output or gradient {which} differs at {index}: {left} and {right}"
+            );
+        }
+    }
+}
+
+/// Compares `fused` with `composed`, and the gradients of `composed` with finite differences at a few places.
+fn compare<const D: usize>(
+    inputs: &[Tensor<2>],
+    fused: impl Fn(&[Tensor<2>]) -> Tensor<D>,
+    composed: impl Fn(&[Tensor<2>]) -> Tensor<D>,
+) {
+    let right = run(inputs, &composed);
+    let got = run(inputs, &fused);
+    assert_close(&got, &right, 1e-5);
+
+    let weighted = |inputs: &[Tensor<2>]| {
+        let out = fused(inputs);
+        let weights = random("weights", [1, out.shape().num_elements()]);
+        let products = values(out)
+            .into_iter()
+            .zip(values(weights))
+            .map(|(a, b)| f64::from(a) * f64::from(b));
+        products.sum::<f64>()
+    };
+    const STEP: f32 = 1e-2;
+    for (which, gradient) in got[1..].iter().enumerate() {
+        for index in [0, gradient.len() / 2, gradient.len() - 1] {
+            let moved = |step: f32| {
+                let mut inputs = inputs.to_vec();
+                let mut data = values(inputs[which].clone());
+                data[index] += step;
+                let shape = inputs[which].dims();
+                inputs[which] = Tensor::from_data(TensorData::new(data, shape), &Device::flex());
+                weighted(&inputs)
+            };
+            let slope = (moved(STEP) - moved(-STEP)) / f64::from(2.0 * STEP);
+            let error = (slope - f64::from(gradient[index])).abs();
+            assert!(
+                error < 2e-2 * slope.abs().max(1.0),
+                "gradient {which}[{index}]: {} for {slope}",
+                gradient[index]
+            );
+        }
+    }
+}
+
+#[test]
+fn linear_layers_have_the_values_and_gradients_of_their_definition() {
+    for rows in [1, 37, 300] {
+        let inputs = [
+            random("x", [rows, 13]),
+            random("w", [13, 20]),
+            random("b", [1, 20]),
+        ];
+        for activation in [Activation::None, Activation::Gelu, Activation::GeluTanh] {
+            compare(
+                &inputs,
+                |i| ops::linear(i[0].clone(), &i[1], Some(&i[2]), None, activation),
+                |i| composed::linear(i[0].clone(), &i[1], Some(&i[2]), None, activation),
+            );
+        }
+    }
+}
+
+#[test]
+fn adapters_have_the_values_and_gradients_of_their_definition() {
+    for dropped in [None, Some(vec![0u32, 5, 12, 13, 100, 133 * 13 - 1])] {
+        let inputs = [
+            random("x", [200, 13]),
+            random("w", [13, 20]),
+            random("b", [1, 20]),
+            random("lora a", [13, 3]),
+            random("lora b", [3, 20]),
+        ];
+        let dropout = dropped.map(|dropped| Dropout {
+            probability: 0.1,
+            dropped: dropped.into(),
+        });
+        let adapter = |i: &[Tensor<2>]| Adapter {
+            a: i[3].clone(),
+            b: i[4].clone(),
+            scale: 0.5,
+            dropout: dropout.clone(),
+        };
+        compare(
+            &inputs,
+            |i| {
+                ops::linear(
+                    i[0].clone(),
+                    &i[1],
+                    Some(&i[2]),
+                    Some(&adapter(i)),
+                    Activation::Gelu,
+                )
+            },
+            |i| {
+                composed::linear(
+                    i[0].clone(),
+                    &i[1],
+                    Some(&i[2]),
+                    Some(&adapter(i)),
+                    Activation::Gelu,
+                )
+            },
+        );
+    }
+}
+
+#[test]
+fn layer_norm_has_the_values_and_gradients_of_its_definition() {
+    for width in [5, 16, 48] {
+        let inputs = [
+            random("x", [150, width]),
+            random("scale", [1, width]),
+            random("shift", [1, width]),
+        ];
+        compare(
+            &inputs,
+            |i| ops::layer_norm(i[0].clone(), &i[1], &i[2], 1e-5),
+            |i| composed::layer_norm(i[0].clone(), &i[1], &i[2], 1e-5),
+        );
+    }
+}
+
+/// Sequences of different lengths, some queries left out, and two that share a prefix.
+fn ragged() -> Spans {
+    let span =
+        |prefix: std::ops::Range<usize>, own: std::ops::Range<usize>, queries, causal| Span {
+            prefix,
+            own,
+            queries,
+            causal,
+        };
+    Spans::new(vec![
+        span(0..0, 0..7, 0..7, true),
+        span(0..0, 7..12, 10..12, true),
+        span(0..0, 12..17, 12..17, false),
+        span(12..17, 17..20, 18..20, true),
+        span(12..17, 20..21, 20..21, true),
+    ])
+}
+
+#[test]
+fn attention_has_the_values_and_gradients_of_its_definition() {
+    let full = Spans::full(3, 7);
+    for spans in [full, ragged()] {
+        let inputs = [random("qkv", [21, 3 * 20])];
+        compare(
+            &inputs,
+            |i| ops::attention(i[0].clone(), &spans, Heads::all(4)),
+            |i| composed::attention(i[0].clone(), &spans, Heads::all(4)),
+        );
+    }
+}
+
+#[test]
+fn a_shared_prefix_gives_what_whole_sequences_give() {
+    let rows = |from: std::ops::Range<u32>| from.collect::<Vec<u32>>();
+    let whole: Vec<u32> = [rows(0..6), rows(0..4), rows(6..7)].concat();
+    let span = |own: std::ops::Range<usize>, queries| Span {
+        prefix: 0..0,
+        own,
+        queries,
+        causal: true,
+    };
+    let apart = Spans::new(vec![span(0..6, 4..6), span(6..11, 10..11)]);
+    let shared = Spans::new(vec![
+        Span {
+            prefix: 0..4,
+            own: 4..6,
+            queries: 4..6,
+            causal: true,
+        },
+        Span {
+            prefix: 0..4,
+            own: 6..7,
+            queries: 6..7,
+            causal: true,
+        },
+    ]);
+    let inputs = [random("qkv", [7, 3 * 12])];
+    let left = run(&inputs, |i| {
+        ops::attention(i[0].clone(), &shared, Heads::all(2))
+    });
+    let right = run(&inputs, |i| {
+        ops::attention(ops::take_rows(i[0].clone(), &whole), &apart, Heads::all(2))
+    });
+    assert_close(&left, &right, 1e-5);
+}
+
+#[test]
+fn taken_rows_give_their_gradients_back() {
+    let indices = [3u32, 0, 3, 7, 1];
+    compare(
+        &[random("x", [8, 6])],
+        |i| ops::take_rows(i[0].clone(), &indices),
+        |i| composed::take_rows(i[0].clone(), &indices),
+    );
+}
+
+#[test]
+fn logprobs_and_entropy_follow_the_tempered_softmax() {
+    let targets = [0u32, 31, 5, 5, 17];
+    let logits = random("logits", [5, 32]) * 3.0;
+    compare(
+        std::slice::from_ref(&logits),
+        |i| ops::token_logprobs(i[0].clone(), &targets, 0.7),
+        |i| composed::token_logprobs(i[0].clone(), &targets, 0.7),
+    );
+    let entropies = values(ops::entropy(logits.clone(), 0.7));
+    for (row, (logits, &target)) in values(logits.clone()).chunks(32).zip(&targets).enumerate() {
+        let weights: Vec<f64> = logits
+            .iter()
+            .map(|&logit| (f64::from(logit) / 0.7).exp())
+            .collect();
+        let total: f64 = weights.iter().sum();
+        let entropy: f64 = weights
+            .iter()
+            .map(|weight| -weight / total * (weight / total).ln())
+            .sum();
+        assert!((f64::from(entropies[row]) - entropy).abs() < 1e-5);
+        let logprob = values(ops::token_logprobs(one_row(logits), &[target], 0.7))[0];
+        assert!((f64::from(logprob) - (weights[target as usize] / total).ln()).abs() < 1e-5);
+    }
+}
+
+fn one_row(values: &[f32]) -> Tensor<2> {
+    Tensor::from_data(
+        TensorData::new(values.to_vec(), [1, values.len()]),
+        &Device::flex(),
+    )
+}
+
+#[test]
+fn root_mean_square_norm_gate_and_rotary_positions_are_their_definitions() {
+    let inputs = [random("x", [150, 24]), random("s", [1, 24])];
+    compare(
+        &inputs,
+        |i| ops::rms_norm(i[0].clone(), &i[1], 1e-6),
+        |i| composed::rms_norm(i[0].clone(), &i[1], 1e-6),
+    );
+    let inputs = [random("gate", [150, 24]), random("up", [150, 24])];
+    compare(
+        &inputs,
+        |i| ops::swiglu(i[0].clone(), i[1].clone()),
+        |i| composed::swiglu(i[0].clone(), i[1].clone()),
+    );
+    // Two of three heads turn; the third stays.
+    let angles = values(random("angles", [150, 4]));
+    let rotary = Rotary::new(&angles, 4);
+    let inputs = [random("x", [150, 24])];
+    compare(
+        &inputs,
+        |i| ops::rotate(i[0].clone(), &rotary, 2),
+        |i| composed::rotate(i[0].clone(), &rotary, 2),
+    );
+}
+
+#[test]
+fn a_large_linear_layer_has_the_values_and_gradients_of_its_definition() {
+    let inputs = [
+        random("x", [150, 260]),
+        random("w", [260, 270]),
+        random("b", [1, 270]),
+    ];
+    compare(
+        &inputs,
+        |i| ops::linear(i[0].clone(), &i[1], Some(&i[2]), None, Activation::Gelu),
+        |i| composed::linear(i[0].clone(), &i[1], Some(&i[2]), None, Activation::Gelu),
+    );
+}
+
+#[test]
+fn a_tied_head_has_the_values_and_gradients_of_its_definition() {
+    for rows in [3, 140] {
+        let inputs = [random("x", [rows, 24]), random("embedding", [530, 24])];
+        compare(
+            &inputs,
+            |i| ops::tied_head(i[0].clone(), &i[1]),
+            |i| composed::tied_head(i[0].clone(), &i[1]),
+        );
+    }
+}
+
+#[test]
+fn grouped_heads_are_shared_heads() {
+    let spans = Spans::new(vec![
+        Span {
+            prefix: 0..0,
+            own: 0..5,
+            queries: 3..5,
+            causal: true,
+        },
+        Span {
+            prefix: 0..5,
+            own: 5..9,
+            queries: 5..9,
+            causal: true,
+        },
+    ]);
+    let heads = Heads {
+        queries: 4,
+        keys: 2,
+    };
+    let inputs = [random("qkv", [9, 8 * 6])];
+    compare(
+        &inputs,
+        |i| ops::attention(i[0].clone(), &spans, heads),
+        |i| composed::attention(i[0].clone(), &spans, heads),
+    );
+    // The same with each head of keys and values written out once for each of its query heads.
+    let columns = |head: usize| head * 6..(head + 1) * 6;
+    let spread = |x: &Tensor<2>| {
+        let parts =
+            [0, 1, 2, 3, 4, 4, 5, 5, 6, 6, 7, 7].map(|head| x.clone().slice([0..9, columns(head)]));
+        Tensor::cat(parts.to_vec(), 1)
+    };
+    compare(
+        &inputs,
+        |i| ops::attention(i[0].clone(), &spans, heads),
+        |i| ops::attention(spread(&i[0]), &spans, Heads::all(4)),
+    );
+}
+
+#[test]
+fn weights_without_gradients_get_none() {
+    let frozen = random("w", [6, 6]);
+    let x = random("x", [4, 6]).require_grad();
+    let bias = random("b", [1, 6]);
+    let grads = ops::linear(x.clone(), &frozen, Some(&bias), None, Activation::None)
+        .sum()
+        .backward();
+    assert!(x.grad(&grads).is_some());
+    assert!(frozen.grad(&grads).is_none() && bias.grad(&grads).is_none());
+}
+
+#[test]
+fn tensors_without_autodiff_stay_without() {
+    let plain = |name, shape| random(name, shape).inner();
+    let out = ops::linear(
+        plain("x", [4, 6]),
+        &plain("w", [6, 6]),
+        Some(&plain("b", [1, 6])),
+        None,
+        Activation::Gelu,
+    );
+    assert!(!out.is_autodiff());
+    assert!(!ops::layer_norm(out, &plain("s", [1, 6]), &plain("t", [1, 6]), 1e-5).is_autodiff());
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    let inputs = [
+        random("x", [700, 48]),
+        random("w", [48, 144]),
+        random("b", [1, 144]),
+        random("lora a", [48, 8]),
+        random("lora b", [8, 144]),
+        random("scale", [1, 48]),
+        random("shift", [1, 48]),
+    ];
+    let spans = Spans::full(28, 25);
+    let all = || {
+        run(&inputs, |i| {
+            let normed = ops::layer_norm(i[0].clone(), &i[5], &i[6], 1e-5);
+            let adapter = Adapter {
+                a: i[3].clone(),
+                b: i[4].clone(),
+                scale: 2.0,
+                dropout: None,
+            };
+            let qkv = ops::linear(normed, &i[1], Some(&i[2]), Some(&adapter), Activation::Gelu);
+            ops::attention(qkv, &spans, Heads::all(4))
+        })
+    };
+    let threads = |count| {
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(count)
+            .build()
+            .unwrap()
+            .install(all)
+    };
+    let bits =
+        |all: Vec<Vec<f32>>| -> Vec<u32> { all.into_iter().flatten().map(f32::to_bits).collect() };
+    let one = bits(threads(1));
+    assert_eq!(one, bits(threads(2)));
+    assert_eq!(one, bits(threads(3)));
+}
+
+#[test]
+fn sums_means_and_exponentials_have_the_values_and_gradients_of_their_definition() {
+    let row = |x: &Tensor<2>| x.clone().reshape([x.shape().num_elements()]);
+    let inputs = [random("x", [12, 7])];
+    let weights = values(random("loss weights", [12, 7]));
+    compare(
+        &inputs,
+        |i| ops::weighted_sum(row(&i[0]), &weights),
+        |i| composed::weighted_sum(row(&i[0]), &weights),
+    );
+    compare(
+        &inputs,
+        |i| ops::mean_of_rows(i[0].clone(), 4),
+        |i| composed::mean_of_rows(i[0].clone(), 4),
+    );
+    compare(&inputs, |i| ops::exp(row(&i[0])), |i| row(&i[0]).exp());
+    for (ours, theirs) in [
+        (
+            ops::entropy(inputs[0].clone(), 0.7),
+            composed::entropy(inputs[0].clone(), 0.7),
+        ),
+        (
+            ops::squares_of_rows(inputs[0].clone()),
+            composed::squares_of_rows(inputs[0].clone()),
+        ),
+    ] {
+        assert_close(&[values_of(ours)], &[values_of(theirs)], 1e-5);
+    }
+    // The gradient that is sent back is the one that was given, through what comes before.
+    let gradient = random("gradient", [12, 7]).inner();
+    let sent = |send: fn(Tensor<2>, Tensor<2>) -> Tensor<1>| {
+        let leaf = inputs[0].clone().inner().autodiff().require_grad();
+        let grads = send(leaf.clone() * 3.0, gradient.clone()).backward();
+        values_of(leaf.grad(&grads).expect("a gradient"))
+    };
+    let tripled = values_of(gradient.clone() * 3.0);
+    assert_eq!(sent(ops::sent_back), tripled);
+    assert_close(&[sent(composed::sent_back)], &[tripled], 1e-6);
+}
+
+fn values_of<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().try_to_vec().unwrap()
+}
+
+#[test]
+fn an_entropy_is_right_where_tokens_are_impossible_and_where_all_are_alike() {
+    let logits = |row: Vec<f32>| {
+        let width = row.len();
+        Tensor::<2>::from_data(TensorData::new(row, [1, width]), &Device::flex())
+    };
+    let entropy = |row| values_of(ops::entropy(logits(row), 1.0))[0];
+    let alike = entropy(vec![3.0; 37]);
+    assert!((alike - 37f32.ln()).abs() < 1e-6, "{alike}");
+    assert_eq!(entropy(vec![0.0, f32::NEG_INFINITY, -200.0]), 0.0);
+}
+
+/// Rounded to bf16, differentiable.
+fn narrow(x: &Tensor<2>) -> Tensor<2> {
+    x.clone().cast(DType::BF16)
+}
+
+#[test]
+fn tensors_of_sixteen_bits_are_worked_on_in_32_and_rounded_once() {
+    let [x, w, b] = [
+        random("x", [9, 16]),
+        random("w", [16, 48]),
+        random("b", [1, 48]),
+    ];
+    let wide = |x: &Tensor<2>| narrow(x).cast(DType::F32);
+    let heads = Heads {
+        queries: 4,
+        keys: 4,
+    };
+    let spans = || Spans::full(1, 9);
+    let pairs = [
+        (
+            ops::linear(
+                narrow(&x),
+                &narrow(&w),
+                Some(&narrow(&b)),
+                None,
+                Activation::Gelu,
+            ),
+            ops::linear(wide(&x), &wide(&w), Some(&wide(&b)), None, Activation::Gelu),
+        ),
+        (
+            ops::rms_norm(narrow(&w), &narrow(&b), 1e-6),
+            ops::rms_norm(wide(&w), &wide(&b), 1e-6),
+        ),
+        (
+            ops::attention(narrow(&random("qkv", [9, 48])), &spans(), heads),
+            ops::attention(wide(&random("qkv", [9, 48])), &spans(), heads),
+        ),
+        (
+            ops::swiglu(narrow(&x), narrow(&random("up", [9, 16]))),
+            ops::swiglu(wide(&x), wide(&random("up", [9, 16]))),
+        ),
+    ];
+    for (ours, exact) in pairs {
+        assert_eq!(ours.dtype(), DType::BF16);
+        let rounded = exact.inner().cast(DType::BF16);
+        let read = |tensor: Tensor<2>| values_of(tensor.cast(DType::F32));
+        assert_eq!(read(ours.inner()), read(rounded));
+    }
+}
