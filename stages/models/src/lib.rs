@@ -20,6 +20,7 @@ mod generate;
 mod generation;
 mod lora;
 mod memory;
+pub mod micro;
 mod model;
 pub mod modules;
 pub mod names;

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::micro::{self, MicroVlm};
 use burn::tensor::Device;
 use dcsft_vlm::error::VlmError;
-use dcsft_vlm::micro::{self, MicroVlm};
 use dcsft_vlm::model::VisionLanguageModel;
 use serde_json::Value;
 

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use dcsft_engine::forecast::{Forecast, Memory, Prospect};
 use dcsft_engine::kind::{ArtifactType, OutputDecl};
+use dcsft_models::micro::{MicroConfig, MicroFootprint};
 use dcsft_models::{CONFIG, Config, HubFootprint, Precision, Settings, Texts};
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::LoraConfig;
 use dcsft_vlm::memory::{self, Batch, Footprint, Generation, Update};
-use dcsft_vlm::micro::{MicroConfig, MicroFootprint};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 

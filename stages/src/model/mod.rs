@@ -11,8 +11,8 @@ use dcsft_engine::forecast::{Forecast, Prospect};
 use dcsft_engine::kind::{
     ArtifactType, FileParam, InputDecl, OutputDecl, ParamProblem, Stage, StageError,
 };
+use dcsft_models::micro::MicroVlm;
 use dcsft_models::{HubModel, import};
-use dcsft_vlm::micro::MicroVlm;
 use dcsft_vlm::model::VisionLanguageModel as _;
 use serde_json::json;
 

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use dcsft_engine::kind::{FileParam, ParamProblem};
+use dcsft_models::micro::MicroConfig;
 use dcsft_models::{FAMILIES, Precision, Settings, inspect};
-use dcsft_vlm::micro::MicroConfig;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};

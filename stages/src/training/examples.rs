@@ -182,8 +182,8 @@ fn fields(sample: &Sample) -> String {
 mod tests {
     use std::collections::BTreeMap;
 
+    use dcsft_models::micro::{MicroConfig, MicroVlm};
     use dcsft_tensor::device::DeviceSpec;
-    use dcsft_vlm::micro::{MicroConfig, MicroVlm};
     use dcsft_vlm::model::Picture;
 
     use super::prompts_within;

@@ -1,12 +1,9 @@
-//! Vision-language models on burn: the micro VLM, its processor, generation and trainers.
+//! What a vision-language model is to everybody else: a conversation in, tokens out; the loop that writes answers, the
+//! trainers, and what all of this takes of memory. Which family a model is of is not known here.
 
 pub mod error;
 pub mod generate;
-pub mod image;
 pub mod lora;
 pub mod memory;
-pub mod micro;
 pub mod model;
-pub mod tokenizer;
 pub mod train;
-pub mod weights;

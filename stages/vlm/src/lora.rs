@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use dcsft_tensor::params::{Param, ParamSet};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::VlmError;
-use dcsft_tensor::params::{Param, ParamSet};
 
 /// A group of a model's linear layers.
 #[derive(

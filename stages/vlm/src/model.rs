@@ -8,11 +8,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn::tensor::{Gradients, Tensor};
+use dcsft_tensor::params::ParamSet;
+use dcsft_tensor::rng::StreamKey;
 
 use crate::error::VlmError;
 use crate::lora::{LoraConfig, ModuleGroup};
-use dcsft_tensor::params::ParamSet;
-use dcsft_tensor::rng::StreamKey;
 
 /// An image as the user gave it: RGB, row-major, 8 bits a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,25 @@ pub struct RgbImage {
     pub height: u32,
     /// `height * width * 3` bytes.
     pub pixels: Arc<[u8]>,
+}
+
+impl RgbImage {
+    /// Checks that there are as many pixels as the sizes say, and at least one.
+    ///
+    /// # Errors
+    /// [`VlmError::Config`] with both numbers.
+    pub fn validate(&self) -> Result<(), VlmError> {
+        let needed = self.width as usize * self.height as usize * 3;
+        if needed == 0 || self.pixels.len() != needed {
+            return Err(VlmError::Config(format!(
+                "an image of {} x {} pixels has {needed} bytes and at least one pixel, not {} bytes",
+                self.width,
+                self.height,
+                self.pixels.len()
+            )));
+        }
+        Ok(())
+    }
 }
 
 /// An image that lies somewhere else and is decoded where it is needed.

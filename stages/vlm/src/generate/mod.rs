@@ -13,7 +13,6 @@ use dcsft_tensor::rng::StreamKey;
 
 use crate::error::VlmError;
 use crate::model::{Completion, Sampling};
-
 use sample::Sampler;
 
 /// Below it a temperature is no number that logits can be divided by.

@@ -1,8 +1,9 @@
 //! From logits to a token: repetition penalty, temperature, then top-k, then top-p, as in Hugging Face's chain.
 
-use crate::model::Sampling;
 use dcsft_tensor::host::exp_in_place;
 use dcsft_tensor::rng::StreamKey;
+
+use crate::model::Sampling;
 
 /// Draws tokens under fixed settings; holds the buffers that this takes.
 pub struct Sampler<'a> {

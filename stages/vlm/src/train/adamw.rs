@@ -5,11 +5,11 @@
 //! of 16 bits are updated in 32 ([`Master`]).
 
 use burn::tensor::{DType, Tensor};
+use dcsft_tensor::host::{self, CopyError, on_host};
+use dcsft_tensor::params::{Param, ParamSet};
 
 use crate::train::error::TrainError;
 use crate::train::master::{Master, Place};
-use dcsft_tensor::host::{self, CopyError, on_host};
-use dcsft_tensor::params::{Param, ParamSet};
 
 /// Settings of the optimiser that stay the same over a run.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use dcsft_tensor::rng::StreamKey;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::RgbImage;
-use dcsft_tensor::rng::StreamKey;
 
 /// Random changes to a training image, drawn anew each time the image is seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

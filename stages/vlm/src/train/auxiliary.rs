@@ -1,7 +1,6 @@
 //! A linear classifier on the pooled image tokens, trained beside the answers.
 
 use burn::tensor::{Device, Tensor, TensorData};
-
 use dcsft_tensor::ops::{Activation, linear, token_logprobs, weighted_sum};
 use dcsft_tensor::params::{Param, ParamId, ParamSet};
 use dcsft_tensor::rng::StreamKey;

@@ -1,9 +1,9 @@
 //! Gradients of the trainable weights, summed over the micro-batches of a step, in 32 bits whatever the weights are.
 
 use burn::tensor::{DType, Gradients, Tensor};
+use dcsft_tensor::params::ParamSet;
 
 use crate::model::Tape;
-use dcsft_tensor::params::ParamSet;
 
 /// One entry per trainable weight, in the order of the sets.
 #[derive(Default)]

@@ -6,11 +6,11 @@
 //! weight lacks are enough for that: two bytes a weight. Elsewhere it is the 32-bit value itself.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use dcsft_tensor::host::on_host;
 use half::bf16;
 
 use crate::train::adamw::floats;
 use crate::train::error::TrainError;
-use dcsft_tensor::host::on_host;
 
 /// What a weight's 32-bit value has beside the model's weight.
 #[derive(Clone)]

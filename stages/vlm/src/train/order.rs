@@ -1,10 +1,9 @@
 //! Which samples each step takes: a pure function of (number of samples, seed, step), so that a resumed run
 //! needs no state to go on with the same data.
 
+use dcsft_tensor::rng::StreamKey;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
-use dcsft_tensor::rng::StreamKey;
 
 /// What happens at the end of an epoch to samples that do not fill a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -11,6 +11,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Tensor, TensorData};
+use dcsft_tensor::host::on_host;
+use dcsft_tensor::params::ParamSet;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -19,8 +21,6 @@ use serde_json::Value;
 use crate::train::adamw::{AdamW, Kept, Moments, floats, trainable};
 use crate::train::error::TrainError;
 use crate::train::master::{Master, Place};
-use dcsft_tensor::host::on_host;
-use dcsft_tensor::params::ParamSet;
 
 /// Name of the state's file within its folder.
 pub const STATE_FILE: &str = "trainer_state.safetensors";

@@ -11,10 +11,9 @@
 //! answer after answer without padding.
 
 use burn::tensor::Tensor;
+use dcsft_tensor::ops::exp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
-use dcsft_tensor::ops::exp;
 
 /// How token losses are averaged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

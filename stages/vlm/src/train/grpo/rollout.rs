@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use dcsft_tensor::rng::StreamKey;
+
 use crate::error::VlmError;
 use crate::model::{Completion, Example, Prompt, Sampling, VisionLanguageModel};
 use crate::train::grpo::advantage::{GroupKind, advantages, mean, standard_deviation};
@@ -9,7 +11,6 @@ use crate::train::grpo::config::GrpoConfig;
 use crate::train::grpo::loss::answer_weights;
 use crate::train::grpo::record::{BinGradient, GrpoRecord};
 use crate::train::grpo::{GrpoData, Reward};
-use dcsft_tensor::rng::StreamKey;
 
 /// A distinct answer of a step. Equal answers to one prompt have equal rewards and gradients, so the model sees
 /// them once, with the sum of their weights.

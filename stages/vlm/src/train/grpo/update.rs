@@ -1,6 +1,8 @@
 //! One update of the policy from a step's answers.
 
 use burn::tensor::{Device, Tensor, TensorData};
+use dcsft_tensor::ops::{entropy, sent_back, squares_of_rows, token_logprobs, weighted_sum};
+use dcsft_tensor::rng::StreamKey;
 
 use crate::model::{Example, Forward, Output, VisionLanguageModel};
 use crate::train::adamw::floats;
@@ -10,8 +12,6 @@ use crate::train::grpo::GrpoTrainer;
 use crate::train::grpo::loss::{Clip, policy_gradient, token_loss};
 use crate::train::grpo::record::GrpoRecord;
 use crate::train::grpo::rollout::{Rollout, Row};
-use dcsft_tensor::ops::{entropy, sent_back, squares_of_rows, token_logprobs, weighted_sum};
-use dcsft_tensor::rng::StreamKey;
 
 /// Per-token numbers of one chunk of answers, all of length `tokens`.
 struct Chunk {

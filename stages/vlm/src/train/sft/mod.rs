@@ -9,6 +9,9 @@ mod record;
 use std::path::Path;
 
 use burn::tensor::Tensor;
+use dcsft_tensor::ops::{token_logprobs, weighted_sum};
+use dcsft_tensor::params::ParamSet;
+use dcsft_tensor::rng::StreamKey;
 use rayon::prelude::*;
 
 use crate::model::{Example, Forward, Output, VisionLanguageModel};
@@ -22,10 +25,6 @@ use crate::train::order::Order;
 use crate::train::schedule::LearningRate;
 use crate::train::state::{self, Header};
 use crate::train::trainer::{Trainer, recent_mean};
-use dcsft_tensor::ops::{token_logprobs, weighted_sum};
-use dcsft_tensor::params::ParamSet;
-use dcsft_tensor::rng::StreamKey;
-
 use config::Counts;
 pub use config::{AuxiliaryConfig, LossMean, SftConfig};
 pub use record::SftRecord;

@@ -9,8 +9,8 @@ mod sizes;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
+use dcsft_models::micro::{MicroConfig, MicroVlm};
 use dcsft_tensor::rng::StreamKey;
-use dcsft_vlm::micro::{MicroConfig, MicroVlm};
 use dcsft_vlm::model::{Example, Forward, Prompt, RgbImage, Sampling, VisionLanguageModel};
 
 fn model(config: MicroConfig) -> MicroVlm {

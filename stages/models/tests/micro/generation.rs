@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use dcsft_models::micro::MicroConfig;
 use dcsft_tensor::ops::token_logprobs;
 use dcsft_vlm::lora::LoraConfig;
-use dcsft_vlm::micro::MicroConfig;
 use dcsft_vlm::model::{Completion, Example, Forward, Sampling, VisionLanguageModel};
 
 use crate::{GREEDY, assert_close, logits, model, prompt, prompts, stir_adapters, values};

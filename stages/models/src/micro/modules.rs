@@ -1,11 +1,11 @@
 //! The micro VLM's layers: their names, shapes and first values.
 
 use burn::tensor::{Device, Tensor, TensorData};
-
-use super::config::{BlocksConfig, MicroConfig};
-use crate::lora::ModuleGroup;
 use dcsft_tensor::params::{Param, ParamId, ParamSet};
 use dcsft_tensor::rng::StreamKey;
+use dcsft_vlm::lora::ModuleGroup;
+
+use super::config::{BlocksConfig, MicroConfig};
 
 /// A linear layer, `x @ weight + bias`, and the adapter on it if there is one.
 #[derive(Clone)]

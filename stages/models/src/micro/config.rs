@@ -1,9 +1,8 @@
 //! The sizes of a micro VLM.
 
+use dcsft_vlm::error::VlmError;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
-use crate::error::VlmError;
 
 /// Sizes and vocabulary of a micro VLM; the defaults make the embedded micro world's model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

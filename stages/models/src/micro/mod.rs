@@ -10,8 +10,11 @@ mod config;
 mod files;
 mod forward;
 mod generate;
+mod image;
 mod memory;
 mod modules;
+mod tokenizer;
+mod weights;
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -23,17 +26,17 @@ pub use config::{BlocksConfig, MicroConfig};
 pub use files::MODEL_TYPE;
 pub use memory::MicroFootprint;
 
-use crate::error::VlmError;
-use crate::image;
-use crate::lora::{LoraConfig, ModuleGroup, freeze};
-use crate::model::{
-    Completion, Example, Forward, Message, Output, Picture, Prompt, RgbImage, Role, Sampling,
-    Tokenizer, VisionLanguageModel,
-};
-use crate::tokenizer::WordCharTokenizer;
 use dcsft_tensor::ops::{self, Activation};
 use dcsft_tensor::params::{Param, ParamSet};
 use dcsft_tensor::rng::StreamKey;
+use dcsft_vlm::error::VlmError;
+use dcsft_vlm::lora::{LoraConfig, ModuleGroup, freeze};
+use dcsft_vlm::model::{
+    Completion, Example, Forward, Message, Output, Picture, Prompt, RgbImage, Role, Sampling,
+    Tokenizer, VisionLanguageModel,
+};
+
+use tokenizer::WordCharTokenizer;
 
 /// Epsilon of every layer normalisation.
 pub(crate) const NORM_EPSILON: f64 = 1e-5;

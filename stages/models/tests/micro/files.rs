@@ -1,8 +1,8 @@
 //! Models on disk.
 
 use burn::tensor::Device;
+use dcsft_models::micro::{BlocksConfig, MicroConfig, MicroVlm};
 use dcsft_vlm::lora::LoraConfig;
-use dcsft_vlm::micro::{BlocksConfig, MicroConfig, MicroVlm};
 use dcsft_vlm::model::VisionLanguageModel;
 
 use crate::{examples, logits, model, stir_adapters, values};

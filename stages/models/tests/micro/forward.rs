@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
+use dcsft_models::micro::{MicroConfig, MicroVlm};
 use dcsft_tensor::ops::token_logprobs;
 use dcsft_tensor::rng::StreamKey;
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::{LoraConfig, ModuleGroup};
-use dcsft_vlm::micro::{MicroConfig, MicroVlm};
 use dcsft_vlm::model::{
     Example, Forward, ImageSource, Output, Picture, RgbImage, VisionLanguageModel,
 };

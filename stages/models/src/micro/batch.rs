@@ -6,10 +6,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::MicroVlm;
-use crate::error::VlmError;
-use crate::model::Example;
 use dcsft_tensor::ops::{Span, Spans};
+use dcsft_vlm::error::VlmError;
+use dcsft_vlm::model::Example;
+
+use super::MicroVlm;
 
 /// What the forward pass needs to know of a batch.
 pub(super) struct Batch {

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use dcsft_tensor::host;
 use dcsft_tensor::ops::{self, Continuation, Heads, KvCache, Span, Spans};
+use dcsft_vlm::error::VlmError;
+use dcsft_vlm::generate::{Asked, Decoder, Step, Vocabulary, write};
+use dcsft_vlm::model::{Completion, Forward, Prompt, Sampling, VisionLanguageModel as _};
 use rayon::prelude::*;
 
 use super::MicroVlm;
 use super::forward::{Pass, Sequences};
-use crate::error::VlmError;
-use crate::generate::{Asked, Decoder, Step, Vocabulary, write};
-use crate::model::{Completion, Forward, Prompt, Sampling, VisionLanguageModel as _};
 
 /// Prompts that are worked on together; the answers do not depend on it.
 pub(super) const GROUP: usize = 8;

@@ -1,9 +1,9 @@
 //! Adapters and their dropout.
 
+use dcsft_models::micro::MicroConfig;
 use dcsft_tensor::rng::StreamKey;
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::LoraConfig;
-use dcsft_vlm::micro::MicroConfig;
 use dcsft_vlm::model::{Example, Forward, VisionLanguageModel};
 
 use crate::{assert_close, examples, logits, model, stir_adapters, values};

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use dcsft_vlm::error::VlmError;
+use dcsft_vlm::model::Tokenizer;
 use serde::{Deserialize, Serialize};
-
-use crate::error::VlmError;
-use crate::model::Tokenizer;
 
 const PAD: &str = "<pad>";
 const EOS: &str = "<eos>";
@@ -16,7 +15,7 @@ const EOS: &str = "<eos>";
 /// Ids: padding 0, end 1, the words, the characters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vocabulary", into = "Vocabulary")]
-pub struct WordCharTokenizer {
+pub(super) struct WordCharTokenizer {
     words: Vec<String>,
     characters: Vec<char>,
     /// Word to id, the longest words first.
@@ -38,7 +37,7 @@ impl WordCharTokenizer {
     ///
     /// # Errors
     /// [`VlmError::Config`] if one occurs twice, or a word is empty or has spaces at its ends.
-    pub fn new(words: &[String], characters: &str) -> Result<Self, VlmError> {
+    pub(super) fn new(words: &[String], characters: &str) -> Result<Self, VlmError> {
         let mut by_length = Vec::new();
         for (index, word) in words.iter().enumerate() {
             if word.is_empty() || word.trim() != word {
@@ -180,8 +179,8 @@ impl TryFrom<Vocabulary> for WordCharTokenizer {
 #[cfg(test)]
 mod tests {
     use super::WordCharTokenizer;
-    use crate::error::VlmError;
-    use crate::model::Tokenizer;
+    use dcsft_vlm::error::VlmError;
+    use dcsft_vlm::model::Tokenizer;
 
     fn tokenizer(words: &[&str], characters: &str) -> WordCharTokenizer {
         let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();

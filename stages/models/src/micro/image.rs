@@ -1,36 +1,16 @@
 //! From the user's image to the numbers a model takes.
 
+use dcsft_vlm::error::VlmError;
+use dcsft_vlm::model::RgbImage;
 use image::imageops::{self, FilterType};
 use image::{ImageBuffer, Rgb};
-
-use crate::error::VlmError;
-use crate::model::RgbImage;
-
-impl RgbImage {
-    /// Checks that there are as many pixels as the sizes say, and at least one.
-    ///
-    /// # Errors
-    /// [`VlmError::Config`] with both numbers.
-    pub fn validate(&self) -> Result<(), VlmError> {
-        let needed = self.width as usize * self.height as usize * 3;
-        if needed == 0 || self.pixels.len() != needed {
-            return Err(VlmError::Config(format!(
-                "an image of {} x {} pixels has {needed} bytes and at least one pixel, not {} bytes",
-                self.width,
-                self.height,
-                self.pixels.len()
-            )));
-        }
-        Ok(())
-    }
-}
 
 /// The image at `side` x `side` pixels, by an antialiased triangle filter (bilinear). One that has this size
 /// already is given back as it is.
 ///
 /// # Errors
 /// [`VlmError::Config`] where sizes and pixels do not fit together.
-pub fn resize(image: &RgbImage, side: usize) -> Result<RgbImage, VlmError> {
+pub(super) fn resize(image: &RgbImage, side: usize) -> Result<RgbImage, VlmError> {
     image.validate()?;
     if image.width as usize == side && image.height as usize == side {
         return Ok(image.clone());
@@ -51,7 +31,7 @@ pub fn resize(image: &RgbImage, side: usize) -> Result<RgbImage, VlmError> {
 ///
 /// # Errors
 /// As [`resize`].
-pub fn patches(image: &RgbImage, side: usize, patch: usize) -> Result<Vec<f32>, VlmError> {
+pub(super) fn patches(image: &RgbImage, side: usize, patch: usize) -> Result<Vec<f32>, VlmError> {
     let resized = resize(image, side)?;
     let pixels = &resized.pixels;
     let per_side = side / patch;
@@ -78,7 +58,7 @@ fn scaled(byte: u8) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::patches;
-    use crate::model::RgbImage;
+    use dcsft_vlm::model::RgbImage;
 
     fn image(width: u32, height: u32, pixel: impl Fn(u32, u32) -> [u8; 3]) -> RgbImage {
         let pixels = (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));

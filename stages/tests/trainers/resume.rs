@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use dcsft_models::micro::MicroVlm;
 use dcsft_tensor::rng::StreamKey;
-use dcsft_vlm::micro::MicroVlm;
 use dcsft_vlm::model::{Example, VisionLanguageModel as _};
 use dcsft_vlm::train::grpo::{GrpoConfig, GrpoTrainer};
 use dcsft_vlm::train::schedule::Schedule;

@@ -1,7 +1,7 @@
 //! Group-relative policy optimisation.
 
+use dcsft_models::micro::MicroVlm;
 use dcsft_vlm::lora::LoraConfig;
-use dcsft_vlm::micro::MicroVlm;
 use dcsft_vlm::model::{Prompt, VisionLanguageModel as _};
 use dcsft_vlm::train::Trainer as _;
 use dcsft_vlm::train::grpo::loss::LossType;

@@ -5,15 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor, TensorData};
+use dcsft_tensor::params::{Param, ParamSet};
+use dcsft_vlm::error::VlmError;
+use dcsft_vlm::lora::LoraConfig;
+use dcsft_vlm::model::VisionLanguageModel as _;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::tokenizer::WordCharTokenizer;
+use super::weights::{Layout, Matrix, Weights, read_file, write, write_file};
 use super::{MicroConfig, MicroVlm};
-use crate::error::VlmError;
-use crate::lora::LoraConfig;
-use crate::model::VisionLanguageModel as _;
-use crate::tokenizer::WordCharTokenizer;
-use crate::weights::{Layout, Matrix, Weights, read_file, write, write_file};
-use dcsft_tensor::params::{Param, ParamSet};
 
 const CONFIG: &str = "config.json";
 const TOKENIZER: &str = "tokenizer.json";

@@ -3,15 +3,14 @@
 use std::sync::Arc;
 
 use burn::tensor::{Tensor, TensorData};
-
+use dcsft_tensor::ops::{self, Activation, Adapter, Dropout, Heads, Spans};
 use dcsft_tensor::params::ParamId;
+use dcsft_vlm::error::VlmError;
+use dcsft_vlm::model::{Example, Forward, Output};
 
 use super::batch::Batch;
 use super::modules::{Block, Linear, Norm};
 use super::{MicroVlm, NORM_EPSILON};
-use crate::error::VlmError;
-use crate::model::{Example, Forward, Output};
-use dcsft_tensor::ops::{self, Activation, Adapter, Dropout, Heads, Spans};
 
 /// One forward pass over a batch.
 pub(crate) struct Pass<'a> {

@@ -8,9 +8,9 @@ mod sft;
 use std::error::Error;
 
 use burn::tensor::Device;
+use dcsft_models::micro::{BlocksConfig, MicroConfig, MicroVlm};
 use dcsft_tensor::rng::StreamKey;
 use dcsft_vlm::lora::LoraConfig;
-use dcsft_vlm::micro::{BlocksConfig, MicroConfig, MicroVlm};
 use dcsft_vlm::model::{Example, Prompt, RgbImage, Sampling, VisionLanguageModel};
 use dcsft_vlm::train::{Checkpoint, Observer};
 

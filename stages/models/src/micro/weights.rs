@@ -6,17 +6,16 @@ use std::path::Path;
 
 use burn::tensor::Tensor;
 use dcsft_tensor::host::{self, CopyError};
+use dcsft_vlm::error::VlmError;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-
-use crate::error::VlmError;
 
 /// A matrix of 32-bit floats, row by row.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Matrix {
+pub(super) struct Matrix {
     /// Rows and columns.
-    pub shape: [usize; 2],
+    pub(super) shape: [usize; 2],
     /// `rows * columns` values.
-    pub values: Vec<f32>,
+    pub(super) values: Vec<f32>,
 }
 
 impl Matrix {
@@ -24,7 +23,7 @@ impl Matrix {
     ///
     /// # Errors
     /// [`CopyError`] where the device has failed.
-    pub fn from_tensor(tensor: &Tensor<2>) -> Result<Self, CopyError> {
+    pub(super) fn from_tensor(tensor: &Tensor<2>) -> Result<Self, CopyError> {
         Ok(Self {
             shape: tensor.dims(),
             values: host::values(tensor.clone())?,
@@ -32,7 +31,7 @@ impl Matrix {
     }
 
     /// Rows as columns.
-    pub fn transposed(&self) -> Self {
+    pub(super) fn transposed(&self) -> Self {
         let [rows, columns] = self.shape;
         let values =
             (0..columns).flat_map(|c| (0..rows).map(move |r| self.values[r * columns + c]));
@@ -45,7 +44,7 @@ impl Matrix {
 
 /// How a tensor lies in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Layout {
+pub(super) enum Layout {
     /// As it is: `[rows, columns]`.
     Plain,
     /// A linear layer's weight: in memory `[in, out]`, in the file `[out, in]`.
@@ -58,7 +57,10 @@ pub enum Layout {
 ///
 /// # Errors
 /// [`VlmError::Io`] with the path.
-pub fn write(path: &Path, tensors: &BTreeMap<String, (Matrix, Layout)>) -> Result<(), VlmError> {
+pub(super) fn write(
+    path: &Path,
+    tensors: &BTreeMap<String, (Matrix, Layout)>,
+) -> Result<(), VlmError> {
     let stored: Vec<(&String, Vec<usize>, Vec<u8>)> = tensors
         .iter()
         .map(|(name, (matrix, layout))| {
@@ -97,7 +99,7 @@ pub fn write(path: &Path, tensors: &BTreeMap<String, (Matrix, Layout)>) -> Resul
 }
 
 /// Named tensors read from a file; [`Weights::take`] them, then [`Weights::finish`].
-pub struct Weights<'a> {
+pub(super) struct Weights<'a> {
     path: &'a Path,
     tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
 }
@@ -107,7 +109,7 @@ impl<'a> Weights<'a> {
     ///
     /// # Errors
     /// [`VlmError::Io`] or [`VlmError::Weights`] with the path.
-    pub fn read(path: &'a Path) -> Result<Self, VlmError> {
+    pub(super) fn read(path: &'a Path) -> Result<Self, VlmError> {
         let bytes = read_file(path)?;
         let problem = |problem: String| VlmError::Weights {
             path: path.to_owned(),
@@ -137,7 +139,7 @@ impl<'a> Weights<'a> {
     ///
     /// # Errors
     /// [`VlmError::Weights`] if it is missing or has another shape.
-    pub fn take(
+    pub(super) fn take(
         &mut self,
         name: &str,
         shape: [usize; 2],
@@ -170,7 +172,7 @@ impl<'a> Weights<'a> {
     ///
     /// # Errors
     /// [`VlmError::Weights`] names one that the model has no use for.
-    pub fn finish(self) -> Result<(), VlmError> {
+    pub(super) fn finish(self) -> Result<(), VlmError> {
         match self.tensors.keys().next() {
             None => Ok(()),
             Some(name) => {
@@ -188,7 +190,7 @@ impl<'a> Weights<'a> {
 }
 
 /// Reads a file, naming it in the error.
-pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, VlmError> {
+pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, VlmError> {
     fs::read(path).map_err(|source| VlmError::Io {
         path: path.to_owned(),
         source,
@@ -196,7 +198,7 @@ pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, VlmError> {
 }
 
 /// Writes a file, naming it in the error.
-pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), VlmError> {
+pub(super) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), VlmError> {
     fs::write(path, bytes).map_err(|source| VlmError::Io {
         path: path.to_owned(),
         source,

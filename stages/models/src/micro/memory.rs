@@ -1,10 +1,11 @@
 //! What the micro VLM takes of memory.
 
+use dcsft_vlm::error::VlmError;
+use dcsft_vlm::lora::{LoraConfig, ModuleGroup};
+use dcsft_vlm::memory::{Batch, Footprint, Linear, Step, Tokens, Trained, Training};
+
 use super::config::{BlocksConfig, MicroConfig};
-use crate::error::VlmError;
-use crate::lora::{LoraConfig, ModuleGroup};
-use crate::memory::{Batch, Footprint, Linear, Step, Tokens, Trained, Training};
-use crate::tokenizer::WordCharTokenizer;
+use super::tokenizer::WordCharTokenizer;
 
 /// The memory of a micro VLM of some size.
 #[derive(Clone, Debug)]
@@ -19,7 +20,7 @@ impl MicroFootprint {
     /// # Errors
     /// As [`super::MicroVlm::new`].
     pub fn new(config: MicroConfig) -> Result<Self, VlmError> {
-        use crate::model::Tokenizer as _;
+        use dcsft_vlm::model::Tokenizer as _;
         config.validate()?;
         let tokenizer = WordCharTokenizer::new(&config.words, &config.characters)?;
         Ok(Self {

@@ -1,9 +1,9 @@
 //! Sizes, names and what does not fit.
 
 use burn::tensor::Device;
+use dcsft_models::micro::{BlocksConfig, MicroConfig, MicroVlm};
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::LoraConfig;
-use dcsft_vlm::micro::{BlocksConfig, MicroConfig, MicroVlm};
 use dcsft_vlm::model::{Prompt, Sampling, VisionLanguageModel};
 
 use crate::{GREEDY, model, prompt, values};

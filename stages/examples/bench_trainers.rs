@@ -7,9 +7,9 @@
 use std::time::Instant;
 
 use burn::tensor::Device;
+use dcsft_models::micro::{MicroConfig, MicroVlm};
 use dcsft_tensor::rng::StreamKey;
 use dcsft_vlm::lora::LoraConfig;
-use dcsft_vlm::micro::{MicroConfig, MicroVlm};
 use dcsft_vlm::model::{Example, Prompt, RgbImage, VisionLanguageModel};
 use dcsft_vlm::train::Trainer as _;
 use dcsft_vlm::train::grpo::{GrpoConfig, GrpoData, GrpoTrainer};
