@@ -13,7 +13,6 @@ use dcsft_models::micro::{MicroConfig, MicroVlm};
 use dcsft_tensor::rng::StreamKey;
 use dcsft_vlm::lora::LoraConfig;
 use dcsft_vlm::model::{Example, Prompt, RgbImage, Sampling, VisionLanguageModel};
-use dcsft_vlm::train::Trainer as _;
 use dcsft_vlm::train::sft::{SftConfig, SftTrainer};
 
 /// As in the program.

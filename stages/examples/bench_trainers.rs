@@ -11,7 +11,6 @@ use dcsft_models::micro::{MicroConfig, MicroVlm};
 use dcsft_tensor::rng::StreamKey;
 use dcsft_vlm::lora::LoraConfig;
 use dcsft_vlm::model::{Example, Prompt, RgbImage, VisionLanguageModel};
-use dcsft_vlm::train::Trainer as _;
 use dcsft_vlm::train::grpo::{GrpoConfig, GrpoData, GrpoTrainer};
 use dcsft_vlm::train::sft::{SftConfig, SftTrainer};
 

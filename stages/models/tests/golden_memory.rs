@@ -18,7 +18,6 @@ use dcsft_vlm::memory::{
     Batch, Footprint, GRPO_LOSS, Generation, SFT_LOSS, Training, Update, generate, process, train,
 };
 use dcsft_vlm::model::{Example, Prompt, RgbImage, Sampling, VisionLanguageModel};
-use dcsft_vlm::train::Trainer as _;
 use dcsft_vlm::train::grpo::{GrpoConfig, GrpoData, GrpoTrainer};
 use dcsft_vlm::train::sft::{SftConfig, SftTrainer};
 use serde_json::{Value, json};

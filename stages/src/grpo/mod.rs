@@ -10,7 +10,6 @@ use dcsft_engine::kind::{
 };
 use dcsft_vlm::lora::LoraConfig;
 use dcsft_vlm::memory::GRPO_LOSS;
-use dcsft_vlm::train::Trainer as _;
 use dcsft_vlm::train::grpo::{GrpoConfig, GrpoData, GrpoRecord, GrpoTrainer};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -7,7 +7,6 @@ use dcsft_engine::kind::{
 };
 use dcsft_vlm::lora::LoraConfig;
 use dcsft_vlm::memory::SFT_LOSS;
-use dcsft_vlm::train::Trainer as _;
 use dcsft_vlm::train::augment::Augment;
 use dcsft_vlm::train::sft::{SftConfig, SftRecord, SftTrainer};
 use schemars::JsonSchema;

@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use dcsft_engine::context::StageContext;
 use dcsft_engine::cost::Cost;
 use dcsft_engine::kind::{Family, ParamProblem, Relative, StageError};
-use dcsft_vlm::train::Trainer;
 use dcsft_vlm::train::schedule::Schedule;
+use dcsft_vlm::train::{Objective, Trainer};
 use serde::{Deserialize, Serialize};
 
 use super::run::owner;
@@ -76,7 +76,10 @@ struct Taken {
 }
 
 /// Writes the trainer's state as an output.
-pub(super) fn keep<T: Trainer>(ctx: &StageContext, trainer: &T) -> Result<(), StageError> {
+pub(super) fn keep<O: Objective>(
+    ctx: &StageContext,
+    trainer: &Trainer<'_, O>,
+) -> Result<(), StageError> {
     let dir = ctx.output(OUTPUT)?;
     trainer
         .save_state(&dir, NOBODY)
@@ -96,9 +99,9 @@ pub(super) fn count_again(ctx: &mut StageContext) {
 ///
 /// # Errors
 /// If files cannot be written. A relative that cannot be used is named in the log.
-pub(super) fn take_over<T: Trainer>(
+pub(super) fn take_over<O: Objective>(
     ctx: &mut StageContext,
-    trainer: &mut T,
+    trainer: &mut Trainer<'_, O>,
     checkpoints: &Checkpoints,
 ) -> Result<(), StageError> {
     let needed = checkpoint_steps(trainer.total_steps(), trainer.save_steps());

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use dcsft_engine::context::StageContext;
 use dcsft_engine::kind::StageError;
-use dcsft_vlm::train::{Checkpoint, Observer, STATE_FILE, Trainer};
+use dcsft_vlm::train::{Checkpoint, Objective, Observer, STATE_FILE, Trainer};
 
 use super::{Checkpoints, Run, continuation};
 use crate::progress::Meter;
@@ -31,9 +31,9 @@ pub(crate) trait Report {
 ///
 /// # Errors
 /// [`StageError::Interrupted`] once the state is saved; else what the trainer says.
-pub(crate) fn train<T: Trainer<Record: Report>>(
+pub(crate) fn train<O: Objective<Record: Report>>(
     ctx: &mut StageContext,
-    trainer: &mut T,
+    trainer: &mut Trainer<'_, O>,
     run: &Run,
 ) -> Result<(), StageError> {
     let checkpoints = Checkpoints::new(ctx)?;
@@ -52,9 +52,9 @@ pub(crate) fn train<T: Trainer<Record: Report>>(
 }
 
 /// All steps that are left, with a state saved from time to time.
-fn steps<T: Trainer<Record: Report>>(
+fn steps<O: Objective<Record: Report>>(
     ctx: &mut StageContext,
-    trainer: &mut T,
+    trainer: &mut Trainer<'_, O>,
     checkpoints: &Checkpoints,
     dir: &Path,
 ) -> Result<(), StageError> {
@@ -91,9 +91,9 @@ pub(super) fn owner(ctx: &StageContext) -> String {
 
 /// Goes on from the state of an earlier try, if there is one that is whole, with the checkpoints that it has kept.
 /// Anything else is removed, and the stage trains from the start.
-fn resume<T: Trainer>(
+fn resume<O: Objective>(
     ctx: &mut StageContext,
-    trainer: &mut T,
+    trainer: &mut Trainer<'_, O>,
     checkpoints: &Checkpoints,
     dir: &Path,
 ) -> Result<bool, StageError> {

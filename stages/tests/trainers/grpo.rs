@@ -3,7 +3,6 @@
 use dcsft_models::micro::MicroVlm;
 use dcsft_vlm::lora::LoraConfig;
 use dcsft_vlm::model::{Prompt, VisionLanguageModel as _};
-use dcsft_vlm::train::Trainer as _;
 use dcsft_vlm::train::grpo::loss::LossType;
 use dcsft_vlm::train::grpo::{BinShare, GrpoConfig, GrpoData, GrpoRecord, GrpoTrainer};
 use dcsft_vlm::train::schedule::Schedule;

@@ -5,10 +5,10 @@ use std::path::Path;
 use dcsft_models::micro::MicroVlm;
 use dcsft_tensor::rng::StreamKey;
 use dcsft_vlm::model::{Example, VisionLanguageModel as _};
+use dcsft_vlm::train::STATE_FILE;
 use dcsft_vlm::train::grpo::{GrpoConfig, GrpoTrainer};
 use dcsft_vlm::train::schedule::Schedule;
 use dcsft_vlm::train::sft::{SftConfig, SftRecord, SftTrainer};
-use dcsft_vlm::train::{STATE_FILE, Trainer as _};
 
 use crate::{Watch, adapted, examples, grpo, model, prompts, sft, weights};
 

@@ -2,7 +2,6 @@
 
 use dcsft_tensor::ops::token_logprobs;
 use dcsft_vlm::model::{Example, Forward, VisionLanguageModel as _};
-use dcsft_vlm::train::Trainer as _;
 use dcsft_vlm::train::augment::Augment;
 use dcsft_vlm::train::schedule::Schedule;
 use dcsft_vlm::train::sft::{AuxiliaryConfig, LossMean, SftConfig, SftRecord, SftTrainer};

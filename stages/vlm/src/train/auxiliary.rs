@@ -6,7 +6,6 @@ use dcsft_tensor::params::{Param, ParamId, ParamSet};
 use dcsft_tensor::rng::StreamKey;
 
 /// The classifier. It belongs to the trainer, not to the model.
-#[derive(Clone)]
 pub(crate) struct AuxiliaryHead {
     pub(crate) params: ParamSet,
     weight: ParamId,
@@ -43,16 +42,16 @@ impl AuxiliaryHead {
         }
     }
 
-    /// A copy as [`VisionLanguageModel::twin`](crate::model::VisionLanguageModel::twin) makes one of a model.
-    pub(crate) fn twin(&self) -> Self {
-        let mut twin = self.clone();
-        twin.params.detach();
-        twin
-    }
-
-    /// Sum of the cross-entropies of `labels` times `weights`, one for each; `pooled`: `[batch, width]`.
-    pub(crate) fn loss(&self, pooled: Tensor<2>, labels: &[u32], weights: &[f32]) -> Tensor<1> {
-        let (weight, bias) = (self.params.get(self.weight), self.params.get(self.bias));
+    /// Sum of the cross-entropies of `labels` times `weights`, one for each; `pooled`: `[batch, width]`. `params` are the
+    /// classifier's, or a copy of them.
+    pub(crate) fn loss(
+        &self,
+        params: &ParamSet,
+        pooled: Tensor<2>,
+        labels: &[u32],
+        weights: &[f32],
+    ) -> Tensor<1> {
+        let (weight, bias) = (params.get(self.weight), params.get(self.bias));
         let logits = linear(pooled, weight, Some(bias), None, Activation::None);
         weighted_sum(token_logprobs(logits, labels, 1.0), weights).neg()
     }

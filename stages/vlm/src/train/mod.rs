@@ -1,7 +1,7 @@
 //! Training: supervised fine-tuning ([`sft`]) and group-relative policy optimisation ([`grpo`]).
 //!
-//! Both trainers take a [`VisionLanguageModel`](crate::model::VisionLanguageModel) and examples in memory, and
-//! report to an [`Observer`]. Everything random is keyed by (seed, purpose, step, sample), so a run that was
+//! A [`Trainer`] makes the run: it takes a [`VisionLanguageModel`](crate::model::VisionLanguageModel) and an
+//! [`Objective`], and reports to an [`Observer`]. Everything random is keyed by (seed, purpose, step, sample), so a run that was
 //! stopped and restored ends with the same bytes as one that was not.
 
 pub mod adamw;
@@ -12,6 +12,7 @@ pub mod error;
 mod gradients;
 pub mod grpo;
 mod master;
+mod objective;
 mod observer;
 pub mod order;
 pub mod schedule;
@@ -20,6 +21,7 @@ mod state;
 mod trainer;
 
 pub use error::TrainError;
+pub use objective::{At, Loss, Made, Objective, Seen};
 pub use observer::{Checkpoint, Observer};
 pub use state::STATE_FILE;
-pub use trainer::Trainer;
+pub use trainer::{RunSettings, Trainer};

@@ -38,9 +38,15 @@ pub struct GrpoConfig {
     /// Answers end here at the latest.
     #[schemars(range(min = 1))]
     pub max_new_tokens: usize,
-    /// Updates of the weights per step, all from the same answers (TRL's `num_iterations`).
+    /// Updates of the weights per step from each of its minibatches, all from the same answers (TRL's
+    /// `num_iterations`, which is another name for it).
+    #[serde(alias = "num_iterations")]
     #[schemars(range(min = 1))]
     pub updates_per_batch: usize,
+    /// Minibatches that the answers of a step are dealt out to, each for an update of its own.
+    #[serde(skip_serializing_if = "is_one")]
+    #[schemars(range(min = 1))]
+    pub steps_per_generation: usize,
     /// Weight of the KL divergence to the reference, the model at the run's start; 0 does without a reference.
     #[schemars(range(min = 0.0))]
     pub beta: f64,
@@ -104,6 +110,7 @@ impl Default for GrpoConfig {
             top_k: 0,
             max_new_tokens: 128,
             updates_per_batch: 1,
+            steps_per_generation: 1,
             beta: 0.04,
             kl_bias_correction: false,
             epsilon: 0.2,
@@ -158,6 +165,18 @@ impl GrpoConfig {
         check::positive("prompts_per_step", self.prompts_per_step)?;
         check::positive("max_new_tokens", self.max_new_tokens)?;
         check::positive("updates_per_batch", self.updates_per_batch)?;
+        check::positive("steps_per_generation", self.steps_per_generation)?;
+        let answers = self.prompts_per_step * self.generations;
+        if !answers.is_multiple_of(self.steps_per_generation) {
+            return Err(TrainError::config(
+                "steps_per_generation",
+                self.steps_per_generation,
+                format!(
+                    "it must divide the {answers} answers of a step (`prompts_per_step` times `generations`), so that its \
+                     minibatches are equal"
+                ),
+            ));
+        }
         check::not_negative("beta", self.beta)?;
         check::fraction("epsilon", self.epsilon)?;
         check::not_negative("epsilon_high", self.objective().epsilon_high)?;
@@ -187,14 +206,19 @@ impl GrpoConfig {
         Order::new(prompts, self.prompts_per_step, LastBatch::Fill, self.seed)
     }
 
-    /// The learning rate of each update, `updates_per_batch` of them per step.
+    /// Updates of the weights per step.
+    pub fn updates(&self) -> usize {
+        self.updates_per_batch * self.steps_per_generation
+    }
+
+    /// The learning rate of each update.
     pub(super) fn rate(&self, total: usize) -> LearningRate {
         let warmup = LearningRate::warmup_steps(self.warmup_steps, self.warmup_ratio, total);
         LearningRate {
             base: self.learning_rate,
             schedule: self.schedule,
-            warmup: warmup * self.updates_per_batch,
-            total: total * self.updates_per_batch,
+            warmup: warmup * self.updates(),
+            total: total * self.updates(),
             floor: self.min_lr_ratio,
         }
     }
@@ -207,4 +231,9 @@ impl GrpoConfig {
             max_grad_norm: self.max_grad_norm,
         }
     }
+}
+
+/// A field that is left out of the key where it has its default.
+fn is_one(value: &usize) -> bool {
+    *value == 1
 }

@@ -1,10 +1,14 @@
 //! Group-relative policy optimisation (GRPO): the model draws several answers to each prompt, and learns from
 //! how each one's reward compares with the others of its group.
 //!
-//! A step draws its answers with the current policy, scores them, and makes one or more updates from them. Adapters'
-//! dropout acts where the policy is differentiated, and neither where it draws answers nor in the reference. The
-//! log-probabilities that the ratio compares with are those of the first update's own pass, as in TRL: its ratio is
-//! exactly 1, and later updates, which draw dropout of their own, compare with it.
+//! A step draws its answers with the current policy, scores them, deals them out to minibatches
+//! (`steps_per_generation`), and makes an update from each of these, as often as `updates_per_batch` says. Adapters'
+//! dropout acts where the policy is differentiated, and neither where it draws answers nor in the reference.
+//!
+//! The ratio compares with the log-probabilities of the policy that drew the answers. With one minibatch they are those of
+//! the first update's own pass: its ratio is exactly 1, and later updates, which draw dropout of their own, compare with
+//! it. With more the policy has moved before the second one comes up, so a pass of its own takes them before the first
+//! update, as in TRL.
 
 pub mod advantage;
 mod config;
@@ -13,26 +17,23 @@ mod record;
 mod rollout;
 mod update;
 
-use std::path::Path;
-
+use dcsft_tensor::rng::StreamKey;
 use serde::Serialize;
 
-use crate::model::{Prompt, VisionLanguageModel};
-use crate::train::adamw::AdamW;
-use crate::train::check;
+use crate::model::{Example, Prompt, VisionLanguageModel};
 use crate::train::error::TrainError;
+use crate::train::objective::{At, Loss, Made, Objective, Seen};
 use crate::train::order::Order;
-use crate::train::schedule::LearningRate;
-use crate::train::state::{self, Header};
-use crate::train::trainer::Trainer;
+use crate::train::trainer::{RunSettings, Trainer};
 
 pub use config::GrpoConfig;
 pub use record::{BinGradient, BinShare, GrpoRecord, GrpoSummary};
-use rollout::{Drawn, Rollout};
+use rollout::{Drawn, Rollout, Row};
+use update::Tokens;
 
 /// The reward of an answer: from a prompt's index and the answer's text. It must be a pure function. NaN means
 /// that the answer cannot be scored.
-pub type Reward<'a> = &'a dyn Fn(usize, &str) -> f32;
+pub type Reward<'a> = &'a (dyn Fn(usize, &str) -> f32 + Sync);
 
 /// What a run learns from.
 #[derive(Clone, Copy)]
@@ -90,17 +91,17 @@ impl GrpoData<'_> {
 }
 
 /// A GRPO run.
-pub struct GrpoTrainer<'a> {
+pub type GrpoTrainer<'a> = Trainer<'a, Grpo<'a>>;
+
+/// Learning from answers of the model's own.
+pub struct Grpo<'a> {
     config: GrpoConfig,
-    model: &'a mut dyn VisionLanguageModel,
     reference: Option<&'a dyn VisionLanguageModel>,
     data: GrpoData<'a>,
     reward: Reward<'a>,
-    optimizer: AdamW,
     order: Order,
-    rate: LearningRate,
-    header: Header,
-    log: Vec<GrpoRecord>,
+    /// Adapters draw dropout in the updates.
+    dropout: bool,
     /// Lines of JSON, if they are kept.
     completions: Option<Vec<u8>>,
 }
@@ -134,7 +135,6 @@ impl<'a> GrpoTrainer<'a> {
         reward: Reward<'a>,
     ) -> Result<Self, TrainError> {
         config.validate()?;
-        check::checkpointing(config.gradient_checkpointing, model)?;
         data.check(model)?;
         let reference = reference.filter(|_| config.beta != 0.0);
         if config.beta != 0.0 && reference.is_none() {
@@ -150,34 +150,185 @@ impl<'a> GrpoTrainer<'a> {
             let problem = "the reference model's weights are trainable; it must be frozen";
             return Err(TrainError::Data(problem.to_owned()));
         }
-        let header = Header::new("grpo", &config, data.digest())?;
-        Ok(Self {
-            optimizer: AdamW::new(config.adamw()),
+        let steps = config.total_steps(data.prompts.len());
+        let settings = RunSettings {
+            steps,
+            updates: config.updates(),
+            save_steps: config.save_steps,
+            rate: config.rate(steps),
+            optimizer: config.adamw(),
+            gradient_checkpointing: config.gradient_checkpointing,
+        };
+        let objective = Grpo {
             order: config.order(data.prompts.len()),
-            rate: config.rate(config.total_steps(data.prompts.len())),
+            dropout: model.lora().is_some_and(|lora| lora.dropout > 0.0),
             config,
-            model,
             reference,
             data,
             reward,
-            header,
-            log: Vec::new(),
             completions: None,
-        })
+        };
+        Self::start(settings, model, objective)
     }
 
     /// Writes down every answer that is drawn, with reward and advantage; before the first step.
     pub fn keep_completions(&mut self) {
-        self.completions = Some(Vec::new());
+        self.objective.completions = Some(Vec::new());
     }
 
     /// The answers drawn so far, one line of JSON each: `{step, id, completion, reward, advantage}`, `id` the prompt's. None
     /// unless they are [kept](Self::keep_completions).
     pub fn completions(&self) -> Option<&[u8]> {
-        self.completions.as_deref()
+        self.objective.completions.as_deref()
     }
 
-    fn write_completions(&mut self, step: usize, drawn: &[Drawn]) -> Result<(), TrainError> {
+    /// What the steps made so far come to.
+    pub fn summary(&self) -> GrpoSummary {
+        GrpoSummary::of(self.log(), self.objective.data.bins)
+    }
+}
+
+impl Objective for Grpo<'_> {
+    const NAME: &'static str = "grpo";
+    type Config = GrpoConfig;
+    type Round = Rollout;
+    type Noted = Tokens;
+    type Record = GrpoRecord;
+
+    fn config(&self) -> &GrpoConfig {
+        &self.config
+    }
+
+    fn data(&self) -> String {
+        self.data.digest()
+    }
+
+    fn draw(
+        &mut self,
+        model: &dyn VisionLanguageModel,
+        step: usize,
+    ) -> Result<Rollout, TrainError> {
+        let indices = self.order.batch(step);
+        let (config, data) = (&self.config, &self.data);
+        let mut rollout = Rollout::draw(config, model, data, self.reward, step, &indices)?;
+        self.write_completions(model, step, &rollout.drawn)?;
+        rollout.record.step = step + 1;
+        rollout.record.epoch = self.order.epochs(step + 1);
+        if let Some(reference) = self.reference {
+            self.score(reference, &mut rollout, |row| &mut row.reference)?;
+        }
+        if self.config.steps_per_generation > 1 {
+            self.score(model, &mut rollout, |row| &mut row.old)?;
+        }
+        Ok(rollout)
+    }
+
+    fn micro_batches(&self, round: &Rollout, at: At) -> Vec<Vec<usize>> {
+        let minibatch = at.update % round.minibatches.len();
+        self.passes(round.minibatches[minibatch].clone())
+    }
+
+    fn examples(&self, round: &Rollout, _: At, rows: &[usize]) -> Result<Vec<Example>, TrainError> {
+        let rows = rows.iter().map(|&row| &round.rows[row]);
+        // With dropout each row draws its own, so that the answers to a prompt cannot share its rows.
+        let example = |row: &Row| match self.dropout {
+            true => row.apart(),
+            false => row.example.clone(),
+        };
+        Ok(rows.map(example).collect())
+    }
+
+    fn dropout(&self, At { step, update }: At) -> Option<StreamKey> {
+        self.dropout.then(|| {
+            StreamKey::new("grpo dropout", self.config.seed)
+                .number(step as u64)
+                .number(update as u64)
+        })
+    }
+
+    fn loss(
+        &self,
+        round: &Rollout,
+        _: At,
+        rows: &[usize],
+        seen: &Seen<'_>,
+    ) -> Result<Loss<Tokens>, TrainError> {
+        let rows: Vec<&Row> = rows.iter().map(|&row| &round.rows[row]).collect();
+        update::loss(&self.config, &rows, seen)
+    }
+
+    fn note(&mut self, round: &mut Rollout, at: At, rows: &[usize], noted: Tokens) {
+        noted.note(&self.config, round, rows);
+        let one_minibatch = self.config.steps_per_generation == 1;
+        if at.update == 0 && one_minibatch && self.config.updates() > 1 {
+            for (&row, logprobs) in rows.iter().zip(noted.logprobs_by_row(round, rows)) {
+                round.rows[row].old = logprobs;
+            }
+        }
+    }
+
+    fn record(&mut self, round: Rollout, made: &[Made]) -> GrpoRecord {
+        let mut record = round.record;
+        for update in made {
+            record.learning_rate = update.learning_rate;
+            record.loss += update.loss / made.len() as f64;
+            record.grad_norm += update.grad_norm / made.len() as f64;
+        }
+        record
+    }
+
+    fn notes(&self) -> &[u8] {
+        self.completions.as_deref().unwrap_or_default()
+    }
+
+    fn set_notes(&mut self, notes: Vec<u8>) {
+        if let Some(completions) = &mut self.completions {
+            *completions = notes;
+        }
+    }
+}
+
+impl Grpo<'_> {
+    /// Rows cut into forward passes.
+    fn passes(&self, rows: std::ops::Range<usize>) -> Vec<Vec<usize>> {
+        let rows: Vec<usize> = rows.collect();
+        let size = match self.config.forward_batch {
+            0 => rows.len().max(1),
+            rows => rows,
+        };
+        rows.chunks(size).map(<[usize]>::to_vec).collect()
+    }
+
+    /// Fills in the log-probabilities of all answers under a model, without dropout.
+    fn score(
+        &self,
+        model: &dyn VisionLanguageModel,
+        rollout: &mut Rollout,
+        place: fn(&mut Row) -> &mut Vec<f32>,
+    ) -> Result<(), TrainError> {
+        let checkpointing = self.config.gradient_checkpointing;
+        for minibatch in rollout.minibatches.clone() {
+            for rows in self.passes(minibatch) {
+                let examples: Vec<Example> = rows
+                    .iter()
+                    .map(|&row| rollout.rows[row].example.clone())
+                    .collect();
+                let logprobs =
+                    update::logprobs(model, &examples, self.config.temperature, checkpointing)?;
+                for (row, logprobs) in rows.into_iter().zip(logprobs) {
+                    *place(&mut rollout.rows[row]) = logprobs;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write_completions(
+        &mut self,
+        model: &dyn VisionLanguageModel,
+        step: usize,
+        drawn: &[Drawn],
+    ) -> Result<(), TrainError> {
         let Some(lines) = &mut self.completions else {
             return Ok(());
         };
@@ -185,87 +336,13 @@ impl<'a> GrpoTrainer<'a> {
             let line = CompletionLine {
                 step: step + 1,
                 id: &self.data.prompts[answer.prompt].id,
-                completion: &self.model.tokenizer().decode_answer(&answer.tokens),
+                completion: &model.tokenizer().decode_answer(&answer.tokens),
                 reward: (!answer.reward.is_nan()).then_some(answer.reward),
                 advantage: answer.advantage,
             };
             serde_json::to_writer(&mut *lines, &line)
                 .map_err(|error| TrainError::Data(error.to_string()))?;
             lines.push(b'\n');
-        }
-        Ok(())
-    }
-
-    /// What the steps made so far come to.
-    pub fn summary(&self) -> GrpoSummary {
-        GrpoSummary::of(&self.log, self.data.bins)
-    }
-}
-
-impl Trainer for GrpoTrainer<'_> {
-    type Record = GrpoRecord;
-
-    fn total_steps(&self) -> usize {
-        self.rate.total / self.config.updates_per_batch
-    }
-
-    fn save_steps(&self) -> usize {
-        self.config.save_steps
-    }
-
-    fn log(&self) -> &[GrpoRecord] {
-        &self.log
-    }
-
-    fn model(&self) -> &dyn VisionLanguageModel {
-        self.model
-    }
-
-    /// Draws the answers of one step and makes its updates.
-    fn step(&mut self) -> Result<&GrpoRecord, TrainError> {
-        let step = self.steps_done();
-        let indices = self.order.batch(step);
-        let mut rollout = Rollout::draw(
-            &self.config,
-            self.model,
-            &self.data,
-            self.reward,
-            step,
-            &indices,
-        )?;
-        self.write_completions(step, &rollout.drawn)?;
-        rollout.record.step = step + 1;
-        rollout.record.epoch = self.order.epochs(step + 1);
-        self.score_by_reference(&mut rollout)?;
-        for update in 0..self.config.updates_per_batch {
-            self.update(step, update, &mut rollout)?;
-        }
-        self.log.push(rollout.record);
-        Ok(&self.log[step])
-    }
-
-    fn save_state(&self, dir: &Path, owner: &str) -> Result<(), TrainError> {
-        let (header, sets) = (self.header.owned_by(owner), [self.model.params()]);
-        let completions = self.completions.as_deref().unwrap_or_default();
-        let records = (&self.log[..], completions);
-        state::save(dir, &header, records, &sets, &self.optimizer)
-    }
-
-    fn restore(&mut self, dir: &Path, owner: &str) -> Result<(), TrainError> {
-        let (rate, updates, total) = (self.rate, self.config.updates_per_batch, self.total_steps());
-        let mut sets = [self.model.params_mut()];
-        let rates = |step: usize| rate.at(step * updates + updates - 1);
-        let records = state::restore(
-            dir,
-            &self.header.owned_by(owner),
-            &mut sets,
-            &mut self.optimizer,
-            total,
-            &rates,
-        )?;
-        self.log = records.log;
-        if let Some(completions) = &mut self.completions {
-            *completions = records.notes;
         }
         Ok(())
     }

@@ -1,6 +1,8 @@
-//! One round of drawn answers: generated, scored, turned into advantages, and reduced to distinct rows.
+//! One round of drawn answers: generated, scored, turned into advantages, dealt out to minibatches, and reduced to
+//! distinct rows.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use dcsft_tensor::rng::StreamKey;
 
@@ -8,11 +10,11 @@ use crate::error::VlmError;
 use crate::model::{Completion, Example, Prompt, Sampling, VisionLanguageModel};
 use crate::train::grpo::advantage::{GroupKind, advantages, mean, standard_deviation};
 use crate::train::grpo::config::GrpoConfig;
-use crate::train::grpo::loss::answer_weights;
+use crate::train::grpo::loss::{LossType, answer_weights};
 use crate::train::grpo::record::{BinGradient, GrpoRecord};
 use crate::train::grpo::{GrpoData, Reward};
 
-/// A distinct answer of a step. Equal answers to one prompt have equal rewards and gradients, so the model sees
+/// A distinct answer of a minibatch. Equal answers to one prompt have equal rewards and gradients, so the model sees
 /// them once, with the sum of their weights.
 pub(super) struct Row {
     pub(super) example: Example,
@@ -40,8 +42,11 @@ pub(super) struct Drawn {
 }
 
 /// A step's answers, and the part of its record that they decide.
-pub(super) struct Rollout {
+pub struct Rollout {
+    /// Minibatch after minibatch.
     pub(super) rows: Vec<Row>,
+    /// The rows of each minibatch.
+    pub(super) minibatches: Vec<Range<usize>>,
     /// All answers, group after group.
     pub(super) drawn: Vec<Drawn>,
     pub(super) record: GrpoRecord,
@@ -64,38 +69,40 @@ impl Rollout {
         let groups = generate(config, model, data.prompts, step, indices)?;
         let rewards = score(model, reward, indices, &groups);
         let advantages = advantages(&rewards, config.generations, config.scale_rewards);
-        let lengths: Vec<usize> = groups
+        let answers: Vec<Answer<'_>> = groups
             .iter()
             .flatten()
-            .map(|answer| answer.tokens.len())
-            .collect();
-        let tokens = lengths.iter().sum();
-        let weights = answer_weights(config.loss_type, &lengths, config.max_new_tokens, tokens);
-        let mut rows: Vec<Row> = Vec::new();
-        for (place, (&index, group)) in indices.iter().zip(&groups).enumerate() {
-            let first = place * config.generations;
-            let kind = GroupKind::of(&rewards[first..first + config.generations]);
-            let mut known: BTreeMap<&[u32], usize> = BTreeMap::new();
-            for (answer, completion) in group.iter().enumerate() {
-                let (weight, advantage) =
-                    (weights[first + answer] as f32, advantages[first + answer]);
-                // Without a KL term an answer with zero advantage adds exactly nothing to the loss.
-                if completion.tokens.is_empty() || (config.beta == 0.0 && advantage == 0.0) {
-                    continue;
+            .zip(&advantages)
+            .enumerate()
+            .map(|(index, (completion, &advantage))| {
+                let group = index / config.generations;
+                let first = group * config.generations;
+                Answer {
+                    group,
+                    prompt: indices[group],
+                    kind: GroupKind::of(&rewards[first..first + config.generations]),
+                    tokens: &completion.tokens,
+                    advantage,
                 }
-                let row = *known.entry(&completion.tokens).or_insert_with(|| {
-                    rows.push(Row::new(data, index, kind, completion, advantage));
-                    rows.len() - 1
-                });
-                rows[row].copies += 1;
-                rows[row].weight += weight;
-            }
+            })
+            .collect();
+        let tokens = answers
+            .iter()
+            .map(|answer| answer.tokens.len())
+            .sum::<usize>();
+        let (mut rows, mut minibatches) = (Vec::new(), Vec::new());
+        for minibatch in deal(config, step, answers.len()) {
+            let first = rows.len();
+            let answers: Vec<&Answer<'_>> =
+                minibatch.iter().map(|&index| &answers[index]).collect();
+            add_rows(config, data, &answers, tokens, &mut rows);
+            minibatches.push(first..rows.len());
         }
         let record = record(config, data, indices, &groups, &rewards, rows.len());
         let trained_tokens = rows
             .iter()
             .map(|row| row.copies * row.example.answer.len())
-            .sum();
+            .sum::<usize>();
         let drawn = indices
             .iter()
             .zip(groups)
@@ -110,6 +117,7 @@ impl Rollout {
             .collect();
         Ok(Self {
             rows,
+            minibatches,
             drawn,
             record,
             tokens,
@@ -118,32 +126,86 @@ impl Rollout {
     }
 }
 
-impl Row {
-    fn new(
-        data: &GrpoData<'_>,
-        index: usize,
-        kind: GroupKind,
-        completion: &Completion,
-        advantage: f32,
-    ) -> Self {
-        let prompt = data.prompts[index].clone();
-        Self {
-            example: Example {
-                prompt,
-                answer: completion.tokens.as_slice().into(),
-            },
-            copies: 0,
-            weight: 0.0,
-            advantage,
-            mixed: kind == GroupKind::Mixed,
-            bin: data.bin(index),
-            old: Vec::new(),
-            reference: Vec::new(),
+/// A drawn answer on its way into a minibatch.
+struct Answer<'a> {
+    /// Which of the step's groups it is in.
+    group: usize,
+    /// Its prompt's index.
+    prompt: usize,
+    kind: GroupKind,
+    tokens: &'a [u32],
+    advantage: f32,
+}
+
+/// Which of a step's answers each of its minibatches takes: all of them are shuffled and cut into equal parts, as in TRL.
+fn deal(config: &GrpoConfig, step: usize, answers: usize) -> Vec<Vec<usize>> {
+    let mut all: Vec<usize> = (0..answers).collect();
+    let parts = config.steps_per_generation;
+    if parts == 1 {
+        return vec![all];
+    }
+    StreamKey::new("grpo minibatches", config.seed)
+        .number(step as u64)
+        .stream()
+        .shuffle(&mut all);
+    let deal = |part: &[usize]| {
+        let mut part = part.to_vec();
+        // Answers to a prompt side by side share its rows.
+        part.sort_unstable();
+        part
+    };
+    all.chunks(answers / parts).map(deal).collect()
+}
+
+/// Adds the distinct answers of a minibatch. `tokens` are those of the whole step.
+fn add_rows(
+    config: &GrpoConfig,
+    data: &GrpoData<'_>,
+    answers: &[&Answer<'_>],
+    tokens: usize,
+    rows: &mut Vec<Row>,
+) {
+    let lengths: Vec<usize> = answers.iter().map(|answer| answer.tokens.len()).collect();
+    let weights = answer_weights(config.loss_type, &lengths, config.max_new_tokens, tokens);
+    // Divided by the tokens of the step, and as many updates share them.
+    let share = match config.loss_type {
+        LossType::Dapo => config.steps_per_generation as f64,
+        LossType::Grpo | LossType::Bnpo | LossType::DrGrpo => 1.0,
+    };
+    let mut known: BTreeMap<(usize, &[u32]), usize> = BTreeMap::new();
+    for (answer, weight) in answers.iter().zip(weights) {
+        // Without a KL term an answer with zero advantage adds exactly nothing to the loss.
+        if answer.tokens.is_empty() || (config.beta == 0.0 && answer.advantage == 0.0) {
+            continue;
         }
+        let row = *known
+            .entry((answer.group, answer.tokens))
+            .or_insert_with(|| {
+                rows.push(Row::new(data, answer));
+                rows.len() - 1
+            });
+        rows[row].copies += 1;
+        rows[row].weight += (weight * share) as f32;
     }
 }
 
 impl Row {
+    fn new(data: &GrpoData<'_>, answer: &Answer<'_>) -> Self {
+        Self {
+            example: Example {
+                prompt: data.prompts[answer.prompt].clone(),
+                answer: answer.tokens.into(),
+            },
+            copies: 0,
+            weight: 0.0,
+            advantage: answer.advantage,
+            mixed: answer.kind == GroupKind::Mixed,
+            bin: data.bin(answer.prompt),
+            old: Vec::new(),
+            reference: Vec::new(),
+        }
+    }
+
     /// The example under a name of its own, which is that of its random streams: no two rows draw the same dropout.
     pub(super) fn apart(&self) -> Example {
         let mut example = self.example.clone();

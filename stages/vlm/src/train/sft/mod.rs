@@ -6,89 +6,57 @@
 mod config;
 mod record;
 
-use std::path::Path;
-
 use burn::tensor::Tensor;
-use dcsft_tensor::ops::{token_logprobs, weighted_sum};
+use dcsft_tensor::ops::weighted_sum;
 use dcsft_tensor::params::ParamSet;
 use dcsft_tensor::rng::StreamKey;
-use rayon::prelude::*;
 
-use crate::model::{Example, Forward, Output, VisionLanguageModel};
-use crate::train::adamw::{AdamW, floats};
+use crate::model::{Example, Forward, VisionLanguageModel};
+use crate::train::adamw::floats;
 use crate::train::augment::{Augment, Mirrored};
 use crate::train::auxiliary::AuxiliaryHead;
-use crate::train::check;
 use crate::train::error::TrainError;
-use crate::train::gradients::GradientSum;
+use crate::train::objective::{At, Loss, Made, Objective, Seen};
 use crate::train::order::Order;
-use crate::train::schedule::LearningRate;
-use crate::train::state::{self, Header};
-use crate::train::trainer::{Trainer, recent_mean};
+use crate::train::trainer::{RunSettings, Trainer};
+
 use config::Counts;
 pub use config::{AuxiliaryConfig, LossMean, SftConfig};
 pub use record::SftRecord;
 
 /// A supervised fine-tuning run.
-pub struct SftTrainer<'a> {
+pub type SftTrainer<'a> = Trainer<'a, Sft<'a>>;
+
+/// Samples of a micro-batch that are worth a thread of their own, where the model can be copied.
+const APART: usize = 32;
+
+/// Learning the right answers to questions.
+pub struct Sft<'a> {
     config: SftConfig,
-    model: &'a mut dyn VisionLanguageModel,
     examples: &'a [Example],
     /// By example, or empty: what is shown where the image is mirrored, if that is something else.
     mirrored: &'a [Option<Mirrored>],
     labels: Option<&'a [u32]>,
     head: Option<AuxiliaryHead>,
-    optimizer: AdamW,
     order: Order,
-    rate: LearningRate,
-    header: Header,
-    log: Vec<SftRecord>,
 }
 
-/// Samples of a micro-batch that are worth a thread of their own, where the model can be copied.
-const APART: usize = 32;
-
-/// What an update is about.
-struct Update {
+/// The samples of one step.
+pub struct Samples {
+    /// The step, counted from 0.
     step: usize,
-    counts: Counts,
+    /// Indices of the examples.
+    indices: Vec<usize>,
+    /// Answer tokens of the step.
+    tokens: usize,
+    losses: Losses,
 }
 
-/// What learns: the model, and the auxiliary classifier if there is one.
-struct Learner<'a> {
-    model: &'a dyn VisionLanguageModel,
-    head: Option<&'a AuxiliaryHead>,
-}
-
-impl<'a> Learner<'a> {
-    fn sets(&self) -> Vec<&'a ParamSet> {
-        std::iter::once(self.model.params())
-            .chain(self.head.map(|head| &head.params))
-            .collect()
-    }
-}
-
-/// Parts of an update's losses, and their gradients.
-struct Part {
+/// Parts of an update's loss.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Losses {
     tokens: f64,
     auxiliary: f64,
-    gradients: GradientSum,
-}
-
-impl Part {
-    fn zero(learner: &Learner<'_>) -> Self {
-        Self {
-            tokens: 0.0,
-            auxiliary: 0.0,
-            gradients: GradientSum::zero(&learner.sets()),
-        }
-    }
-
-    fn join(&mut self, other: Self) {
-        self.tokens += other.tokens;
-        self.auxiliary += other.auxiliary;
-        self.gradients.join(other.gradients);
-    }
 }
 
 impl<'a> SftTrainer<'a> {
@@ -104,145 +72,179 @@ impl<'a> SftTrainer<'a> {
         labels: Option<&'a [u32]>,
     ) -> Result<Self, TrainError> {
         config.validate()?;
-        check::checkpointing(config.gradient_checkpointing, model)?;
         check_examples(model, examples)?;
-        let total = config.total_steps(examples.len());
-        if total == 0 {
+        let steps = config.total_steps(examples.len());
+        if steps == 0 {
             let needed = config.samples_per_step();
             return Err(TrainError::Data(format!(
                 "{} samples make no step of {needed}",
                 examples.len()
             )));
         }
+        let settings = RunSettings {
+            steps,
+            updates: 1,
+            save_steps: config.save_steps,
+            rate: config.rate(steps),
+            optimizer: config.adamw(),
+            gradient_checkpointing: config.gradient_checkpointing,
+        };
         let head = match &config.auxiliary {
             Some(_) => Some(new_head(&config, model, examples, labels)?),
             None => None,
         };
-        let data = data_digest(examples, labels.filter(|_| head.is_some()));
-        let header = Header::new("sft", &config, data)?;
-        Ok(Self {
-            optimizer: AdamW::new(config.adamw()),
+        let objective = Sft {
             order: config.order(examples.len()),
-            rate: config.rate(total),
             config,
-            model,
             examples,
             mirrored: &[],
             labels,
             head,
-            header,
-            log: Vec::new(),
-        })
+        };
+        Self::start(settings, model, objective)
     }
 
     /// The same with what each example asks and answers where its image is mirrored, where that is something else.
     #[must_use]
-    pub fn with_mirrored(self, mirrored: &'a [Option<Mirrored>]) -> Self {
-        Self { mirrored, ..self }
+    pub fn with_mirrored(mut self, mirrored: &'a [Option<Mirrored>]) -> Self {
+        self.objective.mirrored = mirrored;
+        self
     }
 
     /// Mean loss of the last tenth of the steps made.
     pub fn last_loss(&self) -> f64 {
-        recent_mean(&self.log, |record| record.loss)
+        self.recent_mean(|record| record.loss)
+    }
+}
+
+impl Objective for Sft<'_> {
+    const NAME: &'static str = "sft";
+    type Config = SftConfig;
+    type Round = Samples;
+    type Noted = Losses;
+    type Record = SftRecord;
+
+    fn config(&self) -> &SftConfig {
+        &self.config
     }
 
-    fn sets(&self) -> Vec<&ParamSet> {
-        self.learner().sets()
+    fn data(&self) -> String {
+        data_digest(self.examples, self.labels.filter(|_| self.head.is_some()))
     }
 
-    fn learner(&self) -> Learner<'_> {
-        Learner {
-            model: self.model,
-            head: self.head.as_ref(),
+    fn draw(&mut self, _: &dyn VisionLanguageModel, step: usize) -> Result<Samples, TrainError> {
+        let indices = self.order.batch(step);
+        Ok(Samples {
+            step,
+            tokens: self.answer_tokens(step, &indices),
+            indices,
+            losses: Losses::default(),
+        })
+    }
+
+    fn micro_batches(&self, round: &Samples, _: At) -> Vec<Vec<usize>> {
+        let rows: Vec<usize> = (0..round.indices.len()).collect();
+        let batches = rows.chunks(self.config.batch_size);
+        batches.map(<[usize]>::to_vec).collect()
+    }
+
+    fn examples(
+        &self,
+        round: &Samples,
+        At { step, .. }: At,
+        rows: &[usize],
+    ) -> Result<Vec<Example>, TrainError> {
+        let examples = rows.iter().map(|&row| round.indices[row]);
+        examples.map(|index| self.example(step, index)).collect()
+    }
+
+    fn dropout(&self, at: At) -> Option<StreamKey> {
+        Some(StreamKey::new("sft dropout", self.config.seed).number(at.step as u64))
+    }
+
+    fn apart(&self) -> Option<usize> {
+        Some(APART)
+    }
+
+    fn loss(
+        &self,
+        round: &Samples,
+        at: At,
+        rows: &[usize],
+        seen: &Seen<'_>,
+    ) -> Result<Loss<Losses>, TrainError> {
+        let counts = self.counts(round, at, rows[0]);
+        let weights = seen.per_token(|row| {
+            let length = seen.examples[row].answer.len();
+            -self.config.loss_mean.weight(counts, length) as f32
+        });
+        let mut tensor = weighted_sum(seen.logprobs(1.0), &weights);
+        let mut noted = Losses {
+            tokens: scalar(&tensor)?,
+            auxiliary: 0.0,
+        };
+        if let (Some(head), Some(params), Some(labels), Some(auxiliary), Some(pooled)) = (
+            &self.head,
+            seen.own,
+            self.labels,
+            &self.config.auxiliary,
+            &seen.pooled,
+        ) {
+            let labels: Vec<u32> = rows.iter().map(|&row| labels[round.indices[row]]).collect();
+            let share = vec![(1.0 / counts.samples as f64) as f32; labels.len()];
+            let classified = head.loss(params, pooled.clone(), &labels, &share);
+            noted.auxiliary = scalar(&classified)?;
+            tensor = tensor + classified.mul_scalar(auxiliary.weight);
+        }
+        Ok(Loss {
+            tensor,
+            value: noted.tokens + noted.auxiliary,
+            noted,
+        })
+    }
+
+    fn note(&mut self, round: &mut Samples, _: At, _: &[usize], noted: Losses) {
+        round.losses.tokens += noted.tokens;
+        round.losses.auxiliary += noted.auxiliary;
+    }
+
+    fn record(&mut self, round: Samples, made: &[Made]) -> SftRecord {
+        let [made] = made else {
+            unreachable!("one update a step")
+        };
+        SftRecord {
+            step: round.step + 1,
+            epoch: self.order.epochs(round.step + 1),
+            learning_rate: made.learning_rate,
+            loss: round.losses.tokens,
+            auxiliary_loss: self.head.as_ref().map(|_| round.losses.auxiliary),
+            grad_norm: made.grad_norm,
+            samples: round.indices.len(),
+            tokens: round.tokens,
         }
     }
 
-    /// Adds loss and gradients of one micro-batch to `whole`. Copies of the model work on parts of it side by side;
-    /// where it is cut depends on its size alone, and the parts are added up in order.
-    fn add_micro_batch(
-        &self,
-        update: &Update,
-        indices: &[usize],
-        whole: &mut Part,
-    ) -> Result<(), TrainError> {
-        let pieces: Vec<&[usize]> = indices.chunks(APART).collect();
-        let twin = |_| {
-            Some((
-                self.model.twin()?,
-                self.head.as_ref().map(AuxiliaryHead::twin),
-            ))
-        };
-        let twins: Option<Vec<_>> = match pieces.len() {
-            1 => None,
-            parts => (0..parts).map(twin).collect(),
-        };
-        let Some(twins) = twins else {
-            return self.add_part(&self.learner(), update, indices, whole);
-        };
-        let work = pieces.into_par_iter().zip(&twins);
-        let parts: Vec<Part> = work
-            .map(|(indices, (model, head))| {
-                let learner = Learner {
-                    model: model.as_ref(),
-                    head: head.as_ref(),
-                };
-                let mut part = Part::zero(&learner);
-                self.add_part(&learner, update, indices, &mut part)?;
-                Ok(part)
-            })
-            .collect::<Result<_, TrainError>>()?;
-        parts.into_iter().for_each(|part| whole.join(part));
-        Ok(())
+    fn own(&self) -> Option<&ParamSet> {
+        self.head.as_ref().map(|head| &head.params)
     }
 
-    /// Adds loss and gradients of some of an update's samples to `part`.
-    fn add_part(
-        &self,
-        learner: &Learner<'_>,
-        update: &Update,
-        indices: &[usize],
-        part: &mut Part,
-    ) -> Result<(), TrainError> {
-        let batch: Vec<Example> = indices
-            .iter()
-            .map(|&index| self.example(update.step, index))
-            .collect::<Result<_, _>>()?;
-        let targets: Vec<u32> = batch
-            .iter()
-            .flat_map(|example| example.answer.iter().copied())
-            .collect();
-        let key = StreamKey::new("sft dropout", self.config.seed).number(update.step as u64);
-        let options = Forward {
-            dropout: Some(key),
-            checkpointing: self.config.gradient_checkpointing,
-        };
-        let Output {
-            logits,
-            pooled,
-            tape,
-        } = learner.model.forward(&batch, &options)?;
-        let weights: Vec<f32> = batch
-            .iter()
-            .flat_map(|example| {
-                let length = example.answer.len();
-                let weight = self.config.loss_mean.weight(update.counts, length);
-                std::iter::repeat_n(-weight as f32, length)
-            })
-            .collect();
-        let mut loss = weighted_sum(token_logprobs(logits.clone(), &targets, 1.0), &weights);
-        part.tokens += scalar(&loss)?;
-        if let (Some(head), Some(labels), Some(auxiliary), Some(pooled)) =
-            (learner.head, self.labels, &self.config.auxiliary, pooled)
-        {
-            let labels: Vec<u32> = indices.iter().map(|&index| labels[index]).collect();
-            let share = (1.0 / update.counts.samples as f64) as f32;
-            let classified = head.loss(pooled, &labels, &vec![share; labels.len()]);
-            part.auxiliary += scalar(&classified)?;
-            loss = loss + classified.mul_scalar(auxiliary.weight);
+    fn own_mut(&mut self) -> Option<&mut ParamSet> {
+        self.head.as_mut().map(|head| &mut head.params)
+    }
+}
+
+impl Sft<'_> {
+    /// What the losses of the micro-batch that `row` is in are averaged over.
+    fn counts(&self, round: &Samples, At { step, .. }: At, row: usize) -> Counts {
+        let size = self.config.batch_size;
+        let first = row / size * size;
+        let micro_batch = &round.indices[first..round.indices.len().min(first + size)];
+        Counts {
+            tokens: round.tokens,
+            samples: round.indices.len(),
+            micro_batches: round.indices.len().div_ceil(size),
+            micro_batch_tokens: self.answer_tokens(step, micro_batch),
         }
-        part.gradients
-            .backward(&learner.sets(), loss, &logits, tape);
-        Ok(())
     }
 
     /// A training example as this step sees it.
@@ -281,103 +283,13 @@ impl<'a> SftTrainer<'a> {
             .text(&self.examples[index].prompt.id)
     }
 
-    /// Tokens of the answer that this step shows.
-    fn answer_tokens(&self, step: usize, index: usize) -> usize {
-        let mirrored = self.mirrored(step, index);
-        mirrored.map_or(self.examples[index].answer.len(), |mirrored| {
-            mirrored.answer.len()
-        })
-    }
-}
-
-impl Trainer for SftTrainer<'_> {
-    type Record = SftRecord;
-
-    fn total_steps(&self) -> usize {
-        self.rate.total
-    }
-
-    fn save_steps(&self) -> usize {
-        self.config.save_steps
-    }
-
-    fn log(&self) -> &[SftRecord] {
-        &self.log
-    }
-
-    fn model(&self) -> &dyn VisionLanguageModel {
-        self.model
-    }
-
-    fn step(&mut self) -> Result<&SftRecord, TrainError> {
-        let step = self.steps_done();
-        let indices = self.order.batch(step);
-        let length = |indices: &[usize]| -> usize {
-            let lengths = indices.iter().map(|&index| self.answer_tokens(step, index));
-            lengths.sum::<usize>()
+    /// Tokens of the answers that this step shows.
+    fn answer_tokens(&self, step: usize, indices: &[usize]) -> usize {
+        let length = |&index: &usize| match self.mirrored(step, index) {
+            Some(mirrored) => mirrored.answer.len(),
+            None => self.examples[index].answer.len(),
         };
-        let tokens = length(&indices);
-        let mut whole = Part::zero(&self.learner());
-        for micro_batch in indices.chunks(self.config.batch_size) {
-            let counts = Counts {
-                tokens,
-                samples: indices.len(),
-                micro_batches: indices.len().div_ceil(self.config.batch_size),
-                micro_batch_tokens: length(micro_batch),
-            };
-            self.add_micro_batch(&Update { step, counts }, micro_batch, &mut whole)?;
-        }
-        let diverged = |what, value| TrainError::Diverged {
-            step: step + 1,
-            what,
-            value,
-        };
-        let loss = whole.tokens + whole.auxiliary;
-        if !loss.is_finite() {
-            return Err(diverged("loss", loss));
-        }
-        let learning_rate = self.rate.at(step);
-        let mut sets = vec![self.model.params_mut()];
-        sets.extend(self.head.as_mut().map(|head| &mut head.params));
-        let grad_norm =
-            self.optimizer
-                .step(&mut sets, whole.gradients.into_inner(), learning_rate)?;
-        if !grad_norm.is_finite() {
-            return Err(diverged("gradient norm", grad_norm));
-        }
-        self.log.push(SftRecord {
-            step: step + 1,
-            epoch: self.order.epochs(step + 1),
-            learning_rate,
-            loss: whole.tokens,
-            auxiliary_loss: self.head.as_ref().map(|_| whole.auxiliary),
-            grad_norm,
-            samples: indices.len(),
-            tokens,
-        });
-        Ok(&self.log[step])
-    }
-
-    fn save_state(&self, dir: &Path, owner: &str) -> Result<(), TrainError> {
-        let header = self.header.owned_by(owner);
-        let records = (&self.log[..], &[][..]);
-        state::save(dir, &header, records, &self.sets(), &self.optimizer)
-    }
-
-    fn restore(&mut self, dir: &Path, owner: &str) -> Result<(), TrainError> {
-        let rate = self.rate;
-        let mut sets = vec![self.model.params_mut()];
-        sets.extend(self.head.as_mut().map(|head| &mut head.params));
-        let records = state::restore(
-            dir,
-            &self.header.owned_by(owner),
-            &mut sets,
-            &mut self.optimizer,
-            rate.total,
-            &|step| rate.at(step),
-        )?;
-        self.log = records.log;
-        Ok(())
+        indices.iter().map(length).sum::<usize>()
     }
 }
 
