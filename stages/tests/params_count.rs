@@ -309,6 +309,7 @@ fn of_grpo() {
         ("top_k", nothing(), json!(2), Counts),
         ("max_new_tokens", nothing(), json!(3), Counts),
         ("updates_per_batch", nothing(), json!(2), Counts),
+        ("steps_per_generation", nothing(), json!(2), Counts),
         ("beta", nothing(), json!(0.5), Counts),
         ("kl_bias_correction", updates.clone(), json!(true), Counts),
         ("epsilon", updates.clone(), json!(0.0), Counts),

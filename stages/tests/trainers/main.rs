@@ -2,6 +2,8 @@
 //! same bytes.
 
 mod grpo;
+mod minibatches;
+mod rejection;
 mod resume;
 mod sft;
 
