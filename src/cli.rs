@@ -1,10 +1,12 @@
 //! The command line, as users write it. What the words come to is decided in [`crate::settings`].
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::Styles;
 use clap::builder::styling::AnsiColor;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use dcsft_engine::units;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -347,7 +349,7 @@ pub(crate) struct CacheGc {
     pub(crate) max_size: Option<u64>,
     /// Remove results that were not used for this long, as in 30d
     #[arg(long, value_name = "AGE", value_parser = age)]
-    pub(crate) older_than: Option<std::time::Duration>,
+    pub(crate) older_than: Option<Duration>,
     /// Only say what would be removed
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,
@@ -398,44 +400,12 @@ fn positive(text: &str) -> Result<usize, String> {
 
 /// `500MB`, `20GiB`, or bytes.
 fn size(text: &str) -> Result<u64, String> {
-    const UNITS: [(&str, u64); 9] = [
-        ("KiB", 1 << 10),
-        ("MiB", 1 << 20),
-        ("GiB", 1 << 30),
-        ("TiB", 1 << 40),
-        ("kB", 1_000),
-        ("MB", 1_000_000),
-        ("GB", 1_000_000_000),
-        ("TB", 1_000_000_000_000),
-        ("B", 1),
-    ];
-    let wrong = || "a size such as 500MB, 20GiB or 1000000 is needed".to_owned();
-    let (number, unit) = UNITS
-        .iter()
-        .find_map(|(name, unit)| Some((text.strip_suffix(name)?, *unit)))
-        .unwrap_or((text, 1));
-    let number: f64 = number.trim().parse().map_err(|_| wrong())?;
-    if number.is_finite() && number >= 0.0 {
-        Ok((number * unit as f64) as u64)
-    } else {
-        Err(wrong())
-    }
+    units::bytes(text).ok_or_else(|| "a size such as 500MB, 20GiB or 1000000 is needed".to_owned())
 }
 
 /// `30d`, `12h`, `90m`.
-fn age(text: &str) -> Result<std::time::Duration, String> {
-    const UNITS: [(char, u64); 5] = [
-        ('s', 1),
-        ('m', 60),
-        ('h', 3_600),
-        ('d', 86_400),
-        ('w', 604_800),
-    ];
-    let seconds = UNITS.iter().find_map(|(unit, seconds)| {
-        let number: u64 = text.strip_suffix(*unit)?.trim().parse().ok()?;
-        number.checked_mul(*seconds)
-    });
-    seconds
-        .map(std::time::Duration::from_secs)
+fn age(text: &str) -> Result<Duration, String> {
+    units::seconds(text)
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         .ok_or_else(|| "an age such as 12h, 30d or 8w is needed".to_owned())
 }

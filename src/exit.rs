@@ -151,6 +151,10 @@ impl From<RunError> for Failure {
                 Self::of_store(&error, store)
             }
             RunError::Key(KeyError::File { source, .. }) => Self::of_store(&error, source),
+            RunError::Workspace { .. } => Self::failed(error)
+                .help("free some space there, or choose another folder with --cache-dir"),
+            RunError::Thread { .. } => Self::failed(error)
+                .help("raise the limit on processes (ulimit -u), or use fewer --jobs"),
             _ => Self::failed(error),
         }
     }

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dcsft_engine::study::{Node, Study, plain};
+use dcsft_engine::study::{Node, Study};
+use dcsft_engine::text::plain;
 
 use crate::exit::Failure;
 

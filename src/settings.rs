@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use dcsft_cache::Store;
-use dcsft_engine::kind::Registry;
 use dcsft_engine::plan::{Plan, PlanOptions};
 use dcsft_engine::spec;
+use dcsft_engine::stage::Registry;
 use dcsft_engine::study::{Node, Study};
 use dcsft_tensor::device::DeviceSpec;
 
@@ -122,6 +122,7 @@ impl Project {
         }
         let options = PlanOptions {
             device: self.device.clone(),
+            numerics: None,
             paranoid,
             force: titles,
         };

@@ -8,7 +8,7 @@ use std::fs;
 use std::io::Write;
 use std::time::Instant;
 
-use dcsft_cache::{Digest, Explain, OutputRef, Record, Store};
+use dcsft_cache::{Digest, Json, OutputRef, Record, Store};
 use serde_json::json;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -65,10 +65,10 @@ fn fill(store: &Store, key: &Digest) -> Result<(), Box<dyn Error>> {
         format: Record::FORMAT,
         key: *key,
         label: "sft[subset=easy]".into(),
-        explain: Explain::of(&json!({"kind": "sft", "version": 1, "with": with, "inputs": {"model": key, "data": key}})),
+        explain: Json::of(&json!({"kind": "sft", "version": 1, "with": with, "inputs": {"model": key, "data": key}})),
         outputs: [("model".to_owned(), OutputRef::from(&artifact))].into(),
         summary: json!({"loss": 0.25, "steps": 300, "samples": 4800}),
-        execution: json!({"seconds": 12.5}),
+        execution: Json::of(&json!({"seconds": 12.5})),
         created_unix: 1_700_000_000,
     })?;
     Ok(())

@@ -123,7 +123,7 @@ pub use digest::{Digest, ParseDigestError};
 pub use error::StoreError;
 pub use lock::{KeyLock, StoreGuard};
 pub use outgoing::{SealedFile, is_sealed, seal, write_durable};
-pub use record::{Explain, OutputRef, Record};
+pub use record::{Json, OutputRef, Record};
 pub use statcache::PathStats;
 pub use store::{Lookups, Store, Usage};
 pub use taint::Voided;

@@ -206,7 +206,10 @@ fn open_shared(path: &Path) -> Result<File, StoreError> {
 pub(crate) fn exclude(layout: &Layout) -> Result<Held, StoreError> {
     match try_exclusive(&layout.store_lock())? {
         Some(held) => {
-            let _ = write_name(&held.0, &format!("{} (dcsft cache gc)", process_name()));
+            let _ = write_name(
+                &held.0,
+                &format!("{} (which collects garbage)", process_name()),
+            );
             Ok(held)
         }
         None => Err(StoreError::InUse {

@@ -22,8 +22,22 @@ use crate::stat::FileStat;
 use crate::tree::{self, FileEntry, Found, Links};
 use crate::{Artifact, Digest, Store, StoreError, durable, lock, read};
 
+impl Store {
+    /// Makes the content of the folder `dir` an artifact. The store takes the folder: afterwards it is gone.
+    ///
+    /// Sub-folders are kept, empty ones are not. Modes and times are no part of an artifact. A file that is a hard
+    /// link to a file of the store is taken over without reading it. Nothing may write to the folder meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError::Unsupported`] for links, sockets and the like, [`StoreError::BadName`],
+    /// [`StoreError::Changed`], [`StoreError::NoSpace`]. On an error nothing of the artifact is visible.
+    pub fn publish(&self, dir: &Path) -> Result<Artifact, StoreError> {
+        publish(self, dir)
+    }
+}
+
 /// Moves the folder `dir` into the store.
-pub(crate) fn publish(store: &Store, dir: &Path) -> Result<Artifact, StoreError> {
+fn publish(store: &Store, dir: &Path) -> Result<Artifact, StoreError> {
     let layout = &store.layout;
     let _shared = lock::share(layout)?;
     let found = list(dir)?;

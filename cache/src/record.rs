@@ -20,27 +20,27 @@ pub struct Record {
     /// A name for people, as in `sft[subset=easy]`. No part of the key.
     pub label: String,
     /// The key's preimage: what the key was computed from.
-    pub explain: Explain,
+    pub explain: Json,
     /// The outputs by name.
     pub outputs: BTreeMap<String, OutputRef>,
     /// The deterministic metrics of the computation: the same whenever and wherever it runs.
     pub summary: Value,
-    /// Facts of this one execution, as its duration in `seconds`. Different every time.
-    pub execution: Value,
+    /// Facts of this one execution, such as how long it took. Different every time.
+    pub execution: Json,
     /// When the record was written, in seconds since 1970.
     pub created_unix: u64,
 }
 
-/// What a key was computed from, as JSON. Its text is kept as it is and parsed only when somebody asks: a run looks up
-/// thousands of records, and reads this part of hardly any.
+/// JSON that is kept as text and parsed only when somebody asks: a run looks up thousands of records, and reads such
+/// parts of hardly any. What is in it is not the store's concern.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Explain(Box<RawValue>);
+pub struct Json(Box<RawValue>);
 
-impl Explain {
-    /// The JSON of `preimage`; `null` for a value that JSON cannot hold.
-    pub fn of(preimage: &impl Serialize) -> Self {
-        Self(serde_json::value::to_raw_value(preimage).unwrap_or_default())
+impl Json {
+    /// The JSON of `value`; `null` for one that JSON cannot hold.
+    pub fn of(value: &impl Serialize) -> Self {
+        Self(serde_json::value::to_raw_value(value).unwrap_or_default())
     }
 
     /// The value, read as a `T`.
@@ -50,10 +50,8 @@ impl Explain {
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         serde_json::from_str(self.0.get())
     }
-}
 
-impl Explain {
-    /// Every digest that the preimage names.
+    /// Every digest that is named in it.
     pub(crate) fn digests(&self) -> impl Iterator<Item = Digest> + '_ {
         let words = self.0.get().split(|c: char| !c.is_ascii_alphanumeric());
         words
@@ -62,7 +60,7 @@ impl Explain {
     }
 }
 
-impl PartialEq for Explain {
+impl PartialEq for Json {
     fn eq(&self, other: &Self) -> bool {
         self.0.get() == other.0.get()
     }
@@ -100,21 +98,6 @@ const DIGEST_LEN: usize = 64;
 impl Record {
     /// The format that this version writes.
     pub const FORMAT: u32 = 1;
-
-    /// How long the computation took, in seconds: `execution.seconds`, or 0 where it is not known.
-    pub fn seconds(&self) -> f64 {
-        self.execution
-            .get("seconds")
-            .and_then(Value::as_f64)
-            .unwrap_or(0.0)
-    }
-
-    /// How long the computation takes from nothing, in seconds: what it took, and `execution.saved_seconds`, which other
-    /// results have spared it.
-    pub fn cost_seconds(&self) -> f64 {
-        let saved = self.execution.get("saved_seconds").and_then(Value::as_f64);
-        self.seconds() + saved.unwrap_or(0.0)
-    }
 
     /// The bytes of the record's file: one JSON object that carries the digest of the record's own bytes.
     pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, StoreError> {

@@ -14,8 +14,8 @@ use crate::layout::{self, Layout};
 use crate::quarantine::{self, Flaw, State};
 use crate::record::Unreadable;
 use crate::{
-    Artifact, Digest, KeyLock, PathStats, Record, StoreError, StoreGuard, durable, lock, publish,
-    read, statcache, tree,
+    Artifact, Digest, KeyLock, PathStats, Record, StoreError, StoreGuard, durable, lock, read,
+    statcache, tree,
 };
 
 /// A record's time of last use is written down at most this often.
@@ -93,18 +93,6 @@ impl Store {
     /// A folder for the journals of runs, which the store itself never looks into.
     pub fn runs_dir(&self) -> PathBuf {
         self.layout.runs()
-    }
-
-    /// Makes the content of the folder `dir` an artifact. The store takes the folder: afterwards it is gone.
-    ///
-    /// Sub-folders are kept, empty ones are not. Modes and times are no part of an artifact. A file that is a hard
-    /// link to a file of the store is taken over without reading it. Nothing may write to the folder meanwhile.
-    ///
-    /// # Errors
-    /// [`StoreError::Unsupported`] for links, sockets and the like, [`StoreError::BadName`],
-    /// [`StoreError::Changed`], [`StoreError::NoSpace`]. On an error nothing of the artifact is visible.
-    pub fn publish(&self, dir: &Path) -> Result<Artifact, StoreError> {
-        publish::publish(self, dir)
     }
 
     /// The artifact with this digest, `None` if there is none or if it was damaged (it then is in the quarantine).
@@ -229,7 +217,7 @@ impl Store {
         lock::hold(&self.layout, who, |_| ())
     }
 
-    /// As [`Store::hold`]; `on_wait` is told once for whom it has to wait, as in "process 4711 on node3 (dcsft cache gc)".
+    /// As [`Store::hold`]; `on_wait` is told once for whom it has to wait, as in "process 4711 on node3 (which collects garbage)".
     pub fn hold_or_wait(
         &self,
         who: &str,

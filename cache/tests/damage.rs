@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use common::{Bench, flip, key, names, overwrite, record};
 use dcsft_cache::verify::{self, Kind};
-use dcsft_cache::{Artifact, Digest, Explain, Store, StoreError};
+use dcsft_cache::{Artifact, Digest, Json, Store, StoreError};
 use serde_json::json;
 
 /// Longer than a file must rest before that it was read is remembered.
@@ -416,7 +416,7 @@ fn a_verified_look_up_reads_large_files_too() {
 fn compute_from(bench: &Bench, name: &str, input: &Artifact, ago: u64) {
     let output = bench.publish(&[("result", name.as_bytes())]);
     let mut record = record(&key(name), &[("out", &output)], 1.0);
-    record.explain = Explain::of(&json!({"inputs": {"model": [{"digest": input.digest}]}}));
+    record.explain = Json::of(&json!({"inputs": {"model": [{"digest": input.digest}]}}));
     record.created_unix = now() - ago;
     bench.store.commit(&record).unwrap();
 }

@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use common::{Bench, flip, key, names};
+use common::{Bench, flip, key, names, seconds};
 use dcsft_cache::gc::{self, Policy, Report};
 use dcsft_cache::verify;
 
@@ -186,6 +186,7 @@ fn the_cheapest_per_byte_goes_first_until_the_rest_fits() {
     let policy = |max_bytes| Policy {
         keep: keep.clone(),
         max_bytes: Some(max_bytes),
+        cost: seconds,
         ..Policy::default()
     };
 
@@ -213,6 +214,7 @@ fn eviction_spares_records_whose_bytes_stay_anyway() {
         Policy {
             keep,
             max_bytes: Some(0),
+            cost: seconds,
             ..Policy::default()
         },
     );

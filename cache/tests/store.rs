@@ -4,7 +4,7 @@ mod common;
 
 use std::fs::{self, File};
 
-use common::{Bench, key, names, overwrite, record};
+use common::{Bench, key, names, overwrite, record, seconds};
 use dcsft_cache::{Artifact, Digest, FileEntry, OutputRef, Store, StoreError};
 
 #[test]
@@ -261,7 +261,7 @@ fn a_committed_record_is_found_as_it_was() {
         bench.store.lookup_verified(&key).unwrap(),
         Some(written.clone())
     );
-    assert_eq!(written.seconds(), 12.5);
+    assert_eq!(seconds(&written), 12.5);
     assert_eq!(
         written.outputs["model"],
         OutputRef {

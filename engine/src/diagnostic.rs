@@ -4,12 +4,11 @@
 //! with: as many as can be found in one go, in the order of the text, with the sources to quote from.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use serde_json::{Value, json};
 
-use crate::study::Place;
+use crate::study::{Place, Source};
 use crate::text;
 
 /// A stretch of one line of a source.
@@ -148,8 +147,8 @@ impl Diagnostic {
 pub struct Diagnostics {
     /// The mistakes, in the order of the text.
     pub items: Vec<Diagnostic>,
-    /// (name, text) of each source.
-    pub sources: Vec<(PathBuf, String)>,
+    /// What they quote, by index.
+    pub sources: Vec<Source>,
 }
 
 impl Diagnostics {
@@ -207,14 +206,15 @@ impl Diagnostics {
         );
         let mut seen = HashSet::new();
         for source in marks.iter().map(|mark| mark.0.source) {
-            let Some((path, text)) = self.sources.get(source as usize) else {
+            let Some(text) = self.sources.get(source as usize) else {
                 continue;
             };
+            let name = text::line(&text.to_string()).into_owned();
             if !seen.insert(source) {
                 continue;
             }
             // Character by character, so that marks stay where they point.
-            let text = text::same_width(text);
+            let text = text::same_width(text.text());
             let annotations =
                 marks
                     .iter()
@@ -228,8 +228,7 @@ impl Diagnostics {
                         }
                     });
             let annotations: Vec<_> = annotations.collect();
-            let path = text::line(&path.to_string_lossy()).into_owned();
-            let snippet = Snippet::source(text).path(path);
+            let snippet = Snippet::source(text).path(name);
             group = group.element(snippet.annotations(annotations));
         }
         group
@@ -260,9 +259,9 @@ impl Diagnostics {
         let file = self
             .sources
             .get(span.source as usize)
-            .map_or(Path::new(""), |(path, _)| path);
+            .map_or_else(String::new, Source::to_string);
         json!({
-            "file": file.to_string_lossy(),
+            "file": file,
             "line": span.line,
             "column": span.column,
             "length": span.length,
@@ -271,9 +270,10 @@ impl Diagnostics {
 
     /// The offending text itself.
     fn excerpt(&self, span: Span) -> &str {
-        self.sources
-            .get(span.source as usize)
-            .map_or("", |(_, text)| &text[byte_range(text, span)])
+        self.sources.get(span.source as usize).map_or("", |source| {
+            let text = source.text();
+            &text[byte_range(text, span)]
+        })
     }
 }
 
@@ -309,7 +309,7 @@ impl Findings {
     }
 
     /// All of them in the order of the text.
-    pub(crate) fn finish(self, sources: Vec<(PathBuf, String)>) -> Diagnostics {
+    pub(crate) fn finish(self, sources: Vec<Source>) -> Diagnostics {
         let mut items = self.items;
         items.sort_by_key(|item| item.span);
         Diagnostics { items, sources }

@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dcsft_cache::{Digest, Record, Store, StoreError};
 
-use crate::key::{self, KeyPreimage};
-use crate::kind::Registry;
+use crate::key::{KeyPreimage, Keys};
 use crate::plan::{NodeState, Plan, PlanError, PlanOptions};
+use crate::stage::{Numerics, Registry};
 use crate::study::Study;
 
 /// The results in a store, as far as collections ask for them.
@@ -19,7 +19,7 @@ use crate::study::Study;
 pub struct Results {
     /// Keys by what their results have in common with a stage whose inputs are unknown.
     by_own_part: BTreeMap<Digest, Vec<Digest>>,
-    backends: BTreeSet<String>,
+    numerics: BTreeSet<Numerics>,
 }
 
 /// What has to stay.
@@ -46,10 +46,8 @@ impl Results {
             let Ok(preimage) = explain.parse::<KeyPreimage>() else {
                 continue;
             };
-            if let Some(numerics) = &preimage.numerics {
-                results.backends.insert(numerics.backend.clone());
-            }
-            if let Some(own) = own_part(preimage) {
+            results.numerics.extend(preimage.numerics.clone());
+            if let Ok(own) = preimage.own_part() {
                 results.by_own_part.entry(own).or_default().push(key);
             }
         }
@@ -68,11 +66,12 @@ impl Results {
     ) -> Result<Kept, PlanError> {
         let mut kept = Kept::default();
         let mut below = BTreeSet::new();
-        let devices = self.backends.iter().map(String::as_str).chain(["cpu"]);
+        let here = registry.numerics(&PlanOptions::default().device);
         let mut missing_everywhere: Option<BTreeSet<String>> = None;
-        for device in devices {
+        for numerics in self.numerics.iter().chain([&here]) {
+            let keys = Keys::new(study, registry, numerics.clone());
             let options = PlanOptions {
-                device: device.to_owned(),
+                numerics: Some(numerics.clone()),
                 ..PlanOptions::default()
             };
             let plan = Plan::new(study, registry, store, options)?;
@@ -83,16 +82,9 @@ impl Results {
                     NodeState::Cached { .. } => {}
                     NodeState::ToRun { .. } => drop(missing.insert(node.title())),
                     NodeState::Waits { .. } => {
-                        let unknown = Some(Digest::from_bytes([0; 32]));
-                        let alike = registry
-                            .get(&node.kind)
-                            .and_then(|kind| {
-                                key::preimage(study, node, kind, device, &planned.files, |_| {
-                                    unknown
-                                })
-                            })
-                            .and_then(own_part)
-                            .and_then(|own| self.by_own_part.get(&own));
+                        let sketch = keys.sketch(node, &planned.files, |_| None).ok();
+                        let own = sketch.and_then(|sketch| sketch.own_part().ok());
+                        let alike = own.and_then(|own| self.by_own_part.get(&own));
                         below.extend(alike.into_iter().flatten());
                     }
                 }
@@ -108,11 +100,4 @@ impl Results {
         kept.keys.extend(below);
         Ok(kept)
     }
-}
-
-/// The digest of a preimage without what comes from other stages, and without the arithmetic.
-fn own_part(mut preimage: KeyPreimage) -> Option<Digest> {
-    preimage.inputs.clear();
-    preimage.numerics = None;
-    preimage.digest().ok()
 }

@@ -6,6 +6,7 @@
 //! The preimage is stored beside the result, so that a miss can be explained.
 
 use std::collections::{BTreeMap, HashMap};
+use std::convert::Infallible;
 use std::path::PathBuf;
 
 use dcsft_cache::canonical::{self, CanonicalError};
@@ -13,10 +14,8 @@ use dcsft_cache::{Digest, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::kind::{ArtifactType, Family, FileParam, Kind, Label};
-use crate::params::Params;
-use crate::results::Evaluated;
-use crate::study::{Node, Reference, Study};
+use crate::stage::{Family, FieldPath, FileParam, Kind, Label, Numerics, Registry};
+use crate::study::{Node, Params, Reference, Study};
 
 /// Version of the preimage's shape. Raising it makes every stage of every user run again.
 pub const FORMAT: u32 = 1;
@@ -26,9 +25,9 @@ const KEY_DOMAIN: &str = "dcsft 1 stage key";
 const FAMILY_DOMAIN: &str = "dcsft 1 family";
 const FILES_DOMAIN: &str = "dcsft 1 user files";
 
-/// Everything that decides a stage's bytes.
+/// Everything that decides a stage's bytes. `D` is what is known of the inputs' content: see [`Sketch`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct KeyPreimage {
+pub struct KeyPreimage<D = Digest> {
     /// [`FORMAT`].
     pub format: u32,
     /// The stage kind's name.
@@ -40,10 +39,13 @@ pub struct KeyPreimage {
     /// The user's files, by the field of `with:` that names them.
     pub files: BTreeMap<String, FilesIdentity>,
     /// Artifacts by input name, in the order of the spec. An input without any is not listed.
-    pub inputs: BTreeMap<String, Vec<InputIdentity>>,
+    pub inputs: BTreeMap<String, Vec<InputIdentity<D>>>,
     /// The arithmetic; none for kinds whose results do not depend on it.
     pub numerics: Option<Numerics>,
 }
+
+/// A preimage of which some inputs do not exist yet. It is compared with others, and has no digest.
+pub type Sketch = KeyPreimage<Option<Digest>>;
 
 /// The content of the files that one field names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,34 +58,11 @@ pub struct FilesIdentity {
 
 /// One artifact that a stage reads.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct InputIdentity {
+pub struct InputIdentity<D = Digest> {
     /// Its content.
-    pub digest: Digest,
+    pub digest: D,
     /// Where it comes from, only for kinds that write labels into their outputs.
     pub label: Option<Label>,
-}
-
-/// The arithmetic that a result depends on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Numerics {
-    /// The tensor backend.
-    pub backend: String,
-    /// The element type.
-    pub dtype: String,
-}
-
-impl Numerics {
-    /// The arithmetic of a device (`cpu`, `cuda:0`). The device's index does not matter.
-    pub fn of(device: &str) -> Self {
-        let backend = match device.split(':').next() {
-            None | Some("" | "cpu") => "flex",
-            Some(other) => other,
-        };
-        Self {
-            backend: backend.to_owned(),
-            dtype: "f32".to_owned(),
-        }
-    }
 }
 
 impl KeyPreimage {
@@ -93,6 +72,44 @@ impl KeyPreimage {
     /// If the params hold a number that has no canonical form (NaN).
     pub fn digest(&self) -> Result<Digest, CanonicalError> {
         canonical::digest(KEY_DOMAIN, self)
+    }
+
+    /// The same as a sketch, of which everything is known.
+    pub fn sketch(&self) -> Sketch {
+        let identity = |identity: &InputIdentity| InputIdentity {
+            digest: Some(identity.digest),
+            label: identity.label.clone(),
+        };
+        let inputs = self
+            .inputs
+            .iter()
+            .map(|(name, identities)| (name.clone(), identities.iter().map(identity).collect()));
+        self.with_inputs(inputs.collect())
+    }
+}
+
+impl<D> KeyPreimage<D> {
+    /// The same with other inputs.
+    fn with_inputs<E>(&self, inputs: BTreeMap<String, Vec<InputIdentity<E>>>) -> KeyPreimage<E> {
+        KeyPreimage {
+            format: self.format,
+            kind: self.kind.clone(),
+            version: self.version,
+            params: self.params.clone(),
+            files: self.files.clone(),
+            inputs,
+            numerics: self.numerics.clone(),
+        }
+    }
+
+    /// The digest of what does not come from other stages, whatever the arithmetic.
+    ///
+    /// # Errors
+    /// If the params hold a number that has no canonical form (NaN).
+    pub fn own_part(&self) -> Result<Digest, CanonicalError> {
+        let mut own: KeyPreimage = self.with_inputs(BTreeMap::new());
+        own.numerics = None;
+        own.digest()
     }
 }
 
@@ -167,6 +184,14 @@ pub enum KeyError {
     },
 }
 
+impl KeyError {
+    /// For `map_err` on canonical bytes of something of `node`'s.
+    pub(crate) fn canonical(node: &Node) -> impl FnOnce(CanonicalError) -> Self {
+        let title = node.title();
+        move |source| Self::Canonical { title, source }
+    }
+}
+
 /// Content digests of the user's files, each read once however many stages name it.
 pub struct FileDigests<'a> {
     store: &'a Store,
@@ -189,7 +214,7 @@ impl<'a> FileDigests<'a> {
     /// # Errors
     /// If a file cannot be read, or is required and missing.
     pub fn of(&mut self, node: &Node) -> Result<BTreeMap<String, FilesIdentity>, KeyError> {
-        let mut fields: BTreeMap<&str, Vec<(&str, Option<Digest>)>> = BTreeMap::new();
+        let mut fields: BTreeMap<&FieldPath, Vec<(&str, Option<Digest>)>> = BTreeMap::new();
         for param in node.files.iter() {
             self.read(node, param)?;
             let files = fields.entry(&param.field).or_default();
@@ -198,14 +223,14 @@ impl<'a> FileDigests<'a> {
                 if digest.is_none() && param.required {
                     return Err(KeyError::MissingFile {
                         title: node.title(),
-                        field: param.field.clone(),
+                        field: param.field.to_string(),
                         path: path.clone(),
                     });
                 }
                 files.push((name, digest));
             }
         }
-        let identify = |(field, mut files): (&str, Vec<_>)| {
+        let identify = |(field, mut files): (&FieldPath, Vec<_>)| {
             files.sort();
             let digest =
                 canonical::digest(FILES_DOMAIN, &files).map_err(|source| KeyError::Canonical {
@@ -213,7 +238,7 @@ impl<'a> FileDigests<'a> {
                     source,
                 })?;
             let count = files.len();
-            Ok((field.to_owned(), FilesIdentity { count, digest }))
+            Ok((field.to_string(), FilesIdentity { count, digest }))
         };
         fields.into_iter().map(identify).collect()
     }
@@ -233,7 +258,7 @@ impl<'a> FileDigests<'a> {
             .digest_files(&fresh, self.paranoid)
             .map_err(|source| KeyError::File {
                 title: node.title(),
-                field: param.field.clone(),
+                field: param.field.to_string(),
                 source: Box::new(source),
             })?;
         self.known.extend(fresh.into_iter().zip(digests));
@@ -241,53 +266,96 @@ impl<'a> FileDigests<'a> {
     }
 }
 
-/// The preimage of `node`'s key, once every input's digest is known.
-///
-/// `digest_of` gives the digest of another stage's output, or none while that is unknown; then so is the key.
-pub fn preimage(
-    study: &Study,
-    node: &Node,
-    kind: &dyn Kind,
-    device: &str,
-    files: &BTreeMap<String, FilesIdentity>,
-    mut digest_of: impl FnMut(&Reference) -> Option<Digest>,
-) -> Option<KeyPreimage> {
-    let mut inputs = BTreeMap::new();
-    for (name, references) in &node.inputs {
-        if references.is_empty() {
-            continue;
-        }
-        let mut identities = Vec::with_capacity(references.len());
-        for reference in references {
-            let digest = digest_of(reference)?;
-            let label = kind.labelled().then(|| label(study, reference));
-            identities.push(InputIdentity { digest, label });
-        }
-        inputs.insert(name.clone(), identities);
-    }
-    Some(KeyPreimage {
-        format: FORMAT,
-        kind: node.kind.clone(),
-        version: kind.version(),
-        params: without_files(&node.params, &node.files),
-        files: files.clone(),
-        inputs,
-        numerics: kind.numeric().then(|| Numerics::of(device)),
-    })
+/// Makes the keys of a study's stages for one arithmetic.
+pub struct Keys<'a> {
+    study: &'a Study,
+    registry: &'a Registry,
+    numerics: Numerics,
 }
 
-/// Where a referenced artifact comes from, in the words of the spec.
-pub fn label(study: &Study, reference: &Reference) -> Label {
-    let source = &study.nodes[reference.node.0];
-    let evaluation = source.outputs.iter().any(|output| {
-        output.name == reference.output && output.artifact == ArtifactType::Evaluation
-    });
-    Label {
-        stage: source.stage.clone(),
-        output: reference.output.clone(),
-        axes: source.axes.clone(),
-        arm: source.arm.clone(),
-        evaluated: evaluation.then(|| Evaluated::of(study, source)),
+impl<'a> Keys<'a> {
+    /// The keys of the stages of `study` where numeric kinds compute with `numerics`.
+    pub fn new(study: &'a Study, registry: &'a Registry, numerics: Numerics) -> Self {
+        Self {
+            study,
+            registry,
+            numerics,
+        }
+    }
+
+    /// The kind of a node.
+    ///
+    /// # Errors
+    /// [`KeyError::UnknownKind`].
+    pub fn kind(&self, node: &Node) -> Result<&'a dyn Kind, KeyError> {
+        self.registry
+            .get(&node.kind)
+            .ok_or_else(|| KeyError::UnknownKind {
+                title: node.title(),
+                kind: node.kind.clone(),
+            })
+    }
+
+    /// The preimage of `node`'s key; none while an input's content is unknown. `digest_of` gives the digest of another
+    /// stage's output.
+    ///
+    /// # Errors
+    /// [`KeyError::UnknownKind`].
+    pub fn preimage(
+        &self,
+        node: &Node,
+        files: &BTreeMap<String, FilesIdentity>,
+        mut digest_of: impl FnMut(&Reference) -> Option<Digest>,
+    ) -> Result<Option<KeyPreimage>, KeyError> {
+        let known = |reference: &Reference| digest_of(reference).ok_or(());
+        Ok(self.assemble(self.kind(node)?, node, files, known).ok())
+    }
+
+    /// The preimage of `node`'s key as far as it is known.
+    ///
+    /// # Errors
+    /// [`KeyError::UnknownKind`].
+    pub fn sketch(
+        &self,
+        node: &Node,
+        files: &BTreeMap<String, FilesIdentity>,
+        mut digest_of: impl FnMut(&Reference) -> Option<Digest>,
+    ) -> Result<Sketch, KeyError> {
+        let known = |reference: &Reference| Ok::<_, Infallible>(digest_of(reference));
+        let Ok(sketch) = self.assemble(self.kind(node)?, node, files, known);
+        Ok(sketch)
+    }
+
+    fn assemble<D, E>(
+        &self,
+        kind: &dyn Kind,
+        node: &Node,
+        files: &BTreeMap<String, FilesIdentity>,
+        mut digest_of: impl FnMut(&Reference) -> Result<D, E>,
+    ) -> Result<KeyPreimage<D>, E> {
+        let decl = kind.decl();
+        let mut inputs = BTreeMap::new();
+        for (name, references) in &node.inputs {
+            if references.is_empty() {
+                continue;
+            }
+            let mut identities = Vec::with_capacity(references.len());
+            for reference in references {
+                let digest = digest_of(reference)?;
+                let label = decl.labelled.then(|| self.study.label(reference));
+                identities.push(InputIdentity { digest, label });
+            }
+            inputs.insert(name.clone(), identities);
+        }
+        Ok(KeyPreimage {
+            format: FORMAT,
+            kind: node.kind.clone(),
+            version: decl.version,
+            params: without_files(&node.params, &node.files),
+            files: files.clone(),
+            inputs,
+            numerics: decl.numeric.then(|| self.numerics.clone()),
+        })
     }
 }
 
@@ -298,7 +366,7 @@ fn without_files(params: &Params, files: &[FileParam]) -> Params {
     }
     let mut params = params.value();
     for file in files {
-        if let Some(slot) = params.pointer_mut(&format!("/{}", file.field.replace('.', "/"))) {
+        if let Some(slot) = file.field.find_mut(&mut params) {
             *slot = Value::Null;
         }
     }

@@ -1,33 +1,38 @@
 //! The engine: specs, axes, DAG, plan, keys, scheduler, worker processes, run journal.
 //!
-//! It knows nothing of images, rewards or tensors: what computes is a [`kind::Stage`].
+//! It knows nothing of images, rewards or tensors: what computes is a [`stage::Stage`].
 
-pub mod context;
-pub mod cost;
+//! Modules use only those that stand before them here:
+//!
+//! | module | what |
+//! |---|---|
+//! | [`text`], [`units`], [`provenance`] | text made safe to show; times and sizes; which program on which machine |
+//! | [`stage`] | what stage authors and workers see |
+//! | [`study`] | a spec after resolution |
+//! | [`diagnostic`], [`spec`], [`schema`] | from the text of a spec to a study, with every mistake in it |
+//! | [`record`] | what is known of the execution behind a result |
+//! | [`key`] | what decides a stage's bytes |
+//! | [`plan`], [`keep`] | what a run would do; what a collection of garbage must keep |
+//! | [`journal`] | what happened in runs |
+//! | [`worker`] | the process that runs one stage |
+//! | [`run`] | the scheduler and the executors |
+//! | [`why`], [`lockfile`], [`results`] | what comes of it, for people |
+
 pub mod diagnostic;
-pub mod done;
-pub mod executed;
-pub mod forecast;
-pub mod graph;
 pub mod journal;
 pub mod keep;
 pub mod key;
-pub mod kind;
-pub mod left_out;
 pub mod lockfile;
-pub mod params;
 pub mod plan;
-pub mod protocol;
 pub mod provenance;
+pub mod record;
 pub mod results;
 pub mod run;
 pub mod schema;
 pub mod spec;
-mod spent;
+pub mod stage;
 pub mod study;
-pub mod study_id;
 pub mod text;
-mod turn;
-pub mod usage;
+pub mod units;
 pub mod why;
 pub mod worker;

@@ -6,7 +6,8 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::kind::{Cardinality, InputDecl, Kind, Registry};
+use crate::stage::{Cardinality, InputDecl, Kind, Registry};
+use crate::units;
 
 /// The schema of specs that use the kinds of `registry`.
 pub fn spec_schema(registry: &Registry) -> Value {
@@ -16,7 +17,7 @@ pub fn spec_schema(registry: &Registry) -> Value {
     }
     for kind in registry.iter() {
         let with = with(kind, &mut defs);
-        defs.insert(format!("with.{}", kind.name()), with);
+        defs.insert(format!("with.{}", kind.decl().name), with);
     }
     defs.insert("stage".into(), stage(registry, true));
     defs.insert(
@@ -103,7 +104,7 @@ fn common() -> [(&'static str, Value); 6] {
         ),
         (
             "duration",
-            json!({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "pattern": "^[0-9.]+[smhd]$"}]}),
+            json!({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "pattern": units::TIME}]}),
         ),
     ]
 }
@@ -112,7 +113,7 @@ fn common() -> [(&'static str, Value); 6] {
 fn stage(registry: &Registry, complete: bool) -> Value {
     let names: Vec<Value> = registry
         .iter()
-        .map(|kind| json!({"const": kind.name(), "description": kind.summary()}))
+        .map(|kind| json!({"const": kind.decl().name, "description": kind.decl().summary}))
         .collect();
     let mut branches: Vec<Value> = registry.iter().map(|kind| branch(kind, complete)).collect();
     if !complete {
@@ -134,7 +135,7 @@ fn stage(registry: &Registry, complete: bool) -> Value {
                     "gpus": {"type": "integer", "minimum": 0, "description": "Accelerators."},
                     "threads": {"type": "integer", "minimum": 1, "description": "CPU threads."},
                     "time": {"$ref": "#/$defs/duration", "description": "Wall time for batch systems, as `2h`."},
-                    "memory": {"type": "string", "description": "Memory for batch systems, as `16GiB`."},
+                    "memory": {"type": "string", "pattern": units::SIZE, "description": "Memory for batch systems, as `16GiB`."},
                 },
             },
             "timeout": {"$ref": "#/$defs/duration", "description": "Stops an attempt: `90s`, `30m`, `2h`, or seconds."},
@@ -151,19 +152,19 @@ fn stage(registry: &Registry, complete: bool) -> Value {
 
 /// "If the stage uses this kind, then `with` is as follows."
 fn branch(kind: &dyn Kind, complete: bool) -> Value {
-    let reference = json!({"$ref": format!("#/$defs/with.{}", kind.name())});
+    let reference = json!({"$ref": format!("#/$defs/with.{}", kind.decl().name)});
     let required = if complete { required(kind) } else { Vec::new() };
     let mut then = json!({"properties": {"with": reference}});
     if !required.is_empty() {
         then["properties"]["with"] = json!({"allOf": [reference], "required": required});
         then["required"] = json!(["with"]);
     }
-    json!({"if": {"required": ["uses"], "properties": {"uses": {"const": kind.name()}}}, "then": then})
+    json!({"if": {"required": ["uses"], "properties": {"uses": {"const": kind.decl().name}}}, "then": then})
 }
 
 /// "If the stage does not say what it uses, since the extended spec does, then `with` fits one of the kinds."
 fn some_kind(registry: &Registry) -> Value {
-    let reference = |kind: &dyn Kind| json!({"$ref": format!("#/$defs/with.{}", kind.name())});
+    let reference = |kind: &dyn Kind| json!({"$ref": format!("#/$defs/with.{}", kind.decl().name)});
     let kinds: Vec<Value> = registry.iter().map(reference).collect();
     json!({"if": {"not": {"required": ["uses"]}}, "then": {"properties": {"with": {"anyOf": kinds}}}})
 }
@@ -171,7 +172,8 @@ fn some_kind(registry: &Registry) -> Value {
 /// Inputs and params without which a stage is not complete.
 fn required(kind: &dyn Kind) -> Vec<Value> {
     let inputs = kind
-        .inputs()
+        .decl()
+        .inputs
         .iter()
         .filter(|input| input.cardinality == Cardinality::One);
     let inputs = inputs.map(|input| Value::from(input.name));
@@ -192,13 +194,14 @@ fn with(kind: &dyn Kind, defs: &mut Map<String, Value>) -> Value {
         .and_then(|schema| schema.remove("$defs"))
     {
         for (name, mut def) in own {
-            open(&mut def, kind.name());
-            defs.insert(format!("{}.{name}", kind.name()), def);
+            open(&mut def, kind.decl().name);
+            defs.insert(format!("{}.{name}", kind.decl().name), def);
         }
     }
-    open(&mut schema, kind.name());
+    open(&mut schema, kind.decl().name);
     let mut properties: Map<String, Value> = kind
-        .inputs()
+        .decl()
+        .inputs
         .iter()
         .map(|input| (input.name.to_owned(), input_schema(input)))
         .collect();
@@ -208,7 +211,7 @@ fn with(kind: &dyn Kind, defs: &mut Map<String, Value>) -> Value {
     {
         properties.extend(params);
     }
-    let mut with = json!({"type": ["object", "null"], "description": kind.summary(), "additionalProperties": false});
+    let mut with = json!({"type": ["object", "null"], "description": kind.decl().summary, "additionalProperties": false});
     with["properties"] = Value::Object(properties);
     with
 }

@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 
+use serde_json::Value;
+
 /// Whether a character is never shown as it is: control characters (C0, DEL, C1), marks of writing direction, separators
 /// of lines and paragraphs, and what takes no room.
 pub fn is_hidden(c: char) -> bool {
@@ -17,6 +19,14 @@ pub fn is_hidden(c: char) -> bool {
             | '\u{2060}'..='\u{206f}'
             | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
             | '\u{e0000}'..='\u{e007f}')
+}
+
+/// An axis value as people write it: strings without quotes.
+pub fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
 }
 
 /// One line: hidden characters, also line feeds and tabs, are written as `\u{1b}`.

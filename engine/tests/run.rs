@@ -16,6 +16,8 @@ mod journals;
 mod keys;
 #[path = "run/kinds.rs"]
 mod kinds;
+#[path = "run/records.rs"]
+mod records;
 #[path = "run/recovery.rs"]
 mod recovery;
 #[path = "run/results.rs"]

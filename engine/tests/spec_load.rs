@@ -4,6 +4,7 @@
 mod kinds;
 
 use dcsft_engine::spec::Loaded;
+use dcsft_engine::stage::FieldPath;
 use dcsft_engine::study::Node;
 use kinds::{load_files, load_text, titles};
 use serde_json::{Value, json};
@@ -771,8 +772,7 @@ stages:
     );
     let names: Vec<String> = loaded
         .study
-        .sources
-        .iter()
+        .files()
         .map(|(path, _)| {
             path.file_name()
                 .unwrap_or_default()
@@ -930,9 +930,9 @@ fn fields_know_their_place_and_vars_theirs() {
     let sft = node(&loaded, "sft[seed=0,subset=easy]");
     let at = |field: &str| {
         (
-            sft.places[field].source,
-            sft.places[field].line,
-            sft.places[field].column,
+            sft.places[&FieldPath::from(field)].source,
+            sft.places[&FieldPath::from(field)].line,
+            sft.places[&FieldPath::from(field)].column,
         )
     };
     assert_eq!((sft.place.line, sft.place.column), (13, 3));

@@ -5,8 +5,8 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::rc::Rc;
 
-use dcsft_engine::kind::ArtifactType;
 use dcsft_engine::results::paired::Paired;
+use dcsft_engine::stage::ArtifactType;
 use serde::Deserialize;
 
 use super::Results;

@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use dcsft_cache::{Digest, Record};
-use dcsft_engine::journal::{self, RunFolder, RunHeader, RunState};
-use dcsft_engine::run::RunEvent;
-use dcsft_engine::study_id::StudyId;
+use dcsft_engine::journal::{self, RunEvent, RunFolder, RunHeader, RunState};
+use dcsft_engine::study::StudyId;
 
 /// `cuda` of `cuda:1`: what it computes does not depend on which of them it is.
 pub(crate) fn class(device: &str) -> &str {

@@ -1,7 +1,7 @@
 //! Evaluations that have no result to show, and what they wait for.
 
-use dcsft_engine::kind::ArtifactType;
 use dcsft_engine::plan::{NodeState, Plan};
+use dcsft_engine::stage::ArtifactType;
 use dcsft_engine::study::Study;
 
 use crate::output::count;

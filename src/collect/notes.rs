@@ -5,11 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use dcsft_cache::{Record, Store};
-use dcsft_engine::kind::ArtifactType;
-use dcsft_engine::left_out::{LeftOut, notices};
-use dcsft_engine::params::Params;
 use dcsft_engine::results::places::Place;
-use dcsft_engine::study::{Node, NodeId, Study, plain};
+use dcsft_engine::stage::{ArtifactType, LeftOut, Summary};
+use dcsft_engine::study::{Node, NodeId, Params, Study};
+use dcsft_engine::text::plain;
 use serde_json::Value;
 
 use super::Results;
@@ -66,7 +65,7 @@ fn finished<'a>(results: &'a Results<'_>) -> impl Iterator<Item = (&'a Node, &'a
 
 fn of_stages(results: &Results<'_>) -> Vec<String> {
     let found = finished(results).flat_map(|(node, record)| {
-        let texts = notices(&record.summary).into_iter();
+        let texts = Summary::read(&record.summary).0.notices().into_iter();
         texts.map(move |text| (node, text)).collect::<Vec<_>>()
     });
     let note = |(stage, text, nodes): (&str, String, Vec<&Node>)| {
@@ -82,13 +81,17 @@ fn of_stages(results: &Results<'_>) -> Vec<String> {
     alike(found).into_iter().map(note).collect()
 }
 
+fn left_out_of(record: &Record) -> Option<LeftOut> {
+    Summary::read(&record.summary).0.left_out
+}
+
 fn sentence(record: &Record) -> Option<String> {
-    LeftOut::of(&record.summary)?.sentence()
+    left_out_of(record)?.sentence()
 }
 
 /// The file that lists what a stage left out.
 fn list_of(store: &Store, record: &Record) -> Option<PathBuf> {
-    let list = LeftOut::of(&record.summary)?.list?;
+    let list = left_out_of(record)?.list?;
     let (output, name) = list.split_once('/')?;
     let made = record.outputs.get(output)?;
     Some(store.artifact_files(&made.digest).join(name))

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use dcsft_cache::{Digest, Store};
-use dcsft_engine::kind::{ArtifactType, Cardinality, Registry};
 use dcsft_engine::plan::Plan;
+use dcsft_engine::stage::{ArtifactType, Cardinality, Registry};
 use dcsft_engine::study::{Node, Study};
 use dcsft_stages::data::Dataset;
 use rayon::prelude::*;
@@ -117,7 +117,7 @@ impl Counter<'_> {
     fn read(&self, node: &Node) -> Option<Samples> {
         let kind = self.registry.get(&node.kind)?;
         let one = |name: &str| {
-            let mut inputs = kind.inputs().iter();
+            let mut inputs = kind.decl().inputs.iter();
             inputs.any(|input| input.name == name && input.cardinality == Cardinality::One)
         };
         let (_, references) = node

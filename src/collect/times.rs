@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dcsft_cache::{Digest, Record};
-use dcsft_engine::cost::Cost;
-use dcsft_engine::executed::Executed;
+use dcsft_engine::record::Execution;
 use dcsft_engine::results::aggregate::mean_and_error;
+use dcsft_engine::stage::Cost;
 use dcsft_engine::study::{Node, NodeId};
 
 use super::Results;
@@ -18,7 +18,7 @@ const TRAINERS: [&str; 2] = ["sft", "grpo"];
 /// the arm's cells.
 pub(super) fn arm_times(results: &Results<'_>) -> (Vec<ArmTime>, Timing) {
     let mut arms: Vec<(String, Vec<(Cost, Cost)>)> = Vec::new();
-    let mut timed: BTreeMap<Digest, Executed> = BTreeMap::new();
+    let mut timed: BTreeMap<Digest, Execution> = BTreeMap::new();
     let mut seen: BTreeSet<(String, NodeId)> = BTreeSet::new();
     for (arm, trainer) in trained(results) {
         if !seen.insert((arm.clone(), trainer.id)) {
@@ -29,10 +29,12 @@ pub(super) fn arm_times(results: &Results<'_>) -> (Vec<ArmTime>, Timing) {
         };
         let scoring = scoring(results, trainer);
         let behind = scoring.iter().copied().chain([&**record]);
-        timed.extend(behind.map(|record| (record.key, Executed::of(record))));
-        let scored = scoring.into_iter().map(Cost::of);
+        timed.extend(behind.map(|record| (record.key, Execution::of(record))));
+        let scored = scoring
+            .into_iter()
+            .map(|record| Execution::of(record).cost());
         let time = (
-            Cost::of(record),
+            Execution::of(record).cost(),
             scored.fold(Cost::default(), |sum, cost| sum + cost),
         );
         match arms.iter_mut().find(|(name, _)| *name == arm) {
@@ -69,10 +71,10 @@ pub(super) fn arm_times(results: &Results<'_>) -> (Vec<ArmTime>, Timing) {
 
 /// The clock that all of these can be measured by. Times of two clocks are never compared.
 fn clock<'a>(
-    timed: &BTreeMap<Digest, Executed>,
+    timed: &BTreeMap<Digest, Execution>,
     costs: impl Iterator<Item = &'a (Cost, Cost)>,
 ) -> Clock {
-    let on_cpu = |executed: &Executed| executed.device.as_deref().is_none_or(|at| at == "cpu");
+    let on_cpu = |executed: &Execution| executed.device.as_deref().is_none_or(|at| at == "cpu");
     if !timed.values().all(on_cpu) {
         return Clock::WallOnGpu;
     }
@@ -128,10 +130,10 @@ fn scoring<'a>(results: &'a Results<'_>, trainer: &Node) -> Vec<&'a Record> {
 mod tests {
     use super::*;
 
-    fn timed(devices: &[&str]) -> BTreeMap<Digest, Executed> {
-        let executed = |device: &&str| Executed {
+    fn timed(devices: &[&str]) -> BTreeMap<Digest, Execution> {
+        let executed = |device: &&str| Execution {
             device: Some((*device).to_owned()),
-            ..Executed::default()
+            ..Execution::default()
         };
         let key = |device: &&str| Digest::of_bytes(device.as_bytes());
         devices

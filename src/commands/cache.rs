@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use dcsft_cache::{Digest, Record, Store, gc, verify};
 use dcsft_engine::journal::{self, retention};
 use dcsft_engine::keep;
+use dcsft_engine::record::Execution;
 use serde_json::json;
 
 use super::lock;
@@ -49,11 +50,12 @@ fn ls(app: &App, args: &CacheLs) -> Result<Exit, Failure> {
     let mut out = stdout();
     if app.terminal.json {
         for record in &records {
+            let execution = Execution::of(record);
             print_json(
                 &mut out,
                 &json!({
                     "key": record.key, "label": record.label, "outputs": record.outputs, "bytes": size(record),
-                    "seconds": record.seconds(), "cost_seconds": record.cost_seconds(),
+                    "seconds": execution.seconds, "cost_seconds": execution.cost().seconds,
                     "created_unix": record.created_unix, "summary": record.summary, "execution": record.execution,
                 }),
             )?;
@@ -84,7 +86,7 @@ fn print_records(out: &mut impl Write, store: &Store, records: &[Record]) -> Res
             record.key.short(),
             record.outputs.len().to_string(),
             bytes(size(record)),
-            duration(record.seconds()),
+            duration(Execution::of(record).seconds),
             age(now.saturating_sub(record.created_unix)),
         ]);
     }
@@ -231,6 +233,7 @@ fn collect(app: &App, args: &CacheGc) -> Result<Exit, Failure> {
         since: Some(since),
         older_than: args.older_than,
         max_bytes: args.max_size,
+        cost: Execution::cost_seconds,
         grace: gc::GRACE,
         dry_run: args.dry_run,
     };

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use dcsft_engine::kind::OutputDecl;
+use dcsft_engine::stage::OutputDecl;
 use dcsft_engine::study::Node;
 use dcsft_stages::export::{Exported, Format, export};
 use serde_json::json;

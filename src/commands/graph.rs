@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use dcsft_engine::graph;
+use dcsft_engine::plan;
 use dcsft_engine::study::NodeId;
 use serde_json::json;
 
@@ -39,8 +39,8 @@ pub(crate) fn run(app: &App, args: &Graph) -> Result<Exit, Failure> {
         }
     } else {
         let text = match args.format {
-            GraphFormat::Dot => graph::dot(&project.study, state),
-            GraphFormat::Mermaid => graph::mermaid(&project.study, state),
+            GraphFormat::Dot => plan::dot(&project.study, state),
+            GraphFormat::Mermaid => plan::mermaid(&project.study, state),
         };
         out.write_all(text.as_bytes())?;
     }

@@ -63,7 +63,9 @@ pub(crate) fn read(project: &Project) -> Result<Lock, Failure> {
         Failure::usage(format!("cannot read the lock file {shown}: {error}"))
             .help("run the spec, then write its lock file with `dcsft lock`")
     })?;
-    Lock::parse(&text).map_err(|error| Failure::usage(format!("{shown}: {error}")))
+    Lock::parse(&text).map_err(|error| {
+        Failure::usage(format!("{shown}: {error}")).help("write it anew with `dcsft lock`")
+    })
 }
 
 /// Says where a run diverged; the end of `run --locked`.

@@ -4,13 +4,14 @@ use std::io::Write;
 use std::sync::Arc;
 
 use dcsft_cache::Record;
-use dcsft_engine::forecast::{Memory, memories};
+use dcsft_engine::plan::forecast::memories;
 use dcsft_engine::plan::{NodeState, Plan, PlannedNode};
+use dcsft_engine::stage::Memory;
 use dcsft_engine::study::{Node, NodeId};
 use dcsft_engine::why::Explainer;
 use serde_json::json;
 
-use super::why::headline;
+use super::why::after_state;
 use crate::cli;
 use crate::collect::samples::{Samples, samples};
 use crate::exit::{Exit, Failure};
@@ -259,11 +260,7 @@ fn reason(
             project.study.nodes[first.0].title()
         ));
     }
-    let reason = headline(&explainer.explain_briefly(id)?.reason);
-    // The column before says `waits` already.
-    Ok(reason
-        .strip_prefix("waits ")
-        .map_or(reason.clone(), str::to_owned))
+    Ok(after_state(&explainer.explain_briefly(id)?.reason))
 }
 
 /// The results that are in the cache, by node.

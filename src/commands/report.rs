@@ -6,6 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use dcsft_cache::{Digest, file};
+use dcsft_engine::record::Execution;
 use serde_json::json;
 
 use super::plan::records;
@@ -152,11 +153,11 @@ fn made_from(found: &Results<'_>, failed: &[String]) -> Digest {
         crate::program::this(),
         study.overrides
     );
-    for (path, source) in &study.sources {
+    for source in &study.sources {
         text += &format!(
             "{} {}\n",
-            path.display(),
-            Digest::of_bytes(source.as_bytes())
+            source,
+            Digest::of_bytes(source.text().as_bytes())
         );
     }
     for record in found.records {
@@ -166,7 +167,7 @@ fn made_from(found: &Results<'_>, failed: &[String]) -> Digest {
                     "{} {} {}\n",
                     record.key,
                     record.created_unix,
-                    record.seconds().to_bits()
+                    Execution::of(&record).seconds.to_bits()
                 )
             }
             None => text.push_str("none\n"),

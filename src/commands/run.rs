@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use dcsft_cache::Digest;
+use dcsft_engine::journal::{self, RunEvent};
 use dcsft_engine::lockfile::Lock;
 use dcsft_engine::plan::{Plan, PlannedNode};
 use dcsft_engine::run::{
-    self, JsonReporter, LocalExecutor, Pause, Reporter, RunEvent, RunOptions, RunOutcome,
-    WorkerCommand,
+    self, JsonReporter, LocalExecutor, Pause, Reporter, RunOptions, RunOutcome, WorkerCommand,
 };
 use dcsft_engine::study::Node;
 use dcsft_engine::text;
@@ -158,7 +158,7 @@ fn rests_on_damage(project: &Project, outcome: &RunOutcome) -> Result<bool, Fail
 fn check_devices(project: &Project, plan: &Plan) -> Result<(), Failure> {
     let computes = |(node, planned): (&Node, &PlannedNode)| {
         let kind = project.registry.get(&node.kind);
-        planned.state.record().is_none() && kind.is_some_and(|kind| kind.numeric())
+        planned.state.record().is_none() && kind.is_some_and(|kind| kind.decl().numeric)
     };
     if !project.study.nodes.iter().zip(&plan.nodes).any(computes) {
         return Ok(());
@@ -244,7 +244,7 @@ fn summary(project: &Project, outcome: &RunOutcome) -> String {
     )
 }
 
-fn tell_failure(app: &App, stage: &str, failure: &run::Failure) {
+fn tell_failure(app: &App, stage: &str, failure: &journal::Failure) {
     let terminal = app.terminal;
     let tries = if failure.attempts > 1 {
         format!(" after {} tries", failure.attempts)

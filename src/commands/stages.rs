@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use dcsft_engine::kind::{Cardinality, InputDecl, Kind, Registry};
+use dcsft_engine::stage::{Cardinality, InputDecl, Kind, Registry};
 use serde_json::{Value, json};
 
 use crate::cli::Stages;
@@ -34,7 +34,7 @@ pub(crate) fn run(app: &App, args: &Stages) -> Result<Exit, Failure> {
         None => {
             let mut list = table(&["kind", "what it does"], &[]);
             for kind in registry.iter() {
-                list.add_row([kind.name(), kind.summary()]);
+                list.add_row([kind.decl().name, kind.decl().summary]);
             }
             print_table(&mut out, &list)?;
             writeln!(
@@ -48,17 +48,17 @@ pub(crate) fn run(app: &App, args: &Stages) -> Result<Exit, Failure> {
 }
 
 fn unknown(registry: &Registry, name: &str) -> Failure {
-    let names: Vec<&str> = registry.iter().map(Kind::name).collect();
+    let names: Vec<&str> = registry.iter().map(|kind| kind.decl().name).collect();
     Failure::usage(format!("there is no stage kind `{name}`"))
         .help(format!("the kinds are {}", names.join(", ")))
 }
 
 fn describe(kind: &dyn Kind) -> Value {
     json!({
-        "kind": kind.name(),
-        "summary": kind.summary(),
-        "version": kind.version(),
-        "inputs": kind.inputs(),
+        "kind": kind.decl().name,
+        "summary": kind.decl().summary,
+        "version": kind.decl().version,
+        "inputs": kind.decl().inputs,
         "params": kind.schema(),
         "outputs": default_outputs(kind),
     })
@@ -74,14 +74,14 @@ fn print_kind(out: &mut impl Write, kind: &dyn Kind) -> Result<(), Failure> {
     writeln!(
         out,
         "{} (version {})\n{}\n",
-        kind.name(),
-        kind.version(),
-        kind.summary()
+        kind.decl().name,
+        kind.decl().version,
+        kind.decl().summary
     )?;
     let schema = kind.schema().to_value();
-    if !kind.inputs().is_empty() {
+    if !kind.decl().inputs.is_empty() {
         writeln!(out, "inputs")?;
-        for input in kind.inputs() {
+        for input in kind.decl().inputs {
             writeln!(out, "  {:<20} {}", input.name, input_type(input))?;
             writeln!(out, "  {:<20}   {}", "", input.doc)?;
         }
@@ -195,11 +195,11 @@ fn target<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
 fn type_name(root: &Value, schema: &Value) -> String {
     let schema = target(root, schema);
     if let Some(values) = schema.get("enum").and_then(Value::as_array) {
-        let values: Vec<String> = values.iter().map(dcsft_engine::study::plain).collect();
+        let values: Vec<String> = values.iter().map(dcsft_engine::text::plain).collect();
         return format!("one of {}", values.join(", "));
     }
     if let Some(value) = schema.get("const") {
-        return dcsft_engine::study::plain(value);
+        return dcsft_engine::text::plain(value);
     }
     if let Some(items) = schema.get("items").filter(|items| items.is_object()) {
         return format!("list of {}", type_name(root, items));

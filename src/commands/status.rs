@@ -3,12 +3,11 @@
 use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use dcsft_engine::executed::Executed;
-use dcsft_engine::journal::{self, Entry, RunFolder, RunHeader, RunState, StageLive};
-use dcsft_engine::left_out::notices;
+use dcsft_engine::journal::{self, Entry, RunEvent, RunFolder, RunHeader, RunState, StageLive};
 use dcsft_engine::plan::{NodeState, Plan, PlannedNode};
-use dcsft_engine::run::RunEvent;
-use dcsft_engine::study_id::StudyId;
+use dcsft_engine::record::Execution;
+use dcsft_engine::stage::Summary;
+use dcsft_engine::study::StudyId;
 use serde_json::json;
 
 use crate::cli::{SpecArgs, Status};
@@ -286,7 +285,7 @@ struct Row {
     seconds: Option<f64>,
     detail: String,
     live: Option<StageLive>,
-    executed: Option<Executed>,
+    executed: Option<Execution>,
 }
 
 impl Row {
@@ -315,7 +314,9 @@ fn rows(project: &Project, run: Option<&RunFolder>, plan: Option<&Plan>) -> Vec<
             } else {
                 state(entry, planned)
             };
-            for notice in record.map_or(Vec::new(), |record| notices(&record.summary)) {
+            for notice in record.map_or(Vec::new(), |record| {
+                Summary::read(&record.summary).0.notices()
+            }) {
                 let separator = if detail.is_empty() { "" } else { "; " };
                 detail += &format!("{separator}{notice}");
             }
@@ -324,10 +325,10 @@ fn rows(project: &Project, run: Option<&RunFolder>, plan: Option<&Plan>) -> Vec<
             Row {
                 title,
                 state,
-                seconds: seconds.or_else(|| record.map(|record| record.seconds())),
+                seconds: seconds.or_else(|| record.map(|record| Execution::of(&record).seconds)),
                 detail,
                 live: live.cloned(),
-                executed: record.map(|record| Executed::of(record)),
+                executed: record.map(|record| Execution::of(record)),
             }
         })
         .collect()

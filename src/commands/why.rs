@@ -92,8 +92,16 @@ fn print(out: &mut impl Write, explanation: &Explanation) -> std::io::Result<()>
     Ok(())
 }
 
-/// A reason in one sentence; also the last column of `dcsft plan`.
+/// A reason in one sentence.
 pub(crate) fn headline(reason: &Reason) -> String {
+    match reason {
+        Reason::Waits { .. } => format!("waits {}", after_state(reason)),
+        _ => after_state(reason),
+    }
+}
+
+/// A reason beside the word for the stage's state: the last column of `dcsft plan`.
+pub(crate) fn after_state(reason: &Reason) -> String {
     match reason {
         Reason::Cached {
             seconds,
@@ -121,7 +129,7 @@ pub(crate) fn headline(reason: &Reason) -> String {
                 String::new()
             };
             format!(
-                "waits for {}{more}",
+                "for {}{more}",
                 on.iter().take(3).cloned().collect::<Vec<_>>().join(", ")
             )
         }

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use dcsft_engine::protocol::Progress;
-use dcsft_engine::run::{Reporter, RunEvent};
+use dcsft_engine::journal::RunEvent;
+use dcsft_engine::run::Reporter;
+use dcsft_engine::stage::Progress;
 use dcsft_engine::text;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{Count, finished, numbers, remark};
+use super::words::{Count, finished, numbers, remark};
 use crate::terminal::Terminal;
 
 const TICK: Duration = Duration::from_millis(120);

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use dcsft_engine::run::{Reporter, RunEvent};
+use dcsft_engine::journal::RunEvent;
+use dcsft_engine::run::Reporter;
 use dcsft_engine::text;
 
-use super::{Count, finished, numbers, remark};
+use super::words::{Count, finished, numbers, remark};
 use crate::terminal::Terminal;
 
 /// A stage that goes on says so this often.

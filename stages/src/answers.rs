@@ -8,8 +8,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use dcsft_engine::context::StageContext;
-use dcsft_engine::kind::{ParamProblem, StageError};
+use dcsft_engine::stage::{ParamProblem, StageContext, StageError};
 use dcsft_vlm::model::{Completion, Prompt, Sampling, VisionLanguageModel};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
-use dcsft_engine::kind::StageError;
+use dcsft_engine::stage::StageError;
 use serde::Serialize;
 
 /// A file of JSON lines being written.

@@ -1,7 +1,6 @@
 //! Right answers that are boxes of which nobody said in which frame they stand.
 
-use dcsft_engine::context::StageContext;
-use dcsft_engine::kind::StageError;
+use dcsft_engine::stage::{StageContext, StageError};
 use dcsft_vlm::model::VisionLanguageModel;
 use dcsft_vlm::train::augment::Augment;
 

@@ -10,8 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use dcsft_cache::Digest;
-use dcsft_engine::context::StageContext;
-use dcsft_engine::kind::StageError;
+use dcsft_engine::stage::{StageContext, StageError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 

@@ -7,8 +7,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use dcsft_engine::context::StageContext;
-use dcsft_engine::cost::Cost;
+use dcsft_engine::stage::{Cost, StageContext};
 use dcsft_vlm::model::Completion;
 
 use crate::data::{DataError, Dataset, Generation, Rollouts};

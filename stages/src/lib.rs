@@ -23,12 +23,12 @@ pub mod shapes;
 mod skipped;
 mod training;
 
-use dcsft_engine::kind::Registry;
+use dcsft_engine::stage::{Numerics, Registry};
 pub use skipped::OnEmpty;
 
 /// All stage kinds.
 pub fn registry() -> Registry {
-    Registry::default()
+    Registry::new(numerics)
         .with::<dataset::ImportDataset>()
         .with::<difficulty::Difficulty>()
         .with::<eval::Eval>()
@@ -38,4 +38,16 @@ pub fn registry() -> Registry {
         .with::<rollout::Rollout>()
         .with::<sft::Sft>()
         .with::<shapes::Shapes>()
+}
+
+/// The arithmetic of a device (`cpu`, `cuda:0`), whatever its index: burn's backend and the element type.
+pub fn numerics(device: &str) -> Numerics {
+    let backend = match device.split(':').next() {
+        None | Some("" | "cpu") => "flex",
+        Some(other) => other,
+    };
+    Numerics {
+        backend: backend.to_owned(),
+        dtype: "f32".to_owned(),
+    }
 }

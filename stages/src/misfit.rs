@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dcsft_engine::context::StageContext;
-use dcsft_engine::kind::{ParamProblem, StageError};
-use dcsft_engine::left_out::LeftOut;
+use dcsft_engine::stage::{LeftOut, ParamProblem, StageContext, StageError};
 use dcsft_vlm::error::VlmError;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use dcsft_engine::context::StageContext;
-use dcsft_engine::protocol::Progress;
+use dcsft_engine::stage::{Progress, StageContext};
 
 /// Shortest time between two events of one stage.
 const PACE: Duration = Duration::from_millis(200);

@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use dcsft_engine::context::StageContext;
-use dcsft_engine::kind::{OutputDecl, StageError};
+use dcsft_engine::stage::{OutputDecl, StageContext, StageError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -4,9 +4,7 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use dcsft_engine::cost::Cost;
-use dcsft_engine::kind::{Input, Relative, StageError};
-use dcsft_engine::protocol::Event;
+use dcsft_engine::stage::{Cost, Event, Input, Relative, StageError};
 use serde_json::{Value, json};
 use support::{Bench, How, Run};
 

@@ -2,7 +2,7 @@
 
 mod support;
 
-use dcsft_engine::kind::{Input, StageError};
+use dcsft_engine::stage::{Input, StageError};
 use serde_json::{Value, json};
 use support::{Bench, How, input, json_lines, on_threads};
 

@@ -5,7 +5,7 @@ mod support;
 use std::fs::File;
 use std::path::Path;
 
-use dcsft_engine::kind::{ArtifactType, Input};
+use dcsft_engine::stage::{ArtifactType, Input};
 use dcsft_stages::data::{Dataset, Encoding, Generation, RolloutRecord, RolloutWriter, Split};
 use dcsft_stages::export::{ExportError, Exported, Format, export};
 use image::{Rgb, RgbImage};

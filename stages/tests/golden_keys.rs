@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use dcsft_cache::Digest;
-use dcsft_engine::key::{self, FilesIdentity, InputIdentity, KeyPreimage, Numerics};
-use dcsft_engine::kind::{Kind, Label};
-use dcsft_engine::params::Params;
+use dcsft_engine::key::{self, FilesIdentity, InputIdentity, KeyPreimage};
+use dcsft_engine::stage::{Kind, Label};
+use dcsft_engine::study::Params;
 use serde_json::{Value, json};
 
 /// The least that each kind has to be told, and the key that comes of it.
@@ -72,16 +72,19 @@ fn folder() -> tempfile::TempDir {
 fn preimage(kind: &dyn Kind, with: &Value, root: &Path) -> KeyPreimage {
     let resolved = kind
         .resolve(with, root)
-        .unwrap_or_else(|problems| panic!("{}: {problems:?}", kind.name()));
+        .unwrap_or_else(|problems| panic!("{}: {problems:?}", kind.decl().name));
     let mut params = (*resolved.value).clone();
     let mut files = BTreeMap::new();
     for file in &resolved.files {
-        params.as_object_mut().unwrap().shift_remove(&file.field);
+        params
+            .as_object_mut()
+            .unwrap()
+            .shift_remove(&file.field.to_string());
         let identity = FilesIdentity {
             count: 1,
-            digest: Digest::of_bytes(file.field.as_bytes()),
+            digest: Digest::of_bytes(file.field.to_string().as_bytes()),
         };
-        files.insert(file.field.clone(), identity);
+        files.insert(file.field.to_string(), identity);
     }
     let label = |name: &str| Label {
         stage: name.into(),
@@ -90,21 +93,21 @@ fn preimage(kind: &dyn Kind, with: &Value, root: &Path) -> KeyPreimage {
         arm: name.into(),
         evaluated: None,
     };
-    let inputs = kind.inputs().iter().map(|input| {
+    let inputs = kind.decl().inputs.iter().map(|input| {
         let identity = InputIdentity {
             digest: Digest::of_bytes(input.name.as_bytes()),
-            label: kind.labelled().then(|| label(input.name)),
+            label: kind.decl().labelled.then(|| label(input.name)),
         };
         (input.name.to_owned(), vec![identity])
     });
     KeyPreimage {
         format: key::FORMAT,
-        kind: kind.name().to_owned(),
-        version: kind.version(),
+        kind: kind.decl().name.to_owned(),
+        version: kind.decl().version,
         params: Params::of(&params),
         files,
         inputs: inputs.collect(),
-        numerics: kind.numeric().then(|| Numerics::of("cpu")),
+        numerics: kind.decl().numeric.then(|| dcsft_stages::numerics("cpu")),
     }
 }
 
@@ -130,9 +133,28 @@ fn keys_of_every_kinds_defaults_are_the_golden_ones() {
 fn every_kind_has_a_golden_key() {
     for kind in dcsft_stages::registry().iter() {
         assert!(
-            GOLDEN.iter().any(|(name, ..)| *name == kind.name()),
+            GOLDEN.iter().any(|(name, ..)| *name == kind.decl().name),
             "{} has none",
-            kind.name()
+            kind.decl().name
         );
     }
+}
+
+#[test]
+fn the_device_counts_and_its_index_does_not() {
+    assert_eq!(
+        dcsft_stages::numerics("cuda:0"),
+        dcsft_stages::numerics("cuda:7")
+    );
+    assert_ne!(
+        dcsft_stages::numerics("cuda:0"),
+        dcsft_stages::numerics("cpu")
+    );
+    assert_eq!(
+        dcsft_stages::numerics("cpu"),
+        dcsft_engine::stage::Numerics {
+            backend: "flex".into(),
+            dtype: "f32".into()
+        }
+    );
 }

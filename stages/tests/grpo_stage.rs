@@ -4,7 +4,7 @@ mod support;
 
 use std::path::Path;
 
-use dcsft_engine::kind::{Input, StageError};
+use dcsft_engine::stage::{Input, StageError};
 use serde_json::{Value, json};
 use support::{Bench, How, input, json_lines, on_threads};
 
@@ -194,6 +194,6 @@ fn mistakes_in_params_name_their_field() {
         let problems = kind
             .resolve(&json!({"steps": 2, field: value}), Path::new(""))
             .unwrap_err();
-        assert_eq!(problems[0].path, [field], "{problems:?}");
+        assert_eq!(problems[0].path.to_string(), field, "{problems:?}");
     }
 }

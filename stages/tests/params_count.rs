@@ -6,7 +6,7 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dcsft_engine::kind::Input;
+use dcsft_engine::stage::Input;
 use image::{ImageFormat, RgbImage};
 use serde_json::{Map, Value, json};
 use support::{Bench, COLOURS, Run, input, labelled, small_model};
@@ -122,7 +122,7 @@ fn run(
         .unwrap()
         .resolve(with, std::path::Path::new("/"));
     if let Err(problems) = resolved {
-        let text = |problem: &dcsft_engine::kind::ParamProblem| {
+        let text = |problem: &dcsft_engine::stage::ParamProblem| {
             format!("{}: {}", problem.path.join("."), problem.message)
         };
         return Err(problems.iter().map(text).collect::<Vec<_>>().join("; "));

@@ -7,8 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use common::golden;
-use dcsft_engine::cost::Cost;
-use dcsft_engine::kind::{ArtifactType, Input, Relative, StageError};
+use dcsft_engine::stage::{ArtifactType, Cost, Input, Relative, StageError};
 use dcsft_stages::data::Dataset;
 use dcsft_stages::export::{ExportError, Format, export};
 use serde_json::{Value, json};
@@ -140,7 +139,10 @@ fn golden_files_of_the_checkpoint_are_its_identity() {
             .resolve(&params, Path::new(""))
             .unwrap();
         let [param] = <[_; 1]>::try_from(resolved.files).unwrap();
-        assert_eq!((param.field.as_str(), param.required), ("path", true));
+        assert_eq!(
+            (param.field.to_string().as_str(), param.required),
+            ("path", true)
+        );
         param
             .files
             .into_iter()

@@ -4,8 +4,7 @@ mod support;
 
 use std::path::Path;
 
-use dcsft_engine::kind::Input;
-use dcsft_engine::results::Evaluated;
+use dcsft_engine::stage::{Evaluated, Input};
 use serde_json::{Value, json};
 use support::{Bench, input, json_lines, labelled};
 

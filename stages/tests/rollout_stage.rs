@@ -4,9 +4,7 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use dcsft_engine::cost::Cost;
-use dcsft_engine::kind::{Input, Relative, StageError};
-use dcsft_engine::protocol::Event;
+use dcsft_engine::stage::{Cost, Event, Input, Relative, StageError};
 use dcsft_stages::data::{Dataset, Generation, RolloutRecord, Rollouts};
 use serde_json::{Value, json};
 use support::{Bench, How, Run, on_threads};
@@ -357,7 +355,7 @@ fn mistakes_in_params_name_their_field() {
         let problems = kind
             .resolve(&json!({field: value}), std::path::Path::new(""))
             .unwrap_err();
-        assert_eq!(problems[0].path, [field]);
+        assert_eq!(*problems[0].path, [field]);
     }
     let problems = kind
         .resolve(
@@ -365,5 +363,5 @@ fn mistakes_in_params_name_their_field() {
             std::path::Path::new(""),
         )
         .unwrap_err();
-    assert_eq!(problems[0].path, ["reward", "iou", "threshold"]);
+    assert_eq!(*problems[0].path, ["reward", "iou", "threshold"]);
 }

@@ -4,8 +4,7 @@ mod support;
 
 use std::path::Path;
 
-use dcsft_engine::kind::{Input, StageError};
-use dcsft_engine::protocol::Event;
+use dcsft_engine::stage::{Event, Input, StageError};
 use serde_json::{Value, json};
 use support::{Bench, How, input, json_lines, on_threads};
 

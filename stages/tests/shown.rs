@@ -6,8 +6,7 @@ mod support;
 use std::path::{Path, PathBuf};
 
 use common::golden;
-use dcsft_engine::kind::Input;
-use dcsft_engine::protocol::Event;
+use dcsft_engine::stage::{Event, Input};
 use dcsft_stages::data::{DatasetWriter, Split};
 use serde_json::{Value, json};
 use support::{Bench, Run, input, json_lines, small_model};

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use dcsft_cache::{Explain, Store};
+use dcsft_cache::{Json, Store};
 
 use crate::support::{DATA, Lab, lines};
 
@@ -139,7 +139,7 @@ stages:
     record.key = cuda.parse().expect("a digest");
     let mut explain: serde_json::Value = record.explain.parse().expect("a preimage");
     explain["numerics"]["backend"] = "cuda".into();
-    record.explain = Explain::of(&explain);
+    record.explain = Json::of(&explain);
     store.commit(&record).expect("commit");
 
     lab.ok(&["cache", "gc", "--keep", "spec.yaml"]);

@@ -25,7 +25,7 @@ use crate::checks::{self, Moment};
 use crate::error::Context;
 use crate::quarantine::{self, State};
 use crate::store::{Loaded, list_digests};
-use crate::{Digest, Store, StoreError, durable, lock, statcache, tree};
+use crate::{Digest, Record, Store, StoreError, durable, lock, statcache, tree};
 use refs::Refs;
 
 /// The workspace of a key without a record is kept this long after its last change, for the key to be resumed.
@@ -49,7 +49,7 @@ impl Mark {
 }
 
 /// Which records go. The default removes none, only what no record refers to.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Policy {
     /// The records of these keys stay, whatever else is said.
     pub keep: BTreeSet<Digest>,
@@ -62,10 +62,27 @@ pub struct Policy {
     /// Records go until the blobs of the rest have at most this size in bytes: those first that are the fastest to
     /// compute again per byte, among equals those that were not used for longest.
     pub max_bytes: Option<u64>,
+    /// Seconds that it takes to compute a record's result from nothing, as far as its `execution` tells.
+    pub cost: fn(&Record) -> f64,
     /// What no record refers to, and never did as far as is known, goes once it is older than this.
     pub grace: Duration,
     /// Only say what would go.
     pub dry_run: bool,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            keep: BTreeSet::new(),
+            since: None,
+            drop_others: false,
+            older_than: None,
+            max_bytes: None,
+            cost: |_| 0.0,
+            grace: Duration::ZERO,
+            dry_run: false,
+        }
+    }
 }
 
 /// What went, or would go.
@@ -202,7 +219,7 @@ fn survey(
             removed: Removed {
                 key,
                 bytes: record.outputs.values().map(|output| output.bytes).sum(),
-                seconds: record.cost_seconds(),
+                seconds: (policy.cost)(&record),
                 label: record.label,
             },
         });

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use dcsft_cache::{Artifact, Digest, Explain, OutputRef, Record, Store};
+use dcsft_cache::{Artifact, Digest, Json, OutputRef, Record, Store};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -96,15 +96,21 @@ pub(crate) fn record(key: &Digest, outputs: &[(&str, &Artifact)], seconds: f64) 
         format: Record::FORMAT,
         key: *key,
         label: "test".into(),
-        explain: Explain::of(&json!({"kind": "test", "with": {"lr": 1e-4, "steps": 300}})),
+        explain: Json::of(&json!({"kind": "test", "with": {"lr": 1e-4, "steps": 300}})),
         outputs: outputs
             .iter()
             .map(|(name, artifact)| (name.to_string(), OutputRef::from(*artifact)))
             .collect::<BTreeMap<_, _>>(),
         summary: json!({"loss": 0.25}),
-        execution: json!({"seconds": seconds}),
+        execution: Json::of(&json!({"seconds": seconds})),
         created_unix: 1_700_000_000,
     }
+}
+
+/// The seconds that [`record`] wrote.
+pub(crate) fn seconds(record: &Record) -> f64 {
+    let facts: serde_json::Value = record.execution.parse().unwrap();
+    facts["seconds"].as_f64().unwrap()
 }
 
 /// The sorted names in a folder.

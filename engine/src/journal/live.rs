@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 use dcsft_cache::file;
 use serde::{Deserialize, Serialize};
 
-use super::{JournalError, LIVE, replace, unix_now};
-use crate::protocol::Progress;
-use crate::run::RunEvent;
+use super::{JournalError, LIVE, RunEvent, replace, unix_now};
+use crate::stage::Progress;
 
 /// How often it is written: seldom enough to cost nothing, often enough to watch a run by.
 const EVERY: Duration = Duration::from_secs(5);

@@ -14,6 +14,7 @@
 //! can still be read. Runs are found by reading headers; events are read one by one, and only those of the runs that
 //! are asked about. [`retention`] removes old runs.
 
+mod event;
 mod live;
 mod read;
 pub mod retention;
@@ -26,9 +27,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use crate::provenance::{Machine, Program};
-use crate::run::RunEvent;
-use crate::study_id::StudyId;
+use crate::study::StudyId;
 
+pub use event::{Failure, Reason, RunEvent, StageResult};
 pub use live::{Live, StageLive};
 pub use read::{RunFolder, RunState, history, of_variant, runs};
 pub use write::Journal;
@@ -40,6 +41,7 @@ pub const FORMAT: u32 = 2;
 const HEADER: &str = "run.json";
 const EVENTS: &str = "events.jsonl";
 const LIVE: &str = "live.json";
+const LOGS: &str = "logs";
 const LOCK: &str = "lock";
 
 /// `run.json`, but for the spec's text.

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use dcsft_cache::{Digest, Store, file};
 use serde::Deserialize;
 
-use super::{EVENTS, Entry, FORMAT, HEADER, JournalError, LOCK, Live, RunHeader, unix_now};
+use super::{
+    EVENTS, Entry, FORMAT, HEADER, JournalError, LOCK, Live, RunEvent, RunHeader, unix_now,
+};
 use crate::provenance::Machine;
-use crate::run::RunEvent;
-use crate::study::Study;
-use crate::study_id::StudyId;
+use crate::study::{Source, Study, StudyId};
 
 /// A header holds the texts of specs; what is larger is none.
 const MAX_HEADER: u64 = 1 << 28;
@@ -82,14 +82,14 @@ impl RunFolder {
         })
     }
 
-    /// The spec file and those it extends, then each override: (path, text).
+    /// The spec file and those it extends, then each override.
     ///
     /// # Errors
     /// If `run.json` cannot be read.
-    pub fn sources(&self) -> Result<Vec<(PathBuf, String)>, JournalError> {
+    pub fn sources(&self) -> Result<Vec<Source>, JournalError> {
         #[derive(Deserialize)]
         struct Sources {
-            sources: Vec<(PathBuf, String)>,
+            sources: Vec<Source>,
         }
         let path = self.dir.join(HEADER);
         read_json(&path)

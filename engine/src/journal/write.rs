@@ -9,11 +9,11 @@ use serde::Serialize;
 use tempfile::TempDir;
 
 use super::live::LiveFile;
-use super::{EVENTS, FORMAT, HEADER, JournalError, LOCK, RunHeader, retention, unix_now};
+use super::{
+    EVENTS, FORMAT, HEADER, JournalError, LOCK, LOGS, RunEvent, RunHeader, retention, unix_now,
+};
 use crate::provenance::{Machine, Program};
-use crate::run::RunEvent;
-use crate::study::Study;
-use crate::study_id::{self, StudyId};
+use crate::study::{self, Source, Study, StudyId};
 
 /// Bytes of events that are written at once: a run that finds thousands of stages in the cache has as many events.
 const BUFFER: usize = 1 << 16;
@@ -23,7 +23,7 @@ const BUFFER: usize = 1 << 16;
 struct Written<'a> {
     #[serde(flatten)]
     header: &'a RunHeader,
-    sources: &'a [(PathBuf, String)],
+    sources: &'a [Source],
 }
 
 #[derive(Serialize)]
@@ -76,7 +76,7 @@ impl Journal {
             run: run.clone(),
             spec: study.name.clone(),
             study: Some(StudyId::of(study, store.root())),
-            place: Some(study_id::place(study, store.root())),
+            place: Some(study::id::place(study, store.root())),
             overrides: study.overrides.clone(),
             device: device.to_owned(),
             started_unix: u64::try_from(started.as_second()).unwrap_or(0),
@@ -92,6 +92,8 @@ impl Journal {
         let text = serde_json::to_vec_pretty(&written).map_err(io::Error::from);
         text.and_then(|text| fs::write(&path, text))
             .map_err(JournalError::at(&path))?;
+        let logs = dir.join(LOGS);
+        fs::create_dir(&logs).map_err(JournalError::at(&logs))?;
         let path = dir.join(EVENTS);
         let file = File::create(&path).map_err(JournalError::at(&path))?;
         Ok(Self {
@@ -133,13 +135,8 @@ impl Journal {
     }
 
     /// The log file of a stage.
-    ///
-    /// # Errors
-    /// If the folder of the logs cannot be created.
-    pub fn log_path(&self, title: &str) -> Result<PathBuf, JournalError> {
-        let logs = self.dir.join("logs");
-        fs::create_dir_all(&logs).map_err(JournalError::at(&logs))?;
-        Ok(logs.join(file_name(title)))
+    pub fn log_path(&self, title: &str) -> PathBuf {
+        self.dir.join(LOGS).join(file_name(title))
     }
 }
 

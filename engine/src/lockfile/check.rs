@@ -145,7 +145,7 @@ impl Lock {
             .lookup(&locked)?
             .and_then(|record| why::preimage_of(&record));
         let changes = match (&old, preimage) {
-            (Some(old), Some(new)) => why::changes(study, node, old, new),
+            (Some(old), Some(new)) => why::changes(study, node, old, &new.sketch()),
             _ => Vec::new(),
         };
         Ok(Some(Difference::Key {

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 pub use check::{Difference, Divergence};
 
+use crate::stage::scalars;
 use crate::study::Study;
 
 /// Version of the text.
@@ -58,7 +59,7 @@ struct Line {
 #[non_exhaustive]
 pub enum LockError {
     /// A line cannot be read.
-    #[error("line {line} of the lock file: {message}; write it anew with `dcsft lock`")]
+    #[error("line {line} of the lock file: {message}")]
     Line {
         /// 1-based.
         line: usize,
@@ -170,37 +171,10 @@ impl LockedStage {
             .iter()
             .map(|(name, output)| (name.clone(), output.digest))
             .collect();
-        let mut metrics = BTreeMap::new();
-        flatten("", &record.summary, &mut metrics);
         Self {
             key: record.key,
             outputs,
-            metrics,
+            metrics: scalars(&record.summary),
         }
-    }
-}
-
-/// The scalars of a summary by dotted path. Lists are left out, but for `results`.
-fn flatten(path: &str, value: &Value, metrics: &mut BTreeMap<String, Value>) {
-    match value {
-        Value::Object(fields) => {
-            for (name, value) in fields {
-                let path = if path.is_empty() {
-                    name.clone()
-                } else {
-                    format!("{path}.{name}")
-                };
-                flatten(&path, value, metrics);
-            }
-        }
-        Value::Array(items) if path == "results" => {
-            for item in items {
-                let text = |name| item.get(name).and_then(Value::as_str).unwrap_or("?");
-                let name = format!("{}/{}", text("set"), text("metric"));
-                metrics.insert(name, item.get("value").cloned().unwrap_or(Value::Null));
-            }
-        }
-        Value::Array(_) | Value::Null => {}
-        scalar => drop(metrics.insert(path.to_owned(), scalar.clone())),
     }
 }

@@ -7,9 +7,9 @@ use dcsft_cache::canonical;
 use dcsft_cache::{Digest, Lookups, Record, Store};
 use rayon::prelude::*;
 
-use super::{NodeState, PlanError, PlanOptions, PlannedNode, fits, is_forced};
-use crate::key::{self, FileDigests, FilesIdentity, KeyError, KeyPreimage};
-use crate::kind::Registry;
+use super::node::{NodeState, PlanError, PlanOptions, PlannedNode, fits, is_forced};
+use crate::key::{FileDigests, FilesIdentity, KeyError, KeyPreimage, Keys};
+use crate::stage::Registry;
 use crate::study::{Node, NodeId, Reference, Study};
 
 const PROSPECT_DOMAIN: &str = "dcsft 1 stage that has not run";
@@ -23,7 +23,7 @@ pub(super) fn walk(
 ) -> Result<Vec<PlannedNode>, PlanError> {
     let mut planner = Planner {
         study,
-        registry,
+        keys: Keys::new(study, registry, options.arithmetic(registry)),
         store,
         lookups: store.lookups(),
         files: FileDigests::new(store, options.paranoid),
@@ -41,7 +41,7 @@ pub(super) fn walk(
 
 struct Planner<'a> {
     study: &'a Study,
-    registry: &'a Registry,
+    keys: Keys<'a>,
     store: &'a Store,
     lookups: Lookups<'a>,
     options: &'a PlanOptions,
@@ -85,22 +85,10 @@ impl Planner<'_> {
     }
 
     fn prepare<'a>(&mut self, node: &'a Node) -> Result<Prepared<'a>, PlanError> {
-        let kind = self
-            .registry
-            .get(&node.kind)
-            .ok_or_else(|| KeyError::UnknownKind {
-                title: node.title(),
-                kind: node.kind.clone(),
-            })?;
         let files = self.files.of(node)?;
-        let preimage = key::preimage(
-            self.study,
-            node,
-            kind,
-            &self.options.device,
-            &files,
-            |reference| self.digest_of(reference),
-        );
+        let preimage = self
+            .keys
+            .preimage(node, &files, |reference| self.digest_of(reference))?;
         Ok(Prepared {
             node,
             files,
@@ -112,10 +100,9 @@ impl Planner<'_> {
         let Some(preimage) = &prepared.preimage else {
             return Ok(None);
         };
-        let key = preimage.digest().map_err(|source| KeyError::Canonical {
-            title: prepared.node.title(),
-            source,
-        })?;
+        let key = preimage
+            .digest()
+            .map_err(KeyError::canonical(prepared.node))?;
         if let Some(known) = self.records.get(&key) {
             return Ok(Some((key, known.clone())));
         }
@@ -140,12 +127,7 @@ impl Planner<'_> {
                 (self.known(node, key, preimage, record), key)
             }
             None => {
-                let prospect =
-                    self.prospect(node, &files)
-                        .map_err(|source| KeyError::Canonical {
-                            title: node.title(),
-                            source,
-                        })?;
+                let prospect = self.prospect(node, &files)?;
                 let on = self.missing_parents(node);
                 (NodeState::Waits { on }, prospect)
             }
@@ -202,22 +184,20 @@ impl Planner<'_> {
         &self,
         node: &Node,
         files: &BTreeMap<String, FilesIdentity>,
-    ) -> Result<Digest, canonical::CanonicalError> {
-        let labelled = self
-            .registry
-            .get(&node.kind)
-            .is_some_and(|kind| kind.labelled());
+    ) -> Result<Digest, KeyError> {
+        let labelled = self.keys.kind(node)?.decl().labelled;
         let inputs: BTreeMap<&str, Vec<_>> = node
             .inputs
             .iter()
             .map(|(name, references)| {
                 let identities = references.iter().map(|reference| {
-                    let label = labelled.then(|| key::label(self.study, reference));
+                    let label = labelled.then(|| self.study.label(reference));
                     (self.prospect_of[reference.node.0], &reference.output, label)
                 });
                 (name.as_str(), identities.collect())
             })
             .collect();
         canonical::digest(PROSPECT_DOMAIN, &(&node.kind, &node.params, files, inputs))
+            .map_err(KeyError::canonical(node))
     }
 }

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::ResultRow;
 use super::places::places;
-use super::{Origin, ResultRow};
-use crate::study::plain;
-use crate::text::csv_cell;
+use crate::stage::Origin;
+use crate::text::{csv_cell, plain};
 
 /// Columns that follow arm and axes.
 const COLUMNS: [&str; 13] = [

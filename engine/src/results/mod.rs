@@ -7,16 +7,14 @@ pub mod paired;
 pub mod places;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
 use dcsft_cache::Record;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-use crate::kind::ArtifactType;
-use crate::left_out;
-use crate::study::{Node, NodeId, Reference, Study, plain};
+use crate::stage::{ArtifactType, Evaluated, Origin, Summary, SummaryResult};
+use crate::study::{NodeId, Study};
 
 /// One metric of one evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -49,43 +47,6 @@ pub struct ResultRow {
     pub data: Option<Origin>,
 }
 
-/// An output of a stage, in the words of the spec.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Origin {
-    /// The stage's name.
-    pub stage: String,
-    /// The axes of its cell.
-    pub axes: BTreeMap<String, Value>,
-    /// The output's name.
-    pub output: String,
-}
-
-impl Origin {
-    fn of(study: &Study, reference: &Reference) -> Self {
-        let node = &study.nodes[reference.node.0];
-        Self {
-            stage: node.stage.clone(),
-            axes: node.axes.clone(),
-            output: reference.output.clone(),
-        }
-    }
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.stage)?;
-        let axes: Vec<String> = self
-            .axes
-            .iter()
-            .map(|(axis, value)| format!("{axis}={}", plain(value)))
-            .collect();
-        if !axes.is_empty() {
-            write!(f, "[{}]", axes.join(","))?;
-        }
-        write!(f, ".{}", self.output)
-    }
-}
-
 fn as_text<S: Serializer>(origin: &Option<Origin>, serializer: S) -> Result<S::Ok, S::Error> {
     match origin {
         Some(origin) => serializer.collect_str(origin),
@@ -93,91 +54,31 @@ fn as_text<S: Serializer>(origin: &Option<Origin>, serializer: S) -> Result<S::O
     }
 }
 
-/// What an evaluation evaluated, and on what.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Evaluated {
-    /// The model.
-    pub model: Option<Origin>,
-    /// The set.
-    pub data: Option<Origin>,
-    /// The training step of the checkpoint; none for a final model.
-    pub step: Option<u64>,
-}
-
-impl Evaluated {
-    /// Of an evaluation's node.
-    pub(crate) fn of(study: &Study, node: &Node) -> Self {
-        let first = |artifact| reading(study, node, artifact);
-        let model = first(ArtifactType::Model);
-        Self {
-            // A checkpoint is named for its step. An axis `step` tells it where no model is read by name.
-            step: match model {
-                Some(model) => step_in(&model.output),
-                None => node.axes.get(STEP).and_then(step_value),
-            },
-            model: model.map(|model| Origin::of(study, model)),
-            data: first(ArtifactType::Dataset).map(|data| Origin::of(study, data)),
-        }
-    }
-}
-
-/// The first reference of `node` to an artifact of this type.
-fn reading<'a>(study: &Study, node: &'a Node, artifact: ArtifactType) -> Option<&'a Reference> {
-    let references = node.inputs.iter().flat_map(|(_, references)| references);
-    references.into_iter().find(|reference| {
-        let outputs = &study.nodes[reference.node.0].outputs;
-        outputs
-            .iter()
-            .any(|output| output.name == reference.output && output.artifact == artifact)
-    })
-}
-
-/// An entry of `results` in a stage's summary: how an evaluation kind reports a metric.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SummaryResult {
-    /// The set.
-    pub set: String,
-    /// `id` or `ood`.
-    pub split: String,
-    /// What was measured.
-    pub metric: String,
-    /// The value.
-    pub value: f64,
-    /// The number of samples.
-    #[serde(default)]
-    pub n: Option<u64>,
-    /// A 95% interval.
-    #[serde(default)]
-    pub ci: Option<[f64; 2]>,
-}
-
-impl SummaryResult {
+impl ResultRow {
     /// The row of an evaluation: `arm` of its model, stage and axes of its own node.
-    pub fn row(
-        self,
+    pub fn of(
+        result: SummaryResult,
         arm: &str,
         stage: &str,
         axes: &BTreeMap<String, Value>,
         evaluated: &Evaluated,
-    ) -> ResultRow {
-        ResultRow {
+    ) -> Self {
+        Self {
             arm: arm.to_owned(),
             axes: axes.clone(),
             step: evaluated.step,
-            set: self.set,
-            split: self.split,
-            metric: self.metric,
-            value: self.value,
-            n: self.n,
-            ci: self.ci,
+            set: result.set,
+            split: result.split,
+            metric: result.metric,
+            value: result.value,
+            n: result.n,
+            ci: result.ci,
             stage: stage.to_owned(),
             model: evaluated.model.clone(),
             data: evaluated.data.clone(),
         }
     }
-}
 
-impl ResultRow {
     /// The axes of the evaluation and of the model it evaluated, which may be one cell picked by name.
     pub fn all_axes(&self) -> BTreeMap<&str, &Value> {
         let model = self.model.iter().flat_map(|model| &model.axes);
@@ -213,48 +114,24 @@ pub fn rows(study: &Study, records: &[Option<Arc<Record>>]) -> Rows {
             found.missing.extend(evaluation.then_some(node.id));
             continue;
         };
-        let results = match record.summary.get("results") {
-            Some(Value::Array(results)) => results.as_slice(),
-            Some(_) => {
-                let what = "its `results` are no list".to_owned();
-                found.unreadable.push((node.id, what));
-                continue;
-            }
+        let (summary, unreadable) = Summary::read(&record.summary);
+        let told = !unreadable.is_empty() || summary.skipped.is_some();
+        let unreadable = unreadable.into_iter().map(|what| (node.id, what));
+        found.unreadable.extend(unreadable);
+        let Some(results) = summary.results else {
             // A skipped stage says so in its place.
-            None if left_out::skipped(&record.summary).is_some() => continue,
-            None if evaluation => {
+            if evaluation && !told {
                 let what = "its record holds no results".to_owned();
                 found.unreadable.push((node.id, what));
-                continue;
             }
-            None => continue,
+            continue;
         };
-        let evaluated = Evaluated::of(study, node);
-        for (index, result) in results.iter().enumerate() {
-            match SummaryResult::deserialize(result) {
-                Ok(result) => {
-                    let row = result.row(&node.arm, &node.stage, &node.axes, &evaluated);
-                    found.rows.push(row);
-                    found.nodes.push(node.id);
-                }
-                Err(error) => {
-                    let what = format!("result {} of its record: {error}", index + 1);
-                    found.unreadable.push((node.id, what));
-                }
-            }
+        let evaluated = study.evaluated(node);
+        for result in results {
+            let row = ResultRow::of(result, &node.arm, &node.stage, &node.axes, &evaluated);
+            found.rows.push(row);
+            found.nodes.push(node.id);
         }
     }
     found
-}
-
-/// The axis that says which checkpoint is evaluated.
-pub(crate) const STEP: &str = "step";
-
-/// The step that an axis value such as `100` or `step-100` means.
-fn step_value(value: &Value) -> Option<u64> {
-    value.as_u64().or_else(|| step_in(value.as_str()?))
-}
-
-fn step_in(name: &str) -> Option<u64> {
-    name.strip_prefix("step-").unwrap_or(name).parse().ok()
 }

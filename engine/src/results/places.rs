@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use serde_json::Value;
 
 use super::ResultRow;
-use crate::study::plain;
+use crate::text::plain;
 
 /// The axis whose name says that it picks the set.
 const SET: &str = "set";
@@ -249,7 +249,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::results::Origin;
+    use crate::stage::Origin;
 
     fn row(arm: &str, stage: &str, axes: Value, set: &str) -> ResultRow {
         ResultRow {

@@ -8,21 +8,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use dcsft_cache::{Digest, Explain, OutputRef, Record, SealedFile, StoreError, file, is_sealed};
-use serde_json::json;
+use dcsft_cache::{Digest, Json, OutputRef, Record, SealedFile, StoreError, file, is_sealed};
 
-use super::event::{Failure, Reason};
+use super::error::RunError;
 use super::executor::{End, Task};
 use super::outcome::{Assignment, Outcome, Shared, Word};
 use super::prepare::{Prepared, prepare};
-use super::{RunError, lines, retry};
-use crate::cost::Cost;
-use crate::done::{self, Done};
-use crate::executed::Executed;
+use super::{lines, retry};
+use crate::journal::{Failure, Reason};
 use crate::key::FileDigests;
-use crate::kind::params_with_paths;
-use crate::protocol::{Event, Job};
-use crate::{spent, turn, worker};
+use crate::plan::job::params_with_paths;
+use crate::record::Execution;
+use crate::stage::{Cost, Event, Job};
+use crate::worker::done::{self, Done};
+use crate::worker::{self, spent, turn};
 
 /// How many of the log's last lines a failure shows.
 const TAIL_LINES: usize = 12;
@@ -66,7 +65,7 @@ pub(super) fn execute(
     tell: &mut dyn FnMut(Word),
 ) -> Outcome {
     let work = AssertUnwindSafe(|| match prepare(assignment, shared) {
-        Ok(prepared) => Execution {
+        Ok(prepared) => Attempts {
             assignment,
             shared,
             prepared,
@@ -85,13 +84,13 @@ pub(super) fn execute(
     })
 }
 
-struct Execution<'a> {
+struct Attempts<'a> {
     assignment: &'a Assignment<'a>,
     shared: &'a Shared<'a>,
     prepared: Prepared,
 }
 
-impl Execution<'_> {
+impl Attempts<'_> {
     fn run(&self, tell: &mut dyn FnMut(Word)) -> Outcome {
         match self.left_behind(tell) {
             Ok(Some(record)) => return Outcome::Found(record),
@@ -276,10 +275,10 @@ impl Execution<'_> {
             format: Record::FORMAT,
             key: *self.key(),
             label: self.assignment.node.title(),
-            explain: Explain::of(&*self.assignment.preimage),
+            explain: Json::of(&*self.assignment.preimage),
             outputs,
             summary: done.summary,
-            execution: json!(Executed {
+            execution: Json::of(&Execution {
                 seconds: spent.seconds,
                 cpu_seconds: spent.cpu_seconds,
                 saved_seconds: done.saved_seconds,

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use super::event::Reason;
 use super::pause::Pause;
-use crate::protocol::Event;
+use crate::journal::Reason;
+use crate::stage::Event;
 
 /// One attempt at a stage.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ pub struct Ended {
 /// How an attempt ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum End {
-    /// The stage is done; [`crate::done::Done`] says what came out.
+    /// The stage is done; [`crate::worker::done::Done`] says what came out.
     Done,
     /// The stage failed, for a reason of its own.
     Failed(String),

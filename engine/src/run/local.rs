@@ -12,7 +12,7 @@ use super::executor::{End, Ended, Executor, Task};
 use super::lines;
 use super::pause::{Clock, Entered};
 use super::process::Group;
-use crate::protocol::Event;
+use crate::stage::Event;
 use crate::worker;
 
 /// How often a waiting executor looks at its clock and at the interrupt flag.

@@ -1,22 +1,22 @@
 //! What a running stage's thread is given, what it says, and how it ends.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use dcsft_cache::{Digest, Record, Store, StoreError};
+use dcsft_cache::{Digest, Record, Store};
 
-use super::RunError;
-use super::event::Failure;
+use super::error::RunError;
 use super::executor::Executor;
+use super::opened::Opened;
 use super::pause::Pause;
 use super::relatives::Families;
+use crate::journal::Failure;
 use crate::key::{FilesIdentity, KeyPreimage};
-use crate::kind::Kind;
-use crate::protocol::Event;
 use crate::provenance::Program;
+use crate::stage::{Event, Kind};
 use crate::study::{Node, NodeId, Reference, Study};
 
 /// What the threads of a run share.
@@ -94,38 +94,4 @@ pub(super) enum Outcome {
     Interrupted,
     /// The run cannot go on, through no fault of the stage's.
     Broken(RunError),
-}
-
-/// Artifacts that were opened and checked in this run.
-pub(super) struct Opened<'a> {
-    store: &'a Store,
-    known: Mutex<HashMap<Digest, PathBuf>>,
-}
-
-impl<'a> Opened<'a> {
-    pub(super) fn new(store: &'a Store) -> Self {
-        Self {
-            store,
-            known: Mutex::default(),
-        }
-    }
-
-    /// The folder with an artifact's files, which is checked the first time.
-    pub(super) fn open(&self, digest: &Digest) -> Result<PathBuf, StoreError> {
-        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(dir) = known().get(digest) {
-            return Ok(dir.clone());
-        }
-        let dir = self.store.open_input(digest)?;
-        known().insert(*digest, dir.clone());
-        Ok(dir)
-    }
-
-    /// What is made again has to be checked again.
-    pub(super) fn forget(&self, digest: &Digest) {
-        self.known
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(digest);
-    }
 }

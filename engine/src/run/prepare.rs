@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use dcsft_cache::{Digest, KeyLock, Record, StoreError};
 
-use super::RunError;
+use super::error::RunError;
 use super::outcome::{Assignment, Outcome, Shared};
 use crate::key;
-use crate::kind::{Input, Relative};
 use crate::plan;
+use crate::stage::{Input, Relative};
 
 /// A stage that can start.
 pub(super) struct Prepared {
@@ -83,7 +83,7 @@ fn open_inputs(
         for (reference, digest) in references {
             match shared.opened.open(digest) {
                 Ok(dir) => opened.push(Input {
-                    label: key::label(shared.study, reference),
+                    label: shared.study.label(reference),
                     digest: *digest,
                     dir,
                 }),

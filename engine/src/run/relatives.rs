@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use dcsft_cache::{Digest, Record, Store};
 use serde::Deserialize;
 
-use super::outcome::Opened;
-use crate::cost::Cost;
+use super::opened::Opened;
 use crate::key::InputIdentity;
-use crate::kind::Relative;
+use crate::record::Execution;
+use crate::stage::Relative;
 
 /// Reading many results costs more than the best of them do not have already.
 const MAX_RELATIVES: usize = 8;
@@ -137,7 +137,7 @@ fn open(record: &Record, opened: &Opened<'_>) -> Option<Relative> {
         .map(|(name, output)| Some((name.clone(), opened.open(&output.digest).ok()?)))
         .collect();
     Some(Relative {
-        cost: Cost::of(record),
+        cost: Execution::of(record).cost(),
         outputs: outputs?,
         label: record.label.clone(),
     })

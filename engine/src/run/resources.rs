@@ -1,6 +1,6 @@
 //! Which device and how many threads a stage gets.
 
-use super::RunOptions;
+use super::options::RunOptions;
 use crate::study::Node;
 
 /// What this machine has to share out.

@@ -6,11 +6,11 @@ use std::rc::Rc;
 
 use serde_json::{Number, Value};
 
-use super::axis_values::is_template;
+use super::names::{bad_name, is_name, is_template};
 use super::tree::{self, Data, Tree};
 use super::yaml;
 use crate::diagnostic::{Diagnostic, Findings, Span, did_you_mean, quoted_list};
-use crate::study::plain;
+use crate::text::plain;
 
 /// Most values of one axis.
 const MAX_VALUES: usize = 100_000;
@@ -485,30 +485,4 @@ fn read_rules(entry: &tree::Entry, findings: &mut Findings) -> Vec<Rule> {
         });
     }
     rules
-}
-
-/// Whether `text` can name a stage, an axis or a var: a letter or `_`, then letters, digits, `_` and `-`.
-pub(crate) fn is_name(text: &str) -> bool {
-    let mut chars = text.chars();
-    chars
-        .next()
-        .is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
-        && chars.all(is_name_char)
-}
-
-/// Whether `c` can stand in a name.
-pub(crate) fn is_name_char(c: char) -> bool {
-    c.is_ascii_alphanumeric() || c == '_' || c == '-'
-}
-
-/// The mistake of a name that is none.
-pub(crate) fn bad_name(span: Span, what: &str, name: &str) -> Diagnostic {
-    Diagnostic::error(
-        span,
-        format!(
-            "`{name}` cannot name {} {what}",
-            if what == "axis" { "an" } else { "a" }
-        ),
-    )
-    .note("a name is a letter or `_`, then letters, digits, `_` and `-`")
 }

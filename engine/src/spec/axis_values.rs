@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 
+use super::names::is_template;
 use super::scope::{Scope, Vars};
 use super::template::{self, Expr, Form, Part, Template};
 use super::tree::{Data, Entry, NOTHING, Tree};
@@ -56,11 +57,6 @@ fn has_templates(tree: &Tree) -> bool {
         Data::List(items) => items.iter().any(has_templates),
         Data::Map(entries) => entries.iter().any(|entry| has_templates(&entry.value)),
     }
-}
-
-/// Whether a text has something to fill in.
-pub(crate) fn is_template(text: &str) -> bool {
-    text.contains("${")
 }
 
 fn fill_in(tree: &mut Tree, vars: &Vars<'_>, findings: &mut Findings) {

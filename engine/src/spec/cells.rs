@@ -2,14 +2,26 @@
 
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::axis::{Axis, Matrix, Owner};
 use super::compile::{Ref, Stage};
-use super::link;
+use super::params::Resolved;
+use super::pin::kept;
 use super::relation::{MAX_CELLS, Relation, TooMany};
 use super::scope::Reads;
 use crate::diagnostic::{Diagnostic, Findings, Span, did_you_mean, quoted_list};
-use crate::study::plain;
+use crate::text::plain;
+
+/// The cells of a stage and what became of them.
+pub(crate) struct Cells {
+    /// Axes and combinations; the node of row `i` is `first + i`.
+    pub(crate) relation: Relation,
+    /// The node of the first row.
+    pub(crate) first: usize,
+    /// Params by row; none where they are wrong.
+    pub(crate) params: Vec<Option<Arc<Resolved>>>,
+}
 
 /// What axes depend on.
 pub(crate) struct Surroundings<'a> {
@@ -33,9 +45,7 @@ impl Surroundings<'_> {
         let mut sources = Vec::new();
         let mut complete = !stage.broken;
         for reference in stage.inputs.iter().flat_map(|input| &input.refs) {
-            match of(reference)
-                .and_then(|target| link::kept(reference, target, self.stages, findings))
-            {
+            match of(reference).and_then(|target| kept(reference, target, self.stages, findings)) {
                 Some(relation) => sources.push(relation),
                 None => complete = false,
             }

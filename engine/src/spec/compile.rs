@@ -6,7 +6,7 @@ use super::document::StageDecl;
 use super::template::{Expr, Form, Part, RefExpr};
 use super::tree::{Data, Tree};
 use crate::diagnostic::{Diagnostic, Findings, Span, did_you_mean, nearest, quoted_list};
-use crate::kind::{Cardinality, InputDecl, Kind, Registry};
+use crate::stage::{Cardinality, InputDecl, Kind, Registry};
 
 /// A stage before its axes are known.
 pub(crate) struct Stage<'a> {
@@ -74,8 +74,12 @@ pub(crate) fn compile<'a>(
     };
     for entry in decl.with.entries().unwrap_or_default() {
         let form = Form::compile(&entry.value, findings);
-        let input =
-            kind.and_then(|kind| kind.inputs().iter().find(|input| input.name == entry.key));
+        let input = kind.and_then(|kind| {
+            kind.decl()
+                .inputs
+                .iter()
+                .find(|input| input.name == entry.key)
+        });
         match (input, kind) {
             (Some(input), Some(kind)) => {
                 let refs = input_refs(input, kind, &entry.value, &form, names, findings);
@@ -113,7 +117,7 @@ fn known_kind<'a>(
 ) -> Option<&'a dyn Kind> {
     let kind = registry.get(name);
     if kind.is_none() {
-        let names = || registry.iter().map(Kind::name);
+        let names = || registry.iter().map(|kind| kind.decl().name);
         let problem = Diagnostic::error(span, format!("there is no stage kind `{name}`"))
             .note(format!("there are {}", quoted_list(names())))
             .maybe_help(did_you_mean(name, names()));
@@ -138,7 +142,7 @@ fn input_refs(
             let message = format!(
                 "`{}` of `{}` takes one reference, not a list",
                 input.name,
-                kind.name()
+                kind.decl().name
             );
             findings.push(
                 Diagnostic::error(tree.span, message).help("write the reference without brackets"),
@@ -268,11 +272,11 @@ fn refuse_refs(
             }
             let message = format!(
                 "`{field}` of `{}` takes a value, not a reference to a stage",
-                kind.name()
+                kind.decl().name
             );
-            let inputs = kind.inputs();
+            let inputs = kind.decl().inputs;
             let note = if inputs.is_empty() {
-                format!("`{}` has no inputs", kind.name())
+                format!("`{}` has no inputs", kind.decl().name)
             } else {
                 format!(
                     "references go to its inputs: {}",
@@ -312,7 +316,8 @@ fn check_stages(form: &Form, names: &Names<'_>, findings: &mut Findings) {
 
 fn missing_inputs(stage: &Stage<'_>, kind: &dyn Kind, findings: &mut Findings) {
     for input in kind
-        .inputs()
+        .decl()
+        .inputs
         .iter()
         .filter(|input| input.cardinality == Cardinality::One)
     {
@@ -331,7 +336,7 @@ fn missing_inputs(stage: &Stage<'_>, kind: &dyn Kind, findings: &mut Findings) {
             .note(format!(
                 "`{}` of `{}`: {}",
                 input.name,
-                kind.name(),
+                kind.decl().name,
                 input.doc
             ))
             .help(format!("add `{}: ${{STAGE}}` below `with:`", input.name));

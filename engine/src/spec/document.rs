@@ -1,10 +1,11 @@
 //! The spec's own keys: from a tree to declarations, everything below `with:` left as it is.
 
-use super::axis::{Matrix, Owner, bad_name, is_name};
+use super::axis::{Matrix, Owner};
+use super::names::{bad_name, is_name};
 use super::tree::{Data, Entry, NOTHING, Tree};
-use super::units;
 use crate::diagnostic::{Diagnostic, Findings, Span, did_you_mean, quoted_list};
-use crate::study::{Execution, Resources};
+use crate::study::{ExecutionOptions, Resources};
+use crate::units;
 use serde_json::Value;
 
 /// The version of the spec language that this engine reads.
@@ -67,7 +68,7 @@ pub(crate) struct StageDecl<'t> {
     /// `arm:`.
     pub(crate) arm: Option<&'t Tree>,
     /// `resources:`, `timeout:`, `retries:`.
-    pub(crate) execution: Execution,
+    pub(crate) execution: ExecutionOptions,
 }
 
 /// Reads the spec's own keys.
@@ -172,7 +173,7 @@ fn stage<'t>(entry: &'t Entry, index: usize, findings: &mut Findings) -> StageDe
         with: &NOTHING,
         matrix: Matrix::default(),
         arm: None,
-        execution: Execution::default(),
+        execution: ExecutionOptions::default(),
     };
     if !is_name(&entry.key) {
         findings.push(bad_name(entry.key_span, "stage", &entry.key));
@@ -236,8 +237,8 @@ fn uses(body: &Tree, stage: &Entry, findings: &mut Findings) -> Option<(String, 
     Some((text.to_owned(), entry.value.span))
 }
 
-fn execution(body: &Tree, findings: &mut Findings) -> Execution {
-    let mut execution = Execution::default();
+fn execution(body: &Tree, findings: &mut Findings) -> ExecutionOptions {
+    let mut execution = ExecutionOptions::default();
     if let Some(entry) = body.entry("timeout") {
         let seconds = match &entry.value.data {
             Data::Scalar(Value::Number(number)) => number.as_f64(),
@@ -285,7 +286,7 @@ fn resources(tree: &Tree, findings: &mut Findings) -> Resources {
     };
     resources.time = text(
         "time",
-        |text| units::seconds(text).is_some(),
+        |text| units::seconds(text).is_some_and(units::is_time),
         "a time such as `90s`, `30m` or `2h`",
     );
     resources.memory = text(

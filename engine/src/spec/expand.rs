@@ -4,28 +4,18 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::axis::Matrix;
-use super::cells::{Surroundings, lengths};
+use super::cells::{Cells, Surroundings, lengths};
 use super::compile::Stage;
 use super::fields::Fields;
 use super::link::Linker;
 use super::origin::Origins;
-use super::params::Resolved;
 use super::relation::{MAX_CELLS, Relation};
 use super::scope::{Reads, Scope, Vars};
 use super::template::Selector;
 use crate::diagnostic::{Diagnostic, Findings};
-use crate::kind::{ArtifactType, Kind};
-use crate::study::{Node, NodeId, Reference, plain};
-
-/// The cells of a stage and what became of them.
-pub(crate) struct Cells {
-    /// Axes and combinations; the node of row `i` is `first + i`.
-    pub(crate) relation: Relation,
-    /// The node of the first row.
-    pub(crate) first: usize,
-    /// Params by row; none where they are wrong.
-    pub(crate) params: Vec<Option<Arc<Resolved>>>,
-}
+use crate::stage::{ArtifactType, Kind};
+use crate::study::{Node, NodeId, Reference};
+use crate::text::plain;
 
 /// What the expansion gives.
 #[derive(Default)]
@@ -179,7 +169,7 @@ impl<'a> Expander<'a> {
             let mut node = Node {
                 id: NodeId(cells.first + at),
                 stage: stage.decl.name.clone(),
-                kind: kind.name().to_owned(),
+                kind: kind.decl().name.to_owned(),
                 axes: axes
                     .map(|(axis, index)| (axis.name.clone(), axis.values[*index as usize].clone()))
                     .collect(),

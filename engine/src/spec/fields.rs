@@ -8,14 +8,15 @@ use serde_json::{Map, Value};
 
 use super::compile::Stage;
 use super::origin::{Giver, Origins};
-use super::params::{Checker, Problem, Resolved};
+use super::params::{Checker, Resolved};
 use super::place;
+use super::problem::Problem;
 use super::relation::Relation;
 use super::scope::{Reads, Scope, Vars};
 use super::template::{Expr, Form, Template};
 use super::tree::Tree;
 use crate::diagnostic::{Diagnostic, Findings, Span};
-use crate::kind::Kind;
+use crate::stage::{FieldPath, Kind};
 use crate::study::Place;
 
 /// Fills in and checks params.
@@ -115,7 +116,7 @@ impl<'a> Fields<'a> {
         }
         let mut with = Value::Object(with);
         let mut paths = Paths::new();
-        for field in kind.paths() {
+        for field in kind.decl().paths {
             match self.path(stage, scope, field, &mut with) {
                 Ok(found) => drop(paths.insert(field, found)),
                 Err(problem) => {
@@ -175,10 +176,10 @@ impl<'a> Fields<'a> {
         field: &str,
         with: &mut Value,
     ) -> Result<Vec<(String, Giver)>, Problem> {
-        let Some(slot) = with.pointer_mut(&format!("/{}", field.replace('.', "/"))) else {
+        let parts = FieldPath::from(field);
+        let Some(slot) = parts.find_mut(with) else {
             return Ok(Vec::new());
         };
-        let parts: Vec<String> = field.split('.').map(str::to_owned).collect();
         let tree = place::find(stage.decl.with, parts.iter().map(String::as_str));
         let form = form_at(stage, &parts);
         let one = |slot: &mut Value, at: Option<(&Form, Option<&Tree>)>| {
@@ -239,7 +240,7 @@ impl<'a> Fields<'a> {
             Some(note) => diagnostic.note(note.clone()),
             None => diagnostic,
         };
-        let diagnostic = self.say_who_gave(diagnostic, &problem.path.join("."), paths);
+        let diagnostic = self.say_who_gave(diagnostic, &problem.path.to_string(), paths);
         findings.push(diagnostic.maybe_help(problem.help.clone()));
     }
 
@@ -288,21 +289,19 @@ impl<'a> Fields<'a> {
                 let Some(message) = known.or_insert_with(|| missing(path)).clone() else {
                     continue;
                 };
-                let field = param.field.split('.').map(str::to_owned).collect();
-                let problem = Problem::new(field, message);
+                let problem = Problem::new(param.field.clone(), message);
                 self.report(stage, scope, &problem, paths, findings);
             }
         }
     }
 
     /// Where each field stands; for a field that is one var, where the var stands.
-    pub(crate) fn places(&self, stage: &Stage<'_>) -> BTreeMap<String, Place> {
+    pub(crate) fn places(&self, stage: &Stage<'_>) -> BTreeMap<FieldPath, Place> {
         let mut places = place::all(stage.decl.with);
         let nowhere = Scope::new(self.vars, &[], &[]);
         for (path, place) in &mut places {
-            let parts: Vec<String> = path.split('.').map(str::to_owned).collect();
             if let Some(span) =
-                template_at(stage, &parts).and_then(|template| self.origin(template, &nowhere))
+                template_at(stage, path).and_then(|template| self.origin(template, &nowhere))
             {
                 *place = span.into();
             }

@@ -3,10 +3,10 @@
 use jsonschema::error::{TypeKind, ValidationError, ValidationErrorKind};
 use serde_json::Value;
 
-use super::params::Problem;
+use super::problem::{Problem, dotted};
 use super::tree::describe;
 use crate::diagnostic::{did_you_mean, quoted_list};
-use crate::kind::Kind;
+use crate::stage::Kind;
 
 /// The mistakes that one form of several has in a value.
 type Form = Vec<ValidationError<'static>>;
@@ -30,7 +30,7 @@ impl<'a> Translator<'a> {
 
     /// `lora.rank` of `sft`, in backquotes.
     fn subject(&self, path: &[String]) -> String {
-        let name = self.kind.name();
+        let name = self.kind.decl().name;
         if path.is_empty() {
             format!("`{name}`")
         } else {
@@ -152,7 +152,7 @@ impl<'a> Translator<'a> {
             .map(|(key, _)| key.clone())
             .collect();
         if path.is_empty() {
-            let inputs = self.kind.inputs();
+            let inputs = self.kind.decl().inputs;
             allowed.splice(0..0, inputs.iter().map(|input| input.name.to_owned()));
         }
         allowed
@@ -243,7 +243,7 @@ fn choice(subject: &str, path: Vec<String>, found: &Value, mut options: Vec<&Val
     options.dedup();
     let texts: Vec<String> = options
         .iter()
-        .map(|option| crate::study::plain(option))
+        .map(|option| crate::text::plain(option))
         .collect();
     let names = || texts.iter().map(String::as_str);
     let wants = if texts.len() == 1 { "is" } else { "is one of" };
@@ -281,23 +281,6 @@ fn type_words(kind: &TypeKind) -> String {
             words.join(" or ")
         }
     }
-}
-
-/// `a.b[0]`.
-pub(super) fn dotted(path: &[String]) -> String {
-    let mut text = String::new();
-    for part in path {
-        if part.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() {
-            text = format!("{text}[{part}]");
-        } else {
-            text = if text.is_empty() {
-                part.clone()
-            } else {
-                format!("{text}.{part}")
-            };
-        }
-    }
-    text
 }
 
 /// Keys and indices from `with:` to where `error` is.

@@ -20,25 +20,27 @@ mod expand;
 mod fields;
 mod link;
 mod mismatch;
+mod names;
 mod order;
 mod origin;
 mod overrides;
 mod params;
+mod pin;
 mod place;
+mod problem;
 mod relation;
 mod scope;
 mod source;
 mod template;
 mod tree;
-mod units;
 mod yaml;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::diagnostic::{Diagnostics, Findings};
-use crate::kind::Registry;
-use crate::study::{NodeId, Study};
+use crate::stage::Registry;
+use crate::study::{NodeId, Source, Study};
 use compile::{Names, Stage};
 use document::Document;
 use scope::Vars;
@@ -99,7 +101,10 @@ pub fn value(name: &str, text: &str) -> Result<serde_json::Value, Diagnostics> {
             mistakes
                 .into_iter()
                 .for_each(|mistake| findings.push(mistake));
-            findings.finish(vec![(name.into(), text.to_owned())])
+            findings.finish(vec![Source::File {
+                path: name.into(),
+                text: text.to_owned(),
+            }])
         })
 }
 

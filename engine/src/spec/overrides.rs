@@ -1,14 +1,12 @@
 //! `--set a.b.c=value`: a value laid over what is written in the spec.
 
-use std::path::PathBuf;
-
 use serde_json::Value;
 
 use super::source::Sources;
 use super::tree::{Data, Entry, Tree};
 use super::yaml;
 use crate::diagnostic::{Diagnostic, Findings, Span, did_you_mean, quoted_list};
-use crate::study::OVERRIDE;
+use crate::study::Source;
 
 type Mistake = Box<Diagnostic>;
 
@@ -36,7 +34,7 @@ pub(crate) fn override_all(
 ) {
     for text in overrides {
         let source = sources.texts.len() as u32;
-        sources.texts.push((PathBuf::from(OVERRIDE), text.clone()));
+        sources.texts.push(Source::Override { text: text.clone() });
         let applied = Override::parse(text, source).and_then(|found| found.apply(tree));
         if let Err(problem) = applied {
             findings.push(*problem);

@@ -12,45 +12,11 @@ use jsonschema::Validator;
 use rayon::prelude::*;
 use serde_json::Value;
 
-use super::mismatch::{Translator, dotted};
+use super::mismatch::Translator;
+use super::problem::{Problem, dotted};
 use super::tree::whole;
-use crate::kind::{FileParam, Kind, OutputDecl, ParamProblem, ResolvedParams};
-use crate::params::Params;
-
-/// A mistake in a field.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Problem {
-    /// Keys and indices from `with:` to the field.
-    pub(crate) path: Vec<String>,
-    /// The key is wrong rather than its value.
-    pub(crate) on_key: bool,
-    /// What is wrong.
-    pub(crate) message: String,
-    /// What is allowed.
-    pub(crate) note: Option<String>,
-    /// What to do.
-    pub(crate) help: Option<String>,
-    /// The field that is missing, if one is.
-    pub(super) lacks: Option<String>,
-}
-
-impl Problem {
-    pub(super) fn new(path: Vec<String>, message: String) -> Self {
-        Self {
-            path,
-            on_key: false,
-            message,
-            note: None,
-            help: None,
-            lacks: None,
-        }
-    }
-
-    /// Whether the mistake is that `field` is not there.
-    pub(crate) fn is_lack_of(&self, field: &str) -> bool {
-        self.lacks.as_deref() == Some(field)
-    }
-}
+use crate::stage::{FieldPath, FileParam, Kind, OutputDecl, ParamProblem, ResolvedParams};
+use crate::study::Params;
 
 /// What became of a `with:`.
 pub(crate) type Outcome = Result<Arc<Resolved>, Arc<Vec<Problem>>>;
@@ -98,7 +64,14 @@ impl Checker {
     /// All mistakes.
     pub(crate) fn resolve(&mut self, kind: &dyn Kind, with: &Value) -> Outcome {
         let text = Digest::of_bytes(with.to_string().as_bytes());
-        let known = |checker: &Self| checker.kinds.get(kind.name())?.seen.get(&text).cloned();
+        let known = |checker: &Self| {
+            checker
+                .kinds
+                .get(kind.decl().name)?
+                .seen
+                .get(&text)
+                .cloned()
+        };
         known(self).unwrap_or_else(|| {
             self.check(kind, std::iter::once(with));
             known(self).unwrap_or_else(|| Err(Arc::default()))
@@ -110,7 +83,7 @@ impl Checker {
         let root = &self.root;
         let checks = self
             .kinds
-            .entry(kind.name())
+            .entry(kind.decl().name)
             .or_insert_with(|| Checks::new(kind));
         let mut met = HashSet::new();
         let fresh: Vec<(Digest, &Value)> = withs
@@ -141,7 +114,7 @@ impl Checker {
     /// The mistakes that the schema finds, for params of which not all are known.
     pub(crate) fn problems(&mut self, kind: &dyn Kind, with: &Value) -> Vec<Problem> {
         self.kinds
-            .entry(kind.name())
+            .entry(kind.decl().name)
             .or_insert_with(|| Checks::new(kind))
             .problems(kind, with)
     }
@@ -234,11 +207,11 @@ fn mistyped(message: &str) -> Option<String> {
 }
 
 /// A mistake that the kind found itself.
-fn own(kind: &dyn Kind, path: Vec<String>, message: &str) -> Problem {
+fn own(kind: &dyn Kind, path: FieldPath, message: &str) -> Problem {
     let message = if path.is_empty() {
-        format!("`{}`: {message}", kind.name())
+        format!("`{}`: {message}", kind.decl().name)
     } else {
-        format!("`{}` of `{}`: {message}", dotted(&path), kind.name())
+        format!("`{}` of `{}`: {message}", dotted(&path), kind.decl().name)
     };
     Problem::new(path, message)
 }

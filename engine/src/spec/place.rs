@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::tree::{Data, Tree};
 use crate::diagnostic::Span;
+use crate::stage::FieldPath;
 use crate::study::Place;
 
 /// The tree at `path` (keys and indices).
@@ -40,33 +41,26 @@ fn step<'a>(tree: &'a Tree, part: &str) -> Option<(Span, &'a Tree)> {
     }
 }
 
-/// The place of every value in `tree`, by dotted path.
-pub(crate) fn all(tree: &Tree) -> BTreeMap<String, Place> {
+/// The place of every value in `tree`.
+pub(crate) fn all(tree: &Tree) -> BTreeMap<FieldPath, Place> {
     let mut places = BTreeMap::new();
-    collect(tree, "", &mut places);
+    collect(tree, &FieldPath::default(), &mut places);
     places
 }
 
-fn collect(tree: &Tree, path: &str, places: &mut BTreeMap<String, Place>) {
-    let below = |part: &str| {
-        if path.is_empty() {
-            part.to_owned()
-        } else {
-            format!("{path}.{part}")
-        }
-    };
+fn collect(tree: &Tree, path: &FieldPath, places: &mut BTreeMap<FieldPath, Place>) {
     match &tree.data {
         Data::Scalar(_) => {}
         Data::List(items) => {
             for (index, item) in items.iter().enumerate() {
-                let path = below(&index.to_string());
+                let path = path.child(index.to_string());
                 collect(item, &path, places);
                 places.insert(path, item.span.into());
             }
         }
         Data::Map(entries) => {
             for entry in entries {
-                let path = below(&entry.key);
+                let path = path.child(&*entry.key);
                 collect(&entry.value, &path, places);
                 places.insert(path, entry.value.span.into());
             }

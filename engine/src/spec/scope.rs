@@ -10,7 +10,7 @@ use super::axis::Axis;
 use super::template::{Expr, Form, Part, Selector, Template};
 use super::tree::Tree;
 use crate::diagnostic::{Diagnostic, Findings, Span, did_you_mean, quoted_list};
-use crate::study::plain;
+use crate::text::plain;
 
 /// Longest chain of vars that use vars.
 const MAX_CHAIN: usize = 32;

@@ -8,6 +8,7 @@ use super::axis;
 use super::tree::{Data, Entry, Tree};
 use super::yaml;
 use crate::diagnostic::{Diagnostic, Findings, Span};
+use crate::study::Source;
 
 /// Longest chain of `extends`.
 const MAX_CHAIN: usize = 32;
@@ -17,8 +18,8 @@ const MAX_BYTES: u64 = 16 << 20;
 /// The texts read so far: files and `--set` overrides.
 #[derive(Debug, Default)]
 pub(crate) struct Sources {
-    /// (name, text), by index.
-    pub(crate) texts: Vec<(PathBuf, String)>,
+    /// By index.
+    pub(crate) texts: Vec<Source>,
     /// Files that extend one another, without links in their paths.
     chain: Vec<PathBuf>,
 }
@@ -76,15 +77,19 @@ fn read_one(
     let canonical = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
     sources.extend_chain(canonical).map_err(at_origin)?;
     let source = sources.texts.len() as u32;
+    let file = |text| Source::File {
+        path: path.to_path_buf(),
+        text,
+    };
     let text = String::from_utf8(bytes).map_err(|error| {
         let shown = String::from_utf8_lossy(error.as_bytes()).into_owned();
         let span = end_of(&shown[..error.utf8_error().valid_up_to()], source);
-        sources.texts.push((path.to_path_buf(), shown));
+        sources.texts.push(file(shown));
         vec![Diagnostic::error(span, "this is not UTF-8").help("save the file as UTF-8")]
     })?;
     // A byte order mark is no part of the text.
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned();
-    sources.texts.push((path.to_path_buf(), text.clone()));
+    sources.texts.push(file(text.clone()));
     yaml::parse(&text, source)
 }
 

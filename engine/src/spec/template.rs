@@ -13,8 +13,8 @@
 
 use serde_json::Value;
 
-use super::axis::{is_name, is_name_char};
 use super::environment::{self, Missing};
+use super::names::{is_name, is_name_char};
 use super::tree::{Data, Tree};
 use crate::diagnostic::{Diagnostic, Findings, Span};
 

@@ -7,9 +7,8 @@ use dcsft_cache::Digest;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::UNKNOWN;
-use crate::key::{self, KeyPreimage};
-use crate::kind::Label;
+use crate::key::{KeyPreimage, Sketch};
+use crate::stage::{FieldPath, Label, Numerics};
 use crate::study::{Node, Study};
 
 /// One difference between two keys.
@@ -36,8 +35,8 @@ pub enum Change {
     },
     /// A param has another value.
     ParamChanged {
-        /// The field of `with:`, dots between the parts.
-        path: String,
+        /// The field of `with:`.
+        path: FieldPath,
         /// Before; none if it was not there.
         old: Option<Value>,
         /// Now; none if it is not there.
@@ -79,9 +78,9 @@ pub enum Change {
     /// Another backend or element type.
     NumericsChanged {
         /// Before.
-        old: Option<key::Numerics>,
+        old: Option<Numerics>,
         /// Now.
-        new: Option<key::Numerics>,
+        new: Option<Numerics>,
     },
     /// Keys themselves are made in another way since another version of the engine.
     FormatChanged {
@@ -92,8 +91,8 @@ pub enum Change {
     },
 }
 
-/// What differs between two preimages of `node`'s key, most telling first.
-pub fn changes(study: &Study, node: &Node, old: &KeyPreimage, new: &KeyPreimage) -> Vec<Change> {
+/// What differs between two preimages of `node`'s key, most telling first. Inputs that do not exist yet are not compared.
+pub fn changes(study: &Study, node: &Node, old: &KeyPreimage, new: &Sketch) -> Vec<Change> {
     let mut changes = Vec::new();
     if old.kind != new.kind {
         changes.push(Change::KindChanged {
@@ -114,11 +113,10 @@ pub fn changes(study: &Study, node: &Node, old: &KeyPreimage, new: &KeyPreimage)
             new: new.version,
         });
     }
-    let mut path = Vec::new();
     params(
         study,
         node,
-        &mut path,
+        &FieldPath::default(),
         Some(&old.params.value()),
         Some(&new.params.value()),
         &mut changes,
@@ -131,7 +129,7 @@ pub fn changes(study: &Study, node: &Node, old: &KeyPreimage, new: &KeyPreimage)
                 field: field.clone(),
                 old,
                 new,
-                place: place(study, node, field),
+                place: place(study, node, FieldPath::from(field.as_str())),
             });
         }
     }
@@ -150,7 +148,7 @@ pub fn changes(study: &Study, node: &Node, old: &KeyPreimage, new: &KeyPreimage)
 fn params(
     study: &Study,
     node: &Node,
-    path: &mut Vec<String>,
+    path: &FieldPath,
     old: Option<&Value>,
     new: Option<&Value>,
     changes: &mut Vec<Change>,
@@ -159,9 +157,7 @@ fn params(
         return;
     }
     let mut inside = |part: String, old: Option<&Value>, new: Option<&Value>| {
-        path.push(part);
-        params(study, node, path, old, new, changes);
-        path.pop();
+        params(study, node, &path.child(part), old, new, changes);
     };
     match (old, new) {
         (Some(Value::Object(old)), Some(Value::Object(new))) => {
@@ -175,10 +171,9 @@ fn params(
             }
         }
         _ => {
-            let path = path.join(".");
-            let place = place(study, node, &path);
+            let place = place(study, node, path.clone());
             changes.push(Change::ParamChanged {
-                path,
+                path: path.clone(),
                 old: old.cloned(),
                 new: new.cloned(),
                 place,
@@ -192,7 +187,7 @@ fn inputs(
     node: &Node,
     input: &str,
     old: &KeyPreimage,
-    new: &KeyPreimage,
+    new: &Sketch,
     changes: &mut Vec<Change>,
 ) {
     let (old, new) = (old.inputs.get(input), new.inputs.get(input));
@@ -205,9 +200,10 @@ fn inputs(
     for index in 0..count {
         let old = old.and_then(|list| list.get(index));
         let new = new.and_then(|list| list.get(index));
-        let (old_digest, new_digest) =
-            (old.map(|input| input.digest), new.map(|input| input.digest));
-        if new_digest != Some(UNKNOWN) && old_digest != new_digest {
+        let old_digest = old.map(|input| input.digest);
+        let new_digest = new.and_then(|input| input.digest);
+        let exists = new.is_none() || new_digest.is_some();
+        if exists && old_digest != new_digest {
             let upstream =
                 references
                     .and_then(|references| references.get(index))
@@ -240,13 +236,12 @@ fn inputs(
 }
 
 /// Where a field of `with:`, or else the part of it that is written in the spec, stands.
-fn place(study: &Study, node: &Node, path: &str) -> Option<String> {
-    let mut path = path;
+fn place(study: &Study, node: &Node, mut path: FieldPath) -> Option<String> {
     loop {
-        if let Some(place) = node.places.get(path) {
+        if let Some(place) = node.places.get(&path) {
             return Some(study.place_text(place));
         }
-        path = path.rsplit_once('.')?.0;
+        path = path.parent()?;
     }
 }
 
@@ -349,9 +344,6 @@ fn source(label: Option<&Label>) -> String {
     )
 }
 
-fn arithmetic(numerics: Option<&key::Numerics>) -> String {
-    numerics.map_or_else(
-        || "none".to_owned(),
-        |numerics| format!("{}/{}", numerics.backend, numerics.dtype),
-    )
+fn arithmetic(numerics: Option<&Numerics>) -> String {
+    numerics.map_or_else(|| "none".to_owned(), Numerics::to_string)
 }

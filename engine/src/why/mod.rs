@@ -13,17 +13,15 @@ use serde::Serialize;
 pub use change::{Change, changes};
 
 use crate::journal;
-use crate::key::{self, KeyPreimage};
-use crate::kind::Registry;
+use crate::journal::RunEvent;
+use crate::key::{KeyPreimage, Keys, Sketch};
 use crate::plan::{NodeState, Plan};
-use crate::run::RunEvent;
+use crate::record::Execution;
+use crate::stage::Registry;
 use crate::study::{Node, NodeId, Study};
 
 /// How many runs of a spec are looked at for the latest result of a stage.
 const RUNS_LOOKED_AT: usize = 20;
-
-/// Stands for the content of an input that does not exist yet.
-pub(crate) const UNKNOWN: Digest = Digest::from_bytes([0; 32]);
 
 /// A result that a stage is compared with.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -90,7 +88,7 @@ pub struct Explanation {
 /// Explains the stages of one plan. What it reads, it reads once.
 pub struct Explainer<'a> {
     study: &'a Study,
-    registry: &'a Registry,
+    keys: Keys<'a>,
     plan: &'a Plan,
     store: &'a Store,
     /// The latest result or failure of each title in earlier runs; read when first needed.
@@ -110,7 +108,7 @@ impl<'a> Explainer<'a> {
     pub fn new(study: &'a Study, registry: &'a Registry, plan: &'a Plan, store: &'a Store) -> Self {
         Self {
             study,
-            registry,
+            keys: Keys::new(study, registry, plan.options.arithmetic(registry)),
             plan,
             store,
             history: None,
@@ -149,11 +147,13 @@ impl<'a> Explainer<'a> {
         let plan = self.plan;
         let reason = match &plan.node(id).state {
             NodeState::Cached { record, .. } => Reason::Cached {
-                seconds: record.seconds(),
+                seconds: Execution::of(record).seconds,
                 created_unix: record.created_unix,
             },
             NodeState::ToRun { forced: true, .. } => Reason::Forced,
-            NodeState::ToRun { key, preimage, .. } => self.missing(node, key, preimage, search)?,
+            NodeState::ToRun { key, preimage, .. } => {
+                self.missing(node, key, &preimage.sketch(), search)?
+            }
             NodeState::Waits { on } => {
                 let on = on.iter().map(|id| self.study.nodes[id.0].title()).collect();
                 Reason::Waits {
@@ -174,7 +174,7 @@ impl<'a> Explainer<'a> {
         &mut self,
         node: &Node,
         key: &Digest,
-        new: &KeyPreimage,
+        new: &Sketch,
         search: bool,
     ) -> Result<Reason, StoreError> {
         let title = node.title();
@@ -215,23 +215,17 @@ impl<'a> Explainer<'a> {
         else {
             return Ok(None);
         };
-        let Some(kind) = self.registry.get(&node.kind) else {
+        let planned = self.plan.node(node.id);
+        let new = self.keys.sketch(node, &planned.files, |reference| {
+            let record = self.plan.node(reference.node).state.record();
+            let output = record.and_then(|record| record.outputs.get(&reference.output));
+            output.map(|output| output.digest)
+        });
+        // A plan has the kinds of all its stages.
+        let Ok(new) = new else {
             return Ok(None);
         };
-        let planned = self.plan.node(node.id);
-        let new = key::preimage(
-            self.study,
-            node,
-            kind,
-            &self.plan.options.device,
-            &planned.files,
-            |reference| {
-                let record = self.plan.node(reference.node).state.record();
-                let output = record.and_then(|record| record.outputs.get(&reference.output));
-                Some(output.map_or(UNKNOWN, |output| output.digest))
-            },
-        );
-        Ok(new.map(|new| self.compare(node, node.title(), had, &old, &new)))
+        Ok(Some(self.compare(node, node.title(), had, &old, &new)))
     }
 
     fn compare(
@@ -240,7 +234,7 @@ impl<'a> Explainer<'a> {
         stage: String,
         key: Digest,
         old: &KeyPreimage,
-        new: &KeyPreimage,
+        new: &Sketch,
     ) -> Comparison {
         Comparison {
             stage,
@@ -250,11 +244,7 @@ impl<'a> Explainer<'a> {
     }
 
     /// The record of the same kind with the fewest differences; of several the latest.
-    fn nearest(
-        &mut self,
-        node: &Node,
-        new: &KeyPreimage,
-    ) -> Result<Option<Comparison>, StoreError> {
+    fn nearest(&mut self, node: &Node, new: &Sketch) -> Result<Option<Comparison>, StoreError> {
         if self.records.is_none() {
             let mut by_kind: HashMap<String, Vec<_>> = HashMap::new();
             for record in self.store.records()? {

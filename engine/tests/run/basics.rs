@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use dcsft_engine::journal::RunEvent;
 use dcsft_engine::plan::{NodeState, Plan, PlanError, PlanOptions};
-use dcsft_engine::run::{RunEvent, RunOptions};
+use dcsft_engine::record::Execution;
+use dcsft_engine::run::RunOptions;
 use serde_json::json;
 
 use crate::support::{Bench, node, titles};
@@ -58,12 +60,12 @@ fn records_say_how_a_stage_was_run() {
             },
         )
         .0;
-    let execution = &outcome.records[0].as_ref().unwrap().execution;
-    assert_eq!(execution["threads"], 3);
-    assert_eq!(execution["device"], "cpu");
-    assert_eq!(execution["attempts"], 1);
-    assert!(execution["seconds"].as_f64().unwrap() > 0.0);
-    assert!(execution["peak_rss_bytes"].as_u64().unwrap() > 100_000);
+    let execution = Execution::of(outcome.records[0].as_ref().unwrap());
+    assert_eq!(execution.threads, Some(3));
+    assert_eq!(execution.device.as_deref(), Some("cpu"));
+    assert_eq!(execution.attempts, Some(1));
+    assert!(execution.seconds > 0.0);
+    assert!(execution.peak_rss_bytes.unwrap() > 100_000);
 }
 
 #[test]

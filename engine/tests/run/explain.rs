@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use dcsft_cache::Digest;
-use dcsft_engine::graph;
-use dcsft_engine::kind::Registry;
 use dcsft_engine::lockfile::{Difference, Lock, LockError};
+use dcsft_engine::plan;
 use dcsft_engine::plan::{Plan, PlanOptions};
 use dcsft_engine::run::RunOptions;
+use dcsft_engine::stage::Registry;
 use dcsft_engine::study::{NodeId, Study};
 use dcsft_engine::why::{Change, Comparison, Explainer, Reason};
 use serde_json::json;
@@ -127,7 +127,7 @@ fn why_names_a_new_version_of_the_kind() {
     let bench = Bench::new();
     let study = chain(&bench, "one", "two");
     bench.run(&study);
-    let newer = Registry::default().with::<NewerConcat>();
+    let newer = Registry::new(crate::kinds::numerics).with::<NewerConcat>();
     let plan = Plan::new(&study, &newer, &bench.store, PlanOptions::default()).unwrap();
     let changes = changes(why_of_plan(&bench, &study, &plan, "a"));
     assert_eq!(
@@ -186,7 +186,9 @@ fn why_tells_cached_forced_lost_failed_and_waiting_apart() {
     else {
         panic!()
     };
-    assert!(matches!(&known.changes[..], [Change::ParamChanged { path, .. }] if path == "text"));
+    assert!(
+        matches!(&known.changes[..], [Change::ParamChanged { path, .. }] if path.to_string() == "text")
+    );
 
     let files = bench
         .store
@@ -408,7 +410,7 @@ fn graphs_show_stages_outputs_and_states() {
     let study = chain(&bench, "one", "two");
     let state = |id: NodeId| (id.0 == 0).then(|| "cached".to_owned());
     assert_eq!(
-        graph::dot(&study, state),
+        plan::dot(&study, state),
         r#"digraph study {
   rankdir=LR;
   node [shape=box, style=rounded, fontname="sans-serif"];
@@ -419,7 +421,7 @@ fn graphs_show_stages_outputs_and_states() {
 "#
     );
     assert_eq!(
-        graph::mermaid(&study, state),
+        plan::mermaid(&study, state),
         "flowchart LR\n  n0[\"a<br>concat<br>cached\"]\n  n1[\"b<br>concat\"]\n  n0 -- \"out\" --> n1\n"
     );
 }
@@ -438,8 +440,8 @@ fn graphs_escape_what_their_languages_read() {
         )
         .build();
     let state = |_: NodeId| None;
-    assert!(graph::dot(&study, state).contains(r#"[label="a[x=say \"<b>\\n\"]\nconcat"]"#));
+    assert!(plan::dot(&study, state).contains(r#"[label="a[x=say \"<b>\\n\"]\nconcat"]"#));
     assert!(
-        graph::mermaid(&study, state).contains(r#"["a[x=say #quot;#lt;b>\n#quot;]<br>concat"]"#)
+        plan::mermaid(&study, state).contains(r#"["a[x=say #quot;#lt;b>\n#quot;]<br>concat"]"#)
     );
 }

@@ -2,8 +2,10 @@
 
 use std::fs;
 
-use dcsft_engine::protocol::Event;
-use dcsft_engine::run::{self, Ended, Executor, Failure, Reason, RunEvent, RunOptions, Task};
+use dcsft_engine::journal::{Failure, Reason, RunEvent};
+use dcsft_engine::record::Execution;
+use dcsft_engine::run::{self, Ended, Executor, RunOptions, Task};
+use dcsft_engine::stage::Event;
 use serde_json::{Value, json};
 
 use crate::support::{Bench, titles};
@@ -289,7 +291,7 @@ fn retries_run_a_stage_again_with_empty_outputs() {
         ["flaky", "flaky"]
     );
     let record = outcome.records[0].as_ref().unwrap();
-    assert_eq!(record.execution["attempts"], 3);
+    assert_eq!(Execution::of(record).attempts, Some(3));
     let files = bench
         .store
         .artifact(&record.outputs["out"].digest)
@@ -348,7 +350,8 @@ fn a_timeout_stops_a_stage_that_does_not_listen() {
 fn a_job_of_another_version_is_refused() {
     let bench = Bench::new();
     let study = bench.study().stage("a", "concat", json!({}), &[]).build();
-    let newer = dcsft_engine::kind::Registry::default().with::<crate::kinds::NewerConcat>();
+    let newer = dcsft_engine::stage::Registry::new(crate::kinds::numerics)
+        .with::<crate::kinds::NewerConcat>();
     let plan =
         dcsft_engine::plan::Plan::new(&study, &newer, &bench.store, Default::default()).unwrap();
     let (outcome, _) = bench.run_plan(&study, &plan, &RunOptions::default());

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use dcsft_engine::plan::{Plan, PlanOptions};
+use dcsft_engine::record::Execution;
 use dcsft_engine::run::RunOptions;
 use dcsft_engine::study::Study;
 use serde_json::json;
@@ -20,9 +21,14 @@ fn run(bench: &Bench, study: &Study, tag: &str) -> (String, usize, f64, f64) {
     let outcome = bench.run(study);
     assert!(outcome.is_complete(), "{:?}", outcome.failed);
     let record = outcome.records[0].as_ref().unwrap();
-    let saved = record.cost_seconds() - record.seconds();
+    let saved = Execution::cost_seconds(record) - Execution::of(record).seconds;
     let text = bench.text(study, &outcome, "tally");
-    (text, bench.runs_of(tag), record.seconds(), saved)
+    (
+        text,
+        bench.runs_of(tag),
+        Execution::of(record).seconds,
+        saved,
+    )
 }
 
 #[test]

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use dcsft_engine::journal::RunEvent;
 use dcsft_engine::plan::{Plan, PlanOptions};
-use dcsft_engine::run::{self, Pause, RunError, RunEvent, RunOptions, RunOutcome};
+use dcsft_engine::record::Execution;
+use dcsft_engine::run::{self, Pause, RunError, RunOptions, RunOutcome};
 use dcsft_engine::study::Study;
 use serde_json::json;
 
@@ -382,7 +384,7 @@ fn while_a_run_stands_still_its_workers_and_its_clocks_do_too() {
     assert!(unchanged, "it went on");
     assert!(outcome.failed.is_empty(), "{:?}", outcome.failed);
     assert_eq!(bench.text(&study, &outcome, "slow"), "slow counted to 40;");
-    let seconds = outcome.records[0].as_ref().unwrap().seconds();
+    let seconds = Execution::of(outcome.records[0].as_ref().unwrap()).seconds;
     assert!(
         seconds < TIMEOUT.as_secs_f64(),
         "the pause counted: {seconds} s"

@@ -4,12 +4,12 @@ use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::path::Path;
 
-use dcsft_engine::executed::Executed;
-use dcsft_engine::journal::{self, Entry, Journal, RunFolder, RunState, retention};
+use dcsft_cache::Json;
+use dcsft_engine::journal::{self, Entry, Journal, RunEvent, RunFolder, RunState, retention};
 use dcsft_engine::provenance::{Machine, Program};
-use dcsft_engine::run::{self, RunEvent, RunOptions};
-use dcsft_engine::study::Study;
-use dcsft_engine::study_id::StudyId;
+use dcsft_engine::record::Execution;
+use dcsft_engine::run::{self, RunOptions};
+use dcsft_engine::study::{Study, StudyId};
 use dcsft_engine::why::{Explainer, Reason};
 use serde_json::{Value, json};
 
@@ -358,7 +358,7 @@ fn records_tell_the_program_the_machine_and_the_processor_time() {
         ..RunOptions::default()
     };
     let (outcome, _) = bench.run_with(&chain(&bench, "one"), &options);
-    let executed = Executed::of(outcome.records[0].as_ref().unwrap());
+    let executed = Execution::of(outcome.records[0].as_ref().unwrap());
     assert_eq!(executed.program.as_ref(), Some(&program));
     assert_eq!(program.to_string(), "9.9.9 (0123456789ab, with changes)");
     assert_eq!(executed.machine.as_ref(), Some(Machine::this()));
@@ -377,12 +377,12 @@ fn records_without_these_facts_are_read_all_the_same() {
     let bench = Bench::new();
     let outcome = bench.run(&chain(&bench, "one"));
     let mut record = (**outcome.records[0].as_ref().unwrap()).clone();
-    record.execution = json!({"seconds": 2.5, "threads": 1, "saved_seconds": 0.0});
-    let executed = Executed::of(&record);
+    record.execution = Json::of(&json!({"seconds": 2.5, "threads": 1, "saved_seconds": 0.0}));
+    let executed = Execution::of(&record);
     assert_eq!((executed.seconds, executed.cpu_seconds), (2.5, None));
     assert!(executed.program.is_none() && executed.shared.is_none());
-    record.execution = Value::Null;
-    assert_eq!(Executed::of(&record), Executed::default());
+    record.execution = Json::of(&Value::Null);
+    assert_eq!(Execution::of(&record), Execution::default());
 }
 
 #[test]

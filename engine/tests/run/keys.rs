@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use dcsft_cache::Digest;
-use dcsft_engine::key::{self, FilesIdentity, InputIdentity, KeyPreimage, Numerics};
-use dcsft_engine::kind::Label;
-use dcsft_engine::params::Params;
-use dcsft_engine::study::{Execution, Resources};
+use dcsft_engine::key::{self, FilesIdentity, InputIdentity, KeyPreimage};
+use dcsft_engine::stage::Label;
+use dcsft_engine::study::{ExecutionOptions, Params, Resources};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use crate::kinds::numerics;
 use crate::support::Bench;
 
 fn digest(text: &str) -> Digest {
@@ -66,7 +66,7 @@ fn full() -> KeyPreimage {
                 }],
             ),
         ]),
-        numerics: Some(Numerics::of("cpu")),
+        numerics: Some(numerics("cpu")),
     }
 }
 
@@ -79,19 +79,6 @@ fn keys_are_the_golden_ones() {
 
 const GOLDEN_PLAIN: &str = "91485eff7c7a55c319e385fcfc1b8e8c20bf999ff61c050fc51d86c86e8fbc40";
 const GOLDEN_FULL: &str = "61478a1b6a7d43abc0d2eb31e8e4906d9afd4cbbb7d68a49c2565ba797cfbfce";
-
-#[test]
-fn the_device_counts_and_its_index_does_not() {
-    assert_eq!(Numerics::of("cuda:0"), Numerics::of("cuda:7"));
-    assert_ne!(Numerics::of("cuda:0"), Numerics::of("cpu"));
-    assert_eq!(
-        Numerics::of("cpu"),
-        Numerics {
-            backend: "flex".into(),
-            dtype: "f32".into()
-        }
-    );
-}
 
 #[test]
 fn a_preimage_survives_its_record() {
@@ -209,7 +196,7 @@ proptest! {
         retries in 0_u32..10,
     ) {
         let bench = bench();
-        let study = |execution: Execution| {
+        let study = |execution: ExecutionOptions| {
             bench
                 .study()
                 .stage("a", "concat", json!({"text": "one"}), &[])
@@ -217,9 +204,9 @@ proptest! {
                 .build()
         };
         let resources = Resources { gpus, threads, time, memory: Some("1GiB".into()) };
-        let changed = study(Execution { resources, timeout, retries });
+        let changed = study(ExecutionOptions { resources, timeout, retries });
         let key = |study| bench.plan(study).nodes[0].state.key().unwrap();
-        prop_assert_eq!(key(&changed), key(&study(Execution::default())));
+        prop_assert_eq!(key(&changed), key(&study(ExecutionOptions::default())));
     }
 
     #[test]

@@ -8,13 +8,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use dcsft_engine::context::StageContext;
-use dcsft_engine::cost::Cost;
-use dcsft_engine::kind::{
-    ArtifactType, Cardinality, Family, FileParam, InputDecl, OutputDecl, ParamProblem, Registry,
-    Stage, StageError,
+use dcsft_engine::stage::{
+    ArtifactType, Cardinality, Cost, Family, FileParam, InputDecl, KindDecl, Numerics, OutputDecl,
+    ParamProblem, Progress, Registry, Stage, StageContext, StageError, SummaryResult,
 };
-use dcsft_engine::protocol::Progress;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -29,9 +26,18 @@ const PARTS: &[InputDecl] = &[InputDecl {
     doc: "Texts.",
 }];
 
+/// The arithmetic of a device, as the keys of these tests have it.
+pub(crate) fn numerics(device: &str) -> Numerics {
+    let class = device.split(':').next().unwrap_or_default();
+    Numerics {
+        backend: if class == "cpu" { "flex" } else { class }.to_owned(),
+        dtype: "f32".to_owned(),
+    }
+}
+
 /// All kinds of this module.
 pub(crate) fn registry() -> Registry {
-    Registry::default()
+    Registry::new(numerics)
         .with::<Concat>()
         .with::<Steps>()
         .with::<Tally>()
@@ -97,11 +103,15 @@ impl Default for ConcatParams {
 
 impl Stage for Concat {
     type Params = ConcatParams;
-    const NAME: &'static str = "concat";
-    const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "Joins texts.";
-    const INPUTS: &'static [InputDecl] = PARTS;
-    const NUMERIC: bool = false;
+    const DECL: KindDecl = KindDecl {
+        name: "concat",
+        version: 1,
+        summary: "Joins texts.",
+        inputs: PARTS,
+        numeric: false,
+        labelled: false,
+        paths: &[],
+    };
 
     fn outputs(_: &ConcatParams) -> Vec<OutputDecl> {
         out()
@@ -134,11 +144,15 @@ pub(crate) struct StepsParams {
 
 impl Stage for Steps {
     type Params = StepsParams;
-    const NAME: &'static str = "steps";
-    const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "Counts.";
-    const INPUTS: &'static [InputDecl] = PARTS;
-    const NUMERIC: bool = false;
+    const DECL: KindDecl = KindDecl {
+        name: "steps",
+        version: 1,
+        summary: "Counts.",
+        inputs: PARTS,
+        numeric: false,
+        labelled: false,
+        paths: &[],
+    };
 
     fn outputs(_: &StepsParams) -> Vec<OutputDecl> {
         out()
@@ -191,11 +205,15 @@ pub(crate) struct TallyParams {
 
 impl Stage for Tally {
     type Params = TallyParams;
-    const NAME: &'static str = "tally";
-    const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "Counts, with what others have counted.";
-    const INPUTS: &'static [InputDecl] = PARTS;
-    const NUMERIC: bool = false;
+    const DECL: KindDecl = KindDecl {
+        name: "tally",
+        version: 1,
+        summary: "Counts, with what others have counted.",
+        inputs: PARTS,
+        numeric: false,
+        labelled: false,
+        paths: &[],
+    };
 
     fn outputs(_: &TallyParams) -> Vec<OutputDecl> {
         out()
@@ -247,11 +265,15 @@ pub(crate) struct MeetParams {
 
 impl Stage for Meet {
     type Params = MeetParams;
-    const NAME: &'static str = "meet";
-    const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "Waits for others.";
-    const INPUTS: &'static [InputDecl] = &[];
-    const NUMERIC: bool = false;
+    const DECL: KindDecl = KindDecl {
+        name: "meet",
+        version: 1,
+        summary: "Waits for others.",
+        inputs: &[],
+        numeric: false,
+        labelled: false,
+        paths: &[],
+    };
 
     fn outputs(_: &MeetParams) -> Vec<OutputDecl> {
         out()
@@ -284,11 +306,15 @@ pub(crate) struct FlakyParams {
 
 impl Stage for Flaky {
     type Params = FlakyParams;
-    const NAME: &'static str = "flaky";
-    const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "Fails at first.";
-    const INPUTS: &'static [InputDecl] = &[];
-    const NUMERIC: bool = false;
+    const DECL: KindDecl = KindDecl {
+        name: "flaky",
+        version: 1,
+        summary: "Fails at first.",
+        inputs: &[],
+        numeric: false,
+        labelled: false,
+        paths: &[],
+    };
 
     fn outputs(_: &FlakyParams) -> Vec<OutputDecl> {
         out()
@@ -344,11 +370,15 @@ enum How {
 
 impl Stage for Broken {
     type Params = BrokenParams;
-    const NAME: &'static str = "broken";
-    const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "Fails.";
-    const INPUTS: &'static [InputDecl] = PARTS;
-    const NUMERIC: bool = false;
+    const DECL: KindDecl = KindDecl {
+        name: "broken",
+        version: 1,
+        summary: "Fails.",
+        inputs: PARTS,
+        numeric: false,
+        labelled: false,
+        paths: &[],
+    };
 
     fn outputs(_: &BrokenParams) -> Vec<OutputDecl> {
         out()
@@ -407,12 +437,15 @@ pub(crate) struct Nothing {}
 
 impl Stage for Labels {
     type Params = Nothing;
-    const NAME: &'static str = "labels";
-    const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "Lists labels.";
-    const INPUTS: &'static [InputDecl] = PARTS;
-    const NUMERIC: bool = false;
-    const LABELLED: bool = true;
+    const DECL: KindDecl = KindDecl {
+        name: "labels",
+        version: 1,
+        summary: "Lists labels.",
+        inputs: PARTS,
+        numeric: false,
+        labelled: true,
+        paths: &[],
+    };
 
     fn outputs(_: &Nothing) -> Vec<OutputDecl> {
         out()
@@ -450,12 +483,15 @@ fn yes() -> bool {
 
 impl Stage for ReadFile {
     type Params = ReadFileParams;
-    const NAME: &'static str = "read_file";
-    const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "Copies a file.";
-    const INPUTS: &'static [InputDecl] = &[];
-    const NUMERIC: bool = false;
-    const PATHS: &'static [&'static str] = &["path"];
+    const DECL: KindDecl = KindDecl {
+        name: "read_file",
+        version: 1,
+        summary: "Copies a file.",
+        inputs: &[],
+        numeric: false,
+        labelled: false,
+        paths: &["path"],
+    };
 
     fn outputs(_: &ReadFileParams) -> Vec<OutputDecl> {
         out()
@@ -492,11 +528,15 @@ pub(crate) struct ScoreParams {
 
 impl Stage for Score {
     type Params = ScoreParams;
-    const NAME: &'static str = "score";
-    const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "Has a value.";
-    const INPUTS: &'static [InputDecl] = PARTS;
-    const NUMERIC: bool = true;
+    const DECL: KindDecl = KindDecl {
+        name: "score",
+        version: 1,
+        summary: "Has a value.",
+        inputs: PARTS,
+        numeric: true,
+        labelled: false,
+        paths: &[],
+    };
 
     fn outputs(_: &ScoreParams) -> Vec<OutputDecl> {
         vec![OutputDecl::new("evaluation", ArtifactType::Evaluation)]
@@ -509,9 +549,14 @@ impl Stage for Score {
             value.to_string(),
         )
         .unwrap();
-        ctx.summarise(json!({"results": [
-            {"set": "id", "split": "id", "metric": "accuracy", "value": value, "n": 10, "ci": [value - 0.1, value + 0.1]}
-        ]}));
+        ctx.report(vec![SummaryResult {
+            set: "id".into(),
+            split: "id".into(),
+            metric: "accuracy".into(),
+            value,
+            n: Some(10),
+            ci: Some([value - 0.1, value + 0.1]),
+        }]);
         Ok(())
     }
 }
@@ -521,11 +566,15 @@ pub(crate) struct NewerConcat;
 
 impl Stage for NewerConcat {
     type Params = ConcatParams;
-    const NAME: &'static str = Concat::NAME;
-    const VERSION: u32 = 2;
-    const SUMMARY: &'static str = Concat::SUMMARY;
-    const INPUTS: &'static [InputDecl] = PARTS;
-    const NUMERIC: bool = false;
+    const DECL: KindDecl = KindDecl {
+        name: Concat::DECL.name,
+        version: 2,
+        summary: Concat::DECL.summary,
+        inputs: PARTS,
+        numeric: false,
+        labelled: false,
+        paths: &[],
+    };
 
     fn outputs(params: &ConcatParams) -> Vec<OutputDecl> {
         Concat::outputs(params)

@@ -9,8 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dcsft_cache::{Digest, Store};
+use dcsft_engine::journal::RunEvent;
 use dcsft_engine::plan::{Plan, PlanOptions};
-use dcsft_engine::run::{self, RunEvent, RunOptions, RunOutcome};
+use dcsft_engine::record::Execution;
+use dcsft_engine::run::{self, RunOptions, RunOutcome};
 use dcsft_engine::study::Study;
 use serde_json::json;
 
@@ -143,7 +145,7 @@ fn an_interrupted_run_ends_cleanly_and_the_next_one_resumes() {
     assert!(first_step(&events) >= 5);
     assert_eq!(bench.text(&study, &outcome, "slow"), "slow counted to 40;");
     // Both attempts together slept for 40 steps of 10 ms: what the interrupted one spent counts.
-    assert!(outcome.records[0].as_ref().unwrap().seconds() >= 0.4);
+    assert!(Execution::of(outcome.records[0].as_ref().unwrap()).seconds >= 0.4);
 }
 
 #[test]

@@ -135,7 +135,7 @@ fn results_that_cannot_be_read_and_evaluations_without_any_are_told() {
 #[test]
 fn sets_of_one_name_from_two_places_are_neither_averaged_nor_paired() {
     let origin = |stage: &str, seed: u64| {
-        Some(dcsft_engine::results::Origin {
+        Some(dcsft_engine::stage::Origin {
             stage: stage.into(),
             axes: BTreeMap::from([("seed".to_owned(), json!(seed))]),
             output: "data".into(),

@@ -8,10 +8,11 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use dcsft_cache::{Digest, Store};
-use dcsft_engine::kind::Registry;
+use dcsft_engine::journal::RunEvent;
 use dcsft_engine::plan::{Plan, PlanOptions};
-use dcsft_engine::run::{self, LocalExecutor, RunEvent, RunOptions, RunOutcome, WorkerCommand};
-use dcsft_engine::study::{Execution, Node, NodeId, Place, Reference, Study};
+use dcsft_engine::run::{self, LocalExecutor, RunOptions, RunOutcome, WorkerCommand};
+use dcsft_engine::stage::{FieldPath, Registry};
+use dcsft_engine::study::{ExecutionOptions, Node, NodeId, Place, Reference, Source, Study};
 use dcsft_engine::worker;
 use serde_json::Value;
 
@@ -183,7 +184,10 @@ impl Builder {
             name: "test".into(),
             spec: root.join("test.yaml"),
             root: root.to_owned(),
-            sources: vec![(root.join("test.yaml"), String::new())],
+            sources: vec![Source::File {
+                path: root.join("test.yaml"),
+                text: String::new(),
+            }],
             overrides: Vec::new(),
             environment: BTreeMap::new(),
             nodes: Vec::new(),
@@ -234,18 +238,18 @@ impl Builder {
                 .map(|(axis, value)| ((*axis).to_owned(), value.clone()))
                 .collect(),
             arm: name.into(),
-            params: dcsft_engine::params::Params::of(&resolved.value),
+            params: dcsft_engine::study::Params::of(&resolved.value),
             inputs,
             outputs: resolved.outputs.into(),
             files: resolved.files.into(),
-            execution: Execution::default(),
+            execution: ExecutionOptions::default(),
             place: Place {
                 source: 0,
                 line,
                 column: 3,
             },
             places: BTreeMap::from([(
-                "text".to_owned(),
+                FieldPath::from("text"),
                 Place {
                     source: 0,
                     line,
@@ -259,7 +263,7 @@ impl Builder {
     }
 
     /// Changes how the last stage is run.
-    pub(crate) fn with_execution(mut self, change: impl FnOnce(&mut Execution)) -> Self {
+    pub(crate) fn with_execution(mut self, change: impl FnOnce(&mut ExecutionOptions)) -> Self {
         change(&mut self.study.nodes.last_mut().unwrap().execution);
         self
     }

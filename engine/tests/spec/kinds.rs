@@ -4,18 +4,26 @@
 
 use std::path::Path;
 
-use dcsft_engine::context::StageContext;
-use dcsft_engine::kind::{
-    ArtifactType, Cardinality, FileParam, InputDecl, OutputDecl, ParamProblem, Registry, Stage,
-    StageError,
-};
 use dcsft_engine::spec::{Loaded, load};
+use dcsft_engine::stage::{
+    ArtifactType, Cardinality, FileParam, InputDecl, KindDecl, Numerics, OutputDecl, ParamProblem,
+    Registry, Stage, StageContext, StageError,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// The arithmetic of a device, as the keys of these tests have it.
+pub(crate) fn numerics(device: &str) -> Numerics {
+    let class = device.split(':').next().unwrap_or_default();
+    Numerics {
+        backend: if class == "cpu" { "flex" } else { class }.to_owned(),
+        dtype: "f32".to_owned(),
+    }
+}
+
 /// The kinds.
 pub(crate) fn registry() -> Registry {
-    Registry::default()
+    Registry::new(numerics)
         .with::<World>()
         .with::<Split>()
         .with::<Train>()
@@ -50,12 +58,15 @@ impl Default for WorldParams {
 
 impl Stage for World {
     type Params = WorldParams;
-    const NAME: &'static str = "world";
-    const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "Makes samples.";
-    const INPUTS: &'static [InputDecl] = &[];
-    const NUMERIC: bool = false;
-    const PATHS: &'static [&'static str] = &["path"];
+    const DECL: KindDecl = KindDecl {
+        name: "world",
+        version: 1,
+        summary: "Makes samples.",
+        inputs: &[],
+        numeric: false,
+        labelled: false,
+        paths: &["path"],
+    };
 
     fn outputs(_: &WorldParams) -> Vec<OutputDecl> {
         ["train", "val", "easy", "easy+medium"]
@@ -91,16 +102,20 @@ pub(crate) struct SplitParams {
 
 impl Stage for Split {
     type Params = SplitParams;
-    const NAME: &'static str = "split";
-    const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "Cuts a dataset into parts.";
-    const INPUTS: &'static [InputDecl] = &[InputDecl {
-        name: "data",
-        cardinality: Cardinality::One,
-        accepts: &[ArtifactType::Dataset],
-        doc: "What is cut.",
-    }];
-    const NUMERIC: bool = false;
+    const DECL: KindDecl = KindDecl {
+        name: "split",
+        version: 1,
+        summary: "Cuts a dataset into parts.",
+        inputs: &[InputDecl {
+            name: "data",
+            cardinality: Cardinality::One,
+            accepts: &[ArtifactType::Dataset],
+            doc: "What is cut.",
+        }],
+        numeric: false,
+        labelled: false,
+        paths: &[],
+    };
 
     fn outputs(params: &SplitParams) -> Vec<OutputDecl> {
         params
@@ -182,24 +197,28 @@ enum Target {
 
 impl Stage for Train {
     type Params = TrainParams;
-    const NAME: &'static str = "train";
-    const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "Trains.";
-    const INPUTS: &'static [InputDecl] = &[
-        InputDecl {
-            name: "model",
-            cardinality: Cardinality::Optional,
-            accepts: &[ArtifactType::Model],
-            doc: "What training starts from.",
-        },
-        InputDecl {
-            name: "data",
-            cardinality: Cardinality::One,
-            accepts: &[ArtifactType::Dataset],
-            doc: "What is trained on.",
-        },
-    ];
-    const NUMERIC: bool = true;
+    const DECL: KindDecl = KindDecl {
+        name: "train",
+        version: 1,
+        summary: "Trains.",
+        inputs: &[
+            InputDecl {
+                name: "model",
+                cardinality: Cardinality::Optional,
+                accepts: &[ArtifactType::Model],
+                doc: "What training starts from.",
+            },
+            InputDecl {
+                name: "data",
+                cardinality: Cardinality::One,
+                accepts: &[ArtifactType::Dataset],
+                doc: "What is trained on.",
+            },
+        ],
+        numeric: true,
+        labelled: false,
+        paths: &[],
+    };
 
     fn outputs(params: &TrainParams) -> Vec<OutputDecl> {
         let mut outputs = vec![OutputDecl::new("model", ArtifactType::Model)];
@@ -237,24 +256,28 @@ pub(crate) struct EvalParams {}
 
 impl Stage for Eval {
     type Params = EvalParams;
-    const NAME: &'static str = "eval";
-    const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "Measures a model.";
-    const INPUTS: &'static [InputDecl] = &[
-        InputDecl {
-            name: "model",
-            cardinality: Cardinality::One,
-            accepts: &[ArtifactType::Model],
-            doc: "What is measured.",
-        },
-        InputDecl {
-            name: "data",
-            cardinality: Cardinality::One,
-            accepts: &[ArtifactType::Dataset],
-            doc: "What it is measured on.",
-        },
-    ];
-    const NUMERIC: bool = true;
+    const DECL: KindDecl = KindDecl {
+        name: "eval",
+        version: 1,
+        summary: "Measures a model.",
+        inputs: &[
+            InputDecl {
+                name: "model",
+                cardinality: Cardinality::One,
+                accepts: &[ArtifactType::Model],
+                doc: "What is measured.",
+            },
+            InputDecl {
+                name: "data",
+                cardinality: Cardinality::One,
+                accepts: &[ArtifactType::Dataset],
+                doc: "What it is measured on.",
+            },
+        ],
+        numeric: true,
+        labelled: false,
+        paths: &[],
+    };
 
     fn outputs(_: &EvalParams) -> Vec<OutputDecl> {
         vec![OutputDecl::new("metrics", ArtifactType::Evaluation)]
@@ -274,25 +297,28 @@ pub(crate) struct ReportParams {}
 
 impl Stage for Report {
     type Params = ReportParams;
-    const NAME: &'static str = "report";
-    const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "Writes tables.";
-    const INPUTS: &'static [InputDecl] = &[
-        InputDecl {
-            name: "evals",
-            cardinality: Cardinality::Many,
-            accepts: &[ArtifactType::Evaluation],
-            doc: "What the tables show.",
-        },
-        InputDecl {
-            name: "logs",
-            cardinality: Cardinality::Many,
-            accepts: &[ArtifactType::TrainingLog],
-            doc: "Curves.",
-        },
-    ];
-    const NUMERIC: bool = false;
-    const LABELLED: bool = true;
+    const DECL: KindDecl = KindDecl {
+        name: "report",
+        version: 1,
+        summary: "Writes tables.",
+        inputs: &[
+            InputDecl {
+                name: "evals",
+                cardinality: Cardinality::Many,
+                accepts: &[ArtifactType::Evaluation],
+                doc: "What the tables show.",
+            },
+            InputDecl {
+                name: "logs",
+                cardinality: Cardinality::Many,
+                accepts: &[ArtifactType::TrainingLog],
+                doc: "Curves.",
+            },
+        ],
+        numeric: false,
+        labelled: true,
+        paths: &[],
+    };
 
     fn outputs(_: &ReportParams) -> Vec<OutputDecl> {
         vec![OutputDecl::new("tables", ArtifactType::Report)]

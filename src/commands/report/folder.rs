@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use dcsft_cache::{Digest, file};
-use dcsft_engine::study_id::{self, StudyId};
+use dcsft_engine::study::{StudyId, id};
 use serde::{Deserialize, Serialize};
 
 use crate::collect::history::class;
@@ -63,7 +63,7 @@ pub(super) fn claim(project: &Project) -> Result<PathBuf, Failure> {
         .unwrap_or_else(|| reports.join(format!("{name}-{tag}")));
     let owner = Owner {
         study,
-        place: study_id::place(&project.study, root),
+        place: id::place(&project.study, root),
         device: device.to_owned(),
     };
     let path = folder.join(OWNER);

@@ -1,6 +1,8 @@
 //! ID and OOD accuracy of each arm against the baseline.
 
-use super::{ARMS, Figure, LABEL, WIDTH, heading, label, left_out, name_column, small, whiskers};
+use super::parts::{
+    ARMS, Figure, LABEL, WIDTH, heading, label, left_out, name_column, small, whiskers,
+};
 use crate::report::data::{ArmRow, Estimate, ReportData};
 use crate::report::scale::{Scale, percent, points, tick_label};
 use crate::report::svg::{Rect, Style, Svg};

@@ -1,6 +1,6 @@
 //! Accuracy over training steps.
 
-use super::{Figure, LABEL, WIDTH, heading, label, small, step_axis, whiskers};
+use super::parts::{Figure, LABEL, WIDTH, heading, label, small, step_axis, whiskers};
 use crate::report::data::{Curve, CurvePoint, Estimate, ReportData};
 use crate::report::scale::{Scale, tick_label};
 use crate::report::svg::{Style, Svg, fitted, text_width};

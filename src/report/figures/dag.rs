@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Figure, LABEL, WIDTH, heading, small};
+use super::parts::{Figure, LABEL, WIDTH, heading, small};
 use crate::report::data::{ReportData, StageBox};
 use crate::report::scale::duration;
 use crate::report::svg::{Rect, Style, Svg, fitted, text_width};

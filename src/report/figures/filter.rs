@@ -1,6 +1,6 @@
 //! The implicit filter: from which difficulty the policy gradient came.
 
-use super::{Figure, LABEL, WIDTH, heading, label, legend, small, step_axis};
+use super::parts::{Figure, LABEL, WIDTH, heading, label, legend, small, step_axis};
 use crate::report::data::{FilterStep, ImplicitFilter, ReportData};
 use crate::report::scale::{Scale, percent, tick_label};
 use crate::report::svg::{Rect, Style, Svg};

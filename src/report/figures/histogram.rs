@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Figure, LABEL, WIDTH, heading, label, legend, small};
+use super::parts::{Figure, LABEL, WIDTH, heading, label, legend, small};
 use crate::report::data::{CountBar, PassRates, ReportData};
 use crate::report::scale::{Scale, percent, tick_label};
 use crate::report::svg::{Rect, Svg};

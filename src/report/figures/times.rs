@@ -1,6 +1,6 @@
 //! Training time, and what rollout scoring adds to it.
 
-use super::{ARMS, Figure, WIDTH, heading, label, left_out, name_column, small};
+use super::parts::{ARMS, Figure, WIDTH, heading, label, left_out, name_column, small};
 use crate::report::data::{ArmTime, ReportData};
 use crate::report::scale::{Scale, duration, tick_label};
 use crate::report::svg::{Rect, Svg, fitted};

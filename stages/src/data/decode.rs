@@ -6,13 +6,11 @@ use std::io::Cursor;
 use dcsft_vlm::model::RgbImage;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
 use super::budget::Share;
+use super::encoding::{Encoding, Exif};
 use super::error::DataError;
 use super::jpeg;
-use super::sample::Encoding;
 
 /// Pixels of the largest image: where Pillow refuses to decode (`DecompressionBombError`, twice its
 /// `MAX_IMAGE_PIXELS` of 2^30 / 12). A small file can claim to hold more than there is memory.
@@ -21,24 +19,6 @@ const MOST_PIXELS: u64 = 2 * ((1 << 30) / 12);
 const COPIES: u64 = 7;
 /// Bytes that a file's metadata may unpack to.
 const METADATA: u64 = 64 << 20;
-
-/// Whether an image is turned as its EXIF orientation says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Exif {
-    /// It is, as in Transformers' own `load_image`.
-    #[default]
-    Apply,
-    /// It is not, as in ms-swift and qwen_vl_utils.
-    Ignore,
-}
-
-impl Exif {
-    /// Whether it is what is done without being asked.
-    pub fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
-}
 
 /// The encoding of an image file, from its first bytes; none where it is not one that can be decoded.
 pub fn sniff(bytes: &[u8]) -> Option<Encoding> {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use dcsft_engine::kind::StageError;
+use dcsft_engine::stage::StageError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 

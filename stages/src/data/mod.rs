@@ -15,7 +15,9 @@
 mod boxes;
 mod budget;
 mod decode;
+mod encoding;
 mod error;
+mod files;
 mod jpeg;
 mod pack;
 mod prompt;
@@ -26,14 +28,13 @@ mod stored;
 mod writer;
 
 pub use boxes::{Boxes, Frame, Sides, View, is_box};
-pub use decode::{Exif, decode, sniff};
+pub use decode::{decode, sniff};
+pub use encoding::{Encoding, Exif};
 pub use error::DataError;
 pub(crate) use error::{read_json, read_lines, write_json};
 pub use prompt::{IMAGE_PLACEHOLDER, Shown};
 pub use rollouts::{Generation, RolloutInfo, RolloutRecord, RolloutWriter, Rollouts};
-pub use sample::{
-    ContentId, Context, DatasetInfo, Encoding, ImageContent, ImageEntry, Sample, Split,
-};
+pub use sample::{ContentId, Context, DatasetInfo, ImageContent, ImageEntry, Sample, Split};
 pub use store::Dataset;
 pub(crate) use store::read_samples;
 pub use stored::StoredImage;

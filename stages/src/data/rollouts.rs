@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::error::{DataError, read_json, read_lines, write_json};
+use super::files::{create, write_line};
 use super::sample::Split;
-use super::writer::{create, write_line};
 
 const INFO: &str = "rollouts.json";
 const RECORDS: &str = "rollouts.jsonl";

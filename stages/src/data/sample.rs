@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::boxes::Boxes;
-use super::decode::Exif;
+use super::encoding::{Encoding, Exif};
 
 /// Whether a set follows the training distribution.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -20,28 +20,12 @@ pub enum Split {
     Ood,
 }
 
-/// How an image's bytes are encoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Encoding {
-    /// `height * width * 3` bytes, row-major.
-    Rgb8,
-    /// A PNG file.
-    Png,
-    /// A JPEG file.
-    Jpeg,
-    /// A WebP file.
-    Webp,
-}
-
-impl Encoding {
-    /// The encoding as `samples.jsonl` names it.
+impl Split {
+    /// `id` or `ood`, as in results.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Rgb8 => "rgb8",
-            Self::Png => "png",
-            Self::Jpeg => "jpeg",
-            Self::Webp => "webp",
+            Self::Id => "id",
+            Self::Ood => "ood",
         }
     }
 }

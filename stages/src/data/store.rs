@@ -5,19 +5,14 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dcsft_engine::context::StageContext;
-use dcsft_engine::kind::StageError;
+use dcsft_engine::stage::{StageContext, StageError};
 use dcsft_vlm::model::RgbImage;
 
 use super::error::{DataError, read_json, read_lines, write_json};
+use super::files::{IMAGES, INFO, SAMPLES, create, write_line};
 use super::pack::Pack;
 use super::sample::{DatasetInfo, ImageEntry, Sample};
 use super::stored::StoredImage;
-use super::writer::{create, write_line};
-
-pub(super) const INFO: &str = "dataset.json";
-pub(super) const SAMPLES: &str = "samples.jsonl";
-pub(super) const IMAGES: &str = "images.pack";
 
 /// A dataset artifact: all samples in memory, images read on demand.
 #[derive(Debug)]

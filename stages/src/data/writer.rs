@@ -8,11 +8,10 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::encoding::Encoding;
 use super::error::{DataError, write_json};
-use super::sample::{
-    ContentId, Context, DatasetInfo, Encoding, ImageContent, ImageEntry, Sample, Split,
-};
-use super::store::{IMAGES, INFO, SAMPLES};
+use super::files::{IMAGES, INFO, SAMPLES, create, write_line};
+use super::sample::{ContentId, Context, DatasetInfo, ImageContent, ImageEntry, Sample, Split};
 
 /// An image on its way into a dataset.
 #[derive(Clone, Debug)]
@@ -169,24 +168,4 @@ impl DatasetWriter {
         write_json(&self.dir.join(INFO), &info)?;
         Ok(info)
     }
-}
-
-/// A buffered writer onto a new file.
-pub(super) fn create(path: &Path) -> Result<BufWriter<File>, DataError> {
-    Ok(BufWriter::with_capacity(
-        1 << 18,
-        File::create_new(path).map_err(DataError::io(path))?,
-    ))
-}
-
-/// Appends `value` as one JSON line.
-pub(super) fn write_line<T: serde::Serialize>(
-    out: &mut impl Write,
-    value: &T,
-    path: &Path,
-) -> Result<(), DataError> {
-    let mut line =
-        serde_json::to_vec(value).map_err(|error| DataError::format(path, error.to_string()))?;
-    line.push(b'\n');
-    out.write_all(&line).map_err(DataError::io(path))
 }

@@ -95,3 +95,12 @@ fn number(text: String) -> Value {
         _ => text.into(),
     }
 }
+
+/// The names of a record's fields, for people; none where it is no record.
+pub(super) fn fields(record: &Cell) -> Option<String> {
+    let Cell::Record(fields) = record else {
+        return None;
+    };
+    let names: Vec<&str> = fields.iter().map(|(name, _)| name.as_str()).collect();
+    Some(names.join(", "))
+}

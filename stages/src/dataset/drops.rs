@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use dcsft_engine::kind::StageError;
-use dcsft_engine::left_out::LeftOut;
+use dcsft_engine::stage::{LeftOut, StageError};
 use serde::Serialize;
 
-use super::OUTPUT;
 use crate::files::JsonLines;
 use crate::misfit::DROPPED;
+
+/// The output with the samples.
+pub(super) const OUTPUT: &str = "data";
 
 /// Why a record cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -4,7 +4,7 @@ use jiter::{Jiter, JiterError, JsonErrorType, JsonValue};
 
 use super::cell::Cell;
 use super::drops::{DropReason, Dropped};
-use super::source::MOST_RECORDS;
+use super::limits::MOST_RECORDS;
 
 /// Bytes of the text of one record. An image written into it as base64 fits.
 const LONGEST_RECORD: usize = 64 << 20;

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::cell::Cell;
+use super::cell::{Cell, fields};
 use super::drops::{DropReason, Dropped};
 use super::grounding;
 use super::names::{ImageRef, contradiction};
@@ -105,15 +105,6 @@ pub struct RawRecord {
 /// The fields of the layouts that are known, for people.
 pub(super) fn known() -> String {
     KNOWN.map(|(_, _, fields)| fields).join("; ")
-}
-
-/// The names of a record's fields, for people; none where it is no record.
-pub(super) fn fields(record: &Cell) -> Option<String> {
-    let Cell::Record(fields) = record else {
-        return None;
-    };
-    let names: Vec<&str> = fields.iter().map(|(name, _)| name.as_str()).collect();
-    Some(names.join(", "))
 }
 
 /// The layout of a record, by the fields that only it has. A field that is there and null does not count, unless no

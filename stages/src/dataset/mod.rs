@@ -8,6 +8,7 @@ mod drops;
 mod grounding;
 mod json;
 mod layout;
+mod limits;
 mod lists;
 mod names;
 mod params;
@@ -25,19 +26,17 @@ pub use params::{DatasetParams, Lists};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use dcsft_engine::context::StageContext;
-use dcsft_engine::forecast::{Forecast, Prospect};
-use dcsft_engine::kind::{
-    ArtifactType, FileParam, InputDecl, OutputDecl, ParamProblem, Stage, StageError,
+use dcsft_engine::stage::{
+    ArtifactType, FileParam, Forecast, KindDecl, OutputDecl, ParamProblem, Progress, Prospect,
+    Stage, StageContext, StageError,
 };
-use dcsft_engine::protocol::Progress;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use crate::data::DatasetWriter;
 use crate::memory::{DataFacts, Spread};
 use crate::misfit::DROPPED;
-use drops::DropLog;
+use drops::{DropLog, OUTPUT};
 use lists::Chosen;
 
 /// Records validated between two progress events; their images wait in memory for the writer.
@@ -45,21 +44,20 @@ const CHUNK: usize = 512;
 /// Bytes of image files that are validated together.
 const CHUNK_BYTES: u64 = 256 << 20;
 
-/// The output's name.
-const OUTPUT: &str = "data";
-
 /// The stage kind `dataset`.
 pub struct ImportDataset;
 
 impl Stage for ImportDataset {
     type Params = DatasetParams;
-    const NAME: &'static str = "dataset";
-    const VERSION: u32 = 2;
-    const SUMMARY: &'static str =
-        "Reads lists with image files (JSON, JSON lines, Parquet) and validates every record";
-    const INPUTS: &'static [InputDecl] = &[];
-    const NUMERIC: bool = false;
-    const PATHS: &'static [&'static str] = &["path", "image_root"];
+    const DECL: KindDecl = KindDecl {
+        name: "dataset",
+        version: 2,
+        summary: "Reads lists with image files (JSON, JSON lines, Parquet) and validates every record",
+        inputs: &[],
+        numeric: false,
+        labelled: false,
+        paths: &["path", "image_root"],
+    };
 
     fn outputs(_params: &DatasetParams) -> Vec<OutputDecl> {
         vec![OutputDecl::new(OUTPUT, ArtifactType::Dataset)]

@@ -10,7 +10,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use percent_encoding::percent_decode_str;
 use unicode_normalization::UnicodeNormalization as _;
 
-use super::cell::Cell;
+use super::cell::{Cell, fields};
 use super::drops::{DropReason, Dropped};
 
 /// An image as a record names it.
@@ -96,7 +96,7 @@ impl ImageRef {
             .collect();
         match named.as_slice() {
             [] => {
-                let fields = super::layout::fields(object).unwrap_or_default();
+                let fields = fields(object).unwrap_or_default();
                 Err(wrong(format!(
                     "an image is an object without {} (it has {fields})",
                     one_of(&NAMING)

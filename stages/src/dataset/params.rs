@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use dcsft_engine::kind::ParamProblem;
+use dcsft_engine::stage::ParamProblem;
 use dcsft_tensor::rng::StreamKey;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -6,15 +6,12 @@ use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
 
-use super::cell::Cell;
+use super::cell::{Cell, fields};
 use super::drops::{DropReason, Dropped};
 use super::layout::{self, Layout, RawRecord};
+use super::limits::MOST_BYTES;
 use super::{json, table};
 
-/// Bytes of a list, unpacked.
-pub(super) const MOST_BYTES: u64 = 4 << 30;
-/// Records of a list.
-pub(super) const MOST_RECORDS: usize = 20_000_000;
 /// How many times its size a packed list may unpack to. Lists of texts reach 20; gzip itself can reach 1000.
 const PACKING: u64 = 200;
 /// A packed list may always unpack to this many bytes.
@@ -157,7 +154,7 @@ fn check_known(values: &[Result<Cell, Dropped>]) -> Result<(), String> {
     {
         return Ok(());
     }
-    let first = records.find_map(layout::fields);
+    let first = records.find_map(fields);
     let first = first.map(|fields| format!("; the first record has the fields {fields}"));
     Err(format!(
         "no known layout{}. Known are records with {}",
@@ -167,7 +164,7 @@ fn check_known(values: &[Result<Cell, Dropped>]) -> Result<(), String> {
 }
 
 fn unknown(record: &Cell) -> Dropped {
-    let detail = match layout::fields(record) {
+    let detail = match fields(record) {
         Some(fields) => format!(
             "no known layout: the record has the fields {fields}. Known are records with {}",
             layout::known()

@@ -6,7 +6,7 @@ use parquet::file::reader::{FileReader as _, SerializedFileReader};
 use parquet::record::{Field, Row};
 
 use super::cell::Cell;
-use super::source::{MOST_BYTES, MOST_RECORDS};
+use super::limits::{MOST_BYTES, MOST_RECORDS};
 
 /// The records of a Parquet file.
 pub(super) fn records(file: File) -> Result<Vec<Cell>, String> {

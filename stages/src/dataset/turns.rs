@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use super::cell::Cell;
+use super::cell::{Cell, fields};
 use super::drops::{DropReason, Dropped};
 use super::names::{ImageRef, NAMING, one_of};
 use crate::data::IMAGE_PLACEHOLDER;
@@ -191,8 +191,7 @@ fn joined(blocks: &[Cell]) -> Result<(String, Vec<ImageRef>), Dropped> {
                 let kind = kind.map_or("without `type`".to_owned(), |kind| {
                     format!("of `type` {kind:?}")
                 });
-                let fields =
-                    super::layout::fields(block).unwrap_or_else(|| block.kind().to_owned());
+                let fields = fields(block).unwrap_or_else(|| block.kind().to_owned());
                 return Err(wrong(format!(
                     "a content block {kind} with {fields}; known are `text`, and `image` or `image_url` with {}",
                     one_of(&NAMING)

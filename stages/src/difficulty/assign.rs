@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dcsft_engine::kind::StageError;
+use dcsft_engine::stage::StageError;
 
 use super::params::{Bin, DifficultyParams, Quantiles, Uncovered};
 

@@ -17,10 +17,9 @@ pub use scores::{ScoreRecord, Scores};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-use dcsft_engine::context::StageContext;
-use dcsft_engine::forecast::{Forecast, Prospect};
-use dcsft_engine::kind::{
-    ArtifactType, Cardinality, FileParam, InputDecl, OutputDecl, ParamProblem, Stage, StageError,
+use dcsft_engine::stage::{
+    ArtifactType, Cardinality, FileParam, Forecast, InputDecl, KindDecl, OutputDecl, ParamProblem,
+    Prospect, Stage, StageContext, StageError,
 };
 use dcsft_tensor::rng::StreamKey;
 use serde::Deserialize;
@@ -38,25 +37,28 @@ pub struct Difficulty;
 
 impl Stage for Difficulty {
     type Params = DifficultyParams;
-    const NAME: &'static str = "difficulty";
-    const VERSION: u32 = 2;
-    const SUMMARY: &'static str = "Bins samples by how many of their sampled answers are right";
-    const INPUTS: &'static [InputDecl] = &[
-        InputDecl {
-            name: "data",
-            cardinality: Cardinality::One,
-            accepts: &[ArtifactType::Dataset],
-            doc: "The samples to cut into bins.",
-        },
-        InputDecl {
-            name: "rollouts",
-            cardinality: Cardinality::Optional,
-            accepts: &[ArtifactType::Rollouts],
-            doc: "Sampled answers to them, with rewards. Only bins by an outside score do without.",
-        },
-    ];
-    const NUMERIC: bool = false;
-    const PATHS: &'static [&'static str] = &["scores"];
+    const DECL: KindDecl = KindDecl {
+        name: "difficulty",
+        version: 2,
+        summary: "Bins samples by how many of their sampled answers are right",
+        inputs: &[
+            InputDecl {
+                name: "data",
+                cardinality: Cardinality::One,
+                accepts: &[ArtifactType::Dataset],
+                doc: "The samples to cut into bins.",
+            },
+            InputDecl {
+                name: "rollouts",
+                cardinality: Cardinality::Optional,
+                accepts: &[ArtifactType::Rollouts],
+                doc: "Sampled answers to them, with rewards. Only bins by an outside score do without.",
+            },
+        ],
+        numeric: false,
+        labelled: false,
+        paths: &["scores"],
+    };
 
     fn outputs(params: &DifficultyParams) -> Vec<OutputDecl> {
         let mut out = vec![

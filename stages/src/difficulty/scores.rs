@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::Write as _;
 use std::path::Path;
 
-use dcsft_engine::kind::StageError;
+use dcsft_engine::stage::StageError;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 

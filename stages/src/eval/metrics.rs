@@ -1,5 +1,6 @@
 //! What an evaluation counts.
 
+use dcsft_engine::stage::SummaryResult;
 use serde::{Deserialize, Serialize};
 
 use super::wilson::wilson;
@@ -20,23 +21,6 @@ pub struct Answer {
     pub correct: bool,
     /// The answer ended by itself and has the form that the set's answers have.
     pub well_formed: bool,
-}
-
-/// One metric of one set: a row of the results.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Metric {
-    /// The set's name.
-    pub set: String,
-    /// Its split.
-    pub split: Split,
-    /// `accuracy` or `format_accuracy`.
-    pub metric: String,
-    /// The share, in `[0, 1]`.
-    pub value: f64,
-    /// Samples it was counted over.
-    pub n: u64,
-    /// 95% Wilson interval.
-    pub ci: [f64; 2],
 }
 
 /// Running counts of an evaluation.
@@ -68,19 +52,19 @@ impl Metrics {
         self.well_formed += u64::from(answer.well_formed);
     }
 
-    /// Accuracy and format accuracy.
-    pub fn results(&self) -> Vec<Metric> {
+    /// `accuracy` and `format_accuracy` as shares in `[0, 1]`, with their 95% Wilson intervals.
+    pub fn results(&self) -> Vec<SummaryResult> {
         [
             ("accuracy", self.correct),
             ("format_accuracy", self.well_formed),
         ]
-        .map(|(metric, count)| Metric {
+        .map(|(metric, count)| SummaryResult {
             set: self.set.clone(),
-            split: self.split,
+            split: self.split.name().to_owned(),
             metric: metric.to_owned(),
             value: count as f64 / self.n.max(1) as f64,
-            n: self.n,
-            ci: wilson(count, self.n),
+            n: Some(self.n),
+            ci: Some(wilson(count, self.n)),
         })
         .into()
     }

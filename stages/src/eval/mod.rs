@@ -3,10 +3,9 @@
 mod metrics;
 mod wilson;
 
-use dcsft_engine::context::StageContext;
-use dcsft_engine::forecast::{Forecast, Prospect};
-use dcsft_engine::kind::{
-    ArtifactType, Cardinality, InputDecl, OutputDecl, ParamProblem, Stage, StageError,
+use dcsft_engine::stage::{
+    ArtifactType, Cardinality, Forecast, InputDecl, KindDecl, OutputDecl, ParamProblem, Prospect,
+    Stage, StageContext, StageError,
 };
 use dcsft_vlm::model::Sampling;
 use schemars::JsonSchema;
@@ -26,7 +25,7 @@ use crate::reward::{Form, Reward};
 use crate::rollout::check_writing;
 use crate::skipped;
 
-pub use metrics::{Answer, Metric, Metrics};
+pub use metrics::{Answer, Metrics};
 pub use wilson::wilson;
 
 /// `with:` of `eval`.
@@ -83,24 +82,28 @@ pub struct Eval;
 
 impl Stage for Eval {
     type Params = EvalParams;
-    const NAME: &'static str = "eval";
-    const VERSION: u32 = 4;
-    const SUMMARY: &'static str = "Greedy answers on a set: accuracy with a Wilson 95% interval";
-    const INPUTS: &'static [InputDecl] = &[
-        InputDecl {
-            name: "model",
-            cardinality: Cardinality::One,
-            accepts: &[ArtifactType::Model],
-            doc: "The model that answers.",
-        },
-        InputDecl {
-            name: "data",
-            cardinality: Cardinality::One,
-            accepts: &[ArtifactType::Dataset],
-            doc: "The set it is evaluated on.",
-        },
-    ];
-    const NUMERIC: bool = true;
+    const DECL: KindDecl = KindDecl {
+        name: "eval",
+        version: 4,
+        summary: "Greedy answers on a set: accuracy with a Wilson 95% interval",
+        inputs: &[
+            InputDecl {
+                name: "model",
+                cardinality: Cardinality::One,
+                accepts: &[ArtifactType::Model],
+                doc: "The model that answers.",
+            },
+            InputDecl {
+                name: "data",
+                cardinality: Cardinality::One,
+                accepts: &[ArtifactType::Dataset],
+                doc: "The set it is evaluated on.",
+            },
+        ],
+        numeric: true,
+        labelled: false,
+        paths: &[],
+    };
 
     fn outputs(_params: &EvalParams) -> Vec<OutputDecl> {
         vec![OutputDecl::new("evaluation", ArtifactType::Evaluation)]
@@ -185,7 +188,7 @@ impl Stage for Eval {
             &dir.join("metrics.json"),
             &json!({"format": 1, "results": results, "left_out": left_out}),
         )?;
-        ctx.summarise(json!({"results": results}));
+        ctx.report(results);
         Ok(())
     }
 }

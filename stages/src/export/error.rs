@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use dcsft_vlm::error::VlmError;
 
-use super::Format;
+use super::format::Format;
 use crate::data::DataError;
 
 /// Why an artifact could not be exported.

@@ -1,7 +1,9 @@
 //! Artifacts in the formats that other tools load: models for Transformers, PEFT and vLLM, sets for ms-swift, sampled
 //! answers as tables.
 
+mod copy;
 mod error;
+mod format;
 mod model;
 mod rollouts;
 mod samples;
@@ -9,49 +11,12 @@ mod samples;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use dcsft_engine::kind::ArtifactType;
+use dcsft_engine::stage::ArtifactType;
 use serde::Serialize;
 
+use copy::copy_all;
 pub use error::ExportError;
-
-/// What is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Format {
-    /// A model's folder with its adapters added to the weights.
-    Merged,
-    /// A model's adapters alone, as PEFT keeps them.
-    Adapter,
-    /// JSON lines: a set in ms-swift's layout with its images beside it, or one line per sampled answer.
-    Jsonl,
-    /// A table of sampled answers.
-    Parquet,
-    /// The artifact's files as they are.
-    Files,
-}
-
-impl Format {
-    /// The format as users write it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Merged => "merged",
-            Self::Adapter => "adapter",
-            Self::Jsonl => "jsonl",
-            Self::Parquet => "parquet",
-            Self::Files => "files",
-        }
-    }
-}
-
-/// The formats of an artifact; the first is the default.
-pub fn formats(artifact: ArtifactType) -> &'static [Format] {
-    match artifact {
-        ArtifactType::Model => &[Format::Merged, Format::Adapter, Format::Files],
-        ArtifactType::Dataset => &[Format::Jsonl, Format::Files],
-        ArtifactType::Rollouts => &[Format::Jsonl, Format::Parquet, Format::Files],
-        _ => &[Format::Files],
-    }
-}
+pub use format::{Format, formats};
 
 /// What an export came to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -137,33 +102,4 @@ fn beside(to: &Path) -> Result<PathBuf, ExportError> {
     };
     let name = name.to_string_lossy();
     Ok(parent.join(format!(".{name}.{}.partial", std::process::id())))
-}
-
-/// Copies the files of a folder and of the folders in it, but those at its top that are named in `without`. Copies and no
-/// links: whoever changes an export must not change the cache.
-fn copy_all(from: &Path, to: &Path, without: &[&str]) -> Result<(), ExportError> {
-    for entry in fs::read_dir(from).map_err(ExportError::io(from))? {
-        let entry = entry.map_err(ExportError::io(from))?;
-        let (path, name) = (entry.path(), entry.file_name());
-        let target = to.join(&name);
-        if without.iter().any(|other| name == **other) {
-            continue;
-        }
-        if path.is_dir() {
-            fs::create_dir_all(&target).map_err(ExportError::io(&target))?;
-            copy_all(&path, &target, &[])?;
-        } else {
-            copy(&path, &target)?;
-        }
-    }
-    Ok(())
-}
-
-/// Copies a file's bytes; the copy can be written to, which a file of the cache cannot.
-fn copy(from: &Path, to: &Path) -> Result<(), ExportError> {
-    let mut source = fs::File::open(from).map_err(ExportError::io(from))?;
-    let mut target = fs::File::create_new(to).map_err(ExportError::io(to))?;
-    std::io::copy(&mut source, &mut target)
-        .map(drop)
-        .map_err(ExportError::io(to))
 }

@@ -11,7 +11,8 @@ use dcsft_vlm::error::VlmError;
 use dcsft_vlm::model::VisionLanguageModel as _;
 use serde_json::Value;
 
-use super::{ExportError, copy, copy_all};
+use super::ExportError;
+use super::copy::{copy, copy_all};
 
 const ADAPTER: [&str; 2] = ["adapter_config.json", "adapter_model.safetensors"];
 

@@ -1,6 +1,6 @@
 //! The implicit filter: which difficulty bin the gradient came from, with the bins' names.
 
-use dcsft_engine::kind::StageError;
+use dcsft_engine::stage::StageError;
 use dcsft_vlm::model::Prompt;
 use dcsft_vlm::train::grpo::{GrpoRecord, GrpoSummary};
 use serde_json::{Map, Value, json};

@@ -3,10 +3,9 @@
 mod filter;
 mod prompts;
 
-use dcsft_engine::context::StageContext;
-use dcsft_engine::forecast::{Forecast, Prospect};
-use dcsft_engine::kind::{
-    ArtifactType, Cardinality, Family, InputDecl, OutputDecl, ParamProblem, Stage, StageError,
+use dcsft_engine::stage::{
+    ArtifactType, Cardinality, Family, Forecast, InputDecl, KindDecl, OutputDecl, ParamProblem,
+    Prospect, Stage, StageContext, StageError,
 };
 use dcsft_vlm::lora::LoraConfig;
 use dcsft_vlm::memory::GRPO_LOSS;
@@ -78,31 +77,34 @@ pub struct Grpo;
 
 impl Stage for Grpo {
     type Params = GrpoParams;
-    const NAME: &'static str = "grpo";
-    const VERSION: u32 = 4;
-    const SUMMARY: &'static str =
-        "Group-relative policy optimisation, and which difficulty its gradient came from";
-    const INPUTS: &'static [InputDecl] = &[
-        InputDecl {
-            name: "model",
-            cardinality: Cardinality::One,
-            accepts: &[ArtifactType::Model],
-            doc: "The model to start from, and the reference of the KL term.",
-        },
-        InputDecl {
-            name: "data",
-            cardinality: Cardinality::One,
-            accepts: &[ArtifactType::Dataset],
-            doc: "The samples to ask about.",
-        },
-        InputDecl {
-            name: "difficulty",
-            cardinality: Cardinality::Optional,
-            accepts: &[ArtifactType::Difficulty],
-            doc: "The samples' difficulty, to tell where the gradient comes from. Training does not depend on it.",
-        },
-    ];
-    const NUMERIC: bool = true;
+    const DECL: KindDecl = KindDecl {
+        name: "grpo",
+        version: 4,
+        summary: "Group-relative policy optimisation, and which difficulty its gradient came from",
+        inputs: &[
+            InputDecl {
+                name: "model",
+                cardinality: Cardinality::One,
+                accepts: &[ArtifactType::Model],
+                doc: "The model to start from, and the reference of the KL term.",
+            },
+            InputDecl {
+                name: "data",
+                cardinality: Cardinality::One,
+                accepts: &[ArtifactType::Dataset],
+                doc: "The samples to ask about.",
+            },
+            InputDecl {
+                name: "difficulty",
+                cardinality: Cardinality::Optional,
+                accepts: &[ArtifactType::Difficulty],
+                doc: "The samples' difficulty, to tell where the gradient comes from. Training does not depend on it.",
+            },
+        ],
+        numeric: true,
+        labelled: false,
+        paths: &[],
+    };
 
     fn outputs(params: &GrpoParams) -> Vec<OutputDecl> {
         let mut outputs = run_of(params).outputs();

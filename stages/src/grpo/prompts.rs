@@ -1,7 +1,6 @@
 //! The prompts of a run, in memory.
 
-use dcsft_engine::context::StageContext;
-use dcsft_engine::kind::StageError;
+use dcsft_engine::stage::{StageContext, StageError};
 use dcsft_vlm::model::{Prompt, VisionLanguageModel};
 
 use crate::answers::fit;

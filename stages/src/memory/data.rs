@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use dcsft_engine::forecast::Prospect;
+use dcsft_engine::stage::Prospect;
 use dcsft_vlm::memory::{Footprint, Tokens};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

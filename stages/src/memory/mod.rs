@@ -6,8 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use dcsft_engine::forecast::{Forecast, Memory, Prospect};
-use dcsft_engine::kind::{ArtifactType, OutputDecl};
+use dcsft_engine::stage::{ArtifactType, Forecast, Memory, OutputDecl, Prospect};
 use dcsft_models::micro::{MicroConfig, MicroFootprint};
 use dcsft_models::{CONFIG, Config, HubFootprint, Precision, Settings, Texts};
 use dcsft_vlm::error::VlmError;

@@ -6,10 +6,9 @@ mod pixels;
 
 use std::path::Path;
 
-use dcsft_engine::context::StageContext;
-use dcsft_engine::forecast::{Forecast, Prospect};
-use dcsft_engine::kind::{
-    ArtifactType, FileParam, InputDecl, OutputDecl, ParamProblem, Stage, StageError,
+use dcsft_engine::stage::{
+    ArtifactType, FileParam, Forecast, KindDecl, OutputDecl, ParamProblem, Prospect, Stage,
+    StageContext, StageError,
 };
 use dcsft_models::micro::MicroVlm;
 use dcsft_models::{HubModel, import};
@@ -27,13 +26,15 @@ pub struct Model;
 
 impl Stage for Model {
     type Params = ModelParams;
-    const NAME: &'static str = "model";
-    const VERSION: u32 = 2;
-    const SUMMARY: &'static str =
-        "A fresh micro VLM, or a checkpoint from a folder in Hugging Face's layout";
-    const INPUTS: &'static [InputDecl] = &[];
-    const NUMERIC: bool = false;
-    const PATHS: &'static [&'static str] = &["path"];
+    const DECL: KindDecl = KindDecl {
+        name: "model",
+        version: 2,
+        summary: "A fresh micro VLM, or a checkpoint from a folder in Hugging Face's layout",
+        inputs: &[],
+        numeric: false,
+        labelled: false,
+        paths: &["path"],
+    };
 
     fn outputs(_params: &ModelParams) -> Vec<OutputDecl> {
         vec![OutputDecl::new("model", ArtifactType::Model)]

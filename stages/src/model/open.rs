@@ -1,7 +1,6 @@
 //! Opening the model that another stage wrote.
 
-use dcsft_engine::context::StageContext;
-use dcsft_engine::kind::StageError;
+use dcsft_engine::stage::{StageContext, StageError};
 use dcsft_tensor::device::DeviceSpec;
 use dcsft_vlm::model::VisionLanguageModel;
 

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use dcsft_engine::kind::{FileParam, ParamProblem};
+use dcsft_engine::stage::{FileParam, ParamProblem};
 use dcsft_models::micro::MicroConfig;
 use dcsft_models::{FAMILIES, Precision, Settings, inspect};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};

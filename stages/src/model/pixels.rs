@@ -1,6 +1,6 @@
 //! Limits of an image's area for one stage, in the place of the model's.
 
-use dcsft_engine::kind::{ParamProblem, StageError};
+use dcsft_engine::stage::{ParamProblem, StageError};
 use dcsft_vlm::model::VisionLanguageModel;
 
 /// Least and largest area in pixels, where the stage has its own.

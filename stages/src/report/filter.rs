@@ -1,10 +1,10 @@
 //! The implicit filter: which difficulty bin GRPO's gradient came from, over the run and step by step.
 
-use dcsft_engine::kind::{Input, StageError};
+use dcsft_engine::stage::{Input, StageError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::Source;
+use super::source::Source;
 use crate::data::{read_json, read_lines};
 
 /// The implicit filter of one GRPO run. Shares are fractions, in the order of `bins`.

@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use dcsft_engine::context::StageContext;
-use dcsft_engine::kind::StageError;
+use dcsft_engine::stage::{StageContext, StageError};
 use dcsft_vlm::model::RgbImage;
 use image::imageops::FilterType;
 use serde::{Deserialize, Serialize};

@@ -7,10 +7,11 @@ mod filter;
 mod gallery;
 mod pass_rates;
 mod results;
+mod source;
 
-use dcsft_engine::context::StageContext;
-use dcsft_engine::kind::{
-    ArtifactType, Cardinality, InputDecl, Label, OutputDecl, ParamProblem, Stage, StageError,
+use dcsft_engine::stage::{
+    ArtifactType, Cardinality, InputDecl, KindDecl, OutputDecl, ParamProblem, Stage, StageContext,
+    StageError,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,7 @@ use crate::skipped;
 pub use filter::{FilterStep, ImplicitFilter};
 pub use gallery::{AnswerCount, GalleryBin, GallerySample};
 pub use pass_rates::{CountBar, PassRates};
+pub use source::Source;
 
 /// `with:` of `report`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -53,43 +55,46 @@ pub struct Report;
 
 impl Stage for Report {
     type Params = ReportParams;
-    const NAME: &'static str = "report";
-    const VERSION: u32 = 2;
-    const SUMMARY: &'static str = "Tables, aggregates over seeds, and the data of the figures";
-    const INPUTS: &'static [InputDecl] = &[
-        InputDecl {
-            name: "evals",
-            cardinality: Cardinality::Many,
-            accepts: &[ArtifactType::Evaluation],
-            doc: "Evaluations: the rows of the results.",
-        },
-        InputDecl {
-            name: "logs",
-            cardinality: Cardinality::Many,
-            accepts: &[ArtifactType::TrainingLog],
-            doc: "Training logs; those of `grpo` show the implicit filter.",
-        },
-        InputDecl {
-            name: "rollouts",
-            cardinality: Cardinality::Many,
-            accepts: &[ArtifactType::Rollouts],
-            doc: "Sampled answers, for the gallery.",
-        },
-        InputDecl {
-            name: "difficulty",
-            cardinality: Cardinality::Many,
-            accepts: &[ArtifactType::Difficulty],
-            doc: "Difficulty scores, for the pass-rate histogram and the gallery.",
-        },
-        InputDecl {
-            name: "data",
-            cardinality: Cardinality::Many,
-            accepts: &[ArtifactType::Dataset],
-            doc: "The sets that the gallery takes its images from.",
-        },
-    ];
-    const NUMERIC: bool = false;
-    const LABELLED: bool = true;
+    const DECL: KindDecl = KindDecl {
+        name: "report",
+        version: 2,
+        summary: "Tables, aggregates over seeds, and the data of the figures",
+        inputs: &[
+            InputDecl {
+                name: "evals",
+                cardinality: Cardinality::Many,
+                accepts: &[ArtifactType::Evaluation],
+                doc: "Evaluations: the rows of the results.",
+            },
+            InputDecl {
+                name: "logs",
+                cardinality: Cardinality::Many,
+                accepts: &[ArtifactType::TrainingLog],
+                doc: "Training logs; those of `grpo` show the implicit filter.",
+            },
+            InputDecl {
+                name: "rollouts",
+                cardinality: Cardinality::Many,
+                accepts: &[ArtifactType::Rollouts],
+                doc: "Sampled answers, for the gallery.",
+            },
+            InputDecl {
+                name: "difficulty",
+                cardinality: Cardinality::Many,
+                accepts: &[ArtifactType::Difficulty],
+                doc: "Difficulty scores, for the pass-rate histogram and the gallery.",
+            },
+            InputDecl {
+                name: "data",
+                cardinality: Cardinality::Many,
+                accepts: &[ArtifactType::Dataset],
+                doc: "The sets that the gallery takes its images from.",
+            },
+        ],
+        numeric: false,
+        labelled: true,
+        paths: &[],
+    };
 
     fn outputs(_params: &ReportParams) -> Vec<OutputDecl> {
         vec![OutputDecl::new("report", ArtifactType::Report)]
@@ -125,26 +130,5 @@ impl Stage for Report {
             "gallery": gallery.iter().map(|bin| bin.samples.len()).sum::<usize>(),
         }));
         Ok(())
-    }
-}
-
-/// A label without the output's name: what stands in the files as `source`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Source {
-    /// The stage's name in the spec.
-    pub stage: String,
-    /// The arm.
-    pub arm: String,
-    /// The axes of its cell.
-    pub axes: std::collections::BTreeMap<String, serde_json::Value>,
-}
-
-impl From<&Label> for Source {
-    fn from(label: &Label) -> Self {
-        Self {
-            stage: label.stage.clone(),
-            arm: label.arm.clone(),
-            axes: label.axes.clone(),
-        }
     }
 }

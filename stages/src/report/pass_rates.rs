@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dcsft_engine::kind::{Input, StageError};
+use dcsft_engine::stage::{Input, StageError};
 use serde::{Deserialize, Serialize};
 
-use super::Source;
+use super::source::Source;
 use crate::difficulty::Scores;
 
 /// Samples by the number of right answers, of one difficulty stage and one number of answers.

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::path::Path;
 
-use dcsft_engine::kind::{Input, StageError};
+use dcsft_engine::results::ResultRow;
 use dcsft_engine::results::aggregate::{aggregate, paired};
 use dcsft_engine::results::csv::table;
 use dcsft_engine::results::places::{Place, places};
-use dcsft_engine::results::{ResultRow, SummaryResult};
+use dcsft_engine::stage::{Input, StageError, SummaryResult};
 use dcsft_engine::text::markdown_cell;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -32,9 +32,9 @@ pub(super) fn rows(evaluations: &[Input]) -> Result<Vec<ResultRow>, StageError> 
         let label = &input.label;
         let evaluated = label.evaluated.clone().unwrap_or_default();
         let results = evaluation.results.into_iter();
-        rows.extend(
-            results.map(|result| result.row(&label.arm, &label.stage, &label.axes, &evaluated)),
-        );
+        rows.extend(results.map(|result| {
+            ResultRow::of(result, &label.arm, &label.stage, &label.axes, &evaluated)
+        }));
     }
     Ok(rows)
 }

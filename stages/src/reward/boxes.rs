@@ -7,9 +7,49 @@
 use std::sync::LazyLock;
 
 use regex::Regex;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
+use super::error::RewardError;
 use super::exact::is_python_space;
-use super::{Iou, Notation, RewardError};
+
+/// Settings of `iou`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Iou {
+    /// The least overlap that counts as right, above 0 and at most 1.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub threshold: f64,
+    /// How boxes may be written.
+    #[serde(skip_serializing_if = "Notation::is_published")]
+    pub notation: Notation,
+}
+
+impl Default for Iou {
+    fn default() -> Self {
+        Self {
+            threshold: 0.5,
+            notation: Notation::Published,
+        }
+    }
+}
+
+/// How boxes may be written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Notation {
+    /// As the paper's public code reads them: `[x1, y1, x2, y2]`.
+    #[default]
+    Published,
+    /// Also `(x1, y1, x2, y2)`, `(x1,y1),(x2,y2)`, `[x1 y1 x2 y2]`, `[x1, y1], [x2, y2]`, box tokens, exponents.
+    Any,
+}
+
+impl Notation {
+    fn is_published(&self) -> bool {
+        *self == Self::Published
+    }
+}
 
 /// Four numbers in brackets. Digits and spaces are those of Unicode, as in Python; `\s` there also takes
 /// U+001C to U+001F.

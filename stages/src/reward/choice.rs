@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use super::RewardError;
+use super::error::RewardError;
 use super::exact::{normalise, python_strip};
 use super::scope::{scope, unstyled};
 

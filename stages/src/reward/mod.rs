@@ -15,6 +15,7 @@
 
 mod boxes;
 mod choice;
+mod error;
 mod exact;
 mod figures;
 mod form;
@@ -22,10 +23,12 @@ mod number;
 mod pattern;
 mod scope;
 
-pub use boxes::iou;
+pub use boxes::{Iou, Notation, iou};
+pub use error::RewardError;
 pub use exact::{compose, normalise, python_strip};
 pub use form::Form;
-pub use pattern::Pattern;
+pub use number::Tolerance;
+pub use pattern::{Extraction, Pattern};
 
 use std::borrow::Cow;
 
@@ -33,56 +36,6 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
-
-/// Why a reward cannot be given.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum RewardError {
-    /// The right answer has no box.
-    #[error("the right answer {0:?} has no box; write it as [x1, y1, x2, y2]")]
-    NoBox(String),
-    /// No answer can overlap the right box enough, not even the box itself.
-    #[error("no answer can be right: {answer:?} overlaps itself by {overlap}; {why}")]
-    UnmetBox {
-        /// The right answer.
-        answer: String,
-        /// Its overlap with itself.
-        overlap: f64,
-        /// What is unusual about the box.
-        why: &'static str,
-    },
-    /// Two boxes whose union has no area.
-    #[error("the boxes in {0:?} and {1:?} have a union without area")]
-    EmptyUnion(String, String),
-    /// The right answer is not a number.
-    #[error("the right answer {0:?} has no number")]
-    NoNumber(String),
-    /// The right answer is something that looks like a number and is not plainly one.
-    #[error("the right answer {0:?} is not plainly one number; write it as in 1234.5, 3/4 or 2e6")]
-    UnclearNumber(String),
-    /// The right answer has more than one number.
-    #[error("the right answer {0:?} has several numbers; write the one that is right")]
-    SeveralNumbers(String),
-    /// Nothing is left of the right answer.
-    #[error("the right answer is empty, or nothing but full stops")]
-    NoAnswer,
-    /// The pattern of `regex` can never find the right answer.
-    #[error("no answer can be right: the pattern {pattern:?} never finds {answer:?}")]
-    Unextractable {
-        /// The right answer.
-        answer: String,
-        /// The pattern.
-        pattern: String,
-    },
-    /// The right answer is not right by its own reward.
-    #[error("no answer can be right: {0:?} does not score 1 against itself")]
-    NeverRight(String),
-    /// The right answer names no option.
-    #[error(
-        "the right answer {0:?} names no option; write its letter, as in `B`, or letter and text, as in `B. a cat`"
-    )]
-    NoOption(String),
-}
 
 /// How an answer is scored: 1 if right, else 0.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -99,66 +52,6 @@ pub enum Reward {
     Choice,
     /// The right number.
     Numeric(Tolerance),
-}
-
-/// Settings of `iou`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Iou {
-    /// The least overlap that counts as right, above 0 and at most 1.
-    #[schemars(range(min = 0.0, max = 1.0))]
-    pub threshold: f64,
-    /// How boxes may be written.
-    #[serde(skip_serializing_if = "Notation::is_published")]
-    pub notation: Notation,
-}
-
-impl Default for Iou {
-    fn default() -> Self {
-        Self {
-            threshold: 0.5,
-            notation: Notation::Published,
-        }
-    }
-}
-
-/// How boxes may be written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Notation {
-    /// As the paper's public code reads them: `[x1, y1, x2, y2]`.
-    #[default]
-    Published,
-    /// Also `(x1, y1, x2, y2)`, `(x1,y1),(x2,y2)`, `[x1 y1 x2 y2]`, `[x1, y1], [x2, y2]`, box tokens, exponents.
-    Any,
-}
-
-impl Notation {
-    fn is_published(&self) -> bool {
-        *self == Self::Published
-    }
-}
-
-/// Settings of `regex`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Extraction {
-    /// Finds the answer in the model's text: the first match's first group, or the whole match where there
-    /// is no group. `<answer>(.*?)</answer>` for example. Case and `.` follow the Rust regex crate. A right answer
-    /// in which it finds something counts as what it finds.
-    pub pattern: Pattern,
-}
-
-/// Settings of `numeric`. A number is right if it is within either of the two.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Tolerance {
-    /// Largest absolute difference.
-    #[schemars(range(min = 0.0))]
-    pub tolerance: f64,
-    /// Largest difference as a share of the right number: 0.05 is the relaxed accuracy of chart questions.
-    #[schemars(range(min = 0.0))]
-    pub relative: f64,
 }
 
 impl Reward {

@@ -9,10 +9,24 @@ use std::str::FromStr as _;
 use num_bigint::BigInt;
 use num_rational::BigRational;
 use num_traits::{Signed as _, Zero as _};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
+use super::error::RewardError;
 use super::figures::{Token, tokens};
 use super::scope::scope;
-use super::{RewardError, Tolerance};
+
+/// Settings of `numeric`. A number is right if it is within either of the two.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tolerance {
+    /// Largest absolute difference.
+    #[schemars(range(min = 0.0))]
+    pub tolerance: f64,
+    /// Largest difference as a share of the right number: 0.05 is the relaxed accuracy of chart questions.
+    #[schemars(range(min = 0.0))]
+    pub relative: f64,
+}
 
 pub(super) fn right(completion: &str, answer: &str, tolerance: &Tolerance) -> bool {
     let (Some(found), Some(right)) = (last(completion), only(answer)) else {

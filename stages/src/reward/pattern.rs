@@ -7,8 +7,18 @@ use regex_syntax::hir::{Hir, HirKind};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::RewardError;
+use super::error::RewardError;
 use super::exact::{normalise, python_strip};
+
+/// Settings of `regex`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Extraction {
+    /// Finds the answer in the model's text: the first match's first group, or the whole match where there
+    /// is no group. `<answer>(.*?)</answer>` for example. Case and `.` follow the Rust regex crate. A right answer
+    /// in which it finds something counts as what it finds.
+    pub pattern: Pattern,
+}
 
 /// A regular expression, checked when the spec is read and compiled once.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -1,9 +1,8 @@
 //! `rollout`: n sampled answers for each sample, with log-probabilities and rewards.
 
-use dcsft_engine::context::StageContext;
-use dcsft_engine::forecast::{Forecast, Prospect};
-use dcsft_engine::kind::{
-    ArtifactType, Cardinality, Family, InputDecl, OutputDecl, ParamProblem, Stage, StageError,
+use dcsft_engine::stage::{
+    ArtifactType, Cardinality, Family, Forecast, InputDecl, KindDecl, OutputDecl, ParamProblem,
+    Prospect, Stage, StageContext, StageError,
 };
 use dcsft_vlm::generate::LOWEST_TEMPERATURE;
 use dcsft_vlm::model::{Completion, Sampling, Tokenizer};
@@ -92,24 +91,28 @@ pub struct Rollout;
 
 impl Stage for Rollout {
     type Params = RolloutParams;
-    const NAME: &'static str = "rollout";
-    const VERSION: u32 = 4;
-    const SUMMARY: &'static str = "Samples n answers per sample and scores them";
-    const INPUTS: &'static [InputDecl] = &[
-        InputDecl {
-            name: "model",
-            cardinality: Cardinality::One,
-            accepts: &[ArtifactType::Model],
-            doc: "The model that answers.",
-        },
-        InputDecl {
-            name: "data",
-            cardinality: Cardinality::One,
-            accepts: &[ArtifactType::Dataset],
-            doc: "The samples it is asked about.",
-        },
-    ];
-    const NUMERIC: bool = true;
+    const DECL: KindDecl = KindDecl {
+        name: "rollout",
+        version: 4,
+        summary: "Samples n answers per sample and scores them",
+        inputs: &[
+            InputDecl {
+                name: "model",
+                cardinality: Cardinality::One,
+                accepts: &[ArtifactType::Model],
+                doc: "The model that answers.",
+            },
+            InputDecl {
+                name: "data",
+                cardinality: Cardinality::One,
+                accepts: &[ArtifactType::Dataset],
+                doc: "The samples it is asked about.",
+            },
+        ],
+        numeric: true,
+        labelled: false,
+        paths: &[],
+    };
 
     fn outputs(_params: &RolloutParams) -> Vec<OutputDecl> {
         vec![OutputDecl::new("rollouts", ArtifactType::Rollouts)]

@@ -1,9 +1,8 @@
 //! `sft`: supervised fine-tuning of all weights or of adapters. Pre-training and cold start are this stage too.
 
-use dcsft_engine::context::StageContext;
-use dcsft_engine::forecast::{Forecast, Prospect};
-use dcsft_engine::kind::{
-    ArtifactType, Cardinality, Family, InputDecl, OutputDecl, ParamProblem, Stage, StageError,
+use dcsft_engine::stage::{
+    ArtifactType, Cardinality, Family, Forecast, InputDecl, KindDecl, OutputDecl, ParamProblem,
+    Prospect, Stage, StageContext, StageError,
 };
 use dcsft_vlm::lora::LoraConfig;
 use dcsft_vlm::memory::SFT_LOSS;
@@ -60,24 +59,28 @@ pub struct Sft;
 
 impl Stage for Sft {
     type Params = SftParams;
-    const NAME: &'static str = "sft";
-    const VERSION: u32 = 4;
-    const SUMMARY: &'static str = "Supervised fine-tuning, of all weights or of LoRA adapters";
-    const INPUTS: &'static [InputDecl] = &[
-        InputDecl {
-            name: "model",
-            cardinality: Cardinality::One,
-            accepts: &[ArtifactType::Model],
-            doc: "The model to start from.",
-        },
-        InputDecl {
-            name: "data",
-            cardinality: Cardinality::One,
-            accepts: &[ArtifactType::Dataset],
-            doc: "The samples to train on.",
-        },
-    ];
-    const NUMERIC: bool = true;
+    const DECL: KindDecl = KindDecl {
+        name: "sft",
+        version: 4,
+        summary: "Supervised fine-tuning, of all weights or of LoRA adapters",
+        inputs: &[
+            InputDecl {
+                name: "model",
+                cardinality: Cardinality::One,
+                accepts: &[ArtifactType::Model],
+                doc: "The model to start from.",
+            },
+            InputDecl {
+                name: "data",
+                cardinality: Cardinality::One,
+                accepts: &[ArtifactType::Dataset],
+                doc: "The samples to train on.",
+            },
+        ],
+        numeric: true,
+        labelled: false,
+        paths: &[],
+    };
 
     fn outputs(params: &SftParams) -> Vec<OutputDecl> {
         run_of(params).outputs()

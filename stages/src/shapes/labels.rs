@@ -4,7 +4,7 @@ use dcsft_tensor::rng::StreamKey;
 
 use super::names::OBJECTS;
 use super::params::ShapesParams;
-use super::recipe::Set;
+use super::set::Set;
 
 /// What the picture `index` of `set` is called instead of its `object`, if its label is a wrong one.
 ///

@@ -15,20 +15,22 @@ mod params;
 mod picture;
 mod questions;
 mod recipe;
+mod set;
+mod style;
 
 pub use names::{OBJECTS, SCENES};
 pub use params::{Counts, Look, Looks, ShapesParams};
-pub use picture::{Picture, Style, picture};
-pub use recipe::Set;
+pub use picture::{Picture, picture};
+pub use set::Set;
+pub use style::Style;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use dcsft_engine::context::StageContext;
-use dcsft_engine::forecast::{Forecast, Prospect};
-use dcsft_engine::kind::{ArtifactType, InputDecl, OutputDecl, ParamProblem, Stage, StageError};
-use dcsft_engine::protocol::Progress;
-use dcsft_tensor::rng::StreamKey;
+use dcsft_engine::stage::{
+    ArtifactType, Forecast, KindDecl, OutputDecl, ParamProblem, Progress, Prospect, Stage,
+    StageContext, StageError,
+};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
@@ -44,12 +46,15 @@ pub struct Shapes;
 
 impl Stage for Shapes {
     type Params = ShapesParams;
-    const NAME: &'static str = "shapes";
-    const VERSION: u32 = 1;
-    const SUMMARY: &'static str =
-        "Draws the embedded micro world: pre-training, training and evaluation sets";
-    const INPUTS: &'static [InputDecl] = &[];
-    const NUMERIC: bool = false;
+    const DECL: KindDecl = KindDecl {
+        name: "shapes",
+        version: 1,
+        summary: "Draws the embedded micro world: pre-training, training and evaluation sets",
+        inputs: &[],
+        numeric: false,
+        labelled: false,
+        paths: &[],
+    };
 
     fn outputs(_params: &ShapesParams) -> Vec<OutputDecl> {
         Set::ALL
@@ -176,7 +181,7 @@ fn draw(
     indices
         .into_par_iter()
         .map(|index| {
-            let mut stream = stream(params, recipe.set, index);
+            let mut stream = picture::stream(params, recipe.set, index);
             let picture = picture::draw(recipe, params.image_size, &mut stream);
             let wrong = labels::wrong_name(params, recipe.set, index, picture.object);
             let draft = draft(recipe.set, &picture, params.image_size, wrong, &mut stream);
@@ -190,14 +195,6 @@ fn draw(
             )
         })
         .collect()
-}
-
-/// The random stream of one picture.
-fn stream(params: &ShapesParams, set: Set, index: u64) -> dcsft_tensor::rng::Stream {
-    StreamKey::new("shapes", params.seed)
-        .text(set.name())
-        .number(index)
-        .stream()
 }
 
 /// `wrong` stands in the place of the right answer where it is given.

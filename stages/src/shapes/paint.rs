@@ -7,7 +7,7 @@ use dcsft_tensor::rng::Stream;
 
 use super::field::field;
 use super::noise;
-use super::picture::{Pose, Style};
+use super::style::{Pose, Style};
 
 type Rgb = [f64; 3];
 

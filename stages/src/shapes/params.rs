@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 
-use dcsft_engine::kind::ParamProblem;
+use dcsft_engine::stage::ParamProblem;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
-use super::recipe::Set;
+use super::set::Set;
 
 /// The micro world. The defaults are the recipe of `docs/stages/shapes.md`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

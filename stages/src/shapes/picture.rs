@@ -1,36 +1,13 @@
 //! Drawing the facts of one picture.
 
-use dcsft_tensor::rng::Stream;
+use dcsft_tensor::rng::{Stream, StreamKey};
 
 use super::names::OBJECTS;
 use super::paint;
 use super::params::ShapesParams;
-use super::recipe::{Recipe, Scenes, Set};
-
-/// How an object is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Style {
-    /// A plain coloured object before its scene: the training distribution.
-    Photo,
-    /// A dark outline on paper, no scene.
-    Sketch,
-    /// A bright object on black, no scene.
-    Negative,
-    /// A checkered object with a dark outline before a scene.
-    Paint,
-}
-
-impl Style {
-    /// The name in samples' meta.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Photo => "photo",
-            Self::Sketch => "sketch",
-            Self::Negative => "negative",
-            Self::Paint => "paint",
-        }
-    }
-}
+use super::recipe::{Recipe, Scenes};
+use super::set::Set;
+use super::style::{Pose, Style};
 
 /// One picture with what it shows.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,18 +29,16 @@ pub fn picture(params: &ShapesParams, set: Set, index: u64) -> Picture {
     draw(
         &Recipe::of(params, set),
         params.image_size,
-        &mut super::stream(params, set, index),
+        &mut stream(params, set, index),
     )
 }
 
-/// Where the object is and what hides it. Lengths are in pixels.
-pub(super) struct Pose {
-    pub(super) radius: f64,
-    pub(super) centre: [f64; 2],
-    pub(super) angle: f64,
-    /// Centre and half sides of the occluder.
-    pub(super) occluder: Option<([f64; 2], [f64; 2])>,
-    pub(super) opacity: f64,
+/// The random stream of one picture.
+pub(super) fn stream(params: &ShapesParams, set: Set, index: u64) -> Stream {
+    StreamKey::new("shapes", params.seed)
+        .text(set.name())
+        .number(index)
+        .stream()
 }
 
 pub(super) fn draw(recipe: &Recipe, size: u32, stream: &mut Stream) -> Picture {

@@ -4,7 +4,7 @@ use dcsft_tensor::rng::Stream;
 
 use super::names::{OBJECTS, SCENES};
 use super::picture::Picture;
-use super::recipe::Set;
+use super::set::Set;
 
 /// Bytes of the longest question.
 pub(super) const LONGEST: usize = "caption".len();

@@ -6,11 +6,10 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 
 use dcsft_cache::file;
-use dcsft_engine::context::StageContext;
-use dcsft_engine::kind::StageError;
+use dcsft_engine::stage::{StageContext, StageError};
 use dcsft_vlm::model::VisionLanguageModel;
 
-use super::{Run, checkpoint_name, checkpoint_step, checkpoint_steps};
+use super::settings::{Run, checkpoint_name, checkpoint_step, checkpoint_steps};
 
 /// Writes checkpoints so that a kill leaves whole ones only, and files equal to those of the base model are stored
 /// once.

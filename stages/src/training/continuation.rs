@@ -5,17 +5,15 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use dcsft_engine::context::StageContext;
-use dcsft_engine::cost::Cost;
-use dcsft_engine::kind::{Family, ParamProblem, Relative, StageError};
+use dcsft_engine::stage::{Cost, Family, ParamProblem, Relative, StageContext, StageError};
 use dcsft_vlm::train::schedule::Schedule;
 use dcsft_vlm::train::{Objective, Trainer};
 use serde::{Deserialize, Serialize};
 
-use super::run::owner;
-use super::{Checkpoints, Run, checkpoint_name, checkpoint_steps};
+use super::checkpoints::Checkpoints;
+use super::settings::{Run, checkpoint_name, checkpoint_steps};
 use crate::data::{read_json, write_json};
 
 /// The output with a trainer's last state.
@@ -29,6 +27,12 @@ const TAKEN: &str = "taken_over.json";
 
 /// Params that a longer run of the same training may have otherwise.
 const LENGTHS: [&str; 3] = ["steps", "epochs", "save_steps"];
+
+/// Whose a saved state is: the folder that the stage works in has its key's name.
+pub(super) fn owner(ctx: &StageContext) -> String {
+    let work = ctx.state().parent().and_then(Path::file_name);
+    work.unwrap_or_default().to_string_lossy().into_owned()
+}
 
 /// A state that no other run could go on from is not worth keeping.
 pub(super) fn problem(run: &Run) -> Option<ParamProblem> {

@@ -5,8 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use dcsft_engine::context::StageContext;
-use dcsft_engine::kind::StageError;
+use dcsft_engine::stage::{StageContext, StageError};
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::model::{Example, Picture, Prompt, VisionLanguageModel};
 use dcsft_vlm::train::augment::{Augment, Mirrored};

@@ -4,30 +4,20 @@ mod checkpoints;
 mod continuation;
 mod examples;
 mod run;
+mod settings;
 
-use std::collections::BTreeSet;
-
-use dcsft_engine::context::StageContext;
-use dcsft_engine::kind::{ArtifactType, Family, OutputDecl, ParamProblem, StageError};
+use dcsft_engine::stage::{
+    ArtifactType, Family, OutputDecl, ParamProblem, StageContext, StageError,
+};
 use dcsft_vlm::lora::LoraConfig;
 use dcsft_vlm::model::VisionLanguageModel;
 use dcsft_vlm::train::TrainError;
-use dcsft_vlm::train::schedule::Schedule;
 use serde::Serialize;
 
-use checkpoints::Checkpoints;
 pub(crate) use examples::{KEPT_BYTES, TrainingSet, classes, prompts};
 pub(crate) use run::{Report, train};
-
-/// The settings of both trainers that a stage looks at itself.
-pub(crate) struct Run {
-    pub(crate) steps: Option<usize>,
-    pub(crate) save_steps: usize,
-    pub(crate) keep_state: bool,
-    pub(crate) schedule: Schedule,
-    pub(crate) warmup_steps: Option<usize>,
-    pub(crate) warmup_ratio: f64,
-}
+pub(crate) use settings::Run;
+use settings::{checkpoint_name, checkpoint_steps};
 
 impl Run {
     /// Outputs of a training stage: `model`, a checkpoint `step-N` for each multiple of `save_steps` and for the last
@@ -84,26 +74,6 @@ impl Run {
     ) -> Option<Family> {
         continuation::family(self, params, inputs)
     }
-}
-
-/// The steps after which a run of `steps` steps keeps its model.
-fn checkpoint_steps(steps: usize, save_steps: usize) -> BTreeSet<usize> {
-    let every = if save_steps == 0 {
-        steps.max(1)
-    } else {
-        save_steps
-    };
-    (every..=steps).step_by(every).chain([steps]).collect()
-}
-
-/// The output that holds the model after `step` steps.
-fn checkpoint_name(step: usize) -> String {
-    format!("step-{step}")
-}
-
-/// The step of such a name.
-fn checkpoint_step(name: &str) -> Option<usize> {
-    name.strip_prefix("step-")?.parse().ok()
 }
 
 /// Merges adapters that the input model came with into its weights.

@@ -5,11 +5,12 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use dcsft_engine::context::StageContext;
-use dcsft_engine::kind::StageError;
+use dcsft_engine::stage::{StageContext, StageError};
 use dcsft_vlm::train::{Checkpoint, Objective, Observer, STATE_FILE, Trainer};
 
-use super::{Checkpoints, Run, continuation};
+use super::checkpoints::Checkpoints;
+use super::continuation::{self, owner};
+use super::settings::Run;
 use crate::progress::Meter;
 
 /// A state is saved at the earliest after this time, and not before the last save was a twentieth of the time.
@@ -81,12 +82,6 @@ fn steps<O: Objective<Record: Report>>(
         watch.saved = Instant::now();
         watch.pause = SAVE_EVERY.max(start.elapsed() * SAVE_SHARE);
     }
-}
-
-/// Whose a saved state is: the folder that the stage works in has its key's name.
-pub(super) fn owner(ctx: &StageContext) -> String {
-    let work = ctx.state().parent().and_then(Path::file_name);
-    work.unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// Goes on from the state of an earlier try, if there is one that is whole, with the checkpoints that it has kept.

@@ -1,6 +1,6 @@
 //! Records that cannot be used: their reasons, and that totals balance.
 
-use dcsft_engine::protocol::Event;
+use dcsft_engine::stage::Event;
 use serde_json::{Value, json};
 
 use crate::{Folder, problem, text};

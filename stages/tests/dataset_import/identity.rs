@@ -23,12 +23,15 @@ fn the_files_of_the_key_are_the_list_and_each_image_by_its_name() {
     .unwrap();
     assert_eq!(resolved.files.len(), 2);
     assert_eq!(
-        (resolved.files[0].field.as_str(), resolved.files[0].required),
+        (
+            resolved.files[0].field.to_string().as_str(),
+            resolved.files[0].required
+        ),
         ("path", true)
     );
     let images = &resolved.files[1];
     assert_eq!(
-        (images.field.as_str(), images.required),
+        (images.field.to_string().as_str(), images.required),
         ("image_root", false)
     );
     let names: Vec<&str> = images.files.iter().map(|(name, _)| name.as_str()).collect();

@@ -15,7 +15,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use dcsft_engine::kind::ResolvedParams;
+use dcsft_engine::stage::ResolvedParams;
 use dcsft_stages::data::Dataset;
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
 use serde_json::{Value, json};

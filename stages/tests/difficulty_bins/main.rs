@@ -8,8 +8,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use dcsft_engine::kind::Input;
-use dcsft_engine::protocol::Event;
+use dcsft_engine::stage::{Event, Input};
 use dcsft_stages::data::{Dataset, Generation, RolloutRecord, RolloutWriter, Split};
 use dcsft_stages::difficulty::Scores;
 use serde_json::{Value, json};

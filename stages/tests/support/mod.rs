@@ -7,10 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use dcsft_cache::Digest;
-use dcsft_engine::context::{ContextParts, StageContext};
-use dcsft_engine::kind::{Input, Label, Relative, StageError};
-use dcsft_engine::protocol::Event;
-use dcsft_engine::results::Evaluated;
+use dcsft_engine::stage::{
+    ContextParts, Evaluated, Event, Input, Label, Relative, StageContext, StageError,
+};
 use dcsft_stages::data::{DatasetWriter, Draft, DraftImage, Encoding, Split};
 use dcsft_tensor::rng::StreamKey;
 use serde_json::{Value, json};
@@ -160,7 +159,7 @@ impl Bench {
         });
         let ended = kind.run(&params.value, &mut context);
         let saved_seconds = context.saved().seconds;
-        let result = ended.map(|()| context.into_summary());
+        let result = ended.map(|()| context.into_summary().to_value());
         if result.is_ok() {
             for output in &params.outputs {
                 assert!(

@@ -1,9 +1,12 @@
 //! The scheduler: which stage next. One thread decides and touches no input; each running stage has a thread that
 //! locks its key, checks what it reads and waits for its worker.
 
+mod ask;
+mod message;
+mod queue;
 mod settle;
-mod slot;
 mod start;
+mod state;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,20 +17,21 @@ use std::time::{Duration, Instant};
 
 use dcsft_cache::{Digest, Store};
 
-use crate::journal::{self, Journal};
-use crate::key::KeyPreimage;
-use crate::kind::Registry;
+use crate::journal::{self, Failure, Journal, RunEvent};
+use crate::key::{KeyPreimage, Keys};
 use crate::plan::{self, NodeState, Plan};
-use crate::protocol::Event;
-use crate::run::event::{Failure, Reporter, RunEvent};
 use crate::run::executor::Executor;
-use crate::run::outcome::{Opened, Outcome, Shared, Word};
+use crate::run::opened::Opened;
+use crate::run::outcome::{Outcome, Shared, Word};
 use crate::run::relatives::Families;
 use crate::run::resources::Resources;
-use crate::run::{RunError, RunOptions, RunOutcome};
+use crate::run::{Reporter, RunError, RunOptions, RunOutcome};
+use crate::stage::{Event, Registry};
 use crate::study::{Node, NodeId, Study};
 
-use slot::{Queue, Slot, State, Work};
+use message::Message;
+use queue::Queue;
+use state::{Slot, State, Work};
 
 /// How often the interrupt flag and the locks of other processes are looked at.
 const TICK: Duration = Duration::from_millis(50);
@@ -35,15 +39,10 @@ const TICK: Duration = Duration::from_millis(50);
 /// What running stages have said and nobody has heard yet; then they wait.
 const WORDS: usize = 1024;
 
-enum Message {
-    Word(NodeId, Word),
-    Ended(NodeId, Outcome, String),
-}
-
 /// The state of one run.
 pub(super) struct Scheduler<'a> {
     study: &'a Study,
-    registry: &'a Registry,
+    keys: Keys<'a>,
     plan: &'a Plan,
     store: &'a Store,
     options: &'a RunOptions,
@@ -53,10 +52,14 @@ pub(super) struct Scheduler<'a> {
     /// Seconds from a stage's start to the end of the study, as far as earlier runs tell.
     urgency: Vec<f64>,
     queue: Queue,
-    /// The stages that share a key in flight; the first one runs.
-    in_flight: HashMap<Digest, Vec<NodeId>>,
+    /// The stages that keys are in flight for; others with the same keys follow them.
+    in_flight: HashMap<Digest, NodeId>,
     /// Stages whose inputs are all there now.
     unresolved: Vec<NodeId>,
+    /// Keys that the cache has not been asked for.
+    to_ask: Vec<(NodeId, Digest)>,
+    /// A thread asks the cache.
+    asking: bool,
     resources: Resources,
     running: usize,
     failed: Vec<(NodeId, Failure)>,
@@ -85,18 +88,18 @@ impl<'a> Scheduler<'a> {
         let slots = study
             .nodes
             .iter()
-            .map(|node| Slot {
-                state: State::Waiting,
-                missing: plan.dag.parents(node.id).len(),
-                forced: plan::is_forced(node, &plan.options),
-                reopened: 0,
-                reopened_at: 0,
-                waits: None,
+            .map(|node| {
+                let missing = plan.dag.parents(node.id).len();
+                let forced = plan::is_forced(node, &plan.options);
+                Slot {
+                    state: State::Waiting { missing, forced },
+                    ..Slot::default()
+                }
             })
             .collect();
         Self {
             study,
-            registry,
+            keys: Keys::new(study, registry, plan.options.arithmetic(registry)),
             plan,
             store,
             options,
@@ -107,6 +110,8 @@ impl<'a> Scheduler<'a> {
             queue: Queue::default(),
             in_flight: HashMap::new(),
             unresolved: Vec::new(),
+            to_ask: Vec::new(),
+            asking: false,
             resources: Resources::new(options, &plan.options.device),
             running: 0,
             failed: Vec::new(),
@@ -165,13 +170,17 @@ impl<'a> Scheduler<'a> {
                 NodeState::Cached { record, .. } => {
                     self.complete(id, Arc::clone(record), false)?;
                 }
-                NodeState::ToRun { key, preimage, .. } => self.offer(
-                    id,
-                    Work {
+                NodeState::ToRun { key, preimage, .. } => {
+                    let work = Work {
                         key: *key,
                         preimage: Arc::new(KeyPreimage::clone(preimage)),
-                    },
-                ),
+                        forced: plan::is_forced(self.node(id), &plan.options),
+                        followers: Vec::new(),
+                    };
+                    if let Some(work) = self.lead(id, work) {
+                        self.make_ready(id, work);
+                    }
+                }
                 NodeState::Waits { .. } => {}
             }
         }
@@ -200,12 +209,17 @@ impl<'a> Scheduler<'a> {
                 self.resolve(id)?;
             }
             if !self.stopping() {
-                self.start_ready(scope, shared, sender)?;
+                self.ask(scope, shared, sender)?;
+                // What is asked for may be more urgent than all that is ready; an answer takes no time to speak of.
+                if !self.asking {
+                    self.start_ready(scope, shared, sender)?;
+                }
                 if !self.unresolved.is_empty() {
                     continue;
                 }
             }
-            if self.running == 0 && (self.stopping() || self.queue.is_empty()) {
+            let idle = self.running == 0 && !self.asking;
+            if idle && (self.stopping() || (self.queue.is_empty() && self.to_ask.is_empty())) {
                 return Ok(());
             }
             self.journal.flush()?;
@@ -221,8 +235,9 @@ impl<'a> Scheduler<'a> {
     /// Hears the stages that still run when the run cannot go on, to their ends: none may wait to be heard. What ends
     /// well counts; the error that ends the run is known already.
     fn drain(&mut self, receiver: &Receiver<Message>) {
-        while self.running > 0 {
+        while self.running > 0 || self.asking {
             let Ok(message) = receiver.recv() else { return };
+            self.asking &= !matches!(message, Message::Answered(_));
             if let Message::Ended(id, outcome, device) = message {
                 self.running -= 1;
                 self.resources.give_back(device);
@@ -244,6 +259,13 @@ impl<'a> Scheduler<'a> {
     fn handle(&mut self, message: Message, shared: &Shared<'_>) -> Result<(), RunError> {
         match message {
             Message::Word(id, word) => self.pass_on(id, word),
+            Message::Answered(answers) => {
+                self.asking = false;
+                for (id, found) in answers? {
+                    self.answered(id, found)?;
+                }
+                Ok(())
+            }
             Message::Ended(id, outcome, device) => {
                 self.running -= 1;
                 self.resources.give_back(device);

@@ -4,74 +4,100 @@ use std::sync::Arc;
 
 use dcsft_cache::Record;
 
-use super::slot::{State, Work};
-use super::{Scheduler, plan};
-use crate::key::{self, KeyError};
-use crate::kind::Kind;
+use super::Scheduler;
+use super::state::{State, Work};
+use crate::journal::{Failure, RunEvent, StageResult};
+use crate::key::KeyError;
+use crate::plan;
 use crate::run::RunError;
-use crate::run::event::{Failure, RunEvent, StageResult};
 use crate::study::NodeId;
 
-impl<'a> Scheduler<'a> {
-    /// Computes the key of a stage all of whose inputs exist, and looks it up.
+impl Scheduler<'_> {
+    /// Computes the key of a stage all of whose inputs exist.
     pub(super) fn resolve(&mut self, id: NodeId) -> Result<(), RunError> {
-        let slot = &self.slots[id.0];
-        if slot.missing > 0 || !matches!(slot.state, State::Waiting) {
+        let State::Waiting { missing: 0, forced } = self.slots[id.0].state else {
             return Ok(());
-        }
-        let forced = slot.forced;
+        };
         let node = self.node(id);
-        let (device, files) = (&self.plan.options.device, &self.plan.node(id).files);
-        let preimage = key::preimage(
-            self.study,
-            node,
-            self.kind(id)?,
-            device,
-            files,
-            |reference| self.digest_of(reference),
-        );
+        let files = &self.plan.node(id).files;
+        let preimage = self
+            .keys
+            .preimage(node, files, |reference| self.digest_of(reference))?;
         let Some(preimage) = preimage else {
             return Ok(());
         };
-        let key = preimage.digest().map_err(|source| KeyError::Canonical {
-            title: node.title(),
-            source,
-        })?;
-        let found = if forced {
-            None
-        } else {
-            self.store.lookup(&key)?
+        let work = Work {
+            key: preimage.digest().map_err(KeyError::canonical(node))?,
+            preimage: Arc::new(preimage),
+            forced,
+            followers: Vec::new(),
         };
-        match found.filter(|record| plan::fits(record, node)) {
-            Some(record) => self.complete(id, Arc::new(record), false),
-            None => {
-                let preimage = Arc::new(preimage);
-                self.offer(id, Work { key, preimage });
-                Ok(())
+        if let Some(work) = self.lead(id, work) {
+            if forced {
+                self.make_ready(id, work);
+            } else {
+                self.to_ask.push((id, work.key));
+                self.slots[id.0].state = State::Asked(work);
             }
         }
+        Ok(())
     }
 
-    pub(super) fn kind(&self, id: NodeId) -> Result<&'a dyn Kind, KeyError> {
-        let node = self.node(id);
-        self.registry
-            .get(&node.kind)
-            .ok_or_else(|| KeyError::UnknownKind {
-                title: node.title(),
-                kind: node.kind.clone(),
-            })
-    }
-
-    /// Puts a stage with a known key in line, behind one with the same key if there is one.
-    pub(super) fn offer(&mut self, id: NodeId, work: Work) {
-        let sharing = self.in_flight.entry(work.key).or_default();
-        sharing.push(id);
-        if sharing.len() > 1 {
-            self.slots[id.0].state = State::Follows(work);
-            return;
+    /// Makes a stage the one that its key is in flight for; none if another one is, which it then follows.
+    pub(super) fn lead(&mut self, id: NodeId, work: Work) -> Option<Work> {
+        let leader = *self.in_flight.entry(work.key).or_insert(id);
+        if leader == id {
+            return Some(work);
         }
-        self.slots[id.0].state = State::Ready(work);
+        if let Some(leading) = self.slots[leader.0].state.work_mut() {
+            leading.followers.push(id);
+        }
+        let forced = work.forced;
+        self.slots[id.0].state = State::Follows { leader, forced };
+        None
+    }
+
+    /// Puts a stage in line.
+    pub(super) fn make_ready(&mut self, id: NodeId, work: Work) {
+        self.slots[id.0].state = State::Ready { work, wait: None };
         self.enqueue(id);
+    }
+
+    /// What the cache has for a key.
+    pub(super) fn answered(
+        &mut self,
+        id: NodeId,
+        found: Option<Arc<Record>>,
+    ) -> Result<(), RunError> {
+        let state = &mut self.slots[id.0].state;
+        if !matches!(state, State::Asked(_)) {
+            return Ok(());
+        }
+        let Some(mut work) = std::mem::take(state).into_work() else {
+            return Ok(());
+        };
+        let Some(record) = found.filter(|record| plan::fits(record, self.node(id))) else {
+            self.make_ready(id, work);
+            return Ok(());
+        };
+        self.in_flight.remove(&work.key);
+        self.complete(id, Arc::clone(&record), false)?;
+        // One that was asked to run does so all the same.
+        let mut forced = Vec::new();
+        for other in std::mem::take(&mut work.followers) {
+            match self.slots[other.0].state {
+                State::Follows { forced: true, .. } => forced.push(other),
+                State::Follows { .. } => self.complete(other, Arc::clone(&record), false)?,
+                _ => {}
+            }
+        }
+        work.forced = true;
+        for other in forced {
+            if let Some(work) = self.lead(other, work.clone()) {
+                self.make_ready(other, work);
+            }
+        }
+        Ok(())
     }
 
     /// A stage has its result; so have those that share its key.
@@ -81,12 +107,26 @@ impl<'a> Scheduler<'a> {
         record: Arc<Record>,
         executed: bool,
     ) -> Result<(), RunError> {
-        let sharing = self.in_flight.remove(&record.key).unwrap_or_default();
+        let followers = self.land(id);
         self.complete(id, Arc::clone(&record), executed)?;
-        for other in sharing.into_iter().filter(|other| *other != id) {
+        for other in followers {
             self.complete(other, Arc::clone(&record), false)?;
         }
         Ok(())
+    }
+
+    /// Takes a stage's key out of flight. Returns the stages that follow it.
+    pub(super) fn land(&mut self, id: NodeId) -> Vec<NodeId> {
+        let Some(work) = std::mem::take(&mut self.slots[id.0].state).into_work() else {
+            return Vec::new();
+        };
+        self.in_flight.remove(&work.key);
+        let mut followers = work.followers;
+        // One that was skipped meanwhile, below a stage that failed, stays so.
+        followers.retain(|other| {
+            matches!(self.slots[other.0].state, State::Follows { leader, .. } if leader == id)
+        });
+        followers
     }
 
     pub(super) fn complete(
@@ -96,15 +136,13 @@ impl<'a> Scheduler<'a> {
         executed: bool,
     ) -> Result<(), RunError> {
         let (stage, result) = (self.title(id), StageResult::of(&record));
-        let slot = &mut self.slots[id.0];
-        slot.state = State::Done { record, executed };
-        slot.forced = false;
-        slot.waits = None;
-        for child in self.plan.dag.children(id) {
-            let child_slot = &mut self.slots[child.0];
-            child_slot.missing -= 1;
-            if child_slot.missing == 0 && matches!(child_slot.state, State::Waiting) {
-                self.unresolved.push(child);
+        self.slots[id.0].state = State::Done { record, executed };
+        for &child in self.plan.dag.children(id) {
+            if let State::Waiting { missing, .. } = &mut self.slots[child.0].state {
+                *missing -= 1;
+                if *missing == 0 {
+                    self.unresolved.push(child);
+                }
             }
         }
         self.emit(if executed {
@@ -116,22 +154,18 @@ impl<'a> Scheduler<'a> {
 
     pub(super) fn fail(&mut self, id: NodeId, failure: Failure) -> Result<(), RunError> {
         let because = self.title(id);
-        let work = self.slots[id.0].state.work();
-        let sharing = work
-            .map(|work| work.key)
-            .and_then(|key| self.in_flight.remove(&key))
-            .unwrap_or_default();
+        let followers = self.land(id);
         self.slots[id.0].state = State::Failed;
         self.emit(RunEvent::StageFailed {
             stage: because.clone(),
             failure: failure.clone(),
         })?;
         self.failed.push((id, failure));
-        let mut below: Vec<NodeId> = self.plan.dag.children(id);
-        below.extend(sharing.into_iter().filter(|other| *other != id));
+        let mut below = self.plan.dag.children(id).to_vec();
+        below.extend(followers);
         while let Some(id) = below.pop() {
             let state = &mut self.slots[id.0].state;
-            if matches!(state, State::Waiting | State::Follows(_)) {
+            if matches!(state, State::Waiting { .. } | State::Follows { .. }) {
                 *state = State::Skipped;
                 self.emit(RunEvent::StageSkipped {
                     stage: self.title(id),

@@ -3,15 +3,17 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::thread::Scope;
 
 use dcsft_cache::Digest;
 
-use super::slot::{State, Wait, Work};
-use super::{Message, Scheduler};
+use super::Scheduler;
+use super::message::Message;
+use super::state::{State, Wait};
+use crate::journal::{Failure, Reason, RunEvent};
 use crate::run::RunError;
-use crate::run::event::{Failure, Reason, RunEvent};
 use crate::run::execute::execute;
 use crate::run::outcome::{Assignment, Shared, Word};
 use crate::study::{NodeId, Reference};
@@ -31,7 +33,8 @@ impl<'a> Scheduler<'a> {
     }
 
     fn is_numeric(&self, id: NodeId) -> bool {
-        self.kind(id).is_ok_and(|kind| kind.numeric())
+        let kind = self.keys.kind(self.node(id));
+        kind.is_ok_and(|kind| kind.decl().numeric)
     }
 
     /// Starts what can start, most urgent first.
@@ -51,11 +54,10 @@ impl<'a> Scheduler<'a> {
             let Some(id) = self.queue.pop(self.resources.has_accelerator()) else {
                 break;
             };
-            let work = match &self.slots[id.0].state {
-                State::Ready(work) => work.clone(),
-                // It was taken back while it was in line.
-                _ => continue,
-            };
+            // It may have been taken back while it was in line.
+            if !matches!(self.slots[id.0].state, State::Ready { .. }) {
+                continue;
+            }
             let Some(inputs) = self.inputs(id) else {
                 // A stage that made one of them runs again, for another reader that found it damaged.
                 self.wait_again(id);
@@ -65,7 +67,7 @@ impl<'a> Scheduler<'a> {
                 self.enqueue(id);
                 break;
             };
-            self.start(id, work, inputs, device, scope, shared, sender)?;
+            self.start(id, inputs, device, scope, shared, sender)?;
         }
         Ok(())
     }
@@ -77,7 +79,6 @@ impl<'a> Scheduler<'a> {
     fn start<'scope, 'env>(
         &mut self,
         id: NodeId,
-        work: Work,
         inputs: Inputs<'a>,
         device: String,
         scope: &'scope Scope<'scope, 'env>,
@@ -89,18 +90,21 @@ impl<'a> Scheduler<'a> {
     {
         let node = self.node(id);
         let active = self.running + self.queue.len() + 1;
+        let State::Ready { work, wait } = std::mem::take(&mut self.slots[id.0].state) else {
+            return Ok(());
+        };
         let assignment = Assignment {
             node,
-            kind: self.kind(id)?,
+            kind: self.keys.kind(node)?,
             key: work.key,
-            preimage: work.preimage.clone(),
+            preimage: Arc::clone(&work.preimage),
             inputs,
             reopenings: self.reopenings,
-            forced: self.slots[id.0].forced,
+            forced: work.forced,
             files: &self.plan.node(id).files,
             device,
             threads: self.resources.threads_for(node, active),
-            log: self.journal.log_path(&node.title())?,
+            log: self.journal.log_path(&node.title()),
         };
         let sender = sender.clone();
         let thread = std::thread::Builder::new().spawn_scoped(scope, move || {
@@ -115,7 +119,7 @@ impl<'a> Scheduler<'a> {
             return Err(RunError::Thread { title, source });
         }
         self.running += 1;
-        self.slots[id.0].state = State::Running(work);
+        self.slots[id.0].state = State::Running { work, wait };
         Ok(())
     }
 
@@ -137,15 +141,15 @@ impl<'a> Scheduler<'a> {
         id: NodeId,
         holder: Option<String>,
     ) -> Result<(), RunError> {
-        let slot = &mut self.slots[id.0];
-        let State::Running(work) = &slot.state else {
+        let State::Running { work, wait } = std::mem::take(&mut self.slots[id.0].state) else {
             return Ok(());
         };
-        let key = work.key;
-        slot.state = State::Ready(work.clone());
-        let wait = slot.waits.get_or_insert_with(Wait::new);
+        let (key, mut wait) = (work.key, wait.unwrap_or_else(Wait::new));
         self.queue.push_later(id, wait.next());
-        match wait.is_to_be_said() {
+        let said = wait.is_to_be_said();
+        let wait = Some(wait);
+        self.slots[id.0].state = State::Ready { work, wait };
+        match said {
             Some(seconds) => self.emit(RunEvent::StageWaits {
                 stage: self.title(id),
                 key,
@@ -167,7 +171,7 @@ impl<'a> Scheduler<'a> {
         self.wait_again(id);
         for (parent, message) in damaged {
             // What was made again since then is not what was found damaged.
-            if self.slots[parent.0].reopened_at <= seen {
+            if self.slots[parent.0].damage.at <= seen {
                 self.reopen(parent, message, shared)?;
             }
         }
@@ -176,17 +180,27 @@ impl<'a> Scheduler<'a> {
 
     /// Takes a stage that was ready, and those that follow it, back to waiting for their inputs.
     fn wait_again(&mut self, id: NodeId) {
-        let work = self.slots[id.0].state.work();
-        let sharing = work
-            .map(|work| work.key)
-            .and_then(|key| self.in_flight.remove(&key))
-            .unwrap_or_default();
-        for id in sharing {
-            // One that was skipped meanwhile, below a stage that failed, stays so.
-            if self.slots[id.0].state.work().is_some() {
-                self.slots[id.0].state = State::Waiting;
-                self.unresolved.push(id);
+        let forced = self.slots[id.0]
+            .state
+            .work()
+            .is_some_and(|work| work.forced);
+        let followers = self.land(id);
+        self.wait_for_inputs(id, forced);
+        for other in followers {
+            if let State::Follows { forced, .. } = self.slots[other.0].state {
+                self.wait_for_inputs(other, forced);
             }
+        }
+    }
+
+    /// Makes a stage wait for those of its inputs that have no result.
+    fn wait_for_inputs(&mut self, id: NodeId, forced: bool) {
+        let parents = self.plan.dag.parents(id).iter();
+        let missing = parents.filter(|parent| self.slots[parent.0].state.record().is_none());
+        let missing = missing.count();
+        self.slots[id.0].state = State::Waiting { missing, forced };
+        if missing == 0 {
+            self.unresolved.push(id);
         }
     }
 
@@ -199,14 +213,15 @@ impl<'a> Scheduler<'a> {
             shared.opened.forget(&output.digest);
         }
         for child in self.plan.dag.children(id) {
-            self.slots[child.0].missing += 1;
+            if let State::Waiting { missing, .. } = &mut self.slots[child.0].state {
+                *missing += 1;
+            }
         }
         self.reopenings += 1;
-        let slot = &mut self.slots[id.0];
-        slot.state = State::Waiting;
-        slot.reopened += 1;
-        slot.reopened_at = self.reopenings;
-        if slot.reopened > MAX_REOPENED {
+        let damage = &mut self.slots[id.0].damage;
+        damage.times += 1;
+        damage.at = self.reopenings;
+        if damage.times > MAX_REOPENED {
             let failure = Failure {
                 reason: Reason::Damaged,
                 message,
@@ -217,7 +232,7 @@ impl<'a> Scheduler<'a> {
             };
             return self.fail(id, failure);
         }
-        self.unresolved.push(id);
+        self.wait_for_inputs(id, false);
         self.emit(RunEvent::StageReopened {
             stage: self.title(id),
             message,

@@ -1,0 +1,105 @@
+//! What is expected of stages before they run: how much memory they take, and facts about what they will write.
+//!
+//! Facts flow down the graph along the references, whether or not anything has run yet: a model's sizes reach the
+//! stages that train it and evaluate it. What a fact looks like is between the kinds that write and read it; the
+//! engine hands it on.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use dcsft_cache::Store;
+use rayon::prelude::*;
+use serde_json::Value;
+
+use super::Plan;
+use super::job::params_with_paths;
+use crate::stage::{Forecast, Memory, Prospect, Registry};
+use crate::study::{Node, NodeId, Reference, Study};
+
+/// So many stages are forecast at once: their facts are held together before equal ones are shared.
+const AT_ONCE: usize = 1024;
+
+/// Facts about the outputs of a stage.
+type Facts = Arc<BTreeMap<String, Arc<Value>>>;
+
+/// The estimated memory of each node of the study, where there is an estimate. `threads` are those of a run's stages
+/// together.
+pub fn memories(
+    study: &Study,
+    registry: &Registry,
+    plan: &Plan,
+    store: &Store,
+    threads: usize,
+) -> Vec<Option<Memory>> {
+    let mut memories = Vec::with_capacity(study.nodes.len());
+    // Facts are trees, and a study has as many as it has stages: they go when their last reader has had them, and
+    // cells that differ in nothing that matters here share them.
+    let last_reader = last_readers(study);
+    let mut facts: Vec<Facts> = Vec::with_capacity(study.nodes.len());
+    let mut latest = Facts::default();
+    for wave in study.waves(AT_ONCE) {
+        let forecasts: Vec<Forecast> = wave
+            .par_iter()
+            .with_min_len(16)
+            .map(|node| {
+                let fact = |reference: &Reference| {
+                    let facts = &facts[reference.node.0];
+                    facts.get(&reference.output).cloned().unwrap_or_default()
+                };
+                let inputs = node.inputs.iter().map(|(name, references)| {
+                    let facts = references.iter().map(fact).collect();
+                    (name.clone(), facts)
+                });
+                let prospect = Prospect {
+                    device: plan.options.device.clone(),
+                    threads: node.execution.resources.threads.unwrap_or(threads),
+                    inputs: inputs.collect(),
+                    outputs: outputs(plan, store, node),
+                };
+                let kind = registry.get(&node.kind);
+                let params = || params_with_paths(node, &study.root);
+                kind.map(|kind| kind.forecast(&params(), &prospect))
+                    .unwrap_or_default()
+            })
+            .collect();
+        for (node, forecast) in wave.iter().zip(forecasts) {
+            memories.push(forecast.memory);
+            let read = last_reader[node.id.0].is_some();
+            if read && *latest != forecast.facts {
+                latest = Arc::new(forecast.facts);
+            }
+            facts.push(if read {
+                Arc::clone(&latest)
+            } else {
+                Facts::default()
+            });
+            for reference in node.inputs.iter().flat_map(|(_, references)| references) {
+                if last_reader[reference.node.0] == Some(node.id) {
+                    facts[reference.node.0] = Facts::default();
+                }
+            }
+        }
+    }
+    memories
+}
+
+/// For each node the last one that reads it.
+fn last_readers(study: &Study) -> Vec<Option<NodeId>> {
+    let mut last = vec![None; study.nodes.len()];
+    for node in &study.nodes {
+        for reference in node.inputs.iter().flat_map(|(_, references)| references) {
+            last[reference.node.0] = Some(node.id);
+        }
+    }
+    last
+}
+
+fn outputs(plan: &Plan, store: &Store, node: &Node) -> BTreeMap<String, PathBuf> {
+    let record = plan.node(node.id).state.record();
+    record
+        .into_iter()
+        .flat_map(|record| &record.outputs)
+        .map(|(name, output)| (name.clone(), store.artifact_files(&output.digest)))
+        .collect()
+}
