@@ -5,8 +5,8 @@ use jiff::{Span, SpanRelativeTo, Unit};
 
 /// What [`seconds`] takes, as a regular expression.
 pub const TIME: &str = r"^([0-9]+(\.[0-9]+)?[smh]|[0-9]+[dw])$";
-/// What [`bytes`] takes, with a unit, as a regular expression.
-pub const SIZE: &str = r"^[0-9]+(\.[0-9]+)? ?([kKMGT](iB|B)?|B)$";
+/// What [`is_memory`] takes, as a regular expression.
+pub const SIZE: &str = r"^[0-9]+(\.[0-9]*)? *([kKmMgGtTpPeE][iI]?[bB]?|[bB])$";
 
 /// Seconds in `90s`, `30m`, `1.5h`, `2d` or `1w`.
 pub fn seconds(text: &str) -> Option<f64> {
