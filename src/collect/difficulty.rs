@@ -135,11 +135,12 @@ fn mean<'a>(width: usize, rows: impl Iterator<Item = &'a [f64]>) -> Vec<f64> {
 
 fn gallery(bins: Vec<stage::GalleryBin>, dir: &Path) -> Vec<GalleryBin> {
     let sample = |sample: stage::GallerySample| {
-        // The list is a file as any other: its names must not lead elsewhere.
-        let inside = dcsft_cache::fault_of_path(&sample.image).is_none();
-        let image = inside
-            .then(|| dcsft_cache::file::bytes(&dir.join(&sample.image)).ok())
-            .flatten()?;
+        let image = match &sample.image {
+            // The list is a file as any other: its names must not lead elsewhere.
+            Some(name) if dcsft_cache::fault_of_path(name).is_some() => return None,
+            Some(name) => Some(dcsft_cache::file::bytes(&dir.join(name)).ok()?),
+            None => None,
+        };
         Some(GallerySample {
             image,
             media_type: "image/png".to_owned(),

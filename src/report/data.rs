@@ -394,9 +394,9 @@ pub(crate) struct GalleryBin {
 /// One sample with what the model answered.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct GallerySample {
-    /// The image's bytes.
+    /// The bytes of its first image, if it has one.
     #[serde(skip)]
-    pub(crate) image: Vec<u8>,
+    pub(crate) image: Option<Vec<u8>>,
     /// Its media type, such as `image/png`.
     pub(crate) media_type: String,
     /// The question.

@@ -215,7 +215,7 @@ pub(crate) fn study() -> ReportData {
                 bin: (*bin).to_owned(),
                 samples: (0..4)
                     .map(|_| GallerySample {
-                        image: include_bytes!("fixture.png").to_vec(),
+                        image: Some(include_bytes!("fixture.png").to_vec()),
                         media_type: "image/png".to_owned(),
                         question: "object?".to_owned(),
                         answer: "star".to_owned(),

@@ -461,14 +461,18 @@ fn gallery(bins: &[GalleryBin]) -> Markup {
 }
 
 fn sample_card(sample: &GallerySample) -> Markup {
-    let source = format!(
-        "data:{};base64,{}",
-        sample.media_type,
-        STANDARD.encode(&sample.image)
-    );
+    let source = |image| {
+        format!(
+            "data:{};base64,{}",
+            sample.media_type,
+            STANDARD.encode(image)
+        )
+    };
     html! {
         div.sample {
-            img src=(source) alt={ "sample: " (sample.answer) };
+            @if let Some(image) = &sample.image {
+                img src=(source(image)) alt={ "sample: " (sample.answer) };
+            }
             div.text {
                 p.question { (sample.question) }
                 p { "answer " strong { (sample.answer) } }

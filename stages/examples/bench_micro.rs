@@ -119,6 +119,7 @@ fn examples(
         examples.push(Example {
             prompt: prompt(index, "object?"),
             answer: tokens.into(),
+            earlier: 0,
         });
     }
     Ok(examples)

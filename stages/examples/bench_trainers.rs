@@ -116,5 +116,6 @@ fn example(model: &MicroVlm, index: usize) -> Result<Example, Box<dyn std::error
     Ok(Example {
         prompt,
         answer: answer.into(),
+        earlier: 0,
     })
 }

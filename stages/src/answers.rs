@@ -112,7 +112,10 @@ fn ask(
 ) -> Result<Vec<Reply>, StageError> {
     let lent = |sample: &Sample| request.lent.to(&sample.id, request.n as usize);
     let complete = |sample: &Sample| lent(sample).len() == request.n as usize;
-    let prompt = |sample| Ok(Shown::new(sample, model).prompt(data.image(sample)?.into()));
+    let prompt = |sample| {
+        let images = data.images(sample)?.into_iter().map(Into::into).collect();
+        Ok(Shown::new(sample, model).prompt(images))
+    };
     let samples = &data.samples()[rows];
     let prompts: Vec<_> = samples
         .par_iter()

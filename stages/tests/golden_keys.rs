@@ -15,7 +15,7 @@ const GOLDEN: [(&str, &str, &str); 9] = [
     (
         "dataset",
         r#"{"path": "list.json"}"#,
-        "804d98f9edf005dde450ad943736296d50b9d071f73f17a70f7225822779a1e9",
+        "5daf47e209ce2ad5ddf8b39b1c88bdd78a022429bee31e1d400fd961bccdb395",
     ),
     (
         "difficulty",

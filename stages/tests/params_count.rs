@@ -26,13 +26,14 @@ use Then::{Counts, Refused, Stays};
 type Case = (&'static str, Value, Value, Then);
 
 /// Params that other tests hold, by kind and beginning of the name, and which.
-const ELSEWHERE: [(&str, &str, &str); 7] = [
+const ELSEWHERE: [(&str, &str, &str); 8] = [
     // A model that is sure of its answers gives them at any penalty.
     ("eval", "repetition_penalty", "of_evals_penalty"),
     // Pictures of one colour are their own mirror images.
     ("sft", "augment.flip", "shown.rs"),
     ("dataset", "boxes", "dataset_import"),
     ("dataset", "exif", "dataset_import"),
+    ("dataset", "images", "dataset_import"),
     ("rollout", "reward.", "reward_answers.rs"),
     ("grpo", "reward.", "reward_answers.rs"),
     ("eval", "reward.", "reward_answers.rs"),
@@ -249,6 +250,12 @@ fn of_sft() {
         ("lora.rank", lora.clone(), json!(3), Counts),
         ("lora.alpha", lora.clone(), json!(8), Counts),
         ("lora.dropout", lora.clone(), json!(0.5), Counts),
+        (
+            "lora.target_modules",
+            lora.clone(),
+            json!(["q_proj"]),
+            Refused("lora.target_modules"),
+        ),
         ("lora.targets", lora, json!(["vision"]), Counts),
         ("on_error", nothing(), json!("fail"), Refused("Red!")),
         (
@@ -339,6 +346,12 @@ fn of_grpo() {
         ("lora.rank", lora.clone(), json!(3), Counts),
         ("lora.alpha", lora.clone(), json!(8), Counts),
         ("lora.dropout", lora.clone(), json!(0.5), Counts),
+        (
+            "lora.target_modules",
+            lora.clone(),
+            json!(["q_proj"]),
+            Refused("lora.target_modules"),
+        ),
         ("lora.targets", lora, json!(["vision"]), Counts),
         ("reward", nothing(), pattern, Counts),
         fits(),

@@ -115,6 +115,38 @@ fn no_modules_import_each_other_in_a_circle() {
     assert!(new.is_empty(), "\n{}", new.join("\n"));
 }
 
+#[test]
+fn the_page_on_architecture_has_both_tables() {
+    let (root, _) = workspace();
+    let page = std::fs::read_to_string(root.join("docs/architecture.md")).unwrap();
+    for (name, on) in tables::CRATES {
+        let row = page
+            .lines()
+            .find(|line| line.contains(&format!("| `{name}` |")));
+        let row = row.unwrap_or_else(|| panic!("the page has no row for {name}"));
+        let expected = match on {
+            [] => "nothing of ours".to_owned(),
+            on => on
+                .iter()
+                .map(|on| format!("`{on}`"))
+                .collect::<Vec<_>>()
+                .join(", "),
+        };
+        let cells: Vec<&str> = row.split(" | ").collect();
+        assert_eq!(cells[3], expected, "{name}");
+    }
+    let order: Vec<String> = tables::ENGINE
+        .iter()
+        .map(|name| format!("`{name}`"))
+        .collect();
+    let words: Vec<&str> = page.split_whitespace().collect();
+    assert!(
+        words.join(" ").contains(&order.join(" < ")),
+        "the page does not have the order {}",
+        order.join(" < ")
+    );
+}
+
 /// Modules of an invented crate.
 fn invented(krate: &str, files: &[(&str, &str)]) -> Modules {
     let mut modules = Modules::default();

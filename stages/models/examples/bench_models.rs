@@ -194,6 +194,7 @@ fn training(model: &mut HubModel, prompts: &[Prompt], limit: Duration) -> Result
             Example {
                 prompt: prompt.clone(),
                 answer: tokens.collect(),
+                earlier: 0,
             }
         })
         .collect();

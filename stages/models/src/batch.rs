@@ -178,14 +178,26 @@ impl<'a> Packer<'a> {
         self.span(&sequence.id, 0..0, start..end, first..end);
     }
 
-    /// One answer, in one span with its prompt.
+    /// One answer, in one span with its prompt. Labels that the prompt has come before it.
     fn answer_alone(&mut self, sequence: &Sequence, start: usize, answer: &[u32]) {
         self.feed(answer, sequence.encoded.next_position);
         let end = self.sources.len();
-        let predicting = end - answer.len()..end;
-        self.predict(predicting.clone());
+        let answers = end - answer.len();
+        let labels = sequence.encoded.labels.iter().enumerate().skip(1);
+        let labels: Vec<(usize, u32)> = labels
+            .filter_map(|(index, label)| Some((start + index - 1, (*label)?)))
+            .collect();
+        let first = labels.first().map_or(answers, |(row, _)| *row);
+        let asked = self.asked_rows;
+        for (row, label) in labels {
+            self.predictions.push((asked + row - first) as u32);
+            self.targets.push(label);
+        }
+        let rows = answers..end;
+        let predictions = rows.map(|row| (asked + row - first) as u32);
+        self.predictions.extend(predictions);
         self.targets.extend(answer);
-        self.span(&sequence.id, 0..0, start..end, predicting);
+        self.span(&sequence.id, 0..0, start..end, first..end);
     }
 
     /// Several answers, each in a span of its own after the prompt's. The prompt's last row predicts the first

@@ -279,6 +279,7 @@ mod tests {
         let example = Example {
             prompt: prompts[2].clone(),
             answer: answer.into(),
+            earlier: 0,
         };
         let logits = |model: &HubModel| {
             let output = model.forward(std::slice::from_ref(&example), &Forward::default());

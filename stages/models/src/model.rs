@@ -72,12 +72,22 @@ impl HubModel {
     /// # Errors
     /// As [`Processor::encode`].
     pub fn encode(&self, prompt: &Prompt) -> Result<Encoded, VlmError> {
+        self.encode_as(prompt, &Encode::PROMPT)
+    }
+
+    fn encode_as(&self, prompt: &Prompt, options: &Encode) -> Result<Encoded, VlmError> {
         prompt.validate()?;
         let images = prompt.images.iter();
         let images = images.map(|image| Ok(image.load()?.into_owned()));
         let images: Vec<RgbImage> = images.collect::<Result<_, VlmError>>()?;
+        self.processor.encode(&prompt.messages, &images, options)
+    }
+
+    /// The token ids of a prompt with the labels that they are, without any pixel.
+    fn labels(&self, prompt: &Prompt) -> Result<Vec<Option<u32>>, VlmError> {
+        let sizes: Vec<(u32, u32)> = prompt.images.iter().map(Picture::size).collect();
         self.processor
-            .encode(&prompt.messages, &images, &Encode::PROMPT)
+            .labels(&prompt.messages, &sizes, &Encode::TURNS)
     }
 
     /// Logits of all positions of conversations, packed: `[sum of lengths, vocab]`.
@@ -133,16 +143,24 @@ impl HubModel {
     /// Neighbours that continue the same conversation become one sequence with several answers.
     fn sequences(&self, examples: &[Example]) -> Result<Vec<Sequence>, VlmError> {
         let groups: Vec<&[Example]> = examples
-            .chunk_by(|a, b| a.prompt.is_same(&b.prompt))
+            .chunk_by(|a, b| a.earlier == 0 && b.earlier == 0 && a.prompt.is_same(&b.prompt))
             .collect();
         use rayon::prelude::*;
         groups
             .into_par_iter()
             .map(|group| {
+                let prompt = &group[0].prompt;
+                let (options, answers): (_, Vec<Arc<[u32]>>) = match group[0].earlier {
+                    0 => {
+                        let answers = group.iter().map(|example| example.answer.clone());
+                        (Encode::PROMPT, answers.collect())
+                    }
+                    _ => (Encode::TURNS, vec![group[0].last_answer().into()]),
+                };
                 Ok(Sequence {
-                    id: group[0].prompt.id.clone(),
-                    encoded: Arc::new(self.encode(&group[0].prompt)?),
-                    answers: group.iter().map(|example| example.answer.clone()).collect(),
+                    id: prompt.id.clone(),
+                    encoded: Arc::new(self.encode_as(prompt, &options)?),
+                    answers,
                 })
             })
             .collect()
@@ -306,6 +324,10 @@ impl VisionLanguageModel for HubModel {
             });
         }
         Ok(())
+    }
+
+    fn earlier_answers(&self, prompt: &Prompt) -> Result<Vec<u32>, VlmError> {
+        Ok(self.labels(prompt)?.into_iter().flatten().collect())
     }
 
     fn forward<'a>(&'a self, batch: &[Example], forward: &Forward) -> Result<Output<'a>, VlmError> {

@@ -128,6 +128,7 @@ fn sft(model: &mut HubModel, config: SftConfig) {
     let example = |prompt| Example {
         prompt,
         answer: answer.clone(),
+        earlier: 0,
     };
     let examples: Vec<Example> = prompts(config.batch_size)
         .into_iter()

@@ -34,7 +34,9 @@ pub use error::DataError;
 pub(crate) use error::{read_json, read_lines, write_json};
 pub use prompt::{IMAGE_PLACEHOLDER, Shown};
 pub use rollouts::{Generation, RolloutInfo, RolloutRecord, RolloutWriter, Rollouts};
-pub use sample::{ContentId, Context, DatasetInfo, ImageContent, ImageEntry, Sample, Split};
+pub use sample::{
+    ContentId, Context, DatasetInfo, ImageContent, ImageEntry, Said, Sample, Speaker, Split,
+};
 pub use store::Dataset;
 pub(crate) use store::read_samples;
 pub use stored::StoredImage;

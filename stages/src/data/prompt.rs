@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 
-use dcsft_vlm::model::{Picture, Prompt, VisionLanguageModel};
+use dcsft_vlm::model::{Message, Picture, Prompt, Role, VisionLanguageModel};
 
 use super::boxes::{View, is_box};
-use super::sample::Sample;
+use super::sample::{Said, Sample, Speaker};
 
 /// Stands in a prompt where an image does.
 pub const IMAGE_PLACEHOLDER: &str = "<image>";
@@ -32,11 +32,30 @@ impl<'a> Shown<'a> {
         Self { sample, view }
     }
 
-    /// The sample's question about `image`, its own.
-    pub fn prompt(&self, image: Picture) -> Prompt {
+    /// The sample's question about `images`, its own, after what was said before.
+    pub fn prompt(&self, images: Vec<Picture>) -> Prompt {
         let text = self.trained(&self.sample.prompt, self.view);
         let system = self.sample.system.as_deref();
-        Prompt::question(self.sample.id.as_str(), vec![image], system, &text)
+        let earlier = self.sample.history.iter();
+        let earlier: Vec<Message> = earlier.map(|said| self.earlier(said)).collect();
+        let shown: usize = earlier.iter().map(Message::images).sum();
+        let own = images.len().saturating_sub(shown);
+        let system = system.map(|text| Message::text_of(Role::System, text));
+        let question = Message::question(&text, own);
+        let messages = system.into_iter().chain(earlier).chain([question]);
+        Prompt {
+            id: self.sample.id.as_str().into(),
+            messages: messages.collect(),
+            images,
+        }
+    }
+
+    fn earlier(&self, said: &'a Said) -> Message {
+        let text = self.trained(&said.content, self.view);
+        match said.role {
+            Speaker::User => Message::question(&text, text.matches(IMAGE_PLACEHOLDER).count()),
+            Speaker::Assistant => Message::text_of(Role::Assistant, text),
+        }
     }
 
     /// The answer to train on.

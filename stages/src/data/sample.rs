@@ -48,6 +48,25 @@ pub struct ImageEntry {
     pub exif: Exif,
 }
 
+/// Who said an earlier turn of a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Speaker {
+    /// The one who asks.
+    User,
+    /// The model.
+    Assistant,
+}
+
+/// An earlier turn of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Said {
+    /// Who said it.
+    pub role: Speaker,
+    /// What was said; `<image>` stands where an image does.
+    pub content: String,
+}
+
 /// One question about images, with its right answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
@@ -56,14 +75,17 @@ pub struct Sample {
     /// What the system is told before the question; without it the model's chat template decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,
-    /// The question; `<image>` stands where the image does.
+    /// What was said before the question: turns of the user and the assistant in turn, the user's first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<Said>,
+    /// The question; `<image>` stands where an image does.
     pub prompt: String,
     /// The right answer.
     pub answer: String,
     /// What the boxes in question and answer are, where the list says it. Both hold them as the list does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boxes: Option<Boxes>,
-    /// The images, in the order of their placeholders.
+    /// The images, in the order of their placeholders in history and question.
     pub images: Vec<ImageEntry>,
     /// Further facts: class, scene, fields of the source record. Not part of the ID.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -97,6 +119,8 @@ impl DatasetInfo {
 pub struct Context {
     /// What the system is told.
     pub system: Option<String>,
+    /// What was said before the question.
+    pub history: Vec<Said>,
     /// What the boxes are.
     pub boxes: Option<Boxes>,
     /// Whether the images' EXIF orientation is applied.
@@ -136,6 +160,7 @@ impl ContentId {
     pub fn within(self, context: &Context) -> Self {
         let Context {
             system,
+            history,
             boxes,
             exif,
         } = context;
@@ -155,6 +180,13 @@ impl ContentId {
             [boxes.frame as u8 + 1, boxes.sides as u8 + 1]
         });
         hasher.update(&boxes).update(&[*exif as u8]);
+        // What comes before has one length for each length of `system`, so that nothing else ends in turns.
+        for Said { role, content } in history {
+            hasher
+                .update(&[*role as u8])
+                .update(&(content.len() as u64).to_le_bytes())
+                .update(content.as_bytes());
+        }
         Self(*hasher.finalize().as_bytes())
     }
 

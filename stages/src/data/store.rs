@@ -118,30 +118,32 @@ impl Dataset {
         self.pack.image(entry)
     }
 
-    /// The sample's image, not decoded yet. Models take one image per question.
-    ///
-    /// # Errors
-    /// If the sample has not exactly one image.
-    pub fn stored_image(&self, sample: &Sample) -> Result<StoredImage, DataError> {
-        let [entry] = sample.images.as_slice() else {
-            let message = format!(
-                "has {} images; models take exactly one",
-                sample.images.len()
-            );
-            return Err(DataError::Sample {
-                id: sample.id.clone(),
-                message,
-            });
-        };
-        Ok(StoredImage::new(self.pack.clone(), entry.clone()))
+    /// The sample's images, not decoded yet, in the order of their placeholders.
+    pub fn stored_images(&self, sample: &Sample) -> impl Iterator<Item = StoredImage> {
+        let images = sample.images.iter();
+        images.map(|entry| StoredImage::new(self.pack.clone(), entry.clone()))
     }
 
-    /// The sample's image, decoded.
+    /// The sample's first image, decoded.
     ///
     /// # Errors
-    /// As [`Dataset::stored_image`] and [`StoredImage::decode`].
+    /// If it has none; as [`StoredImage::decode`].
     pub fn image(&self, sample: &Sample) -> Result<RgbImage, DataError> {
-        self.stored_image(sample)?.decode()
+        let first = self.stored_images(sample).next();
+        let none = || DataError::Sample {
+            id: sample.id.clone(),
+            message: "has no image".to_owned(),
+        };
+        first.ok_or_else(none)?.decode()
+    }
+
+    /// The sample's images, decoded.
+    ///
+    /// # Errors
+    /// As [`StoredImage::decode`].
+    pub fn images(&self, sample: &Sample) -> Result<Vec<RgbImage>, DataError> {
+        let images = self.stored_images(sample);
+        images.map(|image| image.decode()).collect()
     }
 
     /// Writes the artifact of the samples at `rows` (in that order) into the folder `dir`. The images are

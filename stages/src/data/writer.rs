@@ -136,6 +136,7 @@ impl DatasetWriter {
         let sample = Sample {
             id,
             system: draft.context.system,
+            history: draft.context.history,
             prompt: draft.prompt,
             answer: draft.answer,
             boxes: draft.context.boxes,

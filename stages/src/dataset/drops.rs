@@ -22,8 +22,6 @@ pub enum DropReason {
     NotUtf8,
     /// A field of the layout is missing or has another type.
     Layout,
-    /// More than one question and answer.
-    SeveralTurns,
     /// The answer is empty.
     EmptyAnswer,
     /// Two parts of the record say different things.
@@ -32,8 +30,6 @@ pub enum DropReason {
     Placeholder,
     /// No image is named.
     NoImage,
-    /// More images than the one that models take.
-    SeveralImages,
     /// The image is a link to another machine.
     RemoteImage,
     /// The image inside the record cannot be read.
@@ -59,12 +55,10 @@ impl DropReason {
             Self::Syntax => "syntax",
             Self::NotUtf8 => "not_utf8",
             Self::Layout => "layout",
-            Self::SeveralTurns => "several_turns",
             Self::EmptyAnswer => "empty_answer",
             Self::Contradiction => "contradiction",
             Self::Placeholder => "placeholder",
             Self::NoImage => "no_image",
-            Self::SeveralImages => "several_images",
             Self::RemoteImage => "remote_image",
             Self::InlineImage => "inline_image",
             Self::MissingImage => "missing_image",

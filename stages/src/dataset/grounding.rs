@@ -14,8 +14,8 @@ pub(super) fn has_places(text: &str) -> bool {
 
 /// Fills `texts`, one after the other, as ms-swift does for Qwen2.5-VL: a name as it is, a box as `[x1, y1, x2, y2]`.
 /// Gives the frame that the boxes stand in, if there are any.
-pub(super) fn fill(
-    texts: [&mut String; 2],
+pub(super) fn fill<'t>(
+    texts: impl IntoIterator<Item = &'t mut String>,
     objects: Option<Cell>,
 ) -> Result<Option<Frame>, Dropped> {
     let objects = match objects {

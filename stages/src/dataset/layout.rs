@@ -11,7 +11,7 @@ use super::drops::{DropReason, Dropped};
 use super::grounding;
 use super::names::{ImageRef, contradiction};
 use super::turns::Conversation;
-use crate::data::{Frame, IMAGE_PLACEHOLDER};
+use crate::data::{Frame, IMAGE_PLACEHOLDER, Said, Speaker};
 
 /// How the records of a list are laid out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -90,12 +90,16 @@ impl Layout {
 pub struct RawRecord {
     /// What the system is told before the question.
     pub system: Option<String>,
+    /// What was said before the question.
+    pub history: Vec<Said>,
     /// The question with its placeholders.
     pub prompt: String,
     /// The right answer.
     pub answer: String,
     /// Images, in order.
     pub images: Vec<ImageRef>,
+    /// The names of its fields, for people.
+    pub fields: String,
     /// The frame of the boxes that the record itself says are boxes.
     pub frame: Option<Frame>,
     /// Fields that the layout does not know.
@@ -134,15 +138,17 @@ pub(super) fn read(layout: Layout, record: Cell) -> Result<RawRecord, Dropped> {
     let answer = fields.answer(layout, asked.answer.take())?;
     let mut read = RawRecord {
         system: fields.system(asked.system.take())?,
+        history: asked.history,
         prompt: asked.prompt,
         answer,
-        images: fields.images(asked.images, &seen)?,
+        images: fields.images(asked.images)?,
+        fields: seen,
         frame: None,
         meta: BTreeMap::new(),
     };
-    if grounding::has_places(&read.prompt) || grounding::has_places(&read.answer) {
+    if read.texts().any(|text| grounding::has_places(text)) {
         let objects = fields.take("objects");
-        read.frame = grounding::fill([&mut read.prompt, &mut read.answer], objects)?;
+        read.frame = grounding::fill(read.texts(), objects)?;
     }
     fields.check_rest(&read.prompt)?;
     check_places(&mut read)?;
@@ -150,24 +156,39 @@ pub(super) fn read(layout: Layout, record: Cell) -> Result<RawRecord, Dropped> {
     Ok(read)
 }
 
-/// A single image that the text has no place for stands in front, as ms-swift and TRL put it.
+impl RawRecord {
+    /// What is asked and answered, in order.
+    fn texts(&mut self) -> impl Iterator<Item = &mut String> {
+        let earlier = self.history.iter_mut().map(|said| &mut said.content);
+        earlier.chain([&mut self.prompt, &mut self.answer])
+    }
+}
+
+/// Images that the questions have no place for stand in front of the first, as ms-swift and TRL put them.
 fn check_places(record: &mut RawRecord) -> Result<(), Dropped> {
-    let elsewhere = [
-        ("answer", &record.answer),
-        (
-            "system message",
-            record.system.as_ref().unwrap_or(&record.answer),
-        ),
-    ];
+    let is = |role| move |said: &&Said| said.role == role;
+    let earlier = record.history.iter().filter(is(Speaker::Assistant));
+    let elsewhere = [("answer", &record.answer)]
+        .into_iter()
+        .chain(earlier.map(|said| ("answer", &said.content)))
+        .chain(record.system.iter().map(|text| ("system message", text)));
     for (what, text) in elsewhere {
         if text.contains(IMAGE_PLACEHOLDER) {
             let detail = format!("the {what} has {IMAGE_PLACEHOLDER}; only the question can");
             return Err(Dropped::new(DropReason::Placeholder, detail));
         }
     }
-    if record.images.len() == 1 && !record.prompt.contains(IMAGE_PLACEHOLDER) {
-        record.prompt.insert_str(0, IMAGE_PLACEHOLDER);
-    }
+    let questions = record.history.iter().filter(is(Speaker::User));
+    let questions = questions.map(|said| &said.content).chain([&record.prompt]);
+    let places: usize = questions
+        .map(|text| text.matches(IMAGE_PLACEHOLDER).count())
+        .sum();
+    let missing = record.images.len().saturating_sub(places);
+    let first = match record.history.first_mut() {
+        Some(said) => &mut said.content,
+        None => &mut record.prompt,
+    };
+    first.insert_str(0, &IMAGE_PLACEHOLDER.repeat(missing));
     Ok(())
 }
 
@@ -243,17 +264,10 @@ impl Fields {
                 Ok(Conversation::of_text(prompt))
             }
         };
-        if let Some(history) = self.given("history") {
-            let turns = match history {
-                Cell::List(turns) => turns.len(),
-                _ => 1,
-            };
-            let detail = format!(
-                "`history` has {turns} earlier turns; one question and one answer are taken"
-            );
-            return Err(Dropped::new(DropReason::SeveralTurns, detail));
+        match self.given("history") {
+            Some(history) => asked?.after(history),
+            None => asked,
         }
-        asked
     }
 
     /// The right answer: what the turns say, or the layout's field.
@@ -299,7 +313,7 @@ impl Fields {
     }
 
     /// The images of the turns, or of `images` or `image`; where several say it they have to agree.
-    fn images(&mut self, own: Vec<ImageRef>, seen: &str) -> Result<Vec<ImageRef>, Dropped> {
+    fn images(&mut self, own: Vec<ImageRef>) -> Result<Vec<ImageRef>, Dropped> {
         let mut given: Vec<(&str, Vec<ImageRef>)> = Vec::new();
         if !own.is_empty() {
             given.push(("content", own));
@@ -325,15 +339,8 @@ impl Fields {
                 .push_str(&format!(" ({} and {})", names(&given[0].1), names(images)));
             return Err(dropped);
         }
-        match given.into_iter().next() {
-            Some((_, images)) => Ok(images),
-            None => Err(Dropped::new(
-                DropReason::NoImage,
-                format!(
-                    "no image is named in `images`, `image` or the text; the record has the fields {seen}"
-                ),
-            )),
-        }
+        let first = given.into_iter().next();
+        Ok(first.map(|(_, images)| images).unwrap_or_default())
     }
 
     /// Fields that belong to the question and cannot be shown.

@@ -51,7 +51,7 @@ impl Stage for ImportDataset {
     type Params = DatasetParams;
     const DECL: KindDecl = KindDecl {
         name: "dataset",
-        version: 2,
+        version: 3,
         summary: "Reads lists with image files (JSON, JSON lines, Parquet) and validates every record",
         inputs: &[],
         numeric: false,

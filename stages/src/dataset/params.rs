@@ -59,12 +59,33 @@ pub struct DatasetParams {
     /// not.
     #[serde(default, skip_serializing_if = "Exif::is_default")]
     pub exif: Exif,
+    /// Whether records without an image are taken. A list whose images stand in a field that is not known here would
+    /// seem to have none.
+    #[serde(default, skip_serializing_if = "Images::is_required")]
+    pub images: Images,
     /// What to do with a record that cannot be used.
     #[serde(default)]
     pub on_error: OnError,
     /// So many records may be left out: a count, or below 1 a share of those read. More fail the stage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_dropped: Option<MaxDropped>,
+}
+
+/// Whether each record has to have an image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Images {
+    /// One without is left out.
+    #[default]
+    Required,
+    /// One without is a question of text alone.
+    Optional,
+}
+
+impl Images {
+    fn is_required(&self) -> bool {
+        *self == Self::Required
+    }
 }
 
 /// One list or several.

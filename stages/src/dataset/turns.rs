@@ -7,7 +7,7 @@ use regex::Regex;
 use super::cell::{Cell, fields};
 use super::drops::{DropReason, Dropped};
 use super::names::{ImageRef, NAMING, one_of};
-use crate::data::IMAGE_PLACEHOLDER;
+use crate::data::{IMAGE_PLACEHOLDER, Said, Speaker};
 
 /// An image named in the text, as Qwen-VL and ms-swift have it.
 static IMAGE_TAG: LazyLock<Regex> =
@@ -32,10 +32,11 @@ impl Role {
     }
 }
 
-/// One question, perhaps with a system message before it and an answer after it.
+/// One question, perhaps with a system message and earlier turns before it and an answer after it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Conversation {
     pub(super) system: Option<String>,
+    pub(super) history: Vec<Said>,
     pub(super) prompt: String,
     pub(super) answer: Option<String>,
     /// Images that the turns themselves name, in order.
@@ -96,39 +97,79 @@ impl Conversation {
                 _ => said.push(turn),
             }
         }
-        let roles: Vec<Role> = said.iter().map(|turn| turn.role).collect();
-        match roles.as_slice() {
-            [Role::User] | [Role::User, Role::Assistant] => {}
-            several if several.len() > 2 => {
-                let detail = format!(
-                    "{} turns; one question and one answer are taken",
-                    several.len()
-                );
-                return Err(Dropped::new(DropReason::SeveralTurns, detail));
-            }
-            _ => {
-                return Err(wrong(format!(
-                    "`{list}` is not a question of the user and an answer of the assistant"
-                )));
-            }
+        let expected = [Role::User, Role::Assistant].into_iter().cycle();
+        let in_turn = said
+            .iter()
+            .map(|turn| turn.role)
+            .eq(expected.take(said.len()));
+        if said.is_empty() || !in_turn {
+            return Err(wrong(format!(
+                "the turns of `{list}` are not questions of the user and answers of the assistant in turn"
+            )));
         }
-        let mut said = said.into_iter();
-        let (prompt, images) = said
-            .next()
-            .map(|turn| (turn.text, turn.images))
-            .unwrap_or_default();
-        let answer = match said.next() {
-            Some(turn) if !turn.images.is_empty() => {
-                return Err(wrong("an image is in the answer, not in the question"));
-            }
-            turn => turn.map(|turn| turn.text),
+        let answers = said.iter().skip(1).step_by(2);
+        if answers.into_iter().any(|turn| !turn.images.is_empty()) {
+            return Err(wrong("an image is in the answer, not in the question"));
+        }
+        let answer = match said.len() % 2 {
+            0 => said.pop().map(|turn| turn.text),
+            _ => None,
         };
+        let prompt = said.pop().map(|turn| (turn.text, turn.images));
+        let (prompt, last) = prompt.unwrap_or_default();
+        let mut images = Vec::new();
+        let history = said.into_iter().map(|turn| {
+            images.extend(turn.images);
+            let role = match turn.role {
+                Role::Assistant => Speaker::Assistant,
+                _ => Speaker::User,
+            };
+            let content = turn.text;
+            Said { role, content }
+        });
+        let history = history.collect();
+        images.extend(last);
         Ok(Self {
             system,
+            history,
             prompt,
             answer,
             images,
         })
+    }
+
+    /// Puts the turns of a field `history` before the question: pairs of question and answer, as ms-swift and
+    /// LLaMA-Factory have them.
+    pub(super) fn after(mut self, history: Cell) -> Result<Self, Dropped> {
+        let refused = || wrong("`history` is not a list of pairs of a question and an answer");
+        let Cell::List(pairs) = history else {
+            return Err(refused());
+        };
+        if !self.history.is_empty() {
+            return Err(wrong(
+                "there are earlier turns in `history` and in the conversation; write them in one of the two",
+            ));
+        }
+        let mut images = Vec::new();
+        for pair in pairs {
+            let Cell::List(pair) = pair else {
+                return Err(refused());
+            };
+            let [Cell::Text(asked), Cell::Text(answered)] = pair.as_slice() else {
+                return Err(refused());
+            };
+            let (asked, shown) = tagged(asked.clone());
+            images.extend(shown);
+            let turns = [
+                (Speaker::User, asked),
+                (Speaker::Assistant, answered.clone()),
+            ];
+            let said = turns.map(|(role, content)| Said { role, content });
+            self.history.extend(said);
+        }
+        images.append(&mut self.images);
+        self.images = images;
+        Ok(self)
     }
 }
 

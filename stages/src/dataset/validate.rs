@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::drops::{DropReason, Dropped};
 use super::layout::RawRecord;
 use super::names::{ImageRef, Roots};
-use super::params::DatasetParams;
+use super::params::{DatasetParams, Images};
 use crate::data::{
     Boxes, Context, DataError, Draft, DraftImage, Exif, IMAGE_PLACEHOLDER, decode, sniff,
 };
@@ -26,39 +26,61 @@ pub(super) fn draft(
     if record.answer.trim().is_empty() {
         return Err(Dropped::new(DropReason::EmptyAnswer, "the answer is empty"));
     }
-    let reference = match record.images.as_slice() {
-        [] => return Err(Dropped::new(DropReason::NoImage, "no image is named")),
-        [reference] => reference,
-        several => {
-            let detail = format!("{} images; models take exactly one", several.len());
-            return Err(Dropped::new(DropReason::SeveralImages, detail));
-        }
-    };
-    let placeholders = prompt.matches(IMAGE_PLACEHOLDER).count();
-    if placeholders != 1 {
-        let detail =
-            format!("the prompt has {placeholders} {IMAGE_PLACEHOLDER} for 1 image: {prompt:?}");
-        return Err(Dropped::new(DropReason::Placeholder, detail));
+    if record.images.is_empty() && params.images == Images::Required {
+        let detail = format!(
+            "no image is named in `images`, `image` or the text; the record has the fields {}",
+            record.fields
+        );
+        return Err(Dropped::new(DropReason::NoImage, detail));
     }
-    let image = image(reference, roots, params.exif)?;
-    let boxes = boxes(params, record, (image.width, image.height))?;
+    check_places(record, &prompt)?;
+    let images = record.images.iter();
+    let images: Vec<DraftImage> = images
+        .map(|reference| image(reference, roots, params.exif))
+        .collect::<Result<_, _>>()?;
+    let boxes = boxes(params, record, &images)?;
     let mut meta = record.meta.clone();
-    if let Some(name) = reference.name() {
-        meta.insert("image".into(), name.into());
+    let names: Option<Vec<&str>> = record.images.iter().map(ImageRef::name).collect();
+    match names.as_deref() {
+        Some([name]) => drop(meta.insert("image".into(), (*name).into())),
+        Some(names @ [_, _, ..]) => drop(meta.insert("images".into(), names.into())),
+        _ => {}
     }
     let context = Context {
         system: record.system.clone(),
+        history: record.history.clone(),
         boxes,
         exif: params.exif,
     };
-    Ok(Draft::new(prompt, record.answer.clone(), vec![image], meta).within(context))
+    Ok(Draft::new(prompt, record.answer.clone(), images, meta).within(context))
+}
+
+/// There is a place for each image, and an image for each place.
+fn check_places(record: &RawRecord, prompt: &str) -> Result<(), Dropped> {
+    let earlier = record.history.iter().map(|said| said.content.as_str());
+    let texts = earlier.chain([prompt]);
+    let places: usize = texts
+        .map(|text| text.matches(IMAGE_PLACEHOLDER).count())
+        .sum();
+    let images = record.images.len();
+    if places == images {
+        return Ok(());
+    }
+    let what = match record.history.is_empty() {
+        true => "the prompt has",
+        false => "the questions have",
+    };
+    let plural = if images == 1 { "" } else { "s" };
+    let detail =
+        format!("{what} {places} {IMAGE_PLACEHOLDER} for {images} image{plural}: {prompt:?}");
+    Err(Dropped::new(DropReason::Placeholder, detail))
 }
 
 /// What the boxes of the record are, if it has any; they have to lie in their frame.
 fn boxes(
     params: &DatasetParams,
     record: &RawRecord,
-    size: (u32, u32),
+    images: &[DraftImage],
 ) -> Result<Option<Boxes>, Dropped> {
     let said = params.boxes.unwrap_or_default();
     let boxes = match record.frame {
@@ -66,8 +88,15 @@ fn boxes(
         None => params.boxes,
     };
     if let Some(boxes) = &boxes {
+        let [image] = images else {
+            let detail = format!(
+                "boxes stand in one image, and the record has {}",
+                images.len()
+            );
+            return Err(Dropped::new(DropReason::Box, detail));
+        };
         let required = record.frame.is_none();
-        let checked = boxes.check(&record.answer, size, required);
+        let checked = boxes.check(&record.answer, (image.width, image.height), required);
         checked.map_err(|problem| Dropped::new(DropReason::Box, problem))?;
     }
     Ok(boxes)

@@ -78,6 +78,7 @@ fn record(sample: &Sample, images: &[String]) -> Value {
     let turns: Vec<Value> = system
         .map(|text| turn("system", text))
         .into_iter()
+        .chain(sample.history.iter().map(|said| json!(said)))
         .chain([
             turn("user", &sample.prompt),
             turn("assistant", &sample.answer),

@@ -28,8 +28,9 @@ pub struct GalleryBin {
 pub struct GallerySample {
     /// Its content ID.
     pub id: String,
-    /// The PNG file, relative to the report.
-    pub image: String,
+    /// The PNG file of its first image, relative to the report; none where it has no image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
     /// The question.
     pub question: String,
     /// The right answer.
@@ -118,10 +119,13 @@ impl Sources {
             let message = format!("sample {id:?}: its ID cannot be a file's name: {reason}");
             return Err(StageError::failed(message));
         }
-        write_png(&set.image(sample)?, &images.join(&file))?;
+        let shown = !sample.images.is_empty();
+        if shown {
+            write_png(&set.image(sample)?, &images.join(&file))?;
+        }
         Ok(Some(GallerySample {
             id: id.to_owned(),
-            image: format!("images/{file}"),
+            image: shown.then(|| format!("images/{file}")),
             question: sample.prompt.clone(),
             answer: sample.answer.clone(),
             answers: tally(record),

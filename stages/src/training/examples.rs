@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use serde_json::Value;
 use unicode_normalization::UnicodeNormalization as _;
 
-use crate::data::{DataError, Dataset, Sample, Shown};
+use crate::data::{DataError, Dataset, Sample, Shown, StoredImage};
 use crate::misfit::{Dropped, Misfit, OnError};
 
 /// Bytes of decoded images that a training run keeps, three a pixel: some 350,000 of 32 x 32 pixels, or 1,900 of
@@ -86,8 +86,7 @@ fn prompts_within(
     shrink: bool,
 ) -> Vec<Result<Prompt, DataError>> {
     let kept = AtomicUsize::new(0);
-    let image = |sample| -> Result<Picture, DataError> {
-        let stored = data.stored_image(sample)?;
+    let image = |stored: StoredImage| -> Result<Picture, DataError> {
         let mut image = stored.decode()?;
         if shrink {
             image = model
@@ -100,7 +99,10 @@ fn prompts_within(
             _ => Picture::Stored(Arc::new(stored)),
         })
     };
-    let prompt = |sample| Ok(Shown::new(sample, model).prompt(image(sample)?));
+    let prompt = |sample| {
+        let images = data.stored_images(sample).map(image);
+        Ok(Shown::new(sample, model).prompt(images.collect::<Result<_, _>>()?))
+    };
     data.samples().par_iter().map(prompt).collect()
 }
 
@@ -115,10 +117,18 @@ fn example(
         Err(error) => return Misfit::of_data(&sample.id, error).map(Err),
     };
     let tokenizer = model.tokenizer();
+    let earlier = match sample.history.is_empty() {
+        true => Ok(Vec::new()),
+        false => model.earlier_answers(&prompt),
+    };
+    let earlier = match earlier {
+        Ok(tokens) => tokens,
+        Err(error) => return Ok(Err(Misfit::of_model(&sample.id, &error))),
+    };
     let encode = |prompt: &Prompt, answer: &str| -> Result<Arc<[u32]>, VlmError> {
         let answer = tokenizer.encode_answer(answer)?;
         model.check(prompt, &answer)?;
-        Ok(answer.into())
+        Ok(earlier.iter().copied().chain(answer).collect())
     };
     let shown = Shown::new(sample, model);
     let mirror = |(text, answer): (Cow<'_, str>, Cow<'_, str>)| {
@@ -129,11 +139,25 @@ fn example(
         Ok::<_, VlmError>(Mirrored { text, answer })
     };
     let encoded = encode(&prompt, &shown.answer()).and_then(|answer| {
-        let mirrored = shown.mirrored().filter(|_| flip).map(mirror);
+        let mirrored = shown.mirrored().filter(|_| flip);
+        if mirrored.is_some() && !sample.history.is_empty() {
+            return Err(VlmError::Config(
+                "`augment.flip` mirrors the boxes of a question and its answer, not those of earlier turns".into(),
+            ));
+        }
+        let mirrored = mirrored.map(mirror);
         Ok((answer, mirrored.transpose()?))
     });
     Ok(match encoded {
-        Ok((answer, mirrored)) => Ok((Example { prompt, answer }, mirrored)),
+        Ok((answer, mirrored)) => {
+            let earlier = earlier.len();
+            let example = Example {
+                prompt,
+                answer,
+                earlier,
+            };
+            Ok((example, mirrored))
+        }
         Err(error) => Err(Misfit::of_model(&sample.id, &error)),
     })
 }

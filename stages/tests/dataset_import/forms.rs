@@ -6,6 +6,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
+use dcsft_stages::data::Speaker;
+
 use crate::{Folder, text};
 
 /// What has to come of a record.
@@ -276,7 +278,7 @@ fn images_beside_the_text_have_to_agree() {
             case(
                 "hiyouga/LlamaFactory#8734",
                 json!({"messages": asked(json!("<image>?")), "images": ["a.png", "b.jpg"]}),
-                Dropped("several_images", &["2 images"]),
+                Read("<image><image>?", "cat", 32),
             ),
             case(
                 "hiyouga/LlamaFactory#6135",
@@ -386,7 +388,7 @@ fn questions_and_answers_come_in_the_fields_of_many_tools() {
 }
 
 #[test]
-fn earlier_turns_are_refused_in_every_layout() {
+fn earlier_turns_are_kept_in_every_layout() {
     let folder = Folder::new();
     let turn = |who: &str, role: &str, what: &str, text: &str| json!({who: role, what: text});
     let turns = |who: &str, user: &str, assistant: &str, what: &str| {
@@ -397,44 +399,124 @@ fn earlier_turns_are_refused_in_every_layout() {
             turn(who, assistant, what, "red"),
         ])
     };
-    let source = "found in use";
-    let refused = || Dropped("several_turns", &["turns"]);
     let history = json!([["What is in the picture?", "a car"]]);
+    let records = [
+        json!({"messages": turns("role", "user", "assistant", "content"), "images": ["a.png"]}),
+        json!({"conversations": turns("from", "human", "gpt", "value"), "image": "a.png"}),
+        json!({"query": "And its colour?", "response": "red", "images": ["a.png"], "history": history}),
+        json!({"instruction": "And its colour?", "output": "red", "images": ["a.png"], "history": history}),
+        json!({"problem": "And its colour?", "solution": "red", "image": "a.png", "history": history}),
+    ];
+    for record in records {
+        let import = folder.import(text(std::slice::from_ref(&record)), json!({}));
+        let data = import.data();
+        assert_eq!(data.len(), 1, "{record}: {:?}", import.drops());
+        let sample = &data.samples()[0];
+        let said: Vec<(Speaker, &str)> = sample
+            .history
+            .iter()
+            .map(|said| (said.role, said.content.as_str()))
+            .collect();
+        assert_eq!(
+            said,
+            [
+                (Speaker::User, "<image>What is in the picture?"),
+                (Speaker::Assistant, "a car")
+            ],
+            "{record}"
+        );
+        assert_eq!(
+            (sample.prompt.as_str(), sample.answer.as_str()),
+            ("And its colour?", "red"),
+            "{record}"
+        );
+    }
     check(
         &folder,
         &[
             case(
-                source,
-                json!({"messages": turns("role", "user", "assistant", "content"), "images": ["a.png"]}),
-                refused(),
-            ),
-            case(
-                source,
-                json!({"conversations": turns("from", "human", "gpt", "value"), "image": "a.png"}),
-                refused(),
-            ),
-            case(
-                source,
-                json!({"query": "<image>?", "response": "red", "images": ["a.png"], "history": history}),
-                refused(),
-            ),
-            case(
-                source,
-                json!({"instruction": "<image>?", "output": "red", "images": ["a.png"], "history": history}),
-                refused(),
-            ),
-            case(
-                source,
-                json!({"problem": "?", "solution": "red", "image": "a.png", "history": history}),
-                refused(),
-            ),
-            case(
-                source,
+                "found in use",
                 json!({"query": "What is it?", "response": "cat", "images": ["a.png"], "history": []}),
                 ASKED,
             ),
+            case(
+                "found in use",
+                json!({"query": "?", "response": "cat", "images": ["a.png"], "history": "What is it? A cat."}),
+                Dropped("layout", &["`history`", "pairs"]),
+            ),
+            case(
+                "found in use",
+                json!({"query": "?", "response": "cat", "images": ["a.png"], "history": [["?", "see <image>"]]}),
+                Dropped("placeholder", &["the answer has <image>"]),
+            ),
+            case(
+                "found in use",
+                json!({"messages": [turn("role", "user", "content", "?"), turn("role", "user", "content", "??"),
+                    turn("role", "assistant", "content", "cat")], "images": ["a.png"]}),
+                Dropped("layout", &["`messages`", "in turn"]),
+            ),
         ],
     );
+}
+
+#[test]
+fn earlier_turns_make_another_sample() {
+    let folder = Folder::new();
+    let record = |history: Value| json!({"query": "<image>?", "response": "red", "images": ["a.png"], "history": history});
+    let records = [
+        record(json!([])),
+        record(json!([["a", "b"]])),
+        record(json!([["ab", ""]])),
+        record(json!([["a", "b"], ["a", "b"]])),
+    ];
+    let import = folder.import(text(&records), json!({}));
+    let data = import.data();
+    let ids: std::collections::BTreeSet<&str> =
+        data.samples().iter().map(|sample| &*sample.id).collect();
+    assert_eq!(ids.len(), 4);
+}
+
+#[test]
+fn each_image_has_its_place_in_the_conversation() {
+    let folder = Folder::new();
+    let user = |text: &str| json!({"role": "user", "content": text});
+    let assistant = |text: &str| json!({"role": "assistant", "content": text});
+    let records = [
+        json!({"messages": [user("<image>One."), assistant("1"), user("<image>Two?"), assistant("2")],
+            "images": ["a.png", "b.jpg"]}),
+        // ms-swift: those without a place stand in front of the first question.
+        json!({"messages": [user("One."), assistant("1"), user("<image>Two?"), assistant("2")],
+            "images": ["a.png", "b.jpg"]}),
+        json!({"messages": [
+            {"role": "user", "content": [{"type": "image", "image": "a.png"}, {"type": "text", "text": "One."}]},
+            assistant("1"),
+            {"role": "user", "content": [{"type": "image", "image": "b.jpg"}, {"type": "text", "text": "Two?"}]},
+            assistant("2")]}),
+    ];
+    let import = folder.import(text(&records), json!({}));
+    let data = import.data();
+    assert_eq!(data.len(), 3, "{:?}", import.drops());
+    for sample in data.samples() {
+        assert_eq!(sample.history[0].content, "<image>One.");
+        assert_eq!(sample.prompt, "<image>Two?");
+        assert_eq!(sample.images.len(), 2);
+        assert_ne!(sample.images[0].offset, sample.images[1].offset);
+        assert_eq!(sample.meta["images"], json!(["a.png", "b.jpg"]));
+    }
+}
+
+#[test]
+fn a_question_without_an_image_is_taken_where_the_spec_says_so() {
+    let folder = Folder::new();
+    let records = [
+        json!({"query": "2 + 2?", "response": "4"}),
+        json!({"query": "<image>?", "response": "4"}),
+    ];
+    let import = folder.import(text(&records), json!({"images": "optional"}));
+    let data = import.data();
+    assert_eq!(data.len(), 1, "{:?}", import.drops());
+    assert!(data.samples()[0].images.is_empty());
+    assert_eq!(import.drops()[&1].0, "placeholder");
 }
 
 #[test]

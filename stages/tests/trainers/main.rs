@@ -76,6 +76,7 @@ fn examples(model: &MicroVlm, count: usize) -> Vec<Example> {
             Example {
                 prompt,
                 answer: answer.into(),
+                earlier: 0,
             }
         })
         .collect()

@@ -90,6 +90,7 @@ fn draw(model: &MicroVlm, config: &GrpoConfig, prompts: &[Prompt], step: usize) 
             let example = Example {
                 prompt: prompt.clone(),
                 answer: answer.tokens.as_slice().into(),
+                earlier: 0,
             };
             answers.push(Answer {
                 old: floats(&logprobs(model, config, &example)),

@@ -87,6 +87,7 @@ impl Objective for Rejection<'_> {
         let examples = kept.into_iter().map(|(index, tokens)| Example {
             prompt: self.prompts[index].clone(),
             answer: tokens.into(),
+            earlier: 0,
         });
         let examples: Vec<Example> = examples.collect();
         Ok(Kept {

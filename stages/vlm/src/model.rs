@@ -281,8 +281,19 @@ impl Message {
 pub struct Example {
     /// What is asked.
     pub prompt: Prompt,
-    /// The answer's token ids, with the end-of-sequence token.
+    /// The token ids to learn: of the answer, with the end-of-sequence token, and before it those of the first
+    /// [`earlier`](Self::earlier) tokens.
     pub answer: Arc<[u32]>,
+    /// How many of these tokens are those that the prompt's messages of the assistant have
+    /// ([`VisionLanguageModel::earlier_answers`]): all of them, or 0 where these are not learnt.
+    pub earlier: usize,
+}
+
+impl Example {
+    /// The tokens that follow the prompt.
+    pub fn last_answer(&self) -> &[u32] {
+        &self.answer[self.earlier.min(self.answer.len())..]
+    }
 }
 
 /// Text to token ids and back.
@@ -453,6 +464,18 @@ pub trait VisionLanguageModel: Send + Sync {
     /// Says what does not fit.
     fn check(&self, prompt: &Prompt, answer: &[u32]) -> Result<(), VlmError>;
     /// Teacher-forced pass over a batch; differentiable in the trainable params.
+    ///
+    /// # Errors
+    /// [`VlmError`] where an example does not fit the model.
+    /// The tokens that are learnt of the assistant's messages in a prompt, in order, with the end-of-sequence token of
+    /// each: of a conversation every answer is learnt, as in ms-swift.
+    ///
+    /// # Errors
+    /// Where they cannot be told from the rest.
+    fn earlier_answers(&self, _prompt: &Prompt) -> Result<Vec<u32>, VlmError> {
+        Ok(Vec::new())
+    }
+    /// Teacher-forced forward pass: what predicts each example's [`answer`](Example::answer).
     ///
     /// # Errors
     /// [`VlmError`] where an example does not fit the model.

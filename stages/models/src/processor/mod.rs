@@ -38,9 +38,12 @@ pub struct Processor {
 /// How a conversation is encoded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Encode {
-    /// The model is to answer next: the sequence ends with the start of its message, nothing is a label.
-    /// Otherwise the sequence ends at the last end token, and the assistant's messages are labels.
+    /// The model is to answer next: the sequence ends with the start of its message, and the assistant's messages are
+    /// labels only with `train_turns`. Otherwise the sequence ends at the last end token, and they are labels.
     pub generation_prompt: bool,
+    /// With `generation_prompt`: the assistant's messages so far are labels. Each is encoded by itself then, as in a
+    /// whole conversation.
+    pub train_turns: bool,
     /// Images are announced as `Picture 1: `, `Picture 2: ` and so on.
     pub add_vision_id: bool,
     /// Longer sequences are refused.
@@ -51,8 +54,15 @@ impl Encode {
     /// Up to where the model's answer begins.
     pub const PROMPT: Self = Self {
         generation_prompt: true,
+        train_turns: false,
         add_vision_id: false,
         max_tokens: None,
+    };
+
+    /// The same, where what the assistant has said before is to be learnt too.
+    pub const TURNS: Self = Self {
+        train_turns: true,
+        ..Self::PROMPT
     };
 }
 
@@ -222,13 +232,13 @@ impl Processor {
             .iter()
             .map(|&(width, height)| self.images.grid(height as usize, width as usize))
             .collect::<Result<_, _>>()?;
-        let tokens = if options.generation_prompt {
+        let tokens = if options.generation_prompt && !options.train_turns {
             let text = self
                 .template
                 .render(messages, true, options.add_vision_id)?;
             unlabelled(self.tokenizer.encode(&text)?)
         } else {
-            self.labelled(messages, options.add_vision_id)?
+            self.labelled(messages, options)?
         };
         self.check_pads(&tokens, places)?;
         let (ids, labels): (Vec<u32>, Vec<Option<u32>>) =
@@ -242,15 +252,35 @@ impl Processor {
         })
     }
 
-    /// The conversation's tokens with their labels, up to the last end token. An assistant's message is found
+    /// The label of each token that [`Processor::encode`] would give.
+    ///
+    /// # Errors
+    /// As [`Processor::encode`].
+    pub fn labels(
+        &self,
+        messages: &[Message],
+        image_sizes: &[(u32, u32)],
+        options: &Encode,
+    ) -> Result<Vec<Option<u32>>, VlmError> {
+        Ok(self.layout(messages, image_sizes, options)?.labels)
+    }
+
+    /// The conversation's tokens with their labels. An assistant's message is found
     /// where rendering what comes before it, with a generation prompt, ends; it is encoded by itself, as it will
     /// be generated (and as ms-swift encodes it), so no token reaches over its start.
     fn labelled(
         &self,
         messages: &[Message],
-        add_vision_id: bool,
+        options: &Encode,
     ) -> Result<Vec<(u32, Option<u32>)>, VlmError> {
-        let whole = self.template.render(messages, false, add_vision_id)?;
+        let &Encode {
+            generation_prompt,
+            add_vision_id,
+            ..
+        } = options;
+        let whole = self
+            .template
+            .render(messages, generation_prompt, add_vision_id)?;
         let eos = self.tokenizer.eos();
         let end_text = self.tokenizer.token(eos).unwrap_or_default();
         let mut tokens = Vec::new();
@@ -283,7 +313,7 @@ impl Processor {
             at = end;
         }
         tokens.extend(unlabelled(self.tokenizer.encode(&whole[at..])?));
-        if let Some(last) = tokens.iter().rposition(|(id, _)| *id == eos) {
+        if !generation_prompt && let Some(last) = tokens.iter().rposition(|(id, _)| *id == eos) {
             tokens.truncate(last + 1);
         }
         Ok(tokens)

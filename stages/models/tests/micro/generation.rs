@@ -29,6 +29,7 @@ fn greedy_answers_are_the_teacher_forced_argmax() {
             &[Example {
                 prompt,
                 answer: tokens.clone().into(),
+                earlier: 0,
             }],
         );
         for ((row, &token), &logprob) in forced.chunks(32).zip(&tokens).zip(&logprobs) {
@@ -65,6 +66,7 @@ fn sampled_logprobs_are_those_of_the_training_pass_at_that_temperature() {
             let example = Example {
                 prompt: prompt.clone(),
                 answer: answer.tokens.clone().into(),
+                earlier: 0,
             };
             let logits = model
                 .forward(&[example], &Forward::default())
@@ -149,6 +151,7 @@ fn top_k_and_top_p_leave_the_likely_tokens() {
         let example = Example {
             prompt: prompt.clone(),
             answer: vec![1].into(),
+            earlier: 0,
         };
         let row = logits(&model, &[example]);
         let mut order: Vec<u32> = (0..32).collect();
@@ -195,6 +198,7 @@ fn draws_follow_the_models_distribution() {
         &[Example {
             prompt,
             answer: vec![1].into(),
+            earlier: 0,
         }],
     );
     let weights: Vec<f64> = row

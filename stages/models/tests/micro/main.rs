@@ -48,6 +48,7 @@ fn example(model: &MicroVlm, prompt: Prompt, answer: &str) -> Example {
     Example {
         prompt,
         answer: tokens.into(),
+        earlier: 0,
     }
 }
 

@@ -195,6 +195,7 @@ impl Row {
             example: Example {
                 prompt: data.prompts[answer.prompt].clone(),
                 answer: answer.tokens.into(),
+                earlier: 0,
             },
             copies: 0,
             weight: 0.0,

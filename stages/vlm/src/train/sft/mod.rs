@@ -309,7 +309,7 @@ fn check_examples(model: &dyn VisionLanguageModel, examples: &[Example]) -> Resu
                 example.prompt.id
             )));
         }
-        model.check(&example.prompt, &example.answer)?;
+        model.check(&example.prompt, example.last_answer())?;
     }
     Ok(())
 }
