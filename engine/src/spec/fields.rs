@@ -1,5 +1,6 @@
 //! The params of a stage in each of its cells, and their mistakes with the places they come from.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -71,10 +72,10 @@ impl<'a> Fields<'a> {
             let mut fresh = Vec::new();
             for row in rows {
                 let key = key_of(row);
-                if !seen.contains_key(&key) {
+                if let Entry::Vacant(entry) = seen.entry(key) {
                     let scope = Scope::new(self.vars, &cells.axes, row);
                     fresh.push((row, self.fill(stage, kind, &fields, &scope, findings)));
-                    seen.insert(key, None);
+                    entry.insert(None);
                 }
             }
             let whole = fresh.iter().filter_map(|(_, filled)| filled.as_ref());

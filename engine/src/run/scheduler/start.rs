@@ -72,10 +72,6 @@ impl<'a> Scheduler<'a> {
         Ok(())
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "three of them are the scope of a thread"
-    )]
     fn start<'scope, 'env>(
         &mut self,
         id: NodeId,
