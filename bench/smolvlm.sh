@@ -14,8 +14,8 @@ python=${BENCH_PYTHON:-}
 if [ -z "$python" ]; then
   [ -d bench/.venv ] || python3 -m venv bench/.venv
   python=bench/.venv/bin/python
-  "$python" -c 'import torch, transformers, peft, PIL' 2>/dev/null ||
-    "$python" -m pip install --quiet torch torchvision numpy pillow safetensors accelerate transformers peft
+  "$python" -c 'import torch, transformers, peft, PIL, num2words' 2>/dev/null ||
+    "$python" -m pip install --quiet torch torchvision numpy pillow safetensors accelerate transformers peft num2words
 fi
 cargo build --release --locked --workspace --example bench_models
 program=${CARGO_TARGET_DIR:-target}/release/examples/bench_models

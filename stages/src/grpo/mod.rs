@@ -3,11 +3,13 @@
 mod filter;
 mod prompts;
 
+use std::collections::BTreeSet;
+
 use dcsft_engine::stage::{
     ArtifactType, Cardinality, Family, Forecast, InputDecl, KindDecl, OutputDecl, ParamProblem,
     Prospect, Stage, StageContext, StageError,
 };
-use dcsft_vlm::lora::LoraConfig;
+use dcsft_vlm::lora::{LoraConfig, ModuleGroup};
 use dcsft_vlm::memory::GRPO_LOSS;
 use dcsft_vlm::train::grpo::{GrpoConfig, GrpoData, GrpoRecord, GrpoTrainer};
 use schemars::JsonSchema;
@@ -40,6 +42,10 @@ pub struct GrpoParams {
     /// acts in the updates, not where answers are drawn.
     #[serde(default)]
     pub lora: Option<LoraConfig>,
+    /// Leave the weights of these groups as they are. With `lora`, `targets` says which layers get adapters, and all other
+    /// weights are frozen already.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub freeze: BTreeSet<ModuleGroup>,
     /// Least area of an image in pixels, in the place of the model's; smaller images are enlarged. Not for `micro`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
@@ -118,6 +124,8 @@ impl Stage for Grpo {
         let config = params.training.validate();
         let mut problems = run_of(params).problems(config, params.lora.as_ref());
         problems.extend(reward_problems(&params.reward));
+        let lora = params.lora.as_ref();
+        problems.extend(training::freeze_problem(lora, &params.freeze));
         problems.extend(params.max_dropped.and_then(MaxDropped::problem));
         problems.extend(limits(params).problems());
         problems.extend((params.completions && params.keep_state).then(|| {
@@ -175,6 +183,7 @@ impl Stage for Grpo {
         let GrpoParams {
             reward,
             lora,
+            freeze,
             on_error,
             max_dropped,
             completions,
@@ -185,7 +194,7 @@ impl Stage for Grpo {
         limits.set(model.as_mut())?;
         training::merge_adapters(ctx, model.as_mut());
         let reference = (config.beta != 0.0).then(|| model.frozen());
-        training::prepare(ctx, model.as_mut(), lora.as_ref(), config.seed)?;
+        training::prepare(ctx, model.as_mut(), lora.as_ref(), &freeze, config.seed)?;
         let trained = training::trainable(model.as_ref());
 
         let data = Dataset::open(&ctx.input("data")?.dir)?;

@@ -1,10 +1,12 @@
 //! `sft`: supervised fine-tuning of all weights or of adapters. Pre-training and cold start are this stage too.
 
+use std::collections::BTreeSet;
+
 use dcsft_engine::stage::{
     ArtifactType, Cardinality, Family, Forecast, InputDecl, KindDecl, OutputDecl, ParamProblem,
     Prospect, Stage, StageContext, StageError,
 };
-use dcsft_vlm::lora::LoraConfig;
+use dcsft_vlm::lora::{LoraConfig, ModuleGroup};
 use dcsft_vlm::memory::SFT_LOSS;
 use dcsft_vlm::train::augment::Augment;
 use dcsft_vlm::train::sft::{SftConfig, SftRecord, SftTrainer};
@@ -29,6 +31,10 @@ pub struct SftParams {
     /// Train adapters on these layers and freeze all other weights; without it all weights are trained.
     #[serde(default)]
     pub lora: Option<LoraConfig>,
+    /// Leave the weights of these groups as they are. With `lora`, `targets` says which layers get adapters, and all other
+    /// weights are frozen already.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub freeze: BTreeSet<ModuleGroup>,
     /// Least area of an image in pixels, in the place of the model's; smaller images are enlarged. Not for `micro`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
@@ -89,6 +95,10 @@ impl Stage for Sft {
     fn check(params: &SftParams) -> Vec<ParamProblem> {
         let mut problems =
             run_of(params).problems(params.training.validate(), params.lora.as_ref());
+        problems.extend(training::freeze_problem(
+            params.lora.as_ref(),
+            &params.freeze,
+        ));
         problems.extend(params.max_dropped.and_then(MaxDropped::problem));
         problems.extend(limits(params).problems());
         problems
@@ -124,6 +134,7 @@ impl Stage for Sft {
         let (run, limits) = (run_of(&params), limits(&params));
         let SftParams {
             lora,
+            freeze,
             on_error,
             max_dropped,
             training: config,
@@ -132,7 +143,7 @@ impl Stage for Sft {
         let mut model = model::open(ctx)?;
         limits.set(model.as_mut())?;
         let data = Dataset::open(&ctx.input("data")?.dir)?;
-        training::prepare(ctx, model.as_mut(), lora.as_ref(), config.seed)?;
+        training::prepare(ctx, model.as_mut(), lora.as_ref(), &freeze, config.seed)?;
         let trained = training::trainable(model.as_ref());
         frames::check_augment(&data, model.as_ref(), &config.augment)?;
         frames::warn_of_loose_boxes(ctx, &data, model.as_ref());

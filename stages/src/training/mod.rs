@@ -6,10 +6,12 @@ mod examples;
 mod run;
 mod settings;
 
+use std::collections::BTreeSet;
+
 use dcsft_engine::stage::{
     ArtifactType, Family, OutputDecl, ParamProblem, StageContext, StageError,
 };
-use dcsft_vlm::lora::LoraConfig;
+use dcsft_vlm::lora::{LoraConfig, ModuleGroup};
 use dcsft_vlm::model::VisionLanguageModel;
 use dcsft_vlm::train::TrainError;
 use serde::Serialize;
@@ -89,15 +91,28 @@ pub(crate) fn prepare(
     ctx: &mut StageContext,
     model: &mut dyn VisionLanguageModel,
     lora: Option<&LoraConfig>,
+    freeze: &BTreeSet<ModuleGroup>,
     seed: u64,
 ) -> Result<(), StageError> {
     merge_adapters(ctx, model);
     if let Some(lora) = lora {
         model.add_lora(lora, seed).map_err(StageError::failed)?;
     }
+    model.freeze(freeze).map_err(StageError::failed)?;
     let all = model.params().count();
     ctx.log(format!("training {} of {all} parameters", trainable(model)));
     Ok(())
+}
+
+/// `freeze` beside `lora`.
+pub(crate) fn freeze_problem(
+    lora: Option<&LoraConfig>,
+    freeze: &BTreeSet<ModuleGroup>,
+) -> Option<ParamProblem> {
+    (lora.is_some() && !freeze.is_empty()).then(|| {
+        let message = "goes with training of all weights; with adapters `lora.targets` says which layers get some";
+        ParamProblem::new("freeze", message)
+    })
 }
 
 /// How many numbers the optimiser updates.
