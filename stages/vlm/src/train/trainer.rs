@@ -56,6 +56,9 @@ impl<'m> Learner<'m> {
     }
 }
 
+/// Rows that went through the model together, their loss and what it has noted.
+type Part<'r, O> = (&'r [usize], f64, <O as Objective>::Noted);
+
 /// The forward passes of one update.
 struct Passes<'p, O: Objective> {
     objective: &'p O,
@@ -241,7 +244,7 @@ impl<'a, O: Objective> Trainer<'a, O> {
         at: At,
         rows: &'r [usize],
         sum: &mut GradientSum,
-    ) -> Result<Vec<(&'r [usize], f64, O::Noted)>, TrainError> {
+    ) -> Result<Vec<Part<'r, O>>, TrainError> {
         let passes = Passes {
             objective: &self.objective,
             round,
