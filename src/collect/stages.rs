@@ -30,7 +30,7 @@ pub(super) fn rows(results: &Results<'_>, history: &History) -> Vec<NodeRow> {
             title: node.title(),
             kind: node.kind.clone(),
             state: state(record.as_ref(), node, history).to_owned(),
-            seconds: record.as_ref().map(|record| Execution::of(&record).seconds),
+            seconds: record.as_ref().map(|record| Execution::of(record).seconds),
             key: record.as_ref().map(|record| record.key.short()),
         })
         .collect()
@@ -69,7 +69,7 @@ pub(super) fn boxes(results: &Results<'_>, history: &History) -> Vec<StageBox> {
         if let Some(record) = record
             && counted.insert(record.key)
         {
-            stage.seconds += Execution::of(&record).seconds;
+            stage.seconds += Execution::of(record).seconds;
         }
     }
     boxes

@@ -167,7 +167,7 @@ fn made_from(found: &Results<'_>, failed: &[String]) -> Digest {
                     "{} {} {}\n",
                     record.key,
                     record.created_unix,
-                    Execution::of(&record).seconds.to_bits()
+                    Execution::of(record).seconds.to_bits()
                 )
             }
             None => text.push_str("none\n"),

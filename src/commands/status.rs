@@ -325,7 +325,7 @@ fn rows(project: &Project, run: Option<&RunFolder>, plan: Option<&Plan>) -> Vec<
             Row {
                 title,
                 state,
-                seconds: seconds.or_else(|| record.map(|record| Execution::of(&record).seconds)),
+                seconds: seconds.or_else(|| record.map(|record| Execution::of(record).seconds)),
                 detail,
                 live: live.cloned(),
                 executed: record.map(|record| Execution::of(record)),
