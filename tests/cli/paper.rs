@@ -255,8 +255,10 @@ fn evaluations_follow_the_steps_of_training() {
     for entry in std::fs::read_dir(experiments).expect("the experiments") {
         let path = entry.expect("an entry").path();
         let text = std::fs::read_to_string(&path).unwrap_or_default();
-        // photos.yaml wants a folder of the reader's.
-        if path.extension().is_none_or(|end| end != "yaml") || text.contains("uses: dataset") {
+        // photos.yaml wants a folder of the reader's, and so does what extends it.
+        let wants_folder = ["uses: dataset", "extends: photos.yaml"];
+        let wants_folder = wants_folder.iter().any(|words| text.contains(words));
+        if path.extension().is_none_or(|end| end != "yaml") || wants_folder {
             continue;
         }
         for steps in [200, 300, 600] {

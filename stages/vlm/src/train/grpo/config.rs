@@ -39,8 +39,7 @@ pub struct GrpoConfig {
     #[schemars(range(min = 1))]
     pub max_new_tokens: usize,
     /// Updates of the weights per step from each of its minibatches, all from the same answers (TRL's
-    /// `num_iterations`, which is another name for it).
-    #[serde(alias = "num_iterations")]
+    /// `num_iterations`).
     #[schemars(range(min = 1))]
     pub updates_per_batch: usize,
     /// Minibatches that the answers of a step are dealt out to, each for an update of its own.
