@@ -100,6 +100,8 @@ pub struct RawRecord {
     pub images: Vec<ImageRef>,
     /// The names of its fields, for people.
     pub fields: String,
+    /// What of the question cannot be shown, if anything.
+    pub hidden: Option<Dropped>,
     /// The frame of the boxes that the record itself says are boxes.
     pub frame: Option<Frame>,
     /// Fields that the layout does not know.
@@ -143,6 +145,7 @@ pub(super) fn read(layout: Layout, record: Cell) -> Result<RawRecord, Dropped> {
         answer,
         images: fields.images(asked.images)?,
         fields: seen,
+        hidden: None,
         frame: None,
         meta: BTreeMap::new(),
     };
@@ -150,7 +153,7 @@ pub(super) fn read(layout: Layout, record: Cell) -> Result<RawRecord, Dropped> {
         let objects = fields.take("objects");
         read.frame = grounding::fill(read.texts(), objects)?;
     }
-    fields.check_rest(&read.prompt)?;
+    read.hidden = fields.check_rest(&read.prompt).err();
     check_places(&mut read)?;
     read.meta = fields.rest();
     Ok(read)

@@ -33,6 +33,9 @@ pub(super) fn draft(
         );
         return Err(Dropped::new(DropReason::NoImage, detail));
     }
+    if let Some(hidden) = &record.hidden {
+        return Err(hidden.clone());
+    }
     check_places(record, &prompt)?;
     let images = record.images.iter();
     let images: Vec<DraftImage> = images
