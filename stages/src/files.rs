@@ -1,4 +1,4 @@
-//! Writing JSON lines.
+//! Writing JSON lines, and removing what may be anything.
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
@@ -36,5 +36,14 @@ impl JsonLines {
     /// Writes out what is buffered.
     pub(crate) fn finish(mut self) -> Result<(), StageError> {
         self.out.flush().map_err(StageError::io(&self.path))
+    }
+}
+
+/// Removes what has this name, file or folder.
+pub(crate) fn remove(path: &Path) -> std::io::Result<()> {
+    if path.is_dir() && !path.is_symlink() {
+        std::fs::remove_dir_all(path)
+    } else {
+        std::fs::remove_file(path)
     }
 }

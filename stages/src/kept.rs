@@ -15,6 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::data::{Dataset, Sample};
+use crate::files::remove;
 
 /// How much work an unexpected end may cost.
 const SAVE_EVERY: Duration = Duration::from_secs(5);
@@ -95,14 +96,6 @@ impl Kept {
         self.pending.clear();
         self.saved = Instant::now();
         Ok(())
-    }
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
-        fs::remove_dir_all(path)
-    } else {
-        fs::remove_file(path)
     }
 }
 

@@ -221,11 +221,15 @@ fn a_damaged_state_or_checkpoint_is_not_taken_up_and_the_stage_starts_anew() {
     straight.summary();
     let state = |dir: &Path| dir.join(dcsft_vlm::train::STATE_FILE);
     type Damage<'a> = &'a dyn Fn(&Path);
-    let kinds: [(&str, Damage); 5] = [
+    let kinds: [(&str, Damage); 6] = [
         ("nothing", &|_| ()),
         ("a bit of the state", &|dir| damage(&state(dir))),
         ("no state at all", &|dir| {
             std::fs::write(state(dir), "no state at all").unwrap();
+        }),
+        ("a folder in the place of the state", &|dir| {
+            std::fs::remove_file(state(dir)).unwrap();
+            std::fs::create_dir(state(dir)).unwrap();
         }),
         ("half of the state", &|dir| {
             let bytes = std::fs::read(state(dir)).unwrap();

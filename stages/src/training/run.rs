@@ -1,7 +1,6 @@
 //! A training run inside a stage: progress, checkpoints, and states to go on from.
 
 use std::error::Error;
-use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -11,6 +10,7 @@ use dcsft_vlm::train::{Checkpoint, Objective, Observer, STATE_FILE, Trainer};
 use super::checkpoints::Checkpoints;
 use super::continuation::{self, owner};
 use super::settings::Run;
+use crate::files;
 use crate::progress::Meter;
 
 /// A state is saved at the earliest after this time, and not before the last save was a twentieth of the time.
@@ -101,7 +101,7 @@ fn resume<O: Objective>(
         restored.map_err(|error| error.to_string())
     });
     if let Err(problem) = restored {
-        fs::remove_file(&file).map_err(StageError::io(&file))?;
+        files::remove(&file).map_err(StageError::io(&file))?;
         ctx.log(format!(
             "warning: the saved state is not taken up, and training starts anew: {problem}"
         ));
