@@ -45,7 +45,7 @@ pub fn write(path: &Path, bytes: impl AsRef<[u8]>) -> io::Result<()> {
     fs::write(path, bytes)
 }
 
-/// Opens a file for adding to it, as [`write`] does.
+/// Adds a text to the end of a file, which is made if it is not there. What has its name is dealt with as in [`write`].
 ///
 /// # Errors
 /// Those of [`write`].

@@ -281,8 +281,8 @@ impl Message {
 pub struct Example {
     /// What is asked.
     pub prompt: Prompt,
-    /// The token ids to learn: of the answer, with the end-of-sequence token, and before it those of the first
-    /// [`earlier`](Self::earlier) tokens.
+    /// The token ids to learn: first the [`earlier`](Self::earlier) ones, then those of the answer with the end-of-sequence
+    /// token.
     pub answer: Arc<[u32]>,
     /// How many of these tokens are those that the prompt's messages of the assistant have
     /// ([`VisionLanguageModel::earlier_answers`]): all of them, or 0 where these are not learnt.
