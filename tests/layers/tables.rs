@@ -87,9 +87,6 @@ pub(crate) const FORBIDDEN: &[(&str, &str, &str)] = &[
     ("dcsft_stages", "dcsft_engine", "spec"),
 ];
 
-/// Crates that still hold circles, while they are being rebuilt. To be emptied.
-pub(crate) const KNOWN_CIRCLES: &[&str] = &["dcsft_models", "dcsft_tensor", "dcsft_vlm"];
-
 /// What is wrong with the dependencies of `krate`.
 pub(crate) fn dependencies(krate: &str, on: &[String], workspace: &[String]) -> Vec<String> {
     let Some((_, allowed)) = CRATES.iter().find(|(name, _)| *name == krate) else {

@@ -9,7 +9,7 @@ use dcsft_vlm::lora::ModuleGroup;
 use serde_json::{Map, Value};
 
 use crate::decoder::{Decoder, DecoderConfig, HeadDim};
-use crate::family::{Encode, Facts, Family, ImageCost, Kind, Tower, TowerShape};
+use crate::family::{Encode, Facts, Family, Kind};
 use crate::fields::{GENERIC, GENERIC_ONLY, Known};
 use crate::modules::{LayerNorm, Layers, Linear};
 use crate::names::Names;
@@ -17,6 +17,7 @@ use crate::pass::{Chain, Pass, Rows};
 use crate::processor::{Files, ImageSettings, Images, PatchSizes, Patches};
 use crate::rope;
 use crate::section::{self, Section};
+use crate::tower::{ImageCost, Tower, TowerShape};
 
 /// The family as it is registered.
 pub(crate) const KIND: Kind = Kind {
@@ -196,9 +197,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::files::Settings;
     use crate::model::HubModel;
     use crate::registry::Config;
+    use crate::settings::Settings;
 
     /// A folder with a tokenizer of bytes and random weights.
     fn model(dir: &Path) -> HubModel {

@@ -15,10 +15,10 @@ use serde_json::json;
 
 use crate::checkpoint::{Checkpoint, INDEX, Layout, SINGLE, transposed};
 use crate::decoder::HEAD;
-use crate::files::Precision;
 use crate::folder::{fault, write_json};
 use crate::model::HubModel;
 use crate::registry::Config;
+use crate::settings::Precision;
 
 /// Shards of a checkpoint are no larger, as Transformers writes them.
 pub const MAX_SHARD_BYTES: usize = 5_000_000_000;

@@ -2,81 +2,25 @@
 //! adapters, `adapter_config.json` and `adapter_model.safetensors` in PEFT's.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use burn::tensor::{DType, Device};
+use burn::tensor::Device;
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::model::Tokenizer as _;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::adapter;
 use crate::checkpoint::{Checkpoint, weight_files};
 use crate::export::{self, MAX_SHARD_BYTES};
 use crate::family::Kind;
-use crate::folder::{copy, fault, io, is_there, read_json, write_json};
+use crate::folder::{CONFIG, copy, fault, io, is_there, read_json, write_json};
 use crate::generation::{self, Generation};
 use crate::model::HubModel;
 use crate::modules::{self, Source};
 use crate::processor::Processor;
-use crate::registry::{CONFIG, Config};
-
-/// The settings a model runs under, beside its checkpoint.
-pub const SETTINGS: &str = "dcsft.json";
-
-/// Number type of weights and activations.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Precision {
-    /// 32 bits.
-    #[default]
-    F32,
-    /// 16 bits with the range of 32: half the memory, for GPUs. Adapters, losses and optimiser states stay in 32 bits.
-    Bf16,
-}
-
-impl Precision {
-    /// The tensors' type.
-    pub fn dtype(self) -> DType {
-        match self {
-            Self::F32 => DType::F32,
-            Self::Bf16 => DType::BF16,
-        }
-    }
-
-    /// Bytes of one number.
-    pub fn bytes(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::Bf16 => 2,
-        }
-    }
-}
-
-/// What a model runs under that its checkpoint does not say.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Settings {
-    /// Number type.
-    pub precision: Precision,
-    /// Least area of an image in pixels, in the place of the checkpoint's.
-    pub min_pixels: Option<usize>,
-    /// Largest area of an image in pixels, in the place of the checkpoint's.
-    pub max_pixels: Option<usize>,
-    /// Longest sequence in tokens, prompt, image and answer together.
-    pub max_tokens: Option<usize>,
-}
-
-/// Where a model was read from.
-#[derive(Clone, Debug)]
-pub(crate) struct ModelFiles {
-    pub(crate) dir: PathBuf,
-    pub(crate) settings: Settings,
-    /// The weights without adapters are still those of the folder.
-    pub(crate) unchanged: bool,
-}
+use crate::registry::Config;
+use crate::settings::{ModelFiles, Precision, SETTINGS, Settings};
 
 impl HubModel {
     /// Reads a model's folder, with adapters if it has any.

@@ -9,6 +9,9 @@ use dcsft_vlm::error::VlmError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+/// The file that says which family a model is of.
+pub const CONFIG: &str = "config.json";
+
 /// Most bytes of a settings file; a published `config.json` has some two thousand.
 pub(crate) const SETTINGS_BYTES: u64 = 16 << 20;
 /// Most bytes of an index of shards; that of a model of 72 billion weights has some hundred thousand.

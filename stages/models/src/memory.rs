@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::weight_files;
 use crate::decoder::DecoderConfig;
-use crate::family::{ImageCost, TowerShape};
-use crate::files::{Precision, Settings};
 use crate::generate::{GPU_GROUP, GROUP};
 use crate::processor::{Encode, Processor};
 use crate::registry::Config;
+use crate::settings::{Precision, Settings};
+use crate::tower::{ImageCost, TowerShape};
 
 /// A text to measure the tokenizer on: how many bytes a token has.
 const TEXT: &str =

@@ -13,11 +13,12 @@ use dcsft_vlm::lora::ModuleGroup;
 use serde_json::{Map, Value};
 
 use crate::decoder::{Decoder, DecoderConfig, Swiglu};
-use crate::family::{Encode, Facts, Family, ImageCost, Kind, Tower, TowerShape};
+use crate::family::{Encode, Facts, Family, Kind};
 use crate::modules::{Layers, Linear, RmsNorm};
 use crate::names::Names;
 use crate::pass::{Chain, Pass, Rows};
 use crate::processor::{Files, ImageSettings, Images, Patches};
+use crate::tower::{ImageCost, Tower, TowerShape};
 use config::{QwenConfig, VisionConfig};
 use vision::VisionPlan;
 

@@ -15,11 +15,12 @@ use serde_json::{Map, Value};
 
 use crate::axial::{patch_positions, rotary};
 use crate::decoder::Decoder;
-use crate::family::{Encode, Facts, Family, ImageCost, Kind, Tower, TowerShape};
+use crate::family::{Encode, Facts, Family, Kind};
 use crate::modules::{LayerNorm, Layers, Linear};
 use crate::names::Names;
 use crate::pass::{Chain, Flow, Pass, Rows};
 use crate::processor::{Files, ImageSettings, Images, Patches};
+use crate::tower::{ImageCost, Tower, TowerShape};
 use config::Vision;
 
 /// The family as it is registered.

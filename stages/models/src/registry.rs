@@ -3,15 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::micro::{self, MicroVlm};
-use burn::tensor::Device;
 use dcsft_vlm::error::VlmError;
-use dcsft_vlm::model::VisionLanguageModel;
 use serde_json::Value;
 
 use crate::family::{Family, Kind};
-use crate::folder::{self, SETTINGS_BYTES};
-use crate::model::HubModel;
+use crate::folder::{self, CONFIG, SETTINGS_BYTES};
 use crate::modules::Layers;
 
 /// All families in Hugging Face's layout.
@@ -20,9 +16,6 @@ pub const FAMILIES: [&Kind; 3] = [
     &crate::qwen3_vl::KIND,
     &crate::smolvlm::KIND,
 ];
-
-/// The file that says which family a model is of.
-pub const CONFIG: &str = "config.json";
 
 /// A configuration that was read.
 #[derive(Clone)]
@@ -116,24 +109,4 @@ fn check_architecture(kind: &Kind, names: Option<&Value>) -> Result<(), String> 
         names.join(", "),
         kind.architectures.join(" and ")
     ))
-}
-
-/// The model in a folder, of whichever family it is, with its adapters, on `device`.
-///
-/// # Errors
-/// [`VlmError`] with the file and what is wrong with it.
-pub fn open(dir: &Path, device: &Device) -> Result<Box<dyn VisionLanguageModel>, VlmError> {
-    Ok(match is_micro(dir)? {
-        true => Box::new(MicroVlm::load(dir, device)?),
-        false => Box::new(HubModel::load(dir, device)?),
-    })
-}
-
-/// Whether the model in `dir` is a micro VLM, which has a layout of its own.
-///
-/// # Errors
-/// Where `config.json` cannot be read.
-pub fn is_micro(dir: &Path) -> Result<bool, VlmError> {
-    let config: Value = folder::read_json(&dir.join(CONFIG))?;
-    Ok(config["model_type"] == micro::MODEL_TYPE)
 }

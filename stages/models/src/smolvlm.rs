@@ -14,11 +14,12 @@ use dcsft_vlm::lora::ModuleGroup;
 use serde_json::{Map, Value};
 
 use crate::decoder::Decoder;
-use crate::family::{Encode, Facts, Family, ImageCost, Kind, Tower, TowerShape};
+use crate::family::{Encode, Facts, Family, Kind};
 use crate::modules::{LayerNorm, Layers, Linear};
 use crate::names::Names;
 use crate::pass::{Chain, Pass, Rows};
 use crate::processor::{Files, Images, Patches};
+use crate::tower::{ImageCost, Tower, TowerShape};
 use config::Vision;
 use tiles::Tiles;
 

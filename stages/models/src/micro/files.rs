@@ -87,7 +87,17 @@ pub(super) fn save(model: &MicroVlm, dir: &Path) -> Result<(), VlmError> {
     Ok(())
 }
 
-pub(super) fn load(dir: &Path, device: &Device) -> Result<MicroVlm, VlmError> {
+impl MicroVlm {
+    /// Reads a model that `save` wrote, with its adapters if it has any.
+    ///
+    /// # Errors
+    /// [`VlmError`] with the file and what is wrong with it.
+    pub fn load(dir: &Path, device: &Device) -> Result<Self, VlmError> {
+        load(dir, device)
+    }
+}
+
+fn load(dir: &Path, device: &Device) -> Result<MicroVlm, VlmError> {
     let path = dir.join(CONFIG);
     let config: ConfigFile = read_json(&path)?;
     if config.model_type != MODEL_TYPE {

@@ -12,8 +12,8 @@ use super::files::Files;
 use super::images::{self, Grid, Images, Patches, Positions};
 use super::positions;
 use super::resize::{Filter, Resampling, SmartResize, resize, smart_resize};
-use crate::family::ImageCost;
 use crate::fields::{Known, Only, short};
+use crate::tower::ImageCost;
 
 /// How images are cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,11 +12,10 @@ use serde_json::{Map, Value};
 use super::config::{self, Vision};
 use crate::family::Encode;
 use crate::fields::{Known, Only};
-use crate::folder::{fault, read_json};
+use crate::folder::{CONFIG, fault, read_json};
 use crate::processor::images::{self, Grid, Images, Patches, block_order};
 use crate::processor::resize::{Filter, Resampling, resize};
 use crate::processor::{Files, HubTokenizer};
-use crate::registry::CONFIG;
 
 const KNOWN: Known = Known {
     read: &[

@@ -5,10 +5,12 @@
 //! formulas.
 
 mod step;
+mod trained;
 
 use crate::lora::LoraConfig;
 
-pub use step::{Linear, Step, Trained};
+pub use step::{Linear, Step};
+pub use trained::{Trained, Training};
 
 /// Bytes of a 32-bit number: adapters, optimiser states and everything on the CPU device.
 const F32: f64 = 4.0;
@@ -95,15 +97,6 @@ impl Batch {
         };
         self.questions * per_question
     }
-}
-
-/// What of a model is trained, and how.
-#[derive(Clone, Copy, Debug)]
-pub struct Training<'a> {
-    /// Adapters; without them all weights.
-    pub lora: Option<&'a LoraConfig>,
-    /// Dropout is drawn for the adapters' inputs.
-    pub dropout: bool,
 }
 
 /// A model's sizes, as far as memory goes.

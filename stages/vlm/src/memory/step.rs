@@ -1,7 +1,6 @@
 //! One step of a forward pass, in numbers that it keeps.
 
-use super::Training;
-use crate::lora::{LoraConfig, ModuleGroup};
+use crate::lora::LoraConfig;
 
 /// Rows that one piece of work has in the fused operations; each piece sums weight gradients by itself.
 const PIECE: f64 = 128.0;
@@ -98,37 +97,5 @@ impl Step {
         let activations = rows * (input + output);
         self.forward = self.forward.max(activations);
         self.backward = self.backward.max(activations + copies * sums);
-    }
-}
-
-/// What of a model's layers is trained.
-#[derive(Clone, Copy, Debug)]
-pub struct Trained<'a>(pub Option<Training<'a>>);
-
-impl<'a> Trained<'a> {
-    /// A linear layer of a group on `rows` rows, with `sizes` inputs and outputs.
-    pub fn linear(self, group: ModuleGroup, rows: f64, sizes: [f64; 2], bias: bool) -> Linear<'a> {
-        Linear {
-            rows,
-            sizes,
-            bias,
-            trained: self.whole(),
-            adapter: self.adapter(group),
-        }
-    }
-
-    /// `values` where all weights are trained, else none.
-    pub fn of(self, values: f64) -> f64 {
-        if self.whole() { values } else { 0.0 }
-    }
-
-    fn whole(self) -> bool {
-        self.0.is_some_and(|training| training.lora.is_none())
-    }
-
-    fn adapter(self, group: ModuleGroup) -> Option<(&'a LoraConfig, bool)> {
-        let training = self.0?;
-        let lora = training.lora.filter(|lora| lora.targets.contains(&group))?;
-        Some((lora, training.dropout && lora.dropout > 0.0))
     }
 }

@@ -9,8 +9,8 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use dcsft_tensor::host::on_host;
 use half::bf16;
 
-use crate::train::adamw::floats;
 use crate::train::error::TrainError;
+use crate::train::floats::floats;
 
 /// What a weight's 32-bit value has beside the model's weight.
 #[derive(Clone)]

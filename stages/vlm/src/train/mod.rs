@@ -9,6 +9,7 @@ pub mod augment;
 mod auxiliary;
 mod check;
 pub mod error;
+mod floats;
 mod gradients;
 pub mod grpo;
 mod master;

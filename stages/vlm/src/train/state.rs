@@ -18,8 +18,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::train::adamw::{AdamW, Kept, Moments, floats, trainable};
+use crate::train::adamw::{AdamW, Kept, Moments, trainable};
 use crate::train::error::TrainError;
+use crate::train::floats::floats;
 use crate::train::master::{Master, Place};
 
 /// Name of the state's file within its folder.

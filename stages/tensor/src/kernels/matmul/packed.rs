@@ -2,7 +2,12 @@
 
 use std::ops::Range;
 
-use super::{Left, WIDE, panels, part_of};
+use super::tile::{Left, PANEL, panels};
+
+/// Columns of a packed panel.
+const WIDE: usize = 2 * PANEL;
+/// Inner rows of a packed panel at most: it takes 24 KiB.
+const DEPTH: usize = 192;
 
 /// A right factor, `[inner, columns]` or transposed.
 #[derive(Clone, Copy)]
@@ -39,6 +44,15 @@ impl Right<'_> {
                 }
             }
         }
+    }
+}
+
+/// Terms of a part of a sum of `inner` terms: all up to [`DEPTH`], half of them up to twice that, then [`DEPTH`]. So
+/// does the single-precision product of Intel's MKL, which PyTorch calls: both round in the same places.
+pub(super) fn part_of(inner: usize) -> usize {
+    match inner > DEPTH {
+        true => DEPTH.min(inner / 2),
+        false => inner,
     }
 }
 

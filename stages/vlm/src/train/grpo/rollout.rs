@@ -10,9 +10,9 @@ use crate::error::VlmError;
 use crate::model::{Completion, Example, Prompt, Sampling, VisionLanguageModel};
 use crate::train::grpo::advantage::{GroupKind, advantages, mean, standard_deviation};
 use crate::train::grpo::config::GrpoConfig;
+use crate::train::grpo::data::{GrpoData, Reward};
 use crate::train::grpo::loss::{LossType, answer_weights};
 use crate::train::grpo::record::{BinGradient, GrpoRecord};
-use crate::train::grpo::{GrpoData, Reward};
 
 /// A distinct answer of a minibatch. Equal answers to one prompt have equal rewards and gradients, so the model sees
 /// them once, with the sum of their weights.

@@ -4,8 +4,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 use dcsft_tensor::ops::{entropy, sent_back, squares_of_rows, token_logprobs, weighted_sum};
 
 use crate::model::{Example, Forward, VisionLanguageModel};
-use crate::train::adamw::floats;
 use crate::train::error::TrainError;
+use crate::train::floats::floats;
 use crate::train::grpo::config::GrpoConfig;
 use crate::train::grpo::loss::{Clip, policy_gradient, token_loss};
 use crate::train::grpo::rollout::{Rollout, Row};

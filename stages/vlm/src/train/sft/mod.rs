@@ -12,10 +12,10 @@ use dcsft_tensor::params::ParamSet;
 use dcsft_tensor::rng::StreamKey;
 
 use crate::model::{Example, Forward, VisionLanguageModel};
-use crate::train::adamw::floats;
 use crate::train::augment::{Augment, Mirrored};
 use crate::train::auxiliary::AuxiliaryHead;
 use crate::train::error::TrainError;
+use crate::train::floats::floats;
 use crate::train::objective::{At, Loss, Made, Objective, Seen};
 use crate::train::order::Order;
 use crate::train::trainer::{RunSettings, Trainer};

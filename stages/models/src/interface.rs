@@ -1,0 +1,154 @@
+//! A model in Hugging Face's layout as trainers, rollouts and evaluations take it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use dcsft_tensor::params::{Param, ParamSet};
+use dcsft_vlm::error::VlmError;
+use dcsft_vlm::lora::{LoraConfig, ModuleGroup, freeze};
+use dcsft_vlm::model::{
+    Completion, Example, Forward, Output, Picture, Prompt, RgbImage, Sampling, Tokenizer,
+    VisionLanguageModel,
+};
+
+use crate::model::HubModel;
+use crate::modules::Weights;
+use crate::processor::Encode;
+use crate::{files, generate, lora};
+
+impl VisionLanguageModel for HubModel {
+    fn tokenizer(&self) -> &dyn Tokenizer {
+        self.processor.tokenizer()
+    }
+
+    fn params(&self) -> &ParamSet {
+        &self.weights.params
+    }
+
+    fn params_mut(&mut self) -> &mut ParamSet {
+        // Whoever asks for them may change what is trainable.
+        let base = |param: &Param| param.trainable && !lora::is_adapter(param);
+        if self.files.unchanged && self.weights.params.iter().any(base) {
+            self.files.unchanged = false;
+        }
+        &mut self.weights.params
+    }
+
+    fn lora(&self) -> Option<&LoraConfig> {
+        self.weights.lora.as_ref()
+    }
+
+    fn add_lora(&mut self, config: &LoraConfig, seed: u64) -> Result<(), VlmError> {
+        lora::add(self, config, seed)
+    }
+
+    fn merge_lora(&mut self) {
+        lora::merge(self);
+    }
+
+    fn freeze(&mut self, groups: &BTreeSet<ModuleGroup>) -> Result<(), VlmError> {
+        let declared = self.config.layers.weights.iter();
+        let group_of: HashMap<&str, ModuleGroup> = declared
+            .map(|weight| (weight.name.as_str(), weight.group))
+            .collect();
+        let Weights { params, lora, .. } = &mut self.weights;
+        freeze(params, lora.as_ref(), groups, |param| {
+            group_of[param.name.as_str()]
+        })
+    }
+
+    fn frozen(&self) -> Box<dyn VisionLanguageModel> {
+        let mut copy = self.clone();
+        copy.merge_lora();
+        for param in copy.weights.params.iter_mut() {
+            param.set_trainable(false);
+        }
+        Box::new(copy)
+    }
+
+    fn set_pixels(&mut self, min: Option<usize>, max: Option<usize>) -> Result<(), VlmError> {
+        Arc::make_mut(&mut self.processor).set_pixels(min, max)
+    }
+
+    fn can_checkpoint(&self) -> bool {
+        true
+    }
+
+    fn shrink(&self, image: &RgbImage) -> Result<RgbImage, VlmError> {
+        image.validate()?;
+        self.processor.images().shrunk(image)
+    }
+
+    fn seen(&self, (width, height): (u32, u32)) -> Result<(u32, u32), VlmError> {
+        self.processor.images().seen(width, height)
+    }
+
+    fn check(&self, prompt: &Prompt, answer: &[u32]) -> Result<(), VlmError> {
+        prompt.validate()?;
+        if answer.is_empty() {
+            return Err(VlmError::Config(
+                "an answer needs at least the end token".into(),
+            ));
+        }
+        let sizes: Vec<(u32, u32)> = prompt.images.iter().map(Picture::size).collect();
+        let tokens = self
+            .processor
+            .count_tokens(&prompt.messages, &sizes, &Encode::PROMPT)?;
+        let needed = tokens + answer.len();
+        if needed > self.context() {
+            let images = match sizes.len() {
+                0 => "its",
+                1 => "its image and",
+                _ => "its images and",
+            };
+            return Err(VlmError::TooLong {
+                what: format!("{:?} with {images} answer", prompt.text()),
+                needed,
+                room: self.context(),
+            });
+        }
+        Ok(())
+    }
+
+    fn earlier_answers(&self, prompt: &Prompt) -> Result<Vec<u32>, VlmError> {
+        Ok(self.labels(prompt)?.into_iter().flatten().collect())
+    }
+
+    fn forward<'a>(&'a self, batch: &[Example], forward: &Forward) -> Result<Output<'a>, VlmError> {
+        if batch.is_empty() {
+            return Err(VlmError::Config(
+                "a batch needs at least one example".into(),
+            ));
+        }
+        let sequences = match forward.dropout {
+            // Each example draws its own dropout, so rows of a prompt cannot be shared.
+            Some(_) if self.lora().is_some_and(|lora| lora.dropout > 0.0) => {
+                let apart = batch
+                    .iter()
+                    .map(|example| self.sequences(std::slice::from_ref(example)));
+                apart.collect::<Result<Vec<_>, _>>()?.concat()
+            }
+            _ => self.sequences(batch)?,
+        };
+        Ok(self.labelled(&sequences, forward).0)
+    }
+
+    fn questions_at_once(&self) -> usize {
+        self.group()
+    }
+
+    fn generate(
+        &self,
+        prompts: &[Prompt],
+        generations: Range<u32>,
+        sampling: &Sampling,
+    ) -> Result<Vec<Vec<Completion>>, VlmError> {
+        generate::generate(self, prompts, generations, sampling)
+    }
+
+    fn save(&self, dir: &Path) -> Result<(), VlmError> {
+        files::save(self, dir)
+    }
+}

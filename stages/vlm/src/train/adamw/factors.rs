@@ -1,0 +1,248 @@
+//! The formula of an update: one pass over plain slices, or the same as tensor operations.
+
+use burn::tensor::{DType, Tensor};
+use dcsft_tensor::params::Param;
+
+use crate::train::error::TrainError;
+use crate::train::master::{Master, Place};
+
+/// Factors of one update, the same for all weights.
+pub(super) struct Update {
+    pub(super) rate: f64,
+    pub(super) clip: f64,
+    pub(super) betas: [f64; 2],
+    pub(super) eps: f64,
+    /// `1 - beta^step` of both moments.
+    pub(super) corrections: [f64; 2],
+}
+
+impl Update {
+    pub(super) fn factors(&self, decay: f64) -> Factors {
+        Factors {
+            clip: self.clip as f32,
+            keep: (1.0 - self.rate * decay) as f32,
+            first: (1.0 - self.betas[0]) as f32,
+            second: (1.0 - self.betas[1]) as f32,
+            second_keep: self.betas[1] as f32,
+            step: (self.rate / self.corrections[0]) as f32,
+            root: libm::sqrt(self.corrections[1]) as f32,
+            eps: self.eps as f32,
+        }
+    }
+}
+
+/// What the inner loop multiplies with:
+/// `value * keep`, `first` and `second` towards the gradient and its square, then
+/// `value -= step * first / (sqrt(second) / root + eps)`, in torch's order of operations.
+pub(super) struct Factors {
+    clip: f32,
+    keep: f32,
+    first: f32,
+    second: f32,
+    second_keep: f32,
+    step: f32,
+    root: f32,
+    eps: f32,
+}
+
+impl Factors {
+    pub(super) fn update_host(
+        &self,
+        param: &mut Param,
+        gradient: &[f32],
+        first: &mut [f32],
+        second: &mut [f32],
+        master: &mut Master,
+    ) -> Result<(), TrainError> {
+        // The weight leaves its place while it is updated, so that its memory is reused instead of copied.
+        let nothing = Tensor::zeros([1, 1], &param.value.device());
+        let own = std::mem::replace(&mut param.value, nothing);
+        let place = Place::of(&own);
+        let mut value = master.take_values(own, &param.name)?;
+        for (((value, gradient), first), second) in
+            value.iter_mut().zip(gradient).zip(first).zip(second)
+        {
+            let gradient = gradient * self.clip;
+            *value *= self.keep;
+            *first += (gradient - *first) * self.first;
+            *second = *second * self.second_keep + gradient * gradient * self.second;
+            *value -= self.step * *first / (second.sqrt() / self.root + self.eps);
+        }
+        param.value = master.set(value, &place).autodiff().require_grad();
+        Ok(())
+    }
+
+    pub(super) fn update_device(
+        &self,
+        param: &mut Param,
+        gradient: Tensor<2>,
+        [first, second]: &mut [Tensor<2>; 2],
+        master: &mut Master,
+    ) {
+        let gradient = gradient.cast(DType::F32).mul_scalar(self.clip);
+        *first = first.clone() + (gradient.clone() - first.clone()).mul_scalar(self.first);
+        *second = second.clone().mul_scalar(self.second_keep)
+            + gradient.powi_scalar(2).mul_scalar(self.second);
+        let denominator = second
+            .clone()
+            .sqrt()
+            .div_scalar(self.root)
+            .add_scalar(self.eps);
+        let value = match master {
+            Master::Whole(whole) => whole.clone(),
+            Master::Own | Master::Low(_) => param.value.clone().inner(),
+        };
+        let value = value.mul_scalar(self.keep) - first.clone().mul_scalar(self.step) / denominator;
+        let own = param.value.dtype();
+        param.value = value.clone().cast(own).autodiff().require_grad();
+        if let Master::Whole(whole) = master {
+            *whole = value;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{DType, Device, Tensor};
+
+    use super::Factors;
+    use crate::train::floats::floats;
+    use crate::train::master::Master;
+    use dcsft_tensor::params::Param;
+
+    /// A weight of three numbers, and how it is updated.
+    type Run<'a> = (
+        &'a str,
+        DType,
+        &'a dyn Fn(&mut Param, [f32; 3], &mut Master),
+    );
+
+    #[test]
+    fn a_weight_of_sixteen_bits_moves_by_steps_that_are_smaller_than_its_last_bit() {
+        let tensor = |values: [f32; 3]| Tensor::<2>::from_floats([values], &Device::flex());
+        let factors = Factors {
+            clip: 1.0,
+            keep: 1.0,
+            first: 1.0,
+            second: 1.0,
+            second_keep: 0.0,
+            step: 1e-5,
+            root: 1.0,
+            eps: 0.0,
+        };
+        let host = |param: &mut Param, gradient: [f32; 3], master: &mut Master| {
+            let (mut first, mut second) = ([0.0; 3], [0.0; 3]);
+            factors
+                .update_host(param, &gradient, &mut first, &mut second, master)
+                .expect("an update");
+        };
+        let device = |param: &mut Param, gradient: [f32; 3], master: &mut Master| {
+            let mut moments = [tensor([0.0; 3]), tensor([0.0; 3])];
+            factors.update_device(param, tensor(gradient), &mut moments, master);
+        };
+        let runs: [Run; 3] = [
+            ("32 bits", DType::F32, &host),
+            ("slices", DType::BF16, &host),
+            ("tensors", DType::BF16, &device),
+        ];
+        let moved = runs.map(|(what, dtype, update)| {
+            let value = tensor([1.0, -0.5, 0.125]).cast(dtype);
+            let mut param = Param {
+                name: what.to_owned(),
+                value: value.autodiff().require_grad(),
+                trainable: true,
+                decay: true,
+            };
+            let mut master = match what {
+                "tensors" => Master::Whole(tensor([1.0, -0.5, 0.125])),
+                _ => Master::of(&param.value),
+            };
+            // Below 1 bf16 goes in steps of 2^-8, as much as 390 of these.
+            let mut at = Vec::new();
+            for step in 1..=600 {
+                update(&mut param, [1.0, -2.0, 0.5], &mut master);
+                assert_eq!(param.value.dtype(), dtype, "{what}");
+                if step % 300 == 0 {
+                    let value = param.value.clone();
+                    let exact = master.take_values(value.clone(), what).expect("values");
+                    let model = floats(value.inner(), || what.to_owned()).expect("values");
+                    at.push((exact, model[0]));
+                }
+            }
+            at
+        });
+        let [exact, slices, tensors] = moved;
+        for ((exact, slices), tensors) in exact.iter().zip(&slices).zip(&tensors) {
+            assert_eq!(exact.0, slices.0);
+            for (slice, tensor) in slices.0.iter().zip(&tensors.0) {
+                assert!((slice - tensor).abs() < 1e-6, "{slice} {tensor}");
+            }
+            assert_eq!(slices.1, tensors.1);
+        }
+        // What the model sees is the value, rounded.
+        assert_eq!([slices[0].1, slices[1].1], [0.996_093_75, 0.992_187_5]);
+    }
+
+    #[test]
+    fn the_tensor_formula_gives_the_slices_result() {
+        let tensor = |values: [f32; 4]| Tensor::<2>::from_floats([values], &Device::flex());
+        let read = |tensor: &Tensor<2>| {
+            floats(tensor.clone().inner(), || "a test".to_owned()).expect("values")
+        };
+        let param = || Param {
+            name: "w".to_owned(),
+            value: tensor([0.5, -1.0, 2.0, 0.0]).autodiff().require_grad(),
+            trainable: true,
+            decay: true,
+        };
+        let factors = Factors {
+            clip: 0.5,
+            keep: 0.999,
+            first: 0.1,
+            second: 0.02,
+            second_keep: 0.98,
+            step: 0.03,
+            root: 0.7,
+            eps: 1e-8,
+        };
+        let gradients = [
+            [1.0, -2.0, 0.25, 0.0],
+            [-3.0, 0.5, 0.0, 1e-3],
+            [0.1, 0.2, -0.3, 0.4],
+        ];
+        let (mut host, mut device) = (param(), param());
+        let (mut first, mut second) = ([0.0; 4], [0.0; 4]);
+        let mut moments = [tensor([0.0; 4]), tensor([0.0; 4])];
+        for gradient in gradients {
+            factors
+                .update_host(
+                    &mut host,
+                    &gradient,
+                    &mut first,
+                    &mut second,
+                    &mut Master::Own,
+                )
+                .expect("an update");
+            factors.update_device(
+                &mut device,
+                tensor(gradient),
+                &mut moments,
+                &mut Master::Own,
+            );
+        }
+        let pairs = [
+            (read(&host.value), read(&device.value)),
+            (first.to_vec(), read(&moments[0])),
+            (second.to_vec(), read(&moments[1])),
+        ];
+        for (slices, tensors) in pairs {
+            for (slice, tensor) in slices.iter().zip(&tensors) {
+                assert!(
+                    (slice - tensor).abs() <= 1e-6 * slice.abs().max(1e-3),
+                    "{slice} {tensor}"
+                );
+            }
+        }
+        assert!(device.value.is_require_grad());
+    }
+}
