@@ -14,8 +14,8 @@ use dcsft_cache::{Digest, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::stage::{Family, FieldPath, FileParam, Kind, Label, Numerics, Registry};
-use crate::study::{Node, Params, Reference, Study};
+use crate::stage::{Family, FieldPath, FileParam, Kind, Label, Numerics, Params, Registry};
+use crate::study::{Node, Reference, Study};
 
 /// Version of the preimage's shape. Raising it makes every stage of every user run again.
 pub const FORMAT: u32 = 1;

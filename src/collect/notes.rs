@@ -6,8 +6,9 @@ use std::path::PathBuf;
 
 use dcsft_cache::{Record, Store};
 use dcsft_engine::results::places::Place;
+use dcsft_engine::stage::Params;
 use dcsft_engine::stage::{ArtifactType, LeftOut, Summary};
-use dcsft_engine::study::{Node, NodeId, Params, Study};
+use dcsft_engine::study::{Node, NodeId, Study};
 use dcsft_engine::text::plain;
 use serde_json::Value;
 

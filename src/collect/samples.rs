@@ -91,7 +91,7 @@ impl Counter<'_> {
     fn planned(&self, node: &Node) -> BTreeMap<String, u64> {
         let known = self.plan.node(node.id).state.record().is_some();
         match self.registry.get(&node.kind) {
-            Some(kind) if !known => kind.samples(&node.params.value(), &self.study.root),
+            Some(kind) if !known => kind.samples(&node.params, &self.study.root),
             _ => BTreeMap::new(),
         }
     }

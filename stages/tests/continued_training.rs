@@ -170,7 +170,7 @@ fn only_lengths_may_differ_and_only_where_the_rate_does_not_depend_on_them() {
         let family = |more: Value| {
             let with = merged(&merged(&study.with, json!({"steps": 4})), more);
             let params = kind.resolve(&with, std::path::Path::new(".")).unwrap();
-            kind.family(&params.value)
+            kind.family(&params.params)
         };
         let plain = family(json!({})).unwrap();
         for same in [
@@ -215,7 +215,7 @@ fn params_without_it_have_the_keys_that_they_had() {
             .unwrap()
             .resolve(&json!({"steps": 4}), std::path::Path::new("."))
             .unwrap();
-        assert_eq!(params.value.get("keep_state"), None);
+        assert_eq!(params.params.value().get("keep_state"), None);
         assert!(params.outputs.iter().all(|output| output.name != "state"));
     }
 }

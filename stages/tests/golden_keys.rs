@@ -6,8 +6,8 @@ use std::path::Path;
 
 use dcsft_cache::Digest;
 use dcsft_engine::key::{self, FilesIdentity, InputIdentity, KeyPreimage};
+use dcsft_engine::stage::Params;
 use dcsft_engine::stage::{Kind, Label};
-use dcsft_engine::study::Params;
 use serde_json::{Value, json};
 
 /// The least that each kind has to be told, and the key that comes of it.
@@ -73,7 +73,7 @@ fn preimage(kind: &dyn Kind, with: &Value, root: &Path) -> KeyPreimage {
     let resolved = kind
         .resolve(with, root)
         .unwrap_or_else(|problems| panic!("{}: {problems:?}", kind.decl().name));
-    let mut params = (*resolved.value).clone();
+    let mut params = resolved.params.value();
     let mut files = BTreeMap::new();
     for file in &resolved.files {
         params

@@ -203,7 +203,7 @@ fn micro_params_are_what_they_were() {
         "max_text_tokens": 11, "words": ["caption", "scene?", "object?", "on"],
         "characters": "abcdefghijklmnopqrstuvwxyz",
     });
-    assert_eq!(*resolved.value, expected);
+    assert_eq!(resolved.params.value(), expected);
 }
 
 #[test]
@@ -531,11 +531,11 @@ fn limits_of_an_images_area_are_in_the_key_and_checked() {
         };
         let plain = resolve(json!({})).unwrap();
         assert!(
-            plain.value.get("max_pixels").is_none(),
+            plain.params.value().get("max_pixels").is_none(),
             "{kind}: keys stay as they are"
         );
         let limited = resolve(json!({"min_pixels": 784, "max_pixels": 3136})).unwrap();
-        assert_eq!(limited.value["max_pixels"], 3136, "{kind}");
+        assert_eq!(limited.params.value()["max_pixels"], 3136, "{kind}");
         let error = resolve(json!({"min_pixels": 9, "max_pixels": 8})).unwrap_err();
         assert_eq!(error[0].path.join("."), "min_pixels", "{kind}");
         assert!(error[0].message.contains("above"), "{}", error[0].message);

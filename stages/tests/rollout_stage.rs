@@ -188,7 +188,7 @@ fn only_what_draws_an_answer_makes_the_family() {
             params[name] = value.clone();
         }
         let params = kind.resolve(&params, std::path::Path::new(".")).unwrap();
-        kind.family(&params.value).unwrap()
+        kind.family(&params.params).unwrap()
     };
     let plain = family(json!({}));
     assert_eq!(plain.inputs, ["model"]);

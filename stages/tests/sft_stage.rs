@@ -372,9 +372,9 @@ fn defaults_are_written_out_in_the_key() {
         .unwrap()
         .resolve(&json!({"steps": 10}), Path::new(""))
         .unwrap();
-    assert_eq!(resolved.value["batch_size"], 16);
-    assert_eq!(resolved.value["betas"], json!([0.9, 0.999]));
-    assert_eq!(resolved.value["lora"], Value::Null);
+    assert_eq!(resolved.params.value()["batch_size"], 16);
+    assert_eq!(resolved.params.value()["betas"], json!([0.9, 0.999]));
+    assert_eq!(resolved.params.value()["lora"], Value::Null);
     let names: Vec<_> = resolved
         .outputs
         .iter()

@@ -10,18 +10,17 @@ use std::sync::Arc;
 
 use dcsft_cache::Store;
 use rayon::prelude::*;
-use serde_json::Value;
 
 use super::Plan;
 use super::job::params_with_paths;
-use crate::stage::{Forecast, Memory, Prospect, Registry};
+use crate::stage::{Fact, Forecast, Memory, Prospect, Registry};
 use crate::study::{Node, NodeId, Reference, Study};
 
 /// So many stages are forecast at once: their facts are held together before equal ones are shared.
 const AT_ONCE: usize = 1024;
 
 /// Facts about the outputs of a stage.
-type Facts = Arc<BTreeMap<String, Arc<Value>>>;
+type Facts = Arc<BTreeMap<String, Fact>>;
 
 /// The estimated memory of each node of the study, where there is an estimate. `threads` are those of a run's stages
 /// together.
@@ -33,8 +32,8 @@ pub fn memories(
     threads: usize,
 ) -> Vec<Option<Memory>> {
     let mut memories = Vec::with_capacity(study.nodes.len());
-    // Facts are trees, and a study has as many as it has stages: they go when their last reader has had them, and
-    // cells that differ in nothing that matters here share them.
+    // A study has as many facts as it has stages: they go when their last reader has had them, and cells that differ in
+    // nothing that matters here share them.
     let last_reader = last_readers(study);
     let mut facts: Vec<Facts> = Vec::with_capacity(study.nodes.len());
     let mut latest = Facts::default();
@@ -45,7 +44,7 @@ pub fn memories(
             .map(|node| {
                 let fact = |reference: &Reference| {
                     let facts = &facts[reference.node.0];
-                    facts.get(&reference.output).cloned().unwrap_or_default()
+                    facts.get(&reference.output).cloned()
                 };
                 let inputs = node.inputs.iter().map(|(name, references)| {
                     let facts = references.iter().map(fact).collect();

@@ -4,10 +4,14 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::stage::Params;
 use crate::study::Node;
 
 /// A node's params with relative paths of files made absolute: a worker knows no spec to be relative to.
-pub(crate) fn params_with_paths(node: &Node, root: &Path) -> Value {
+pub(crate) fn params_with_paths(node: &Node, root: &Path) -> Params {
+    if node.files.is_empty() {
+        return node.params.clone();
+    }
     let mut params = node.params.value();
     for file in node.files.iter() {
         match file.field.find_mut(&mut params) {
@@ -22,7 +26,7 @@ pub(crate) fn params_with_paths(node: &Node, root: &Path) -> Value {
             _ => {}
         }
     }
-    params
+    Params::of(&params)
 }
 
 fn absolute(path: &mut String, root: &Path) {

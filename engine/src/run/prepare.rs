@@ -107,7 +107,7 @@ fn open_inputs(
 /// The family of the result, and those of its members that may help. A stage that was asked to run again computes
 /// everything itself.
 fn family(assignment: &Assignment<'_>, shared: &Shared<'_>) -> (Option<Digest>, Vec<Relative>) {
-    let family = assignment.kind.family(&assignment.node.params.value());
+    let family = assignment.kind.family(&assignment.node.params);
     let digest = family.and_then(|family| key::family(&assignment.preimage, &family).ok());
     let relatives = match &digest {
         Some(digest) if !assignment.forced => shared.families.relatives(

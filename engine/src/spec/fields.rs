@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::compile::Stage;
 use super::origin::{Giver, Origins};
-use super::params::{Checker, Resolved};
+use super::params::{Checker, Outcome, Resolved};
 use super::place;
 use super::problem::Problem;
 use super::relation::Relation;
@@ -78,13 +78,16 @@ impl<'a> Fields<'a> {
                     entry.insert(None);
                 }
             }
-            let whole = fresh.iter().filter_map(|(_, filled)| filled.as_ref());
-            let whole = whole.filter(|filled| filled.holes.is_empty());
-            self.checker.check(kind, whole.map(|filled| &filled.with));
+            let filled = fresh.iter().filter_map(|(_, filled)| filled.as_ref());
+            let whole = filled.filter(|filled| filled.holes.is_empty());
+            let whole: Vec<&Value> = whole.map(|filled| &filled.with).collect();
+            let mut outcomes = self.checker.resolve(kind, &whole).into_iter();
             for (row, filled) in fresh {
                 let scope = Scope::new(self.vars, &cells.axes, row);
-                let params =
-                    filled.and_then(|filled| self.judge(stage, kind, &scope, &filled, findings));
+                let params = filled.and_then(|filled| {
+                    let outcome = filled.holes.is_empty().then(|| outcomes.next()).flatten();
+                    self.judge(stage, kind, &scope, &filled, outcome, findings)
+                });
                 seen.insert(key_of(row), params);
             }
             all.extend(rows.iter().map(|row| seen[&key_of(row)].clone()));
@@ -129,25 +132,26 @@ impl<'a> Fields<'a> {
         Some(Filled { with, holes, paths })
     }
 
-    /// The params in one combination, if nothing is wrong with them.
+    /// The params in one combination, if nothing is wrong with them; without an outcome some of them are not known.
     fn judge(
         &mut self,
         stage: &Stage<'_>,
         kind: &dyn Kind,
         scope: &Scope<'_>,
         filled: &Filled<'_>,
+        outcome: Option<Outcome>,
         findings: &mut Findings,
     ) -> Option<Arc<Resolved>> {
         let Filled { with, holes, paths } = filled;
-        if !holes.is_empty() {
+        let Some(outcome) = outcome else {
             let problems = self.checker.problems(kind, with);
             let known = problems
                 .iter()
                 .filter(|problem| !holes.iter().any(|hole| problem.is_lack_of(hole)));
             known.for_each(|problem| self.report(stage, scope, problem, paths, findings));
             return None;
-        }
-        match self.checker.resolve(kind, with) {
+        };
+        match outcome {
             Ok(resolved) => {
                 self.missing_files(stage, scope, &resolved, paths, findings);
                 Some(resolved)

@@ -15,8 +15,7 @@ use serde_json::Value;
 use super::mismatch::Translator;
 use super::problem::{Problem, dotted};
 use super::tree::whole;
-use crate::stage::{FieldPath, FileParam, Kind, OutputDecl, ParamProblem, ResolvedParams};
-use crate::study::Params;
+use crate::stage::{FieldPath, FileParam, Kind, OutputDecl, ParamProblem, Params, ResolvedParams};
 
 /// What became of a `with:`.
 pub(crate) type Outcome = Result<Arc<Resolved>, Arc<Vec<Problem>>>;
@@ -58,37 +57,22 @@ impl Checker {
         }
     }
 
-    /// Typed params with defaults.
-    ///
-    /// # Errors
-    /// All mistakes.
-    pub(crate) fn resolve(&mut self, kind: &dyn Kind, with: &Value) -> Outcome {
-        let text = Digest::of_bytes(with.to_string().as_bytes());
-        let known = |checker: &Self| {
-            checker
-                .kinds
-                .get(kind.decl().name)?
-                .seen
-                .get(&text)
-                .cloned()
-        };
-        known(self).unwrap_or_else(|| {
-            self.check(kind, std::iter::once(with));
-            known(self).unwrap_or_else(|| Err(Arc::default()))
-        })
-    }
-
-    /// Works out the outcomes of many at once, for [`Checker::resolve`] to find.
-    pub(crate) fn check<'v>(&mut self, kind: &dyn Kind, withs: impl Iterator<Item = &'v Value>) {
+    /// What becomes of each `with:`, in their order.
+    pub(crate) fn resolve(&mut self, kind: &dyn Kind, withs: &[&Value]) -> Vec<Outcome> {
         let root = &self.root;
         let checks = self
             .kinds
             .entry(kind.decl().name)
             .or_insert_with(|| Checks::new(kind));
+        let texts: Vec<Digest> = withs
+            .par_iter()
+            .with_min_len(16)
+            .map(|with| Digest::of_bytes(with.to_string().as_bytes()))
+            .collect();
         let mut met = HashSet::new();
-        let fresh: Vec<(Digest, &Value)> = withs
-            .map(|with| (Digest::of_bytes(with.to_string().as_bytes()), with))
-            .filter(|(text, _)| !checks.seen.contains_key(text) && met.insert(*text))
+        let fresh: Vec<(Digest, &Value)> = std::iter::zip(&texts, withs)
+            .filter(|(text, _)| !checks.seen.contains_key(text) && met.insert(**text))
+            .map(|(text, with)| (*text, *with))
             .collect();
         let found: Vec<(Digest, Result<ResolvedParams, Vec<Problem>>)> = fresh
             .into_par_iter()
@@ -109,6 +93,7 @@ impl Checker {
                 .map_err(Arc::new);
             checks.seen.insert(text, outcome);
         }
+        texts.iter().map(|text| checks.seen[text].clone()).collect()
     }
 
     /// The mistakes that the schema finds, for params of which not all are known.
@@ -233,7 +218,7 @@ impl Checks {
             self.outputs = resolved.outputs.into();
         }
         Resolved {
-            params: Params::of(&resolved.value),
+            params: resolved.params,
             outputs: Arc::clone(&self.outputs),
             files: resolved.files.into(),
         }

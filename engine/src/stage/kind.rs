@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -19,6 +18,7 @@ use super::forecast::{Forecast, Prospect};
 use super::numerics::Numerics;
 use super::params::{FileParam, ParamProblem, ResolvedParams};
 use super::ports::{InputDecl, OutputDecl};
+use super::text::Params;
 
 /// What a kind is, said once: what specs, schemas, plans and keys know of it.
 #[derive(Clone, Copy, Debug)]
@@ -108,11 +108,11 @@ pub trait Kind: Send + Sync {
     /// Every mistake found.
     fn resolve(&self, with: &Value, root: &Path) -> Result<ResolvedParams, Vec<ParamProblem>>;
     /// As [`Stage::forecast`]; nothing for params that do not parse.
-    fn forecast(&self, params: &Value, prospect: &Prospect) -> Forecast;
+    fn forecast(&self, params: &Params, prospect: &Prospect) -> Forecast;
     /// See [`Stage::family`]; none for params that do not parse.
-    fn family(&self, params: &Value) -> Option<Family>;
+    fn family(&self, params: &Params) -> Option<Family>;
     /// See [`Stage::samples`]; `params` as [`Kind::resolve`] gave them.
-    fn samples(&self, params: &Value, root: &Path) -> BTreeMap<String, u64>;
+    fn samples(&self, params: &Params, root: &Path) -> BTreeMap<String, u64>;
     /// Runs the stage with params as [`Kind::resolve`] gave them.
     ///
     /// # Errors
@@ -147,24 +147,26 @@ impl<S: Stage> Kind for Typed<S> {
         let value = serde_json::to_value(&params)
             .map_err(|error| vec![ParamProblem::new("", error.to_string())])?;
         Ok(ResolvedParams {
-            value: Arc::new(value),
+            params: Params::of(&value),
             outputs: S::outputs(&params),
             files,
         })
     }
 
-    fn forecast(&self, params: &Value, prospect: &Prospect) -> Forecast {
-        parse(params)
+    fn forecast(&self, params: &Params, prospect: &Prospect) -> Forecast {
+        let params = params.read();
+        params
             .map(|params| S::forecast(&params, prospect))
             .unwrap_or_default()
     }
 
-    fn family(&self, params: &Value) -> Option<Family> {
-        S::family(&parse(params).ok()?)
+    fn family(&self, params: &Params) -> Option<Family> {
+        S::family(&params.read().ok()?)
     }
 
-    fn samples(&self, params: &Value, root: &Path) -> BTreeMap<String, u64> {
-        parse(params).map_or_else(|_| BTreeMap::new(), |params| S::samples(&params, root))
+    fn samples(&self, params: &Params, root: &Path) -> BTreeMap<String, u64> {
+        let params = params.read();
+        params.map_or_else(|_| BTreeMap::new(), |params| S::samples(&params, root))
     }
 
     fn run(&self, params: &Value, ctx: &mut StageContext) -> Result<(), StageError> {

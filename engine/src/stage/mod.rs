@@ -5,6 +5,7 @@
 //! | `ports` | what goes in and out: [`ArtifactType`], [`InputDecl`], [`OutputDecl`] |
 //! | `field` | the path of a field |
 //! | `params` | typed params, mistakes in them, the user's files that they name |
+//! | `text` | params as they are kept |
 //! | `input` | an artifact that a stage reads, where it comes from, and results like the stage's own |
 //! | `error` | why a stage fails |
 //! | `summary` | what a stage says of itself once it is done |
@@ -27,13 +28,14 @@ mod params;
 mod ports;
 mod protocol;
 mod summary;
+mod text;
 pub(crate) mod usage;
 
 pub use context::{ContextParts, StageContext};
 pub use cost::Cost;
 pub use error::StageError;
 pub use field::FieldPath;
-pub use forecast::{Forecast, Memory, Prospect};
+pub use forecast::{Fact, Forecast, Memory, Prospect};
 pub use input::{Evaluated, Input, Label, Origin, Relative, STEP, step_in, step_value};
 pub use kind::{Family, Kind, KindDecl, Registry, Stage};
 pub use numerics::Numerics;
@@ -41,4 +43,5 @@ pub use params::{FileParam, ParamProblem, ResolvedParams};
 pub use ports::{ArtifactType, Cardinality, InputDecl, OutputDecl};
 pub use protocol::{Event, Job, Progress};
 pub use summary::{LeftOut, Summary, SummaryResult, scalars};
+pub use text::Params;
 pub use usage::Usage;

@@ -1,12 +1,10 @@
 //! Params of a stage: typed and checked, with the mistakes in them and the files that they name.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-
-use serde_json::Value;
 
 use super::field::FieldPath;
 use super::ports::OutputDecl;
+use super::text::Params;
 
 /// A mistake in a param, found by the kind itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,9 +41,8 @@ pub struct FileParam {
 /// Params after parsing: typed, checked, defaults filled in.
 #[derive(Clone, Debug)]
 pub struct ResolvedParams {
-    /// The params with every default written out: what enters the key (file fields replaced by content). Shared by the
-    /// stages that have the same.
-    pub value: Arc<Value>,
+    /// The params with every default written out: what enters the key (file fields replaced by content).
+    pub params: Params,
     /// The stage's outputs, default first.
     pub outputs: Vec<OutputDecl>,
     /// The user's files.

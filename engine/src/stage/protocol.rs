@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use dcsft_cache::Digest;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::input::{Input, Relative};
+use super::text::Params;
 use super::usage::Usage;
 use crate::provenance::Program;
 
@@ -25,7 +25,7 @@ pub struct Job {
     /// The kind's version at planning time; another binary's worker refuses a job of another version.
     pub version: u32,
     /// Params with defaults filled in, paths absolute.
-    pub params: Value,
+    pub params: Params,
     /// Artifacts by input name.
     pub inputs: BTreeMap<String, Vec<Input>>,
     /// Folder for the outputs.

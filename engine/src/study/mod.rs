@@ -2,7 +2,6 @@
 
 pub mod id;
 mod label;
-mod params;
 mod source;
 
 use std::collections::BTreeMap;
@@ -12,11 +11,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::stage::{FieldPath, FileParam, OutputDecl};
+use crate::stage::{FieldPath, FileParam, OutputDecl, Params};
 use crate::text::plain;
 
 pub use id::StudyId;
-pub use params::Params;
 pub use source::Source;
 
 /// Index of a [`Node`] in [`Study::nodes`].

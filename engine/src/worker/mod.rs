@@ -213,7 +213,7 @@ fn run(
         emit: Box::new(|event| emit(&event)),
         relatives,
     });
-    catch(|| kind.run(&params, &mut ctx))?;
+    catch(|| kind.run(&params.value(), &mut ctx))?;
     let saved = ctx.saved();
     let done = Done {
         format: done::FORMAT,

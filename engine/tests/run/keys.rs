@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use dcsft_cache::Digest;
 use dcsft_engine::key::{self, FilesIdentity, InputIdentity, KeyPreimage};
 use dcsft_engine::stage::Label;
-use dcsft_engine::study::{ExecutionOptions, Params, Resources};
+use dcsft_engine::stage::Params;
+use dcsft_engine::study::{ExecutionOptions, Resources};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

@@ -238,7 +238,7 @@ impl Builder {
                 .map(|(axis, value)| ((*axis).to_owned(), value.clone()))
                 .collect(),
             arm: name.into(),
-            params: dcsft_engine::study::Params::of(&resolved.value),
+            params: resolved.params,
             inputs,
             outputs: resolved.outputs.into(),
             files: resolved.files.into(),

@@ -27,8 +27,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use dcsft_engine::stage::{
-    ArtifactType, FileParam, Forecast, KindDecl, OutputDecl, ParamProblem, Progress, Prospect,
-    Stage, StageContext, StageError,
+    ArtifactType, Fact, FileParam, Forecast, KindDecl, OutputDecl, ParamProblem, Progress,
+    Prospect, Stage, StageContext, StageError,
 };
 use rayon::prelude::*;
 use serde_json::{Value, json};
@@ -107,7 +107,7 @@ impl Stage for ImportDataset {
         Forecast {
             memory: None,
             facts: facts
-                .map(|facts| (OUTPUT.to_owned(), facts.to_value()))
+                .map(|facts| (OUTPUT.to_owned(), Fact::new(facts)))
                 .into_iter()
                 .collect(),
         }

@@ -18,8 +18,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use dcsft_engine::stage::{
-    ArtifactType, Cardinality, FileParam, Forecast, InputDecl, KindDecl, OutputDecl, ParamProblem,
-    Prospect, Stage, StageContext, StageError,
+    ArtifactType, Cardinality, Fact, FileParam, Forecast, InputDecl, KindDecl, OutputDecl,
+    ParamProblem, Prospect, Stage, StageContext, StageError,
 };
 use dcsft_tensor::rng::StreamKey;
 use serde::Deserialize;
@@ -100,7 +100,7 @@ impl Stage for Difficulty {
             .filter(|output| output.artifact == ArtifactType::Dataset);
         let facts = sets.map(|OutputDecl { name, .. }| {
             let subset = whole.subset(prospect.outputs.get(&name).map(PathBuf::as_path));
-            (name, subset.to_value())
+            (name, Fact::new(subset))
         });
         Forecast {
             memory: None,

@@ -1,12 +1,9 @@
 //! What is known of a set of samples before anything has run.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use dcsft_engine::stage::Prospect;
 use dcsft_vlm::memory::{Footprint, Tokens};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::data::{Dataset, Sample, read_samples};
 
@@ -20,7 +17,7 @@ const UNKNOWN_TEXT: [f64; 2] = [256.0, 64.0];
 const DEVIATIONS: f64 = 3.0;
 
 /// A quantity over the samples of a set.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Spread {
     mean: f64,
     deviation: f64,
@@ -62,7 +59,7 @@ impl Spread {
 }
 
 /// What is known of a set.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct DataFacts {
     /// How many samples there are at most.
     pub(crate) samples: Option<u64>,
@@ -77,8 +74,7 @@ pub(crate) struct DataFacts {
 impl DataFacts {
     /// Of the input `data`.
     pub(crate) fn of(prospect: &Prospect) -> Self {
-        let facts = prospect.input("data").map(Self::deserialize);
-        facts.and_then(Result::ok).unwrap_or_default()
+        prospect.input("data").copied().unwrap_or_default()
     }
 
     /// Of an artifact in the cache; none where it cannot be read.
@@ -105,11 +101,6 @@ impl DataFacts {
             samples: info.map(|info| info.count as u64).or(self.samples),
             ..self
         }
-    }
-
-    /// For the stages that read the set.
-    pub(crate) fn to_value(self) -> Arc<Value> {
-        Arc::new(serde_json::to_value(self).unwrap_or_default())
     }
 
     /// `most`, or all samples where there are fewer.

@@ -4,15 +4,13 @@ mod data;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
-use dcsft_engine::stage::{ArtifactType, Forecast, Memory, OutputDecl, Prospect};
+use dcsft_engine::stage::{ArtifactType, Fact, Forecast, Memory, OutputDecl, Prospect};
 use dcsft_models::micro::{MicroConfig, MicroFootprint};
 use dcsft_models::{CONFIG, Config, HubFootprint, Precision, Settings, Texts};
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::LoraConfig;
 use dcsft_vlm::memory::{self, Batch, Footprint, Generation, Update};
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::model::PixelLimits;
@@ -28,15 +26,14 @@ const ANSWER: f64 = 400.0;
 const ANSWER_TOKEN: f64 = 64.0;
 
 /// What is known of a model before anything has run.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ModelFacts {
     shape: Shape,
     /// The adapters that it carries.
     adapters: Option<LoraConfig>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq)]
 enum Shape {
     Micro(MicroConfig),
     Checkpoint {
@@ -81,7 +78,7 @@ impl ModelFacts {
     }
 
     fn of(prospect: &Prospect) -> Option<Self> {
-        Self::deserialize(prospect.input("model")?).ok()
+        prospect.input("model").cloned()
     }
 
     /// The same under a stage's own limits of an image's area.
@@ -118,12 +115,12 @@ impl ModelFacts {
     }
 
     /// The facts about a stage's outputs that are models of this shape.
-    fn facts(&self, outputs: &[OutputDecl]) -> BTreeMap<String, Arc<Value>> {
-        let value = Arc::new(serde_json::to_value(self).unwrap_or_default());
+    fn facts(&self, outputs: &[OutputDecl]) -> BTreeMap<String, Fact> {
+        let fact = Fact::new(self.clone());
         outputs
             .iter()
             .filter(|output| output.artifact == ArtifactType::Model)
-            .map(|output| (output.name.clone(), value.clone()))
+            .map(|output| (output.name.clone(), fact.clone()))
             .collect()
     }
 

@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use dcsft_engine::stage::{
-    ArtifactType, Forecast, KindDecl, OutputDecl, ParamProblem, Progress, Prospect, Stage,
+    ArtifactType, Fact, Forecast, KindDecl, OutputDecl, ParamProblem, Progress, Prospect, Stage,
     StageContext, StageError,
 };
 use rayon::prelude::*;
@@ -75,7 +75,7 @@ impl Stage for Shapes {
                 question: Some(Spread::all(questions::LONGEST as f64)),
                 answer: Spread::of(questions::answer_bytes(set).map(|bytes| bytes as f64)),
             };
-            (set.name().to_owned(), facts.to_value())
+            (set.name().to_owned(), Fact::new(facts))
         };
         Forecast {
             memory: None,

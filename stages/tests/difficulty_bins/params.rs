@@ -47,10 +47,10 @@ fn outputs_are_known_from_the_params_alone() {
     let again = kinds
         .get("difficulty")
         .unwrap()
-        .resolve(&resolved.value, Path::new("."))
+        .resolve(&resolved.params.value(), Path::new("."))
         .unwrap();
     assert_eq!(
-        again.value, resolved.value,
+        again.params, resolved.params,
         "resolved params resolve to themselves"
     );
     assert_eq!(again.outputs, resolved.outputs);

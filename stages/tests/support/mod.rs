@@ -157,7 +157,7 @@ impl Bench {
             emit,
             relatives: how.relatives,
         });
-        let ended = kind.run(&params.value, &mut context);
+        let ended = kind.run(&params.params.value(), &mut context);
         let saved_seconds = context.saved().seconds;
         let result = ended.map(|()| context.into_summary().to_value());
         if result.is_ok() {

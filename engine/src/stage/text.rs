@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
@@ -23,6 +24,14 @@ impl Params {
         // The text was written from a tree.
         serde_json::from_str(&self.0).unwrap_or_default()
     }
+
+    /// The params as a kind has them.
+    ///
+    /// # Errors
+    /// If they are not those of the kind.
+    pub fn read<T: DeserializeOwned>(&self) -> serde_json::Result<T> {
+        serde_json::from_str(&self.0)
+    }
 }
 
 impl Default for Params {
@@ -33,7 +42,9 @@ impl Default for Params {
 
 impl Serialize for Params {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.value().serialize(serializer)
+        // From text to whatever it is written to, without a tree between them.
+        let mut text = serde_json::Deserializer::from_str(&self.0);
+        serde_transcode::transcode(&mut text, serializer)
     }
 }
 
