@@ -13,6 +13,7 @@ use dcsft_models::micro::{MicroConfig, MicroVlm};
 use dcsft_tensor::rng::StreamKey;
 use dcsft_vlm::lora::LoraConfig;
 use dcsft_vlm::model::{Example, Prompt, RgbImage, Sampling, VisionLanguageModel};
+use dcsft_vlm::train::RunConfig;
 use dcsft_vlm::train::sft::{SftConfig, SftTrainer};
 
 /// As in the program.
@@ -93,9 +94,12 @@ fn training(
     limit: Duration,
 ) -> Result<f64, Box<dyn std::error::Error>> {
     let config = SftConfig {
-        steps: Some(1_000_000),
         batch_size: batch.len(),
-        learning_rate: 1e-4,
+        run: RunConfig {
+            steps: Some(1_000_000),
+            learning_rate: 1e-4,
+            ..RunConfig::default()
+        },
         ..SftConfig::default()
     };
     let mut trainer = SftTrainer::new(config, model, batch, None)?;

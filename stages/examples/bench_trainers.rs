@@ -11,6 +11,7 @@ use dcsft_models::micro::{MicroConfig, MicroVlm};
 use dcsft_tensor::rng::StreamKey;
 use dcsft_vlm::lora::LoraConfig;
 use dcsft_vlm::model::{Example, Prompt, RgbImage, VisionLanguageModel};
+use dcsft_vlm::train::RunConfig;
 use dcsft_vlm::train::grpo::{GrpoConfig, GrpoData, GrpoTrainer};
 use dcsft_vlm::train::sft::{SftConfig, SftTrainer};
 
@@ -26,9 +27,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .collect::<Result<Vec<_>, _>>()?;
 
     let start = SftConfig {
-        steps: Some(200),
         batch_size: 32,
-        learning_rate: 3e-3,
+        run: RunConfig {
+            steps: Some(200),
+            learning_rate: 3e-3,
+            ..RunConfig::default()
+        },
         ..SftConfig::default()
     };
     let begin = Instant::now();
@@ -42,8 +46,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     model.add_lora(&LoraConfig::default(), 0)?;
     let mut adapted = model.clone();
     let config = SftConfig {
-        steps: Some(steps),
-        learning_rate: 1e-3,
+        run: RunConfig {
+            steps: Some(steps),
+            learning_rate: 1e-3,
+            ..RunConfig::default()
+        },
         ..SftConfig::default()
     };
     let begin = Instant::now();
@@ -62,9 +69,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let reward = |index: usize, answer: &str| f32::from(u8::from(answer == name(index)));
     let config = GrpoConfig {
-        steps: Some(steps),
         max_new_tokens: 5,
-        learning_rate: 1e-3,
+        run: RunConfig {
+            steps: Some(steps),
+            learning_rate: 1e-3,
+            ..RunConfig::default()
+        },
         ..GrpoConfig::default()
     };
     let begin = Instant::now();

@@ -20,11 +20,14 @@ pub mod reward;
 pub mod rollout;
 pub mod sft;
 pub mod shapes;
+mod shown_set;
 mod skipped;
 mod training;
 
 use dcsft_engine::stage::{Numerics, Registry};
+pub use shown_set::ShownSet;
 pub use skipped::OnEmpty;
+pub use training::TrainingParams;
 
 /// All stage kinds.
 pub fn registry() -> Registry {

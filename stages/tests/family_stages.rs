@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use dcsft_engine::stage::{ArtifactType, Input};
 use dcsft_stages::export::{Format, export};
 use serde_json::{Value, json};
+use support::conversations::{Conversations, conversations};
 use support::{Bench, input};
 
 /// The set's folder, or none where there is none on this machine.
@@ -113,6 +114,26 @@ fn study(set: &Path, kind: &str, vision: fn(&str) -> bool) {
     assert_eq!(answers(&mut bench, &again), answers(&mut bench, &adapted));
 }
 
+/// The set's conversations: turns of text alone, a system message, several images.
+fn talk(set: &Path) {
+    let facts = common::read_json(&set.join("sft/sft.json"));
+    let numbers = |name: &str| facts[name].as_array().unwrap();
+    let labels = numbers("label_tokens_per_sample");
+    let value = |value: &Value| value.as_f64().unwrap();
+    let losses = numbers("loss_per_sample").iter().map(value);
+    let sum: f64 = losses
+        .zip(labels.iter().map(value))
+        .map(|(loss, tokens)| loss * tokens)
+        .sum();
+    let given = Conversations {
+        root: set,
+        samples: numbers("samples"),
+        loss: sum / labels.iter().map(value).sum::<f64>(),
+        labels,
+    };
+    conversations(json!({"kind": "auto", "path": set.join("ckpt")}), &given);
+}
+
 #[test]
 fn golden_smolvlm_stages() {
     let Some(set) = set("DCSFT_GOLDEN_SMOLVLM", "golden-smolvlm") else {
@@ -130,4 +151,18 @@ fn golden_qwen3_vl_stages() {
     };
     let vision = |name: &str| name.starts_with("model.visual.") && !name.contains("merger");
     study(&set, "qwen3_vl", vision);
+}
+
+#[test]
+fn golden_smolvlm_conversations_are_trained_as_the_reference_trains_them() {
+    if let Some(set) = set("DCSFT_GOLDEN_SMOLVLM", "golden-smolvlm") {
+        talk(&set);
+    }
+}
+
+#[test]
+fn golden_qwen3_vl_conversations_are_trained_as_the_reference_trains_them() {
+    if let Some(set) = set("DCSFT_GOLDEN_QWEN3_VL", "golden-qwen3-vl") {
+        talk(&set);
+    }
 }

@@ -11,6 +11,7 @@ use dcsft_engine::stage::{ArtifactType, Cost, Input, Relative, StageError};
 use dcsft_stages::data::Dataset;
 use dcsft_stages::export::{ExportError, Format, export};
 use serde_json::{Value, json};
+use support::conversations::{Conversations, conversations};
 use support::{Bench, How, input, json_lines, on_threads};
 
 /// Words that the samples have as answers.
@@ -760,7 +761,6 @@ fn golden_dropout_of_grpo_is_the_same_when_blocks_are_computed_again() {
 
 #[test]
 fn golden_conversations_are_trained_as_the_reference_trains_them() {
-    let mut bench = Bench::new();
     let (Some(checkpoint), Some(root), Some(facts)) =
         (golden("ckpt"), golden(""), golden("sft/sft.json"))
     else {
@@ -768,59 +768,11 @@ fn golden_conversations_are_trained_as_the_reference_trains_them() {
     };
     // One has two questions about an image each, one a system message and no image.
     let facts = common::read_json(&facts);
-    let samples = facts["samples"].as_array().unwrap();
-    let records: Vec<Value> = samples
-        .iter()
-        .map(|sample| json!({"messages": sample["messages"]}))
-        .collect();
-    let list = bench.folder().join("list.json");
-    std::fs::write(&list, Value::from(records).to_string()).unwrap();
-    let params = json!({"path": list, "image_root": root, "images": "optional"});
-    let imported_set = bench.run("dataset", params, &[]);
-    assert_eq!(imported_set.summary()["kept"], samples.len());
-    let data = input("data", &imported_set.output("data"));
-    let model = imported(&mut bench, &checkpoint);
-
-    let batch = json!({"steps": 1, "batch_size": samples.len(), "learning_rate": 1e-3});
-    let run = bench.run("sft", batch, &inputs(&model, &data));
-    run.summary();
-    let log = json_lines(&run.output("log").join("loss.jsonl"));
-    let (found, expected) = (&log[0], &facts["loss_all4_one_batch"]);
-    let loss = found["loss"].as_f64().unwrap();
-    assert!(
-        (loss - expected.as_f64().unwrap()).abs() < 5e-5,
-        "{loss} and {expected}"
-    );
-    let labels = facts["n_label_tokens_per_sample"].as_array().unwrap();
-    let labels: u64 = labels.iter().filter_map(Value::as_u64).sum();
-    assert_eq!(found["tokens"], labels, "every answer's tokens");
-
-    // The last question is asked, after all that was said.
-    let asked = bench.run("eval", json!({"max_new_tokens": 4}), &inputs(&model, &data));
-    assert_eq!(asked.summary()["left_out"]["count"], 0);
-
-    // What is exported is read back as the same samples.
-    let exported = bench.folder();
-    let files = exported.join("set");
-    export(
-        ArtifactType::Dataset,
-        &imported_set.output("data"),
-        &files,
-        None,
-        None,
-    )
-    .unwrap();
-    let params = json!({"path": files.join("data.jsonl"), "images": "optional"});
-    let again = bench.run("dataset", params, &[]);
-    let ids = |dir: &Path| -> Vec<String> {
-        let data = Dataset::open(dir).unwrap();
-        data.samples()
-            .iter()
-            .map(|sample| sample.id.clone())
-            .collect()
+    let given = Conversations {
+        root: &root,
+        samples: facts["samples"].as_array().unwrap(),
+        loss: facts["loss_all4_one_batch"].as_f64().unwrap(),
+        labels: facts["n_label_tokens_per_sample"].as_array().unwrap(),
     };
-    assert_eq!(
-        ids(&again.output("data")),
-        ids(&imported_set.output("data"))
-    );
+    conversations(model_params(&checkpoint), &given);
 }

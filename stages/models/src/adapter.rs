@@ -271,8 +271,10 @@ pub fn load(model: &mut HubModel, dir: &Path) -> Result<(), VlmError> {
         modules,
     } = Stowed::open(dir, &model.config)?;
     let lora = common(model, &config, &modules)?;
-    lora::add_to(model, &lora, 0, |name| modules.contains_key(name))
-        .map_err(|error| fault(&path, error.to_string()))?;
+    let adaptable = model.config.layers.adaptable.iter().enumerate();
+    let chosen = adaptable.filter(|(_, each)| modules.contains_key(&*each.layer.name));
+    let chosen = chosen.map(|(place, _)| place).collect();
+    lora::add_to(model, &lora, 0, &chosen).map_err(|error| fault(&path, error.to_string()))?;
     let HubModel {
         config: base,
         weights,

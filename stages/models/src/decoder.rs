@@ -15,7 +15,7 @@ use crate::batch::Batch;
 use crate::modules::{Layers, Linear, RmsNorm};
 use crate::pass::{Chain, Flow, Pass, Rows};
 
-pub(crate) use config::frequencies;
+pub(crate) use config::{DECODER_FIELDS, frequencies};
 pub use config::{DecoderConfig, HeadDim};
 pub use swiglu::Swiglu;
 

@@ -8,9 +8,9 @@ use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::ModuleGroup;
 use serde_json::{Map, Value};
 
-use crate::decoder::{Decoder, DecoderConfig, HeadDim};
+use crate::decoder::{DECODER_FIELDS, Decoder, DecoderConfig, HeadDim};
 use crate::family::{Encode, Facts, Family, Kind};
-use crate::fields::{GENERIC, GENERIC_ONLY, Known};
+use crate::fields::Known;
 use crate::modules::{LayerNorm, Layers, Linear};
 use crate::names::Names;
 use crate::pass::{Chain, Pass, Rows};
@@ -29,28 +29,13 @@ pub(crate) const KIND: Kind = Kind {
 };
 
 const TOP: Known = Known {
-    read: &["image_token_id", "patch_size", "text_config"],
-    idle: &[GENERIC],
-    only: &[GENERIC_ONLY],
-    off_is_default: false,
+    read: &[&["image_token_id", "patch_size", "text_config"]],
+    ..Known::SECTION
 };
 
 const TEXT: Known = Known {
-    read: &[
-        "hidden_act",
-        "hidden_size",
-        "intermediate_size",
-        "max_position_embeddings",
-        "num_attention_heads",
-        "num_hidden_layers",
-        "rms_norm_eps",
-        "rope_theta",
-        "tie_word_embeddings",
-        "vocab_size",
-    ],
-    idle: &[GENERIC],
-    only: &[GENERIC_ONLY],
-    off_is_default: false,
+    read: &[DECODER_FIELDS],
+    ..Known::SECTION
 };
 
 /// A configuration with its layers.

@@ -8,11 +8,13 @@ use serde_json::{Map, Value};
 /// What is known of the fields of a file.
 pub(crate) struct Known {
     /// They have their effect, or are checked elsewhere.
-    pub(crate) read: &'static [&'static str],
+    pub(crate) read: &'static [&'static [&'static str]],
     /// They change nothing that is computed here.
     pub(crate) idle: &'static [&'static [&'static str]],
     /// Each changes numbers; this is the value whose numbers are computed.
     pub(crate) only: &'static [&'static [(&'static str, Only)]],
+    /// It is a section of a `config.json`: what each of them may have is known too.
+    pub(crate) section: bool,
     /// Of a field that nothing is known of, also what switches nothing on counts as its default.
     pub(crate) off_is_default: bool,
 }
@@ -66,6 +68,41 @@ pub(crate) fn is_off(value: &Value) -> bool {
 }
 
 impl Known {
+    /// No field at all.
+    pub(crate) const NOTHING: Self = Self {
+        read: &[],
+        idle: &[],
+        only: &[],
+        section: false,
+        off_is_default: false,
+    };
+
+    /// What every section of a `config.json` may have.
+    pub(crate) const SECTION: Self = Self {
+        section: true,
+        ..Self::NOTHING
+    };
+
+    fn is_free(&self, name: &str) -> bool {
+        let generic: &[&[&str]] = if self.section {
+            &[GENERIC, SAMPLING]
+        } else {
+            &[]
+        };
+        let lists = [self.read, self.idle, generic];
+        let mut lists = lists.into_iter().flatten();
+        lists.any(|list| list.contains(&name))
+    }
+
+    fn only(&self, name: &str) -> Option<Only> {
+        let generic: &[&[_]] = match self.section {
+            true => &[GENERIC_ONLY, GENERATION_ONLY],
+            false => &[],
+        };
+        let mut fields = self.only.iter().chain(generic).copied().flatten();
+        fields.find_map(|&(known, only)| (known == name).then_some(only))
+    }
+
     /// Checks all fields; `prefix` stands before their names in errors.
     ///
     /// # Errors
@@ -73,13 +110,12 @@ impl Known {
     pub(crate) fn check(&self, prefix: &str, fields: &Map<String, Value>) -> Result<(), String> {
         for (name, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
             let name = name.as_str();
-            if self.read.contains(&name) || self.idle.iter().any(|idle| idle.contains(&name)) {
+            if self.is_free(name) {
                 continue;
             }
-            let mut only = self.only.iter().flat_map(|only| only.iter());
-            match only.find(|(known, _)| *known == name) {
-                Some((_, only)) if only.allows(value) => {}
-                Some((_, only)) => {
+            match self.only(name) {
+                Some(only) if only.allows(value) => {}
+                Some(only) => {
                     return Err(format!(
                         "`{prefix}{name}` is {}, and only {} is supported",
                         short(value),
@@ -112,7 +148,7 @@ pub(crate) fn short(value: &Value) -> String {
 
 /// Settings of Hugging Face's `PretrainedConfig` that every section of a `config.json` may have and that the forward
 /// pass does not depend on.
-pub(crate) const GENERIC: &[&str] = &[
+const GENERIC: &[&str] = &[
     "_attn_implementation",
     "_attn_implementation_autoset",
     "_attn_implementation_internal",
@@ -155,7 +191,7 @@ pub(crate) const GENERIC: &[&str] = &[
 ];
 
 /// Settings of `PretrainedConfig` that would change the forward pass.
-pub(crate) const GENERIC_ONLY: &[(&str, Only)] = &[
+const GENERIC_ONLY: &[(&str, Only)] = &[
     ("add_cross_attention", Only::Off),
     ("chunk_size_feed_forward", Only::Number(0.0)),
     ("cross_attention_hidden_size", Only::Off),

@@ -49,10 +49,10 @@ const ORGANISATION: &[&str] = &[
 ];
 
 const KNOWN: Known = Known {
-    read: &["eos_token_id"],
+    read: &[&["eos_token_id"]],
     idle: &[SAMPLING, ORGANISATION],
     only: &[GENERATION_ONLY],
-    off_is_default: false,
+    ..Known::NOTHING
 };
 
 /// What the file says.

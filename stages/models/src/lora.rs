@@ -10,38 +10,49 @@ use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::LoraConfig;
 
 use crate::model::HubModel;
-use crate::modules::{Weights, tensor};
+use crate::modules::{Layers, Weights, tensor};
 use crate::peft::Names;
 
-/// Puts adapters on the layers of the named groups and freezes all other weights. `a` is uniform in ±1/sqrt(in) (what
-/// PEFT's Kaiming initialisation comes to), `b` zero. Adapters are in 32 bits whatever the base is, as PEFT's are.
-pub(crate) fn add(model: &mut HubModel, config: &LoraConfig, seed: u64) -> Result<(), VlmError> {
+/// The places of the layers that `config` puts adapters on, among those that adapters can be on.
+///
+/// # Errors
+/// [`VlmError::Config`] for a pattern that cannot be read, or that fits no layer.
+pub(crate) fn chosen(layers: &Layers, config: &LoraConfig) -> Result<BTreeSet<usize>, VlmError> {
+    let adaptable = layers.adaptable.iter().enumerate();
+    let of_groups = adaptable.filter(|(_, each)| config.targets.contains(&each.group));
     let Some(names) = &config.target_modules else {
-        return add_to(model, config, seed, |_| true);
+        return Ok(of_groups.map(|(place, _)| place).collect());
     };
     let names = Names::of(names).map_err(VlmError::Config)?;
-    let mut wanted = BTreeSet::new();
-    let adaptable = &model.config.layers.adaptable;
-    for each in adaptable {
-        if config.targets.contains(&each.group) && names.matches(&each.layer.name)? {
-            wanted.insert(each.layer.name.to_string());
+    let mut chosen = BTreeSet::new();
+    for (place, each) in of_groups {
+        if names.matches(&each.layer.name)? {
+            chosen.insert(place);
         }
     }
-    if wanted.is_empty() {
-        return Err(VlmError::Config(format!(
+    match chosen.is_empty() {
+        false => Ok(chosen),
+        true => Err(VlmError::Config(format!(
             "lora.target_modules: {} fits no linear layer of the groups in lora.targets; they are called such as {:?}",
-            names, adaptable[0].layer.name
-        )));
+            names, layers.adaptable[0].layer.name
+        ))),
     }
-    add_to(model, config, seed, |name| wanted.contains(name))
 }
 
-/// As [`add`], on those layers of the groups that `wanted` picks by name.
+/// Puts adapters on the layers that `config` names and freezes all other weights. `a` is uniform in ±1/sqrt(in) (what
+/// PEFT's Kaiming initialisation comes to), `b` zero. Adapters are in 32 bits whatever the base is, as PEFT's are.
+pub(crate) fn add(model: &mut HubModel, config: &LoraConfig, seed: u64) -> Result<(), VlmError> {
+    config.validate()?;
+    let chosen = chosen(&model.config.layers, config)?;
+    add_to(model, config, seed, &chosen)
+}
+
+/// As [`add`], on the layers of these places.
 pub(crate) fn add_to(
     model: &mut HubModel,
     config: &LoraConfig,
     seed: u64,
-    wanted: impl Fn(&str) -> bool,
+    chosen: &BTreeSet<usize>,
 ) -> Result<(), VlmError> {
     config.validate()?;
     if model.weights.lora.is_some() {
@@ -61,10 +72,8 @@ pub(crate) fn add_to(
     for param in params.iter_mut() {
         param.set_trainable(false);
     }
-    for (each, adapter) in model_config.layers.adaptable.iter().zip(adapters) {
-        if !config.targets.contains(&each.group) || !wanted(&each.layer.name) {
-            continue;
-        }
+    for &place in chosen {
+        let each = &model_config.layers.adaptable[place];
         let [input, output] = each.sizes;
         let bound = 1.0 / libm::sqrt(input as f64);
         let name = adapter_name(&each.layer.name, "A");
@@ -87,7 +96,7 @@ pub(crate) fn add_to(
             zeros,
             [config.rank, output],
         );
-        *adapter = Some((a, b));
+        adapters[place] = Some((a, b));
     }
     weights.lora = Some(config.clone());
     Ok(())

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::weight_files;
 use crate::decoder::DecoderConfig;
 use crate::generate::{GPU_GROUP, GROUP};
+use crate::lora;
 use crate::processor::{Encode, Processor};
 use crate::registry::Config;
 use crate::settings::{Precision, Settings};
@@ -131,7 +132,7 @@ impl HubFootprint {
         step.keep(rows * width + (inner + 1.0) * rows * hidden);
         step.widen(3.0 * rows * width + weights, 3.0 * rows * width);
         step.widen(rows * width + inner * rows * hidden, inner * rows * hidden);
-        step.train(trained.of(2.0 * width));
+        step.train(trained.of(ModuleGroup::Vision, 2.0 * width));
         step
     }
 
@@ -167,7 +168,7 @@ impl HubFootprint {
         step.widen(packed, 2.0 * packed);
         step.widen(packed + weights, packed);
         step.widen(asked * (width + 2.0 * hidden), 2.0 * asked * hidden);
-        step.train(trained.of(2.0 * width));
+        step.train(trained.of(ModuleGroup::Decoder, 2.0 * width));
         step
     }
 
@@ -188,7 +189,7 @@ impl HubFootprint {
                 step.keep(2.0 * rows * sizes[1]);
             }
         }
-        step.train(trained.of(width));
+        step.train(trained.of(ModuleGroup::Projector, width));
         step
     }
 
@@ -199,7 +200,7 @@ impl HubFootprint {
         let rows = batch.rows() * width;
         let mut step = Step::on(batch.questions * batch.tokens.image * width);
         step.widen(rows, 2.0 * rows);
-        let table = trained.of(text.vocab as f64 * width);
+        let table = trained.of(ModuleGroup::Decoder, text.vocab as f64 * width);
         match text.tied {
             // The head's gradient is there already, and this one is added to it.
             true => step.widen(table, rows),
@@ -217,7 +218,7 @@ impl HubFootprint {
         step.keep(2.0 * rows * width);
         // The logits are put together from pieces of the vocabulary.
         step.widen(rows * width, rows * vocab);
-        step.train(trained.of(width + vocab * width));
+        step.train(trained.of(ModuleGroup::Decoder, width + vocab * width));
         step
     }
 }
@@ -235,6 +236,23 @@ impl Footprint for HubFootprint {
             question: self.texts.template + question_bytes * self.texts.per_byte,
             answer: answer_bytes * self.texts.per_byte + 1.0,
         }
+    }
+
+    /// As they were declared: towers have tables that no step tells of.
+    fn trained(&self, training: Training<'_>) -> f64 {
+        let layers = &self.config.layers;
+        let Some(lora) = training.lora else {
+            let weights = layers.weights.iter().zip(&self.sizes);
+            let whole = weights.filter(|(weight, _)| training.is_whole(weight.group));
+            return whole.map(|(_, size)| size).sum();
+        };
+        // A pattern that cannot be read fails the stage before it trains.
+        let chosen = lora::chosen(layers, lora).unwrap_or_default();
+        let width = |sizes: [usize; 2]| (sizes[0] + sizes[1]) as f64;
+        let adaptable = chosen.into_iter().map(|place| &layers.adaptable[place]);
+        adaptable
+            .map(|each| lora.rank as f64 * width(each.sizes))
+            .sum()
     }
 
     fn largest_image(&self) -> f64 {

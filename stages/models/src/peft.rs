@@ -72,10 +72,11 @@ const OTHERS: &[(&str, Only)] = &[
 ];
 
 const KNOWN: Known = Known {
-    read: READ,
+    read: &[READ],
     idle: &[IDLE],
     only: &[OTHERS],
     off_is_default: true,
+    ..Known::NOTHING
 };
 
 /// How an adapter was begun, where that left the base's weights alone: then its tensors are all there is to it.

@@ -7,19 +7,18 @@ use crate::section::Section;
 
 /// The fields of a group of rotary positions.
 const ROPE: Known = Known {
-    read: &[
+    read: &[&[
         "mrope_interleaved",
         "mrope_section",
         "rope_theta",
         "rope_type",
         "type",
-    ],
-    idle: &[],
+    ]],
     only: &[&[
         ("factor", Only::Number(1.0)),
         ("partial_rotary_factor", Only::Number(1.0)),
     ]],
-    off_is_default: false,
+    ..Known::NOTHING
 };
 
 /// What a file says of rotary positions.

@@ -6,6 +6,7 @@
 #[path = "support/mod.rs"]
 mod support;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -13,11 +14,12 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use dcsft_models::{Config, HubFootprint, HubModel, Precision, Settings, Texts};
 use dcsft_tensor::rng::StreamKey;
-use dcsft_vlm::lora::LoraConfig;
+use dcsft_vlm::lora::{LoraConfig, ModuleGroup};
 use dcsft_vlm::memory::{
     Batch, Footprint, GRPO_LOSS, Generation, SFT_LOSS, Training, Update, generate, process, train,
 };
 use dcsft_vlm::model::{Example, Prompt, RgbImage, Sampling, VisionLanguageModel};
+use dcsft_vlm::train::RunConfig;
 use dcsft_vlm::train::grpo::{GrpoConfig, GrpoData, GrpoTrainer};
 use dcsft_vlm::train::sft::{SftConfig, SftTrainer};
 use serde_json::{Value, json};
@@ -113,9 +115,12 @@ fn lora() -> LoraConfig {
 
 fn sft_config(batch_size: usize, gradient_checkpointing: bool) -> SftConfig {
     SftConfig {
-        steps: Some(2),
         batch_size,
-        gradient_checkpointing,
+        run: RunConfig {
+            steps: Some(2),
+            gradient_checkpointing,
+            ..RunConfig::default()
+        },
         ..SftConfig::default()
     }
 }
@@ -146,19 +151,30 @@ fn work(part: &str, dir: &Path) {
         model.add_lora(&lora(), 0).expect("adapters");
         model
     };
+    let frozen = |groups: &[ModuleGroup]| {
+        let mut model = load();
+        let groups = groups.iter().copied().collect();
+        model.freeze(&groups).expect("something to train");
+        sft(&mut model, sft_config(2, false));
+    };
     match part {
         "load" => drop(load()),
         "sft" => sft(&mut load(), sft_config(2, false)),
+        "sft frozen decoder" => frozen(&[ModuleGroup::Decoder]),
+        "sft frozen vision" => frozen(&[ModuleGroup::Vision]),
         "sft lora" => sft(&mut adapted(), sft_config(4, false)),
         "sft lora checkpointing" => sft(&mut adapted(), sft_config(4, true)),
         "grpo lora" => {
             let prompts = prompts(2);
             let config = GrpoConfig {
-                steps: Some(2),
                 prompts_per_step: 2,
                 generations: ANSWERS,
                 max_new_tokens: NEW_TOKENS,
                 temperature: 1.0,
+                run: RunConfig {
+                    steps: Some(2),
+                    ..RunConfig::default()
+                },
                 ..GrpoConfig::default()
             };
             let reference = load().frozen();
@@ -200,6 +216,7 @@ fn estimate(part: &str, model: &HubFootprint) -> f64 {
         training: Training {
             lora,
             dropout: true,
+            ..Training::WHOLE
         },
         checkpointing: false,
         accumulates: false,
@@ -222,9 +239,16 @@ fn estimate(part: &str, model: &HubFootprint) -> f64 {
         let peak = train(model, update, None);
         process(THREADS as f64, peak.activations) + peak.peak
     };
+    let frozen = |groups: BTreeSet<ModuleGroup>| {
+        let mut update = update(2, None);
+        update.training.frozen = &groups;
+        trained(&update)
+    };
     match part {
         "load" => process(THREADS as f64, 0.0) + model.weights(None) + model.loading(),
         "sft" => trained(&update(2, None)),
+        "sft frozen decoder" => frozen([ModuleGroup::Decoder].into()),
+        "sft frozen vision" => frozen([ModuleGroup::Vision].into()),
         "sft lora" => trained(&update(4, Some(&lora))),
         "sft lora checkpointing" => {
             let update = Update {
@@ -257,6 +281,24 @@ fn estimate(part: &str, model: &HubFootprint) -> f64 {
         }
         other => panic!("no part {other}"),
     }
+}
+
+/// What `freeze` may name, in parts.
+fn frozen_groups() -> [BTreeSet<ModuleGroup>; 4] {
+    use ModuleGroup::{Decoder, Projector, Vision};
+    [
+        [Vision].into(),
+        [Decoder].into(),
+        [Vision, Projector].into(),
+        [Projector, Decoder].into(),
+    ]
+}
+
+fn trainable(model: &HubModel) -> usize {
+    let trained = model.params().iter().filter(|param| param.trainable);
+    trained
+        .map(|param| param.value.dims().iter().product::<usize>())
+        .sum()
 }
 
 fn peak(text: &str) -> Option<f64> {
@@ -302,18 +344,31 @@ fn golden_memory_is_as_estimated() {
     let mut loaded = HubModel::load(dir.path(), &Device::flex()).expect("a model");
     assert_eq!(loaded.params().count() as f64, model.parameters());
     loaded.add_lora(&lora(), 0).expect("adapters");
-    let trained = loaded.params().iter().filter(|param| param.trainable);
-    let trained: usize = trained
-        .map(|param| param.value.dims().iter().product::<usize>())
-        .sum();
-    assert_eq!(trained as f64, model.trained(Some(&lora())));
+    let trained = trainable(&loaded);
+    let adapters = lora();
+    assert_eq!(trained as f64, model.trained(Training::adapters(&adapters)));
     drop(loaded);
+    for frozen in frozen_groups() {
+        let mut loaded = HubModel::load(dir.path(), &Device::flex()).expect("a model");
+        loaded.freeze(&frozen).expect("something to train");
+        let training = Training {
+            frozen: &frozen,
+            ..Training::WHOLE
+        };
+        assert_eq!(
+            trainable(&loaded) as f64,
+            model.trained(training),
+            "{frozen:?}"
+        );
+    }
 
     let mut wrong = Vec::new();
     println!("| part | estimate MiB | measured MiB | ratio |");
     for part in [
         "load",
         "sft",
+        "sft frozen decoder",
+        "sft frozen vision",
         "sft lora",
         "sft lora checkpointing",
         "grpo lora",

@@ -12,17 +12,16 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::OnEmpty;
 use crate::answers::{Request, ask_all, reward_problems};
-use crate::data::{Dataset, Shown, write_json};
+use crate::data::{Shown, write_json};
 use crate::files::JsonLines;
 use crate::frames::warn_of_loose_boxes;
 use crate::lent::Lent;
 use crate::memory;
-use crate::misfit::{Dropped, MaxDropped, OnError};
-use crate::model::{self, PixelLimits};
+use crate::misfit::{Dropped, OnError};
 use crate::reward::{Form, Reward};
 use crate::rollout::check_writing;
+use crate::shown_set::ShownSet;
 use crate::skipped;
 
 pub use metrics::{Answer, Metrics};
@@ -43,22 +42,11 @@ pub struct EvalParams {
     pub max_new_tokens: usize,
     /// Asked in the place of each sample's own question.
     pub prompt: Option<String>,
-    /// Least area of an image in pixels, in the place of the model's; smaller images are enlarged. Not for `micro`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
-    pub min_pixels: Option<usize>,
-    /// Largest area of an image in pixels, in the place of the model's; larger images are reduced. Not for `micro`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
-    pub max_pixels: Option<usize>,
     /// What happens to a sample that the model cannot take.
     pub on_error: OnError,
-    /// So many samples may be left out: a count, or below 1 a share. More fail the stage.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_dropped: Option<MaxDropped>,
-    /// What happens where the set has no samples.
-    #[serde(skip_serializing_if = "OnEmpty::is_default")]
-    pub on_empty: OnEmpty,
+    /// Model and set.
+    #[serde(flatten)]
+    pub set: ShownSet,
 }
 
 impl Default for EvalParams {
@@ -68,11 +56,8 @@ impl Default for EvalParams {
             repetition_penalty: 1.0,
             max_new_tokens: 128,
             prompt: None,
-            min_pixels: None,
-            max_pixels: None,
             on_error: OnError::Fail,
-            max_dropped: None,
-            on_empty: OnEmpty::default(),
+            set: ShownSet::default(),
         }
     }
 }
@@ -112,22 +97,19 @@ impl Stage for Eval {
     fn check(params: &EvalParams) -> Vec<ParamProblem> {
         check_writing(params.max_new_tokens, params.repetition_penalty)
             .chain(reward_problems(&params.reward))
-            .chain(params.max_dropped.and_then(MaxDropped::problem))
-            .chain(limits(params).problems())
+            .chain(params.set.problems())
             .collect()
     }
 
     fn forecast(params: &EvalParams, prospect: &Prospect) -> Forecast {
-        memory::ask(prospect, 1, params.max_new_tokens, limits(params))
+        memory::ask(prospect, 1, params.max_new_tokens, params.set.limits())
     }
 
     fn run(params: EvalParams, ctx: &mut StageContext) -> Result<(), StageError> {
-        if let Some(because) = skipped::reason(ctx, params.on_empty)? {
+        if let Some(because) = skipped::reason(ctx, params.set.on_empty)? {
             return skipped::skip(ctx, &Self::outputs(&params), because);
         }
-        let mut model = model::open(ctx)?;
-        limits(&params).set(model.as_mut())?;
-        let data = Dataset::open(&ctx.input("data")?.dir)?;
+        let (model, data) = params.set.open(ctx)?;
         let dir = ctx.output("evaluation")?;
         let request = Request {
             sampling: Sampling {
@@ -183,19 +165,12 @@ impl Stage for Eval {
         dropped.ensure_some_left(data.len(), "evaluate")?;
         lines.finish()?;
         let results = metrics.results();
-        let left_out = dropped.finish(ctx, data.len(), params.max_dropped)?;
+        let left_out = dropped.finish(ctx, data.len(), params.set.max_dropped)?;
         write_json(
             &dir.join("metrics.json"),
             &json!({"format": 1, "results": results, "left_out": left_out}),
         )?;
         ctx.report(results);
         Ok(())
-    }
-}
-
-fn limits(params: &EvalParams) -> PixelLimits {
-    PixelLimits {
-        min: params.min_pixels,
-        max: params.max_pixels,
     }
 }

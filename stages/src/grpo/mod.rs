@@ -3,74 +3,46 @@
 mod filter;
 mod prompts;
 
-use std::collections::BTreeSet;
-
 use dcsft_engine::stage::{
     ArtifactType, Cardinality, Family, Forecast, InputDecl, KindDecl, OutputDecl, ParamProblem,
     Prospect, Stage, StageContext, StageError,
 };
-use dcsft_vlm::lora::{LoraConfig, ModuleGroup};
 use dcsft_vlm::memory::GRPO_LOSS;
 use dcsft_vlm::train::grpo::{GrpoConfig, GrpoData, GrpoRecord, GrpoTrainer};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::OnEmpty;
 use crate::answers::reward_problems;
-use crate::data::{Dataset, write_json};
+use crate::data::write_json;
 use crate::difficulty::Scores;
 use crate::files::JsonLines;
 use crate::frames::warn_of_loose_boxes;
 use crate::memory;
-use crate::misfit::{MaxDropped, OnError};
-use crate::model::{self, PixelLimits};
 use crate::reward::Reward;
+use crate::shown_set::ShownSet;
 use crate::skipped;
-use crate::training::{self, Report, Run, train};
+use crate::training::{self, Report, TrainingParams, train};
 use filter::Bins;
 use prompts::PromptSet;
 
 /// `with:` of `grpo`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct GrpoParams {
     /// What makes an answer right.
     #[serde(default)]
     pub reward: Reward,
-    /// Train adapters on these layers and freeze all other weights; without it all weights are trained. Their dropout
-    /// acts in the updates, not where answers are drawn.
-    #[serde(default)]
-    pub lora: Option<LoraConfig>,
-    /// Leave the weights of these groups as they are. With `lora`, `targets` says which layers get adapters, and all other
-    /// weights are frozen already.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub freeze: BTreeSet<ModuleGroup>,
-    /// Least area of an image in pixels, in the place of the model's; smaller images are enlarged. Not for `micro`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
-    pub min_pixels: Option<usize>,
-    /// Largest area of an image in pixels, in the place of the model's; larger images are reduced. Not for `micro`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
-    pub max_pixels: Option<usize>,
-    /// What happens to a sample that the model cannot take.
-    #[serde(default)]
-    pub on_error: OnError,
-    /// So many samples may be left out: a count, or below 1 a share. More fail the stage.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_dropped: Option<MaxDropped>,
-    /// What happens where the set has no samples.
-    #[serde(default, skip_serializing_if = "OnEmpty::is_default")]
-    pub on_empty: OnEmpty,
-    /// Keep the trainer's last state as an output: a longer run of the same training goes on from it.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub keep_state: bool,
     /// Keep every answer that is drawn, with its reward and advantage, as the output `completions`. Not with
     /// `keep_state`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub completions: bool,
-    /// The trainer's settings.
+    /// Model and set.
+    #[serde(flatten)]
+    pub set: ShownSet,
+    /// What is trained.
+    #[serde(flatten)]
+    pub stage: TrainingParams,
+    /// The trainer's settings. They take all other fields, and refuse those that they do not have.
     #[serde(flatten)]
     pub training: GrpoConfig,
 }
@@ -113,7 +85,7 @@ impl Stage for Grpo {
     };
 
     fn outputs(params: &GrpoParams) -> Vec<OutputDecl> {
-        let mut outputs = run_of(params).outputs();
+        let mut outputs = params.stage.outputs(&params.training.run);
         if params.completions {
             outputs.push(OutputDecl::new(COMPLETIONS, ArtifactType::Completions));
         }
@@ -121,14 +93,11 @@ impl Stage for Grpo {
     }
 
     fn check(params: &GrpoParams) -> Vec<ParamProblem> {
-        let config = params.training.validate();
-        let mut problems = run_of(params).problems(config, params.lora.as_ref());
+        let trainer = params.training.validate();
+        let mut problems = params.stage.problems(&params.training.run, trainer);
         problems.extend(reward_problems(&params.reward));
-        let lora = params.lora.as_ref();
-        problems.extend(training::freeze_problem(lora, &params.freeze));
-        problems.extend(params.max_dropped.and_then(MaxDropped::problem));
-        problems.extend(limits(params).problems());
-        problems.extend((params.completions && params.keep_state).then(|| {
+        problems.extend(params.set.problems());
+        problems.extend((params.completions && params.stage.keep_state).then(|| {
             ParamProblem::new(
                 "completions",
                 "cannot be kept with `keep_state`: a run that goes on from another's state did not draw its answers",
@@ -138,7 +107,10 @@ impl Stage for Grpo {
     }
 
     fn family(params: &GrpoParams) -> Option<Family> {
-        run_of(params).family(params, &["model", "data", "difficulty"])
+        params
+            .stage
+            .run(&params.training.run)
+            .family(params, &["model", "data", "difficulty"])
     }
 
     /// All answers of a step are taken to be different.
@@ -149,7 +121,11 @@ impl Stage for Grpo {
             0 => drawn,
             rows => rows.min(drawn),
         };
-        let dropout = params.lora.as_ref().is_some_and(|lora| lora.dropout > 0.0);
+        let dropout = params
+            .stage
+            .lora
+            .as_ref()
+            .is_some_and(|lora| lora.dropout > 0.0);
         // Answers that draw dropout of their own do not share the rows of their question.
         let [questions, answers] = match dropout {
             true => [together, 1],
@@ -159,48 +135,50 @@ impl Stage for Grpo {
             ],
         };
         let training = memory::Training {
-            lora: params.lora.as_ref(),
-            pixels: limits(params),
+            lora: params.stage.lora.as_ref(),
+            frozen: &params.stage.freeze,
+            pixels: params.set.limits(),
             questions,
             answers,
             answer_tokens: Some(config.max_new_tokens),
             dropout,
-            checkpointing: config.gradient_checkpointing,
+            checkpointing: config.run.gradient_checkpointing,
             accumulates: together < drawn,
             loss: GRPO_LOSS,
             originals: false,
             draws: Some([config.prompts_per_step, config.generations]),
-            reference: config.beta != 0.0 && params.lora.is_none(),
+            reference: config.beta != 0.0 && params.stage.lora.is_none(),
         };
         memory::train(prospect, &Self::outputs(params), &training)
     }
 
     fn run(params: GrpoParams, ctx: &mut StageContext) -> Result<(), StageError> {
-        if let Some(because) = skipped::reason(ctx, params.on_empty)? {
+        if let Some(because) = skipped::reason(ctx, params.set.on_empty)? {
             return skipped::skip(ctx, &Self::outputs(&params), because);
         }
-        let (run, limits) = (run_of(&params), limits(&params));
         let GrpoParams {
             reward,
-            lora,
-            freeze,
-            on_error,
-            max_dropped,
             completions,
+            set: shown,
+            stage,
             training: config,
-            ..
         } = params;
-        let mut model = model::open(ctx)?;
-        limits.set(model.as_mut())?;
+        let run = stage.run(&config.run);
+        let (mut model, data) = shown.open(ctx)?;
         training::merge_adapters(ctx, model.as_mut());
         let reference = (config.beta != 0.0).then(|| model.frozen());
-        training::prepare(ctx, model.as_mut(), lora.as_ref(), &freeze, config.seed)?;
+        training::prepare(
+            ctx,
+            model.as_mut(),
+            stage.lora.as_ref(),
+            &stage.freeze,
+            config.run.seed,
+        )?;
         let trained = training::trainable(model.as_ref());
 
-        let data = Dataset::open(&ctx.input("data")?.dir)?;
         warn_of_loose_boxes(ctx, &data, model.as_ref());
-        let set = PromptSet::load(ctx, &data, model.as_ref(), &reward, on_error)?;
-        set.dropped.finish(ctx, data.len(), max_dropped)?;
+        let set = PromptSet::load(ctx, &data, model.as_ref(), &reward, stage.on_error)?;
+        set.dropped.finish(ctx, data.len(), shown.max_dropped)?;
         let scores = ctx
             .optional("difficulty")
             .map(|input| Scores::open(&input.dir))
@@ -245,24 +223,6 @@ impl Stage for Grpo {
             "parameters_trained": trained,
         }));
         Ok(())
-    }
-}
-
-fn limits(params: &GrpoParams) -> PixelLimits {
-    PixelLimits {
-        min: params.min_pixels,
-        max: params.max_pixels,
-    }
-}
-
-fn run_of(params: &GrpoParams) -> Run {
-    Run {
-        steps: params.training.steps,
-        save_steps: params.training.save_steps,
-        keep_state: params.keep_state,
-        schedule: params.training.schedule,
-        warmup_steps: params.training.warmup_steps,
-        warmup_ratio: params.training.warmup_ratio,
     }
 }
 

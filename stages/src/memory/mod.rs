@@ -2,14 +2,14 @@
 
 mod data;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use dcsft_engine::stage::{ArtifactType, Fact, Forecast, Memory, OutputDecl, Prospect};
 use dcsft_models::micro::{MicroConfig, MicroFootprint};
 use dcsft_models::{CONFIG, Config, HubFootprint, Precision, Settings, Texts};
 use dcsft_vlm::error::VlmError;
-use dcsft_vlm::lora::LoraConfig;
+use dcsft_vlm::lora::{LoraConfig, ModuleGroup};
 use dcsft_vlm::memory::{self, Batch, Footprint, Generation, Update};
 use serde_json::Value;
 
@@ -158,6 +158,8 @@ pub(crate) struct Training<'a> {
     pub(crate) pixels: PixelLimits,
     /// Adapters; without them all weights.
     pub(crate) lora: Option<&'a LoraConfig>,
+    /// Groups whose weights stay as they are.
+    pub(crate) frozen: &'a BTreeSet<ModuleGroup>,
     /// Questions of one forward pass.
     pub(crate) questions: usize,
     /// Answers to each of them.
@@ -223,12 +225,14 @@ fn train_memory(
         training: memory::Training {
             lora: training.lora,
             dropout: training.dropout,
+            frozen: training.frozen,
         },
         checkpointing: training.checkpointing,
         accumulates: training.accumulates,
         on_gpu: on_gpu(prospect),
         loss: training.loss,
     };
+    let trained = model.trained(update.training);
     let peak = memory::train(model, &update, facts.adapters.as_ref());
     let mut bytes = peak.peak;
     let mut activations = peak.activations;
@@ -242,17 +246,19 @@ fn train_memory(
             adapters: training.lora,
         };
         let drawing = memory::generate(model, &asked);
-        let held = model.weights(training.lora) + 8.0 * model.trained(training.lora);
+        let held = model.weights(training.lora) + 8.0 * trained;
         bytes = bytes.max(held + drawing);
         activations = activations.max(drawing);
     }
     if training.reference {
         bytes += model.weights(None);
     }
-    let numbers = [
-        model.parameters() + training.lora.map_or(0.0, |lora| model.trained(Some(lora))),
-        model.trained(training.lora),
-    ];
+    let adapters = if training.lora.is_some() {
+        trained
+    } else {
+        0.0
+    };
+    let numbers = [model.parameters() + adapters, trained];
     let host = facts.processor()
         + memory::process(threads(prospect), activations)
         + data.kept(model, training.originals);
@@ -288,10 +294,8 @@ pub(crate) fn ask(
         };
         let writing = memory::generate(model, &asked);
         let weights = model.weights(facts.adapters.as_ref());
-        let adapters = facts
-            .adapters
-            .as_ref()
-            .map_or(0.0, |lora| model.trained(Some(lora)));
+        let adapters = facts.adapters.as_ref();
+        let adapters = adapters.map_or(0.0, |lora| model.trained(memory::Training::adapters(lora)));
         let numbers = [model.parameters() + adapters, 0.0];
         let bytes = weights + writing.max(model.loading());
         let host = facts.processor()

@@ -10,15 +10,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::OnEmpty;
 use crate::answers::{Request, ask_all, reward_problems};
-use crate::data::{Dataset, Generation, RolloutRecord, RolloutWriter, Shown};
+use crate::data::{Generation, RolloutRecord, RolloutWriter, Shown};
 use crate::frames::warn_of_loose_boxes;
 use crate::lent::Lent;
 use crate::memory;
-use crate::misfit::{Dropped, MaxDropped, OnError};
-use crate::model::{self, PixelLimits};
+use crate::misfit::{Dropped, OnError};
 use crate::reward::Reward;
+use crate::shown_set::ShownSet;
 use crate::skipped;
 
 /// `with:` of `rollout`.
@@ -48,22 +47,11 @@ pub struct RolloutParams {
     /// Seed of the draws. A draw is keyed by seed, sample, generation and position, so it depends neither on the
     /// other samples nor on `n`.
     pub seed: u64,
-    /// Least area of an image in pixels, in the place of the model's; smaller images are enlarged. Not for `micro`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
-    pub min_pixels: Option<usize>,
-    /// Largest area of an image in pixels, in the place of the model's; larger images are reduced. Not for `micro`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
-    pub max_pixels: Option<usize>,
     /// What happens to a sample that the model cannot take.
     pub on_error: OnError,
-    /// So many samples may be left out: a count, or below 1 a share. More fail the stage.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_dropped: Option<MaxDropped>,
-    /// What happens where the set has no samples.
-    #[serde(skip_serializing_if = "OnEmpty::is_default")]
-    pub on_empty: OnEmpty,
+    /// Model and set.
+    #[serde(flatten)]
+    pub set: ShownSet,
 }
 
 impl Default for RolloutParams {
@@ -77,11 +65,8 @@ impl Default for RolloutParams {
             max_new_tokens: 128,
             reward: Reward::default(),
             seed: 0,
-            min_pixels: None,
-            max_pixels: None,
             on_error: OnError::default(),
-            max_dropped: None,
-            on_empty: OnEmpty::default(),
+            set: ShownSet::default(),
         }
     }
 }
@@ -126,8 +111,7 @@ impl Stage for Rollout {
             ))
             .chain((params.n == 0).then(|| ParamProblem::new("n", "must be at least 1, not 0")))
             .chain(reward_problems(&params.reward))
-            .chain(params.max_dropped.and_then(MaxDropped::problem))
-            .chain(limits(params).problems())
+            .chain(params.set.problems())
             .collect()
     }
 
@@ -145,16 +129,19 @@ impl Stage for Rollout {
     }
 
     fn forecast(params: &RolloutParams, prospect: &Prospect) -> Forecast {
-        memory::ask(prospect, params.n, params.max_new_tokens, limits(params))
+        memory::ask(
+            prospect,
+            params.n,
+            params.max_new_tokens,
+            params.set.limits(),
+        )
     }
 
     fn run(params: RolloutParams, ctx: &mut StageContext) -> Result<(), StageError> {
-        if let Some(because) = skipped::reason(ctx, params.on_empty)? {
+        if let Some(because) = skipped::reason(ctx, params.set.on_empty)? {
             return skipped::skip(ctx, &Self::outputs(&params), because);
         }
-        let mut model = model::open(ctx)?;
-        limits(&params).set(model.as_mut())?;
-        let data = Dataset::open(&ctx.input("data")?.dir)?;
+        let (model, data) = params.set.open(ctx)?;
         let dir = ctx.output("rollouts")?;
         let request = Request {
             sampling: Sampling {
@@ -196,16 +183,9 @@ impl Stage for Rollout {
         )?;
         dropped.ensure_some_left(data.len(), "ask")?;
         writer.finish()?;
-        dropped.finish(ctx, data.len(), params.max_dropped)?;
+        dropped.finish(ctx, data.len(), params.set.max_dropped)?;
         ctx.summarise(totals.summary());
         Ok(())
-    }
-}
-
-fn limits(params: &RolloutParams) -> PixelLimits {
-    PixelLimits {
-        min: params.min_pixels,
-        max: params.max_pixels,
     }
 }
 

@@ -1,12 +1,9 @@
 //! `sft`: supervised fine-tuning of all weights or of adapters. Pre-training and cold start are this stage too.
 
-use std::collections::BTreeSet;
-
 use dcsft_engine::stage::{
     ArtifactType, Cardinality, Family, Forecast, InputDecl, KindDecl, OutputDecl, ParamProblem,
     Prospect, Stage, StageContext, StageError,
 };
-use dcsft_vlm::lora::{LoraConfig, ModuleGroup};
 use dcsft_vlm::memory::SFT_LOSS;
 use dcsft_vlm::train::augment::Augment;
 use dcsft_vlm::train::sft::{SftConfig, SftRecord, SftTrainer};
@@ -14,48 +11,23 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::OnEmpty;
-use crate::data::Dataset;
 use crate::files::JsonLines;
 use crate::frames;
 use crate::memory;
-use crate::misfit::{MaxDropped, OnError};
-use crate::model::{self, PixelLimits};
+use crate::shown_set::ShownSet;
 use crate::skipped;
-use crate::training::{self, Report, Run, TrainingSet, classes, train};
+use crate::training::{self, Report, TrainingParams, TrainingSet, classes, train};
 
 /// `with:` of `sft`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct SftParams {
-    /// Train adapters on these layers and freeze all other weights; without it all weights are trained.
-    #[serde(default)]
-    pub lora: Option<LoraConfig>,
-    /// Leave the weights of these groups as they are. With `lora`, `targets` says which layers get adapters, and all other
-    /// weights are frozen already.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub freeze: BTreeSet<ModuleGroup>,
-    /// Least area of an image in pixels, in the place of the model's; smaller images are enlarged. Not for `micro`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
-    pub min_pixels: Option<usize>,
-    /// Largest area of an image in pixels, in the place of the model's; larger images are reduced. Not for `micro`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
-    pub max_pixels: Option<usize>,
-    /// What happens to a sample that the model cannot take.
-    #[serde(default)]
-    pub on_error: OnError,
-    /// So many samples may be left out: a count, or below 1 a share. More fail the stage.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_dropped: Option<MaxDropped>,
-    /// What happens where the set has no samples.
-    #[serde(default, skip_serializing_if = "OnEmpty::is_default")]
-    pub on_empty: OnEmpty,
-    /// Keep the trainer's last state as an output: a longer run of the same training goes on from it.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub keep_state: bool,
-    /// The trainer's settings.
+    /// Model and set.
+    #[serde(flatten)]
+    pub set: ShownSet,
+    /// What is trained.
+    #[serde(flatten)]
+    pub stage: TrainingParams,
+    /// The trainer's settings. They take all other fields, and refuse those that they do not have.
     #[serde(flatten)]
     pub training: SftConfig,
 }
@@ -89,35 +61,33 @@ impl Stage for Sft {
     };
 
     fn outputs(params: &SftParams) -> Vec<OutputDecl> {
-        run_of(params).outputs()
+        params.stage.outputs(&params.training.run)
     }
 
     fn check(params: &SftParams) -> Vec<ParamProblem> {
-        let mut problems =
-            run_of(params).problems(params.training.validate(), params.lora.as_ref());
-        problems.extend(training::freeze_problem(
-            params.lora.as_ref(),
-            &params.freeze,
-        ));
-        problems.extend(params.max_dropped.and_then(MaxDropped::problem));
-        problems.extend(limits(params).problems());
-        problems
+        let trainer = params.training.validate();
+        let problems = params.stage.problems(&params.training.run, trainer);
+        problems.into_iter().chain(params.set.problems()).collect()
     }
 
     fn family(params: &SftParams) -> Option<Family> {
-        run_of(params).family(params, &["model", "data"])
+        params
+            .stage
+            .run(&params.training.run)
+            .family(params, &["model", "data"])
     }
 
     fn forecast(params: &SftParams, prospect: &Prospect) -> Forecast {
         let config = &params.training;
         let training = memory::Training {
-            lora: params.lora.as_ref(),
-            pixels: limits(params),
+            lora: params.stage.lora.as_ref(),
+            frozen: &params.stage.freeze,
+            pixels: params.set.limits(),
             questions: config.batch_size,
             answers: 1,
             answer_tokens: None,
             dropout: true,
-            checkpointing: config.gradient_checkpointing,
+            checkpointing: config.run.gradient_checkpointing,
             accumulates: config.gradient_accumulation > 1,
             loss: SFT_LOSS,
             originals: config.augment != Augment::default(),
@@ -128,28 +98,29 @@ impl Stage for Sft {
     }
 
     fn run(params: SftParams, ctx: &mut StageContext) -> Result<(), StageError> {
-        if let Some(because) = skipped::reason(ctx, params.on_empty)? {
+        if let Some(because) = skipped::reason(ctx, params.set.on_empty)? {
             return skipped::skip(ctx, &Self::outputs(&params), because);
         }
-        let (run, limits) = (run_of(&params), limits(&params));
         let SftParams {
-            lora,
-            freeze,
-            on_error,
-            max_dropped,
+            set: shown,
+            stage,
             training: config,
-            ..
         } = params;
-        let mut model = model::open(ctx)?;
-        limits.set(model.as_mut())?;
-        let data = Dataset::open(&ctx.input("data")?.dir)?;
-        training::prepare(ctx, model.as_mut(), lora.as_ref(), &freeze, config.seed)?;
+        let run = stage.run(&config.run);
+        let (mut model, data) = shown.open(ctx)?;
+        training::prepare(
+            ctx,
+            model.as_mut(),
+            stage.lora.as_ref(),
+            &stage.freeze,
+            config.run.seed,
+        )?;
         let trained = training::trainable(model.as_ref());
         frames::check_augment(&data, model.as_ref(), &config.augment)?;
         frames::warn_of_loose_boxes(ctx, &data, model.as_ref());
         frames::warn_of_sides(ctx, &data, &config.augment);
-        let set = TrainingSet::load(ctx, &data, model.as_ref(), &config.augment, on_error)?;
-        set.dropped.finish(ctx, data.len(), max_dropped)?;
+        let set = TrainingSet::load(ctx, &data, model.as_ref(), &config.augment, stage.on_error)?;
+        set.dropped.finish(ctx, data.len(), shown.max_dropped)?;
         let labels = match &config.auxiliary {
             Some(auxiliary) => Some(classes(&data, &set.rows, &auxiliary.label)?),
             None => None,
@@ -167,24 +138,6 @@ impl Stage for Sft {
             "parameters_trained": trained,
         }));
         Ok(())
-    }
-}
-
-fn limits(params: &SftParams) -> PixelLimits {
-    PixelLimits {
-        min: params.min_pixels,
-        max: params.max_pixels,
-    }
-}
-
-fn run_of(params: &SftParams) -> Run {
-    Run {
-        steps: params.training.steps,
-        save_steps: params.training.save_steps,
-        keep_state: params.keep_state,
-        schedule: params.training.schedule,
-        warmup_steps: params.training.warmup_steps,
-        warmup_ratio: params.training.warmup_ratio,
     }
 }
 

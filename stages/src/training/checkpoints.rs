@@ -141,8 +141,8 @@ impl Checkpoints {
         run: &Run,
         total: usize,
     ) -> Result<(), StageError> {
-        for step in checkpoint_steps(total, run.save_steps) {
-            let named = run.steps.map(|_| checkpoint_name(step));
+        for step in checkpoint_steps(total, run.config.save_steps) {
+            let named = run.config.steps.map(|_| checkpoint_name(step));
             let last = (step == total).then(|| "model".to_owned());
             for output in named.into_iter().chain(last) {
                 link_all(ctx, &self.place(step), &ctx.output(&output)?)?;

@@ -64,8 +64,8 @@ pub(super) fn family(
 
 /// Whether no step's learning rate depends on the length of the run: its first steps are those of a longer one.
 fn is_open_ended(run: &Run) -> bool {
-    let warmup = run.warmup_steps.is_some() || run.warmup_ratio == 0.0;
-    run.schedule == Schedule::Constant && warmup
+    let warmup = run.config.warmup_steps.is_some() || run.config.warmup_ratio == 0.0;
+    run.config.schedule == Schedule::Constant && warmup
 }
 
 #[derive(Serialize, Deserialize)]

@@ -3,6 +3,7 @@
 mod checkpoints;
 mod continuation;
 mod examples;
+mod params;
 mod run;
 mod settings;
 
@@ -17,6 +18,7 @@ use dcsft_vlm::train::TrainError;
 use serde::Serialize;
 
 pub(crate) use examples::{KEPT_BYTES, TrainingSet, classes, prompts};
+pub use params::TrainingParams;
 pub(crate) use run::{Report, train};
 pub(crate) use settings::Run;
 use settings::{checkpoint_name, checkpoint_steps};
@@ -26,8 +28,8 @@ impl Run {
     /// step, `log`, and the last `state` where it is kept. How many steps `epochs` make is known only with the data,
     /// so without `steps` there are no `step-N`.
     pub(crate) fn outputs(&self) -> Vec<OutputDecl> {
-        let steps = self.steps.into_iter();
-        let checkpoints = steps.flat_map(|steps| checkpoint_steps(steps, self.save_steps));
+        let steps = self.config.steps.into_iter();
+        let checkpoints = steps.flat_map(|steps| checkpoint_steps(steps, self.config.save_steps));
         let state = OutputDecl::new(continuation::OUTPUT, ArtifactType::TrainerState);
         [OutputDecl::new("model", ArtifactType::Model)]
             .into_iter()
@@ -55,7 +57,7 @@ impl Run {
         });
         let lora = lora.and_then(|lora| lora.validate().err());
         let lora = lora.map(|error| ParamProblem::new("lora", error.to_string()));
-        let unnamed = (self.save_steps > 0 && self.steps.is_none()).then(|| {
+        let unnamed = (self.config.save_steps > 0 && self.config.steps.is_none()).then(|| {
             ParamProblem::new(
                 "save_steps",
                 "needs `steps`: the names of the checkpoints must be known before the run",
@@ -104,17 +106,6 @@ pub(crate) fn prepare(
     Ok(())
 }
 
-/// `freeze` beside `lora`.
-pub(crate) fn freeze_problem(
-    lora: Option<&LoraConfig>,
-    freeze: &BTreeSet<ModuleGroup>,
-) -> Option<ParamProblem> {
-    (lora.is_some() && !freeze.is_empty()).then(|| {
-        let message = "goes with training of all weights; with adapters `lora.targets` says which layers get some";
-        ParamProblem::new("freeze", message)
-    })
-}
-
 /// How many numbers the optimiser updates.
 pub(crate) fn trainable(model: &dyn VisionLanguageModel) -> usize {
     let trained = model.params().iter().filter(|param| param.trainable);
@@ -125,7 +116,7 @@ pub(crate) fn trainable(model: &dyn VisionLanguageModel) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use dcsft_vlm::train::schedule::Schedule;
+    use dcsft_vlm::train::RunConfig;
 
     use super::{Run, checkpoint_steps};
 
@@ -145,14 +136,13 @@ mod tests {
     #[test]
     fn outputs_are_known_before_the_run() {
         let names = |steps, save_steps| {
-            let run = Run {
+            let config = RunConfig {
                 steps,
                 save_steps,
-                keep_state: false,
-                schedule: Schedule::Constant,
-                warmup_steps: None,
-                warmup_ratio: 0.0,
+                ..RunConfig::default()
             };
+            let keep_state = false;
+            let run = Run { config, keep_state };
             let outputs = run.outputs().into_iter();
             outputs.map(|output| output.name).collect::<Vec<_>>()
         };

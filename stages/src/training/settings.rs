@@ -2,16 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use dcsft_vlm::train::schedule::Schedule;
+use dcsft_vlm::train::RunConfig;
 
-/// The settings of both trainers that a stage looks at itself.
+/// A run, as a stage looks at it.
 pub(crate) struct Run {
-    pub(crate) steps: Option<usize>,
-    pub(crate) save_steps: usize,
+    pub(crate) config: RunConfig,
     pub(crate) keep_state: bool,
-    pub(crate) schedule: Schedule,
-    pub(crate) warmup_steps: Option<usize>,
-    pub(crate) warmup_ratio: f64,
 }
 
 /// The steps after which a run of `steps` steps keeps its model.

@@ -1,6 +1,8 @@
 //! Stages run in this process, on a tiny world: small images of one colour each, which the model has to name.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+pub mod conversations;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};

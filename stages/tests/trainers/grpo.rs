@@ -3,6 +3,7 @@
 use dcsft_models::micro::MicroVlm;
 use dcsft_vlm::lora::LoraConfig;
 use dcsft_vlm::model::{Prompt, VisionLanguageModel as _};
+use dcsft_vlm::train::RunConfig;
 use dcsft_vlm::train::grpo::loss::LossType;
 use dcsft_vlm::train::grpo::{BinShare, GrpoConfig, GrpoData, GrpoRecord, GrpoTrainer};
 use dcsft_vlm::train::schedule::Schedule;
@@ -17,15 +18,18 @@ pub(crate) fn reward_a(_: usize, answer: &str) -> f32 {
 
 pub(crate) fn config(steps: usize) -> GrpoConfig {
     GrpoConfig {
-        steps: Some(steps),
         prompts_per_step: 4,
         generations: 6,
         max_new_tokens: 4,
         temperature: 1.0,
-        learning_rate: 1e-2,
-        weight_decay: 0.0,
-        schedule: Schedule::Constant,
-        seed: 2,
+        run: RunConfig {
+            steps: Some(steps),
+            learning_rate: 1e-2,
+            weight_decay: 0.0,
+            schedule: Schedule::Constant,
+            seed: 2,
+            ..RunConfig::default()
+        },
         ..GrpoConfig::default()
     }
 }
@@ -195,7 +199,10 @@ fn several_updates_per_batch_clip_ratios_that_went_far() {
         let config = GrpoConfig {
             beta: 0.0,
             updates_per_batch,
-            learning_rate: 3e-2,
+            run: RunConfig {
+                learning_rate: 3e-2,
+                ..config(8).run
+            },
             ..config(8)
         };
         let mut trainer = GrpoTrainer::new(config, &mut model, None, data(&prompts), &reward_a)

@@ -7,6 +7,7 @@ use dcsft_models::micro::MicroVlm;
 use dcsft_tensor::ops::composed;
 use dcsft_tensor::rng::StreamKey;
 use dcsft_vlm::model::{Example, Forward, Prompt, Sampling, VisionLanguageModel};
+use dcsft_vlm::train::RunConfig;
 use dcsft_vlm::train::adamw::{AdamW, AdamWSettings};
 use dcsft_vlm::train::grpo::loss::LossType;
 use dcsft_vlm::train::grpo::{GrpoConfig, GrpoRecord, GrpoTrainer};
@@ -24,11 +25,14 @@ fn config(loss_type: LossType) -> GrpoConfig {
         updates_per_batch: 2,
         beta: 0.0,
         epsilon: 0.05,
-        learning_rate: 3e-2,
-        warmup_ratio: 0.0,
-        // Where a gradient is next to nothing, AdamW would make a step of its rounding errors.
-        eps: 1e-2,
         loss_type,
+        run: RunConfig {
+            learning_rate: 3e-2,
+            warmup_ratio: 0.0,
+            // Where a gradient is next to nothing, AdamW would make a step of its rounding errors.
+            eps: 1e-2,
+            ..grpo::config(2).run
+        },
         ..grpo::config(2)
     }
 }
@@ -62,12 +66,12 @@ fn floats(tensor: &Tensor<1>) -> Vec<f32> {
 /// All answers of a step, group after group, as the policy at its start draws them.
 fn draw(model: &MicroVlm, config: &GrpoConfig, prompts: &[Prompt], step: usize) -> Vec<Answer> {
     let (per_step, fill) = (config.prompts_per_step, LastBatch::Fill);
-    let indices = Order::new(prompts.len(), per_step, fill, config.seed).batch(step);
+    let indices = Order::new(prompts.len(), per_step, fill, config.run.seed).batch(step);
     let asked: Vec<Prompt> = indices
         .iter()
         .map(|&index| prompts[index].clone())
         .collect();
-    let key = StreamKey::new("grpo rollout", config.seed).number(step as u64);
+    let key = StreamKey::new("grpo rollout", config.run.seed).number(step as u64);
     let sampling = Sampling {
         temperature: config.temperature,
         max_new_tokens: config.max_new_tokens,
@@ -156,7 +160,7 @@ fn make(
         ..Step::default()
     };
     let mut order: Vec<usize> = (0..answers.len()).collect();
-    let key = StreamKey::new("grpo minibatches", config.seed).number(which as u64);
+    let key = StreamKey::new("grpo minibatches", config.run.seed).number(which as u64);
     key.stream().shuffle(&mut order);
     for _ in 0..config.updates_per_batch {
         for part in order.chunks(answers.len() / config.steps_per_generation) {
@@ -171,7 +175,7 @@ fn make(
                 .map(|param| param.value.grad_remove(&mut gradients))
                 .collect();
             let sets = &mut [model.params_mut()];
-            let rate = config.learning_rate;
+            let rate = config.run.learning_rate;
             optimizer.step(sets, gradients, rate).expect("an update");
         }
     }
@@ -214,10 +218,10 @@ fn the_minibatches_of_a_draw_make_the_updates_that_trl_makes() {
         let mut expected = model();
         let questions = prompts(&expected, 6);
         let mut optimizer = AdamW::new(AdamWSettings {
-            betas: config.betas,
-            eps: config.eps,
-            weight_decay: config.weight_decay,
-            max_grad_norm: config.max_grad_norm,
+            betas: config.run.betas,
+            eps: config.run.eps,
+            weight_decay: config.run.weight_decay,
+            max_grad_norm: config.run.max_grad_norm,
         });
         let steps: Vec<Step> = (0..2)
             .map(|step| make(&mut expected, &config, &questions, step, &mut optimizer))

@@ -9,6 +9,7 @@ use dcsft_tensor::host;
 use dcsft_tensor::ops::weighted_sum;
 use dcsft_tensor::rng::StreamKey;
 use dcsft_vlm::model::{Example, Prompt, Sampling, VisionLanguageModel};
+use dcsft_vlm::train::RunConfig;
 use dcsft_vlm::train::adamw::AdamWSettings;
 use dcsft_vlm::train::schedule::{LearningRate, Schedule};
 use dcsft_vlm::train::sft::{SftConfig, SftTrainer};
@@ -187,9 +188,12 @@ fn begun() -> (MicroVlm, Vec<Prompt>) {
     let mut model = model();
     let examples = examples(&model, 12);
     let config = SftConfig {
-        steps: Some(40),
         batch_size: 12,
-        learning_rate: 1e-2,
+        run: RunConfig {
+            steps: Some(40),
+            learning_rate: 1e-2,
+            ..RunConfig::default()
+        },
         ..SftConfig::default()
     };
     let mut trainer = SftTrainer::new(config, &mut model, &examples, None).expect("a trainer");
@@ -234,7 +238,10 @@ fn a_stopped_run_of_it_goes_on_with_the_same_bytes() {
 
     let examples = examples(&model, 12);
     let config = SftConfig {
-        steps: Some(4),
+        run: RunConfig {
+            steps: Some(4),
+            ..RunConfig::default()
+        },
         ..SftConfig::default()
     };
     let mut other = SftTrainer::new(config, &mut model, &examples, None).expect("a trainer");

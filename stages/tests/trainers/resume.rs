@@ -5,6 +5,7 @@ use std::path::Path;
 use dcsft_models::micro::MicroVlm;
 use dcsft_tensor::rng::StreamKey;
 use dcsft_vlm::model::{Example, VisionLanguageModel as _};
+use dcsft_vlm::train::RunConfig;
 use dcsft_vlm::train::STATE_FILE;
 use dcsft_vlm::train::grpo::{GrpoConfig, GrpoTrainer};
 use dcsft_vlm::train::schedule::Schedule;
@@ -117,8 +118,11 @@ fn bytes_do_not_depend_on_threads() {
 fn a_run_can_be_made_longer_where_its_schedule_allows() {
     let dir = tempfile::tempdir().expect("a folder");
     let config = |steps, schedule| SftConfig {
-        schedule,
-        warmup_steps: Some(2),
+        run: RunConfig {
+            schedule,
+            warmup_steps: Some(2),
+            ..sft::config(steps).run
+        },
         ..sft::config(steps)
     };
     let examples = examples(&model(), 12);
@@ -177,7 +181,10 @@ fn a_state_of_another_run_or_a_damaged_one_is_refused() {
         };
     let mut same = model();
     let betas = SftConfig {
-        betas: [0.5, 0.9],
+        run: RunConfig {
+            betas: [0.5, 0.9],
+            ..sft::config(2).run
+        },
         ..sft::config(2)
     };
     assert!(refused(betas, &mut same, &examples, &labels).contains("`betas` = [0.9,0.999]"));
@@ -244,8 +251,11 @@ fn a_stopped_grpo_run_ends_with_the_same_bytes() {
                 let prompts = prompts(&model, 7);
                 let config = GrpoConfig {
                     updates_per_batch,
-                    schedule: Schedule::Cosine,
-                    weight_decay: 0.1,
+                    run: RunConfig {
+                        schedule: Schedule::Cosine,
+                        weight_decay: 0.1,
+                        ..grpo::config(7).run
+                    },
                     ..grpo::config(7)
                 };
                 let mut trainer = GrpoTrainer::new(

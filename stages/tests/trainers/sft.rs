@@ -2,6 +2,7 @@
 
 use dcsft_tensor::ops::token_logprobs;
 use dcsft_vlm::model::{Example, Forward, VisionLanguageModel as _};
+use dcsft_vlm::train::RunConfig;
 use dcsft_vlm::train::augment::Augment;
 use dcsft_vlm::train::schedule::Schedule;
 use dcsft_vlm::train::sft::{AuxiliaryConfig, LossMean, SftConfig, SftRecord, SftTrainer};
@@ -10,10 +11,8 @@ use crate::{Watch, accuracy, adapted, examples, model, weights};
 
 pub(crate) fn config(steps: usize) -> SftConfig {
     SftConfig {
-        steps: Some(steps),
         batch_size: 4,
         gradient_accumulation: 2,
-        learning_rate: 5e-3,
         augment: Augment {
             flip: true,
             shift: 1,
@@ -22,8 +21,13 @@ pub(crate) fn config(steps: usize) -> SftConfig {
             label: "class".to_owned(),
             weight: 0.5,
         }),
-        save_steps: 4,
-        seed: 3,
+        run: RunConfig {
+            steps: Some(steps),
+            learning_rate: 5e-3,
+            save_steps: 4,
+            seed: 3,
+            ..RunConfig::default()
+        },
         ..SftConfig::default()
     }
 }
@@ -38,11 +42,14 @@ fn sft_learns_sixteen_samples_by_heart() {
     let examples = examples(&model, 16);
     assert!(accuracy(&model, &examples) < 0.5);
     let config = SftConfig {
-        steps: Some(150),
         batch_size: 16,
-        learning_rate: 1e-2,
-        weight_decay: 0.0,
-        schedule: Schedule::Constant,
+        run: RunConfig {
+            steps: Some(150),
+            learning_rate: 1e-2,
+            weight_decay: 0.0,
+            schedule: Schedule::Constant,
+            ..RunConfig::default()
+        },
         ..SftConfig::default()
     };
     let mut trainer = SftTrainer::new(config, &mut model, &examples, None).expect("a trainer");
@@ -58,9 +65,12 @@ fn adapters_learn_while_the_base_stays_as_it_was() {
     let before = weights(&model);
     let examples = examples(&model, 16);
     let config = SftConfig {
-        steps: Some(60),
-        learning_rate: 1e-2,
-        weight_decay: 0.0,
+        run: RunConfig {
+            steps: Some(60),
+            learning_rate: 1e-2,
+            weight_decay: 0.0,
+            ..RunConfig::default()
+        },
         ..SftConfig::default()
     };
     let mut trainer = SftTrainer::new(config, &mut model, &examples, None).expect("a trainer");
@@ -122,11 +132,14 @@ fn micro_batches_give_the_loss_and_gradient_of_the_whole_batch() {
 fn the_loss_is_the_mean_that_is_asked_for() {
     // Answers of 4, 3, 3 and 5 letters and an end each, two in each of two forward passes; no update.
     let config = |loss_mean| SftConfig {
-        steps: Some(1),
         batch_size: 2,
         gradient_accumulation: 2,
-        learning_rate: 0.0,
         loss_mean,
+        run: RunConfig {
+            steps: Some(1),
+            learning_rate: 0.0,
+            ..RunConfig::default()
+        },
         ..SftConfig::default()
     };
     let mut model = model();
@@ -205,7 +218,10 @@ fn bad_settings_and_data_are_named() {
             .to_string()
     };
     let plain = SftConfig {
-        steps: Some(1),
+        run: RunConfig {
+            steps: Some(1),
+            ..RunConfig::default()
+        },
         ..SftConfig::default()
     };
     let with = |change: fn(&mut SftConfig)| {
@@ -215,17 +231,17 @@ fn bad_settings_and_data_are_named() {
     };
     for (config, field) in [
         (
-            with(|config| config.learning_rate = -1.0),
+            with(|config| config.run.learning_rate = -1.0),
             "`learning_rate` is -1",
         ),
         (with(|config| config.batch_size = 0), "`batch_size` is 0"),
-        (with(|config| config.betas = [0.9, 1.0]), "`betas` is 1"),
+        (with(|config| config.run.betas = [0.9, 1.0]), "`betas` is 1"),
         (
-            with(|config| config.epochs = Some(2.0)),
+            with(|config| config.run.epochs = Some(2.0)),
             "`epochs` is given too",
         ),
         (
-            with(|config| config.warmup_ratio = 1.5),
+            with(|config| config.run.warmup_ratio = 1.5),
             "`warmup_ratio` is 1.5",
         ),
     ] {

@@ -4,6 +4,25 @@ use dcsft_tensor::ops::{Heads, Rotary};
 
 use crate::section::{MOST_LAYERS, Section};
 
+/// Fields of a language model's section that are read, here and by its family.
+pub(crate) const DECODER_FIELDS: &[&str] = &[
+    "head_dim",
+    "hidden_act",
+    "hidden_size",
+    "initializer_range",
+    "intermediate_size",
+    "max_position_embeddings",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "num_key_value_heads",
+    "rms_norm_eps",
+    "rope_parameters",
+    "rope_scaling",
+    "rope_theta",
+    "tie_word_embeddings",
+    "vocab_size",
+];
+
 /// Sizes and variants of a decoder.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DecoderConfig {

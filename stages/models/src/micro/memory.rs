@@ -60,7 +60,7 @@ fn block(blocks: &BlocksConfig, rows: &Rows, group: ModuleGroup, trained: Traine
     // Mixed values; hidden values before and after GELU.
     step.keep(asked * width + 2.0 * asked * hidden);
     step.widen(3.0 * given * width + weights, asked * width);
-    step.train(trained.of(4.0 * width));
+    step.train(trained.of(group, 4.0 * width));
     step
 }
 
@@ -106,19 +106,21 @@ impl Footprint for MicroFootprint {
         patch.linear(trained.linear(ModuleGroup::Vision, patches, sizes, true));
         patch.keep(values);
         patch.widen(patches * width, patches * width);
-        patch.train(trained.of(per_image * width));
+        patch.train(trained.of(ModuleGroup::Vision, per_image * width));
 
         let mut projector = Step::on(patches * width);
         let sizes = [width, inner];
         projector.linear(trained.linear(ModuleGroup::Projector, patches, sizes, true));
         projector.keep(2.0 * patches * width);
-        projector.train(trained.of(2.0 * width));
+        // The tower's last norm.
+        projector.train(trained.of(ModuleGroup::Vision, 2.0 * width));
 
         let rows = batch.rows();
         let mut embed = Step::on(patches * inner);
         embed.widen(rows * inner, 2.0 * rows * inner);
         let positions = config.positions() as f64;
-        embed.train(trained.of((self.vocab + positions) * inner));
+        let tables = (self.vocab + positions) * inner;
+        embed.train(trained.of(ModuleGroup::Decoder, tables));
 
         let asked = batch.asked_rows();
         let mut head = Step::on(asked * inner);
@@ -127,7 +129,7 @@ impl Footprint for MicroFootprint {
             ..trained.linear(ModuleGroup::Decoder, asked, [inner, self.vocab], true)
         });
         head.keep(2.0 * asked * inner);
-        head.train(trained.of(2.0 * inner));
+        head.train(trained.of(ModuleGroup::Decoder, 2.0 * inner));
 
         let image_rows = Rows {
             given: patches,

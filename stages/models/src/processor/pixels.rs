@@ -94,7 +94,7 @@ const MOST_PIXELS: usize = 1 << 27;
 
 /// Steps and types whose arithmetic is the one here. Those for videos have no effect on images.
 const KNOWN: Known = Known {
-    read: &[
+    read: &[&[
         "do_normalize",
         "do_rescale",
         "do_resize",
@@ -108,7 +108,7 @@ const KNOWN: Known = Known {
         "rescale_factor",
         "size",
         "temporal_patch_size",
-    ],
+    ]],
     idle: &[&[
         "_processor_class",
         "default_to_square",
@@ -144,15 +144,14 @@ const KNOWN: Known = Known {
         ),
         ("pad_size", Only::Off),
     ]],
-    off_is_default: false,
+    ..Known::NOTHING
 };
 
 /// `processor_config.json` as a whole.
 const PROCESSOR: Known = Known {
-    read: &["image_processor"],
+    read: &[&["image_processor"]],
     idle: &[&["processor_class", "video_processor"]],
-    only: &[],
-    off_is_default: false,
+    ..Known::NOTHING
 };
 
 /// `size` holds both edges, and nothing else, as Transformers asks.

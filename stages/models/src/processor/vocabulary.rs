@@ -15,12 +15,12 @@ const SETTINGS: &str = "tokenizer_config.json";
 /// Texts are never cut or filled up, so what is said about that has no effect; what special tokens are called is looked
 /// up in the vocabulary.
 const KNOWN: Known = Known {
-    read: &[
+    read: &[&[
         "added_tokens_decoder",
         "chat_template",
         "eos_token",
         "pad_token",
-    ],
+    ]],
     idle: &[&[
         "_name_or_path",
         "additional_special_tokens",
@@ -84,7 +84,7 @@ const KNOWN: Known = Known {
             ]),
         ),
     ]],
-    off_is_default: false,
+    ..Known::NOTHING
 };
 
 /// Normalisers that make a text hardly longer. Qwen2.5 has NFC.

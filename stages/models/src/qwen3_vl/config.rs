@@ -2,15 +2,15 @@
 
 use serde_json::{Map, Value};
 
-use crate::decoder::{DecoderConfig, HeadDim};
+use crate::decoder::{DECODER_FIELDS, DecoderConfig, HeadDim};
 use crate::family::Facts;
-use crate::fields::{GENERATION_ONLY, GENERIC, GENERIC_ONLY, Known, Only, SAMPLING};
+use crate::fields::{Known, Only};
 use crate::processor::PatchSizes;
 use crate::rope::{self, Rope};
 use crate::section::{self, MOST_LAYERS, MOST_SIDE, Section};
 
 const TOP: Known = Known {
-    read: &[
+    read: &[&[
         "image_token_id",
         "text_config",
         "tie_word_embeddings",
@@ -18,44 +18,21 @@ const TOP: Known = Known {
         "vision_config",
         "vision_end_token_id",
         "vision_start_token_id",
-    ],
-    idle: &[GENERIC, SAMPLING],
-    only: &[GENERIC_ONLY, GENERATION_ONLY],
-    off_is_default: false,
+    ]],
+    ..Known::SECTION
 };
 
 const TEXT: Known = Known {
-    read: &[
-        "head_dim",
-        "hidden_act",
-        "hidden_size",
-        "initializer_range",
-        "intermediate_size",
-        "max_position_embeddings",
-        "num_attention_heads",
-        "num_hidden_layers",
-        "num_key_value_heads",
-        "rms_norm_eps",
-        "rope_parameters",
-        "rope_scaling",
-        "rope_theta",
-        "tie_word_embeddings",
-        "vocab_size",
-    ],
-    idle: &[GENERIC, SAMPLING],
-    only: &[
-        &[
-            ("attention_bias", Only::Off),
-            ("attention_dropout", Only::Number(0.0)),
-        ],
-        GENERIC_ONLY,
-        GENERATION_ONLY,
-    ],
-    off_is_default: false,
+    read: &[DECODER_FIELDS],
+    only: &[&[
+        ("attention_bias", Only::Off),
+        ("attention_dropout", Only::Number(0.0)),
+    ]],
+    ..Known::SECTION
 };
 
 const VISION: Known = Known {
-    read: &[
+    read: &[&[
         "deepstack_visual_indexes",
         "depth",
         "hidden_act",
@@ -69,21 +46,13 @@ const VISION: Known = Known {
         "rope_parameters",
         "spatial_merge_size",
         "temporal_patch_size",
-    ],
-    idle: &[
-        GENERIC,
-        SAMPLING,
-        &["initializer_range", "tie_word_embeddings"],
-    ],
-    only: &[
-        &[
-            ("attention_dropout", Only::Number(0.0)),
-            ("rope_theta", Only::Number(10_000.0)),
-        ],
-        GENERIC_ONLY,
-        GENERATION_ONLY,
-    ],
-    off_is_default: false,
+    ]],
+    idle: &[&["initializer_range", "tie_word_embeddings"]],
+    only: &[&[
+        ("attention_dropout", Only::Number(0.0)),
+        ("rope_theta", Only::Number(10_000.0)),
+    ]],
+    ..Known::SECTION
 };
 
 const TEXT_TYPES: &[&str] = &["qwen3_vl_text", "qwen3_vl"];

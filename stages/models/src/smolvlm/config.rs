@@ -3,83 +3,54 @@
 
 use serde_json::{Map, Value};
 
-use crate::decoder::{DecoderConfig, HeadDim};
+use crate::decoder::{DECODER_FIELDS, DecoderConfig, HeadDim};
 use crate::family::Facts;
-use crate::fields::{GENERATION_ONLY, GENERIC, GENERIC_ONLY, Known, Only, SAMPLING};
+use crate::fields::{Known, Only};
 use crate::processor::images::block_order;
 use crate::rope;
 use crate::section::{self, MOST_LAYERS, Section};
 
 const TOP: Known = Known {
-    read: &[
+    read: &[&[
         "image_token_id",
         "scale_factor",
         "text_config",
         "tie_word_embeddings",
         "vision_config",
         "vocab_size",
-    ],
-    idle: &[
-        GENERIC,
-        SAMPLING,
-        &[
-            "_pad_token_id",
-            "image_seq_len",
-            "use_reentrant_checkpointing",
-        ],
-    ],
-    only: &[GENERIC_ONLY, GENERATION_ONLY],
-    off_is_default: false,
+    ]],
+    idle: &[&[
+        "_pad_token_id",
+        "image_seq_len",
+        "use_reentrant_checkpointing",
+    ]],
+    ..Known::SECTION
 };
 
 /// Further settings stand in published files and are read by no version of Transformers.
 const TEXT: Known = Known {
-    read: &[
-        "head_dim",
-        "hidden_act",
-        "hidden_size",
-        "initializer_range",
-        "intermediate_size",
-        "max_position_embeddings",
-        "num_attention_heads",
-        "num_hidden_layers",
-        "num_key_value_heads",
-        "rms_norm_eps",
-        "rope_parameters",
-        "rope_scaling",
-        "rope_theta",
-        "tie_word_embeddings",
-        "vocab_size",
-    ],
-    idle: &[
-        GENERIC,
-        SAMPLING,
-        &[
-            "_flash_attn_2_enabled",
-            "is_llama_config",
-            "neftune_noise_alpha",
-            "perceiver_config",
-            "pixel_shuffle_factor",
-            "pretraining_tp",
-            "qk_layer_norms",
-            "rope_interleaved",
-            "use_resampler",
-        ],
-    ],
-    only: &[
-        &[
-            ("attention_bias", Only::Off),
-            ("attention_dropout", Only::Number(0.0)),
-            ("mlp_bias", Only::Off),
-        ],
-        GENERIC_ONLY,
-        GENERATION_ONLY,
-    ],
-    off_is_default: false,
+    read: &[DECODER_FIELDS],
+    idle: &[&[
+        "_flash_attn_2_enabled",
+        "is_llama_config",
+        "neftune_noise_alpha",
+        "perceiver_config",
+        "pixel_shuffle_factor",
+        "pretraining_tp",
+        "qk_layer_norms",
+        "rope_interleaved",
+        "use_resampler",
+    ]],
+    only: &[&[
+        ("attention_bias", Only::Off),
+        ("attention_dropout", Only::Number(0.0)),
+        ("mlp_bias", Only::Off),
+    ]],
+    ..Known::SECTION
 };
 
 const VISION: Known = Known {
-    read: &[
+    read: &[&[
         "hidden_act",
         "hidden_size",
         "image_size",
@@ -88,27 +59,19 @@ const VISION: Known = Known {
         "num_attention_heads",
         "num_hidden_layers",
         "patch_size",
-    ],
-    idle: &[
-        GENERIC,
-        SAMPLING,
-        &[
-            "initializer_range",
-            "max_image_size",
-            "size",
-            "tie_word_embeddings",
-            "use_base_siglip",
-        ],
-    ],
-    only: &[
-        &[
-            ("attention_dropout", Only::Number(0.0)),
-            ("num_channels", Only::Number(3.0)),
-        ],
-        GENERIC_ONLY,
-        GENERATION_ONLY,
-    ],
-    off_is_default: false,
+    ]],
+    idle: &[&[
+        "initializer_range",
+        "max_image_size",
+        "size",
+        "tie_word_embeddings",
+        "use_base_siglip",
+    ]],
+    only: &[&[
+        ("attention_dropout", Only::Number(0.0)),
+        ("num_channels", Only::Number(3.0)),
+    ]],
+    ..Known::SECTION
 };
 
 const TEXT_TYPES: &[&str] = &["llama"];

@@ -18,7 +18,7 @@ use crate::processor::resize::{Filter, Resampling, resize};
 use crate::processor::{Files, HubTokenizer};
 
 const KNOWN: Known = Known {
-    read: &[
+    read: &[&[
         "do_image_splitting",
         "do_normalize",
         "do_rescale",
@@ -29,7 +29,7 @@ const KNOWN: Known = Known {
         "resample",
         "rescale_factor",
         "size",
-    ],
+    ]],
     idle: &[&[
         "_processor_class",
         "default_to_square",
@@ -61,15 +61,14 @@ const KNOWN: Known = Known {
         ),
         ("pad_size", Only::Off),
     ]],
-    off_is_default: false,
+    ..Known::NOTHING
 };
 
 /// `processor_config.json`; how many tokens a tile has follows from the model's own sizes.
 const PROCESSOR: Known = Known {
-    read: &["image_processor", "image_seq_len"],
+    read: &[&["image_processor", "image_seq_len"]],
     idle: &[&["processor_class", "video_processor"]],
-    only: &[],
-    off_is_default: false,
+    ..Known::NOTHING
 };
 
 /// The parts of the file that matter here; what it leaves out has Transformers' default.

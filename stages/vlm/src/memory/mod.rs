@@ -139,19 +139,18 @@ pub trait Footprint {
 
     /// Numbers of all weights without adapters.
     fn parameters(&self) -> f64 {
-        self.trained(None)
+        self.trained(Training::WHOLE)
     }
 
-    /// Numbers that training updates: all weights, or those of adapters.
-    fn trained(&self, lora: Option<&LoraConfig>) -> f64 {
-        let dropout = false;
-        let steps = self.steps(&Batch::NOTHING, Some(Training { lora, dropout }));
+    /// Numbers that training updates.
+    fn trained(&self, training: Training<'_>) -> f64 {
+        let steps = self.steps(&Batch::NOTHING, Some(training));
         steps.iter().map(|step| step.gradient).sum()
     }
 
     /// Bytes of the weights, adapters included.
     fn weights(&self, lora: Option<&LoraConfig>) -> f64 {
-        let adapters = lora.map_or(0.0, |lora| self.trained(Some(lora)));
+        let adapters = lora.map_or(0.0, |lora| self.trained(Training::adapters(lora)));
         self.parameters() * self.number() + adapters * F32
     }
 }
@@ -206,7 +205,7 @@ pub const GRPO_LOSS: [f64; 2] = [2.0, 3.0];
 /// The fullest moment of training: reading the model, an update, or writing a checkpoint.
 pub fn train(model: &dyn Footprint, update: &Update<'_>, adapted: Option<&LoraConfig>) -> Peak {
     let lora = update.training.lora;
-    let trained = model.trained(lora);
+    let trained = model.trained(update.training);
     let weights = model.weights(lora);
     let moments = (2.0 * F32 + master(model, update)) * trained;
     // They are added up in 32 bits.

@@ -8,6 +8,7 @@ pub mod adamw;
 pub mod augment;
 mod auxiliary;
 mod check;
+mod config;
 pub mod error;
 mod floats;
 mod gradients;
@@ -21,6 +22,7 @@ pub mod sft;
 mod state;
 mod trainer;
 
+pub use config::RunConfig;
 pub use error::TrainError;
 pub use objective::{At, Loss, Made, Objective, Seen};
 pub use observer::{Checkpoint, Observer};

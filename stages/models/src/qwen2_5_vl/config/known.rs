@@ -2,28 +2,11 @@
 
 use serde_json::{Map, Value};
 
-use crate::fields::{GENERATION_ONLY, GENERIC, GENERIC_ONLY, Known, Only, SAMPLING, short};
+use crate::decoder::DECODER_FIELDS;
+use crate::fields::{Known, Only, short};
 
 /// Fields of the language model that are read.
-const TEXT: &[&str] = &[
-    "hidden_act",
-    "hidden_size",
-    "head_dim",
-    "initializer_range",
-    "intermediate_size",
-    "layer_types",
-    "max_position_embeddings",
-    "num_attention_heads",
-    "num_hidden_layers",
-    "num_key_value_heads",
-    "rms_norm_eps",
-    "rope_parameters",
-    "rope_scaling",
-    "rope_theta",
-    "tie_word_embeddings",
-    "use_sliding_window",
-    "vocab_size",
-];
+const TEXT: [&[&str]; 2] = [DECODER_FIELDS, &["layer_types", "use_sliding_window"]];
 
 /// Without sliding windows these have no effect.
 const WINDOWS: &[&str] = &["max_window_layers", "sliding_window"];
@@ -46,22 +29,22 @@ const TEXT_ONLY: &[(&str, Only)] = &[
 ];
 
 const SECTION: Known = Known {
-    read: TEXT,
-    idle: &[GENERIC, WINDOWS, TOKENS, SAMPLING],
-    only: &[TEXT_ONLY, GENERIC_ONLY, GENERATION_ONLY],
-    off_is_default: false,
+    read: &TEXT,
+    idle: &[WINDOWS, TOKENS],
+    only: &[TEXT_ONLY],
+    ..Known::SECTION
 };
 
 const TOP: Known = Known {
-    read: &["text_config", "vision_config"],
-    idle: &[TEXT, GENERIC, WINDOWS, TOKENS, SAMPLING],
-    only: &[TEXT_ONLY, GENERIC_ONLY, GENERATION_ONLY],
-    off_is_default: false,
+    read: &[&["text_config", "vision_config"]],
+    idle: &[TEXT[0], TEXT[1], WINDOWS, TOKENS],
+    only: &[TEXT_ONLY],
+    ..Known::SECTION
 };
 
 /// `tokens_per_second` is about videos.
 const VISION: Known = Known {
-    read: &[
+    read: &[&[
         "depth",
         "fullatt_block_indexes",
         "hidden_act",
@@ -77,27 +60,19 @@ const VISION: Known = Known {
         "spatial_patch_size",
         "temporal_patch_size",
         "window_size",
-    ],
+    ]],
     // Transformers' generic code writes here too whether the model as a whole ties its embeddings.
-    idle: &[
-        GENERIC,
-        SAMPLING,
-        &[
-            "initializer_range",
-            "tie_word_embeddings",
-            "tokens_per_second",
-        ],
-    ],
-    only: &[
-        &[
-            ("attention_dropout", Only::Number(0.0)),
-            ("rms_norm_eps", Only::Number(1e-6)),
-            ("rope_theta", Only::Number(10_000.0)),
-        ],
-        GENERIC_ONLY,
-        GENERATION_ONLY,
-    ],
-    off_is_default: false,
+    idle: &[&[
+        "initializer_range",
+        "tie_word_embeddings",
+        "tokens_per_second",
+    ]],
+    only: &[&[
+        ("attention_dropout", Only::Number(0.0)),
+        ("rms_norm_eps", Only::Number(1e-6)),
+        ("rope_theta", Only::Number(10_000.0)),
+    ]],
+    ..Known::SECTION
 };
 
 /// Model types of the sections.
@@ -137,7 +112,7 @@ fn check_places(top: &Map<String, Value>, text: &Map<String, Value>) -> Result<(
         let value = fields.get(name).filter(|value| !value.is_null());
         value.cloned()
     };
-    for &name in TEXT {
+    for &name in TEXT.into_iter().flatten() {
         let Some(above) = given(top, name) else {
             continue;
         };

@@ -4,24 +4,18 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::generate::LOWEST_TEMPERATURE;
-use crate::train::adamw::AdamWSettings;
 use crate::train::check;
+use crate::train::config::RunConfig;
 use crate::train::error::TrainError;
 use crate::train::grpo::advantage::ScaleRewards;
 use crate::train::grpo::loss::{LossType, Objective};
 use crate::train::order::{LastBatch, Order};
-use crate::train::schedule::{LearningRate, Schedule};
 
 /// Settings of group-relative policy optimisation (GRPO); names as in TRL, defaults as in the study's paper
 /// where it states them, else as in TRL.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct GrpoConfig {
-    /// Rounds of drawing answers and learning from them. Give this or `epochs`.
-    #[schemars(range(min = 1))]
-    pub steps: Option<usize>,
-    /// Passes over the prompts; a part of one may be given. 1 where neither this nor `steps` is given.
-    pub epochs: Option<f64>,
     /// Prompts per step.
     #[schemars(range(min = 1))]
     pub prompts_per_step: usize,
@@ -64,44 +58,14 @@ pub struct GrpoConfig {
     /// Answers per forward and backward pass; 0 takes all of a step at once. Fewer take less memory; the loss is
     /// that of the whole step all the same.
     pub forward_batch: usize,
-    /// Keep only what goes into each block and compute the block again for its gradient: less memory, about a third
-    /// more time. Refused for the micro model, whose blocks are too small.
-    pub gradient_checkpointing: bool,
-    /// Highest learning rate.
-    #[schemars(range(min = 0.0))]
-    pub learning_rate: f64,
-    /// Shape of the learning rate after the warm-up.
-    pub schedule: Schedule,
-    /// Steps in which the learning rate rises from 0; wins over `warmup_ratio`.
-    pub warmup_steps: Option<usize>,
-    /// Part of the steps in which the learning rate rises from 0.
-    #[schemars(range(min = 0.0, max = 1.0))]
-    pub warmup_ratio: f64,
-    /// Where the schedule ends, as a part of `learning_rate`.
-    #[schemars(range(min = 0.0, max = 1.0))]
-    pub min_lr_ratio: f64,
-    /// Decoupled weight decay of AdamW, on matrices only.
-    #[schemars(range(min = 0.0))]
-    pub weight_decay: f64,
-    /// Decay rates of AdamW's two moments.
-    pub betas: [f64; 2],
-    /// Added to AdamW's denominator.
-    #[schemars(range(min = 0.0))]
-    pub eps: f64,
-    /// Gradients are scaled down to this norm; 0 switches clipping off.
-    #[schemars(range(min = 0.0))]
-    pub max_grad_norm: f64,
-    /// Steps between checkpoints; 0 keeps the last only.
-    pub save_steps: usize,
-    /// Seed of the order of prompts and of the drawn answers.
-    pub seed: u64,
+    /// Settings that all trainers have.
+    #[serde(flatten)]
+    pub run: RunConfig,
 }
 
 impl Default for GrpoConfig {
     fn default() -> Self {
         Self {
-            steps: None,
-            epochs: None,
             prompts_per_step: 16,
             generations: 8,
             temperature: 0.9,
@@ -117,18 +81,7 @@ impl Default for GrpoConfig {
             loss_type: LossType::Grpo,
             scale_rewards: ScaleRewards::Group,
             forward_batch: 0,
-            gradient_checkpointing: false,
-            learning_rate: 1e-5,
-            schedule: Schedule::Cosine,
-            warmup_steps: None,
-            warmup_ratio: 0.1,
-            min_lr_ratio: 0.0,
-            weight_decay: 0.1,
-            betas: [0.9, 0.999],
-            eps: 1e-8,
-            max_grad_norm: 1.0,
-            save_steps: 0,
-            seed: 0,
+            run: RunConfig::default(),
         }
     }
 }
@@ -139,7 +92,6 @@ impl GrpoConfig {
     /// # Errors
     /// [`TrainError::Config`] names the field and what would be right.
     pub fn validate(&self) -> Result<(), TrainError> {
-        check::length(self.steps, self.epochs)?;
         if self.generations < 2 {
             return Err(TrainError::config(
                 "generations",
@@ -179,16 +131,12 @@ impl GrpoConfig {
         check::not_negative("beta", self.beta)?;
         check::fraction("epsilon", self.epsilon)?;
         check::not_negative("epsilon_high", self.objective().epsilon_high)?;
-        check::not_negative("learning_rate", self.learning_rate)?;
-        check::fraction("warmup_ratio", self.warmup_ratio)?;
-        check::fraction("min_lr_ratio", self.min_lr_ratio)?;
-        check::adamw(&self.adamw())
+        self.run.validate()
     }
 
     /// Steps of a run over `prompts` prompts.
     pub fn total_steps(&self, prompts: usize) -> usize {
-        self.steps
-            .unwrap_or_else(|| self.order(prompts).steps(self.epochs.unwrap_or(1.0)))
+        self.run.total_steps(&self.order(prompts))
     }
 
     /// The constants of the loss.
@@ -202,33 +150,17 @@ impl GrpoConfig {
     }
 
     pub(super) fn order(&self, prompts: usize) -> Order {
-        Order::new(prompts, self.prompts_per_step, LastBatch::Fill, self.seed)
+        Order::new(
+            prompts,
+            self.prompts_per_step,
+            LastBatch::Fill,
+            self.run.seed,
+        )
     }
 
     /// Updates of the weights per step.
     pub fn updates(&self) -> usize {
         self.updates_per_batch * self.steps_per_generation
-    }
-
-    /// The learning rate of each update.
-    pub(super) fn rate(&self, total: usize) -> LearningRate {
-        let warmup = LearningRate::warmup_steps(self.warmup_steps, self.warmup_ratio, total);
-        LearningRate {
-            base: self.learning_rate,
-            schedule: self.schedule,
-            warmup: warmup * self.updates(),
-            total: total * self.updates(),
-            floor: self.min_lr_ratio,
-        }
-    }
-
-    pub(super) fn adamw(&self) -> AdamWSettings {
-        AdamWSettings {
-            betas: self.betas,
-            eps: self.eps,
-            weight_decay: self.weight_decay,
-            max_grad_norm: self.max_grad_norm,
-        }
     }
 }
 

@@ -25,7 +25,7 @@ use crate::model::{Example, VisionLanguageModel};
 use crate::train::error::TrainError;
 use crate::train::objective::{At, Loss, Made, Objective, Seen};
 use crate::train::order::Order;
-use crate::train::trainer::{RunSettings, Trainer};
+use crate::train::trainer::Trainer;
 
 pub use config::GrpoConfig;
 pub use data::{GrpoData, Reward};
@@ -94,14 +94,7 @@ impl<'a> GrpoTrainer<'a> {
             return Err(TrainError::Data(problem.to_owned()));
         }
         let steps = config.total_steps(data.prompts.len());
-        let settings = RunSettings {
-            steps,
-            updates: config.updates(),
-            save_steps: config.save_steps,
-            rate: config.rate(steps),
-            optimizer: config.adamw(),
-            gradient_checkpointing: config.gradient_checkpointing,
-        };
+        let settings = config.run.settings(steps, config.updates());
         let objective = Grpo {
             order: config.order(data.prompts.len()),
             dropout: model.lora().is_some_and(|lora| lora.dropout > 0.0),
@@ -183,7 +176,7 @@ impl Objective for Grpo<'_> {
 
     fn dropout(&self, At { step, update }: At) -> Option<StreamKey> {
         self.dropout.then(|| {
-            StreamKey::new("grpo dropout", self.config.seed)
+            StreamKey::new("grpo dropout", self.config.run.seed)
                 .number(step as u64)
                 .number(update as u64)
         })
@@ -249,7 +242,7 @@ impl Grpo<'_> {
         rollout: &mut Rollout,
         place: fn(&mut Row) -> &mut Vec<f32>,
     ) -> Result<(), TrainError> {
-        let checkpointing = self.config.gradient_checkpointing;
+        let checkpointing = self.config.run.gradient_checkpointing;
         for minibatch in rollout.minibatches.clone() {
             for rows in self.passes(minibatch) {
                 let examples: Vec<Example> = rows

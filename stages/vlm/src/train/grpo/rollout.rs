@@ -144,7 +144,7 @@ fn deal(config: &GrpoConfig, step: usize, answers: usize) -> Vec<Vec<usize>> {
     if parts == 1 {
         return vec![all];
     }
-    StreamKey::new("grpo minibatches", config.seed)
+    StreamKey::new("grpo minibatches", config.run.seed)
         .number(step as u64)
         .stream()
         .shuffle(&mut all);
@@ -234,7 +234,7 @@ fn generate(
         top_k: config.top_k,
         repetition_penalty: 1.0,
         max_new_tokens: config.max_new_tokens,
-        seed: StreamKey::new("grpo rollout", config.seed)
+        seed: StreamKey::new("grpo rollout", config.run.seed)
             .number(step as u64)
             .stream()
             .bits(),

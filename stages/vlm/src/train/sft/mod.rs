@@ -18,7 +18,7 @@ use crate::train::error::TrainError;
 use crate::train::floats::floats;
 use crate::train::objective::{At, Loss, Made, Objective, Seen};
 use crate::train::order::Order;
-use crate::train::trainer::{RunSettings, Trainer};
+use crate::train::trainer::Trainer;
 
 use config::Counts;
 pub use config::{AuxiliaryConfig, LossMean, SftConfig};
@@ -81,14 +81,7 @@ impl<'a> SftTrainer<'a> {
                 examples.len()
             )));
         }
-        let settings = RunSettings {
-            steps,
-            updates: 1,
-            save_steps: config.save_steps,
-            rate: config.rate(steps),
-            optimizer: config.adamw(),
-            gradient_checkpointing: config.gradient_checkpointing,
-        };
+        let settings = config.run.settings(steps, 1);
         let head = match &config.auxiliary {
             Some(_) => Some(new_head(&config, model, examples, labels)?),
             None => None,
@@ -159,7 +152,7 @@ impl Objective for Sft<'_> {
     }
 
     fn dropout(&self, at: At) -> Option<StreamKey> {
-        Some(StreamKey::new("sft dropout", self.config.seed).number(at.step as u64))
+        Some(StreamKey::new("sft dropout", self.config.run.seed).number(at.step as u64))
     }
 
     fn apart(&self) -> Option<usize> {
@@ -278,7 +271,7 @@ impl Sft<'_> {
 
     /// Names the draws that change the example's image in this step.
     fn augment_key(&self, step: usize, index: usize) -> StreamKey {
-        StreamKey::new("augment", self.config.seed)
+        StreamKey::new("augment", self.config.run.seed)
             .number(step as u64)
             .text(&self.examples[index].prompt.id)
     }
@@ -341,7 +334,7 @@ fn new_head(
     Ok(AuxiliaryHead::new(
         pooled.dims()[1],
         classes,
-        config.seed,
+        config.run.seed,
         &pooled.device(),
     ))
 }
