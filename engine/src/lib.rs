@@ -6,8 +6,9 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`text`], [`units`], [`provenance`] | text made safe to show; times and sizes; which program on which machine |
+//! | [`text`], [`units`], `lines`, [`provenance`] | text made safe to show; times and sizes; lines of other processes; which program on which machine |
 //! | [`stage`] | what stage authors and workers see |
+//! | [`command`] | any program as a stage |
 //! | [`study`] | a spec after resolution |
 //! | [`diagnostic`], [`spec`], [`schema`] | from the text of a spec to a study, with every mistake in it |
 //! | [`record`] | what is known of the execution behind a result |
@@ -18,10 +19,12 @@
 //! | [`run`] | the scheduler and the executors |
 //! | [`why`], [`lockfile`], [`results`] | what comes of it, for people |
 
+pub mod command;
 pub mod diagnostic;
 pub mod journal;
 pub mod keep;
 pub mod key;
+mod lines;
 pub mod lockfile;
 pub mod plan;
 pub mod provenance;

@@ -2,6 +2,8 @@
 
 #[path = "run/basics.rs"]
 mod basics;
+#[path = "run/commands.rs"]
+mod commands;
 #[path = "run/explain.rs"]
 mod explain;
 #[path = "run/failures.rs"]

@@ -1,7 +1,6 @@
 //! Evaluations that have no result to show, and what they wait for.
 
 use dcsft_engine::plan::{NodeState, Plan};
-use dcsft_engine::stage::ArtifactType;
 use dcsft_engine::study::Study;
 
 use crate::output::count;
@@ -16,7 +15,7 @@ const NAMED: usize = 5;
 pub(crate) fn words(study: &Study, plan: &Plan) -> Option<String> {
     let evaluations = study.nodes.iter().filter(|node| {
         let mut outputs = node.outputs.iter();
-        outputs.any(|output| output.artifact == ArtifactType::Evaluation)
+        outputs.any(|output| output.artifact.holds_results())
     });
     let all = evaluations.clone().count();
     let missing = evaluations.filter(|node| plan.node(node.id).state.record().is_none());

@@ -116,7 +116,7 @@ pub(crate) fn missing(results: &Results<'_>) -> Option<String> {
     }
     let evaluations = results.study.nodes.iter().filter(|node| {
         let mut outputs = node.outputs.iter();
-        outputs.any(|output| output.artifact == ArtifactType::Evaluation)
+        outputs.any(|output| output.artifact.holds_results())
     });
     let all = evaluations.count();
     let titles = results

@@ -9,7 +9,9 @@ pub mod export;
 mod files;
 mod frames;
 pub mod grpo;
+pub mod import;
 mod kept;
+pub mod layout;
 mod lent;
 mod memory;
 mod misfit;
@@ -24,6 +26,7 @@ mod shown_set;
 mod skipped;
 mod training;
 
+use dcsft_engine::command::Command;
 use dcsft_engine::stage::{Numerics, Registry};
 pub use shown_set::ShownSet;
 pub use skipped::OnEmpty;
@@ -32,10 +35,12 @@ pub use training::TrainingParams;
 /// All stage kinds.
 pub fn registry() -> Registry {
     Registry::new(numerics)
+        .with_kind(Command::new(layout::check))
         .with::<dataset::ImportDataset>()
         .with::<difficulty::Difficulty>()
         .with::<eval::Eval>()
         .with::<grpo::Grpo>()
+        .with::<import::ImportRollouts>()
         .with::<model::Model>()
         .with::<report::Report>()
         .with::<rollout::Rollout>()

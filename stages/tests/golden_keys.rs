@@ -11,7 +11,12 @@ use dcsft_engine::stage::{Kind, Label};
 use serde_json::{Value, json};
 
 /// The least that each kind has to be told, and the key that comes of it.
-const GOLDEN: [(&str, &str, &str); 9] = [
+const GOLDEN: [(&str, &str, &str); 11] = [
+    (
+        "command",
+        r#"{"argv": ["true"], "outputs": {"out": "files"}}"#,
+        "86f6b2efdfe6f1b09a797bbbcd6b6439b0f76e30489be27c30e73c142fb5e76e",
+    ),
     (
         "dataset",
         r#"{"path": "list.json"}"#,
@@ -31,6 +36,11 @@ const GOLDEN: [(&str, &str, &str); 9] = [
         "grpo",
         r#"{"steps": 10}"#,
         "eb669c4358bbc62e5ce0b82350edd9c794ec57ee5e679d58b446bc1cb2704a61",
+    ),
+    (
+        "import",
+        "{}",
+        "97d8c2df81b591d9ba2716571e9702fe60dd9a8d2f1aa56c71b8a1cc32ea22e0",
     ),
     (
         "model",

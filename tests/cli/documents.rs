@@ -77,6 +77,23 @@ fn the_spec_of_the_readme_loads() {
     }
 }
 
+/// The specs of the page about programs as stages; the programs are the reader's.
+#[test]
+fn every_spec_of_the_page_about_programs_loads() {
+    let blocks = blocks("docs/command-stages.md");
+    assert!(!blocks.is_empty());
+    for block in blocks {
+        let Err(found) = load_last(&[("block.yaml", &block)]) else {
+            continue;
+        };
+        let errors = found.lines().filter(|line| line.starts_with("error: "));
+        let others: Vec<&str> = errors
+            .filter(|line| !line.contains("there is no file or folder"))
+            .collect();
+        assert!(others.is_empty(), "{found}\n{block}");
+    }
+}
+
 /// A block of a kind's page shows one stage. It takes the place of the sweep's stage of that name; one that does not
 /// say what it `uses` is laid over it. Files of the reader's are not here.
 #[test]

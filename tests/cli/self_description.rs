@@ -6,11 +6,13 @@ use serde_json::Value;
 
 use crate::support::{Lab, finish, lines};
 
-const KINDS: [&str; 9] = [
+const KINDS: [&str; 11] = [
+    "command",
     "dataset",
     "difficulty",
     "eval",
     "grpo",
+    "import",
     "model",
     "report",
     "rollout",
@@ -61,7 +63,8 @@ fn an_unknown_kind_is_a_usage_error() {
     let done = Lab::new("").dcsft(&["stages", "rolout"]);
     assert_eq!(done.code, 2);
     assert!(
-        done.stderr.contains("help: the kinds are dataset,"),
+        done.stderr
+            .contains("help: the kinds are command, dataset,"),
         "{}",
         done.stderr
     );

@@ -60,8 +60,10 @@ pub(crate) const STRANGERS: &[(&str, &[&str])] = &[
 pub(crate) const ENGINE: &[&str] = &[
     "text",
     "units",
+    "lines",
     "provenance",
     "stage",
+    "command",
     "study",
     "diagnostic",
     "spec",

@@ -13,7 +13,7 @@ use dcsft_cache::Record;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-use crate::stage::{ArtifactType, Evaluated, Origin, Summary, SummaryResult};
+use crate::stage::{Evaluated, Origin, Summary, SummaryResult};
 use crate::study::{NodeId, Study};
 
 /// One metric of one evaluation.
@@ -64,9 +64,9 @@ impl ResultRow {
         evaluated: &Evaluated,
     ) -> Self {
         Self {
-            arm: arm.to_owned(),
+            arm: result.arm.unwrap_or_else(|| arm.to_owned()),
             axes: axes.clone(),
-            step: evaluated.step,
+            step: result.step.or(evaluated.step),
             set: result.set,
             split: result.split,
             metric: result.metric,
@@ -109,7 +109,7 @@ pub fn rows(study: &Study, records: &[Option<Arc<Record>>]) -> Rows {
         let evaluation = node
             .outputs
             .iter()
-            .any(|output| output.artifact == ArtifactType::Evaluation);
+            .any(|output| output.artifact.holds_results());
         let Some(record) = record else {
             found.missing.extend(evaluation.then_some(node.id));
             continue;

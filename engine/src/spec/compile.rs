@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use super::document::StageDecl;
-use super::template::{Expr, Form, Part, RefExpr};
+use super::names::is_variable;
+use super::template::{Expr, Form, Part, RefExpr, Template};
 use super::tree::{Data, Tree};
 use crate::diagnostic::{Diagnostic, Findings, Span, did_you_mean, nearest, quoted_list};
 use crate::stage::{Cardinality, InputDecl, Kind, Registry};
@@ -26,6 +27,8 @@ pub(crate) struct Stage<'a> {
 
 /// One given input.
 pub(crate) struct Input {
+    /// Its name: the field of `with:`.
+    pub(crate) name: String,
     /// What the kind says about it.
     pub(crate) decl: &'static InputDecl,
     /// Its references.
@@ -72,8 +75,20 @@ pub(crate) fn compile<'a>(
         arm: None,
         broken: false,
     };
+    let open = kind.and_then(Kind::open_inputs);
     for entry in decl.with.entries().unwrap_or_default() {
-        let form = Form::compile(&entry.value, findings);
+        if let (Some(open), Some(kind)) = (open, kind)
+            && open.name == entry.key
+        {
+            let inputs = open_inputs(open, kind, &entry.value, names, findings);
+            stage.inputs.extend(inputs);
+            continue;
+        }
+        let mut form = Form::compile(&entry.value, findings);
+        if let Some(open) = open {
+            check_late(&form, open, decl.with, findings);
+            form = form.late(&[open.name, OUTPUTS]);
+        }
         let input = kind.and_then(|kind| {
             kind.decl()
                 .inputs
@@ -82,8 +97,16 @@ pub(crate) fn compile<'a>(
         });
         match (input, kind) {
             (Some(input), Some(kind)) => {
-                let refs = input_refs(input, kind, &entry.value, &form, names, findings);
-                stage.inputs.push(Input { decl: input, refs });
+                let given = Given {
+                    name: input.name,
+                    decl: input,
+                };
+                let refs = input_refs(&given, kind, &entry.value, &form, names, findings);
+                stage.inputs.push(Input {
+                    name: input.name.to_owned(),
+                    decl: input,
+                    refs,
+                });
             }
             (_, Some(kind)) => {
                 refuse_refs(&form, &entry.key, kind, names, findings);
@@ -126,16 +149,108 @@ fn known_kind<'a>(
     kind
 }
 
+/// What outputs are called in texts that are filled in late.
+const OUTPUTS: &str = "outputs";
+
+/// An input that a stage gives, by the name that it has there.
+struct Given<'a> {
+    name: &'a str,
+    decl: &'static InputDecl,
+}
+
+/// The inputs that a map from names of the user's choice gives.
+fn open_inputs(
+    open: &'static InputDecl,
+    kind: &dyn Kind,
+    tree: &Tree,
+    names: &Names<'_>,
+    findings: &mut Findings,
+) -> Vec<Input> {
+    let entries = match &tree.data {
+        Data::Map(entries) => entries,
+        Data::Scalar(value) if value.is_null() => return Vec::new(),
+        _ => {
+            let message = format!(
+                "`{}` of `{}` takes a map from names to references, not {}",
+                open.name,
+                kind.decl().name,
+                tree.describe()
+            );
+            let help = format!("write `{}: {{NAME: \"${{STAGE}}\"}}`", open.name);
+            findings.push(Diagnostic::error(tree.span, message).help(help));
+            return Vec::new();
+        }
+    };
+    let mut inputs = Vec::new();
+    for entry in entries {
+        if !is_variable(&entry.key) {
+            let message = format!("`{}` cannot name an input", entry.key);
+            let problem = Diagnostic::error(entry.key_span, message);
+            findings.push(problem.note("a name is a letter or `_`, then letters, digits and `_`"));
+        }
+        let form = Form::compile(&entry.value, findings);
+        let name = format!("{}.{}", open.name, entry.key);
+        let given = Given {
+            name: &name,
+            decl: open,
+        };
+        let refs = input_refs(&given, kind, &entry.value, &form, names, findings);
+        inputs.push(Input {
+            name,
+            decl: open,
+            refs,
+        });
+    }
+    inputs
+}
+
+/// Reports names in `${inputs.NAME}` and `${outputs.NAME}` that the stage does not have.
+fn check_late(form: &Form, open: &InputDecl, with: &Tree, findings: &mut Findings) {
+    form.templates(&mut |template| {
+        for part in &template.parts {
+            let Part::Expr(Expr::Ref(reference), span) = part else {
+                continue;
+            };
+            let head = reference.stage.as_str();
+            let Some(name) = reference.output.as_ref().and_then(Template::constant) else {
+                continue;
+            };
+            if ![open.name, OUTPUTS].contains(&head) {
+                continue;
+            }
+            let field = with.entries().unwrap_or_default().iter();
+            let mut field = field.filter(|entry| entry.key == head);
+            let known: Vec<&str> = match field.next().map(|entry| &entry.value.data) {
+                Some(Data::Map(entries)) => {
+                    entries.iter().map(|entry| entry.key.as_str()).collect()
+                }
+                // What is filled in from a var is known later.
+                Some(_) => continue,
+                None => Vec::new(),
+            };
+            if known.contains(&name) {
+                continue;
+            }
+            let problem = Diagnostic::error(*span, format!("`{head}` has no `{name}`"));
+            let problem = match known.len() {
+                0 => problem.note(format!("the stage has no `{head}:`")),
+                _ => problem.note(format!("it has {}", quoted_list(known.iter().copied()))),
+            };
+            findings.push(problem.maybe_help(did_you_mean(name, known)));
+        }
+    });
+}
+
 /// The references of one input.
 fn input_refs(
-    input: &'static InputDecl,
+    input: &Given<'_>,
     kind: &dyn Kind,
     tree: &Tree,
     form: &Form,
     names: &Names<'_>,
     findings: &mut Findings,
 ) -> Vec<Ref> {
-    let many = input.cardinality == Cardinality::Many;
+    let many = input.decl.cardinality == Cardinality::Many;
     let items: Vec<(&Tree, &Form)> = match (&tree.data, form) {
         (Data::List(trees), Form::List(forms)) if many => trees.iter().zip(forms).collect(),
         (Data::List(_), _) => {
@@ -149,7 +264,9 @@ fn input_refs(
             );
             return Vec::new();
         }
-        (Data::Scalar(value), _) if value.is_null() && input.cardinality != Cardinality::One => {
+        (Data::Scalar(value), _)
+            if value.is_null() && input.decl.cardinality != Cardinality::One =>
+        {
             return Vec::new();
         }
         _ => vec![(tree, form)],
@@ -161,7 +278,7 @@ fn input_refs(
 }
 
 fn input_ref(
-    input: &'static InputDecl,
+    input: &Given<'_>,
     tree: &Tree,
     form: &Form,
     names: &Names<'_>,
@@ -188,7 +305,7 @@ fn input_ref(
             .selectors
             .iter()
             .any(|(_, selector, _)| matches!(selector, super::template::Selector::All));
-    if gathers && input.cardinality != Cardinality::Many {
+    if gathers && input.decl.cardinality != Cardinality::Many {
         let message = format!(
             "`{}` takes one artifact, and `*` gathers several",
             input.name
@@ -207,7 +324,7 @@ fn input_ref(
     })
 }
 
-fn not_a_reference(input: &InputDecl, tree: &Tree, names: &Names<'_>) -> Diagnostic {
+fn not_a_reference(input: &Given<'_>, tree: &Tree, names: &Names<'_>) -> Diagnostic {
     let message = format!(
         "`{}` takes a reference to a stage, not {}",
         input.name,

@@ -205,10 +205,16 @@ impl<'a> Expander<'a> {
                 }
             };
         }
-        if node
+        let trains = node
+            .outputs
+            .iter()
+            .any(|output| output.artifact == ArtifactType::Model);
+        let measures = node
             .outputs
             .first()
-            .is_some_and(|output| output.artifact == ArtifactType::Evaluation)
+            .is_some_and(|output| output.artifact.holds_results());
+        if measures
+            && !trains
             && let Some(model) = self.model_of(node)
         {
             return model.arm.clone();

@@ -17,7 +17,7 @@ type Inputs = Vec<(String, Vec<Reference>)>;
 
 /// Finds the nodes that a stage's references mean.
 pub(crate) struct Linker<'a> {
-    inputs: Vec<(&'static InputDecl, Vec<Link<'a>>)>,
+    inputs: Vec<(&'a str, &'static InputDecl, Vec<Link<'a>>)>,
     stages: &'a [Stage<'a>],
 }
 
@@ -80,7 +80,10 @@ impl<'a> Linker<'a> {
         let inputs = stage
             .inputs
             .iter()
-            .map(|input| (input.decl, input.refs.iter().filter_map(link).collect()))
+            .map(|input| {
+                let links = input.refs.iter().filter_map(link).collect();
+                (input.name.as_str(), input.decl, links)
+            })
             .collect();
         Self { inputs, stages }
     }
@@ -93,7 +96,7 @@ impl<'a> Linker<'a> {
     ) -> (Inputs, Vec<NodeId>) {
         let mut own = Vec::new();
         let mut inputs = Vec::with_capacity(self.inputs.len());
-        for (input, links) in &self.inputs {
+        for (name, input, links) in &self.inputs {
             let mut references = Vec::new();
             for link in links {
                 let found = self.rows(link, scope).and_then(|rows| {
@@ -112,7 +115,7 @@ impl<'a> Linker<'a> {
                     Err(problem) => findings.push(*problem),
                 }
             }
-            inputs.push((input.name.to_owned(), references));
+            inputs.push(((*name).to_owned(), references));
         }
         (inputs, own)
     }
@@ -260,6 +263,8 @@ fn words(artifact: ArtifactType) -> String {
         ArtifactType::Completions => "drawn answers",
         ArtifactType::Evaluation => "an evaluation",
         ArtifactType::Report => "a report",
+        ArtifactType::Metrics => "metrics",
+        ArtifactType::Files => "files",
     }
     .to_owned()
 }

@@ -11,6 +11,11 @@ pub(crate) fn is_name(text: &str) -> bool {
         && chars.all(is_name_char)
 }
 
+/// Whether `text` can name a variable of a program's: a letter or `_`, then letters, digits and `_`.
+pub(crate) fn is_variable(text: &str) -> bool {
+    is_name(text) && !text.contains('-')
+}
+
 /// Whether `c` can stand in a name.
 pub(crate) fn is_name_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_' || c == '-'

@@ -116,6 +116,35 @@ impl Template {
         }
     }
 
+    /// See [`Form::late`].
+    fn late(self, heads: &[&str]) -> Self {
+        let mut parts: Vec<Part> = Vec::new();
+        let mut push = |part| match (part, parts.last_mut()) {
+            (Part::Text(text), Some(Part::Text(before))) => before.push_str(&text),
+            (part, _) => parts.push(part),
+        };
+        for part in self.parts {
+            match part {
+                Part::Expr(
+                    Expr::Ref(RefExpr {
+                        stage,
+                        all: false,
+                        selectors,
+                        output: Some(output),
+                        ..
+                    }),
+                    _,
+                ) if selectors.is_empty() && heads.contains(&stage.as_str()) => {
+                    push(Part::Text(format!("${{{stage}.")));
+                    output.parts.into_iter().for_each(&mut push);
+                    push(Part::Text("}".to_owned()));
+                }
+                part => push(part),
+            }
+        }
+        Self { parts }
+    }
+
     /// The text, if there is nothing to fill in.
     pub(crate) fn constant(&self) -> Option<&str> {
         match self.parts.as_slice() {
@@ -152,6 +181,27 @@ impl Form {
                 };
                 Self::Map(entries.iter().map(|entry| form(entry, findings)).collect())
             }
+        }
+    }
+
+    /// The same with `${HEAD.NAME}`, for each of `heads`, as text: the worker fills it in.
+    pub(crate) fn late(self, heads: &[&str]) -> Self {
+        match self {
+            Self::Text(template) => {
+                let template = template.late(heads);
+                match template.constant() {
+                    Some(text) => Self::Const(Value::String(text.to_owned())),
+                    None => Self::Text(template),
+                }
+            }
+            Self::List(items) => {
+                Self::List(items.into_iter().map(|item| item.late(heads)).collect())
+            }
+            Self::Map(entries) => {
+                let entries = entries.into_iter();
+                Self::Map(entries.map(|(key, form)| (key, form.late(heads))).collect())
+            }
+            other => other,
         }
     }
 

@@ -94,6 +94,11 @@ impl StageContext {
         self.inputs.get(name).map_or(&[], Vec::as_slice)
     }
 
+    /// All inputs by name.
+    pub fn all_inputs(&self) -> &BTreeMap<String, Vec<Input>> {
+        &self.inputs
+    }
+
     /// Leaves out the artifacts of all inputs that `keep` does not want.
     pub fn retain_inputs(&mut self, mut keep: impl FnMut(&Input) -> bool) {
         for artifacts in self.inputs.values_mut() {
@@ -109,6 +114,11 @@ impl StageContext {
         let dir = self.outputs.join(name);
         std::fs::create_dir_all(&dir).map_err(StageError::io(&dir))?;
         Ok(dir)
+    }
+
+    /// The folder in which each output is a folder.
+    pub fn outputs(&self) -> &Path {
+        &self.outputs
     }
 
     /// Puts a file of an input into an output without copying it, where the file system can link. What is there already

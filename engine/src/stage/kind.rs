@@ -100,6 +100,11 @@ pub struct Family {
 pub trait Kind: Send + Sync {
     /// What the kind is.
     fn decl(&self) -> KindDecl;
+    /// A field of `with:` that is a map from names of the user's choice to references. What is called `x` there is the
+    /// input `field.x` of the stage. The kind's schema describes the field.
+    fn open_inputs(&self) -> Option<&'static InputDecl> {
+        None
+    }
     /// The JSON Schema of the params, without the inputs.
     fn schema(&self) -> schemars::Schema;
     /// Parses and checks params (references already taken out).
@@ -108,11 +113,17 @@ pub trait Kind: Send + Sync {
     /// Every mistake found.
     fn resolve(&self, with: &Value, root: &Path) -> Result<ResolvedParams, Vec<ParamProblem>>;
     /// As [`Stage::forecast`]; nothing for params that do not parse.
-    fn forecast(&self, params: &Params, prospect: &Prospect) -> Forecast;
+    fn forecast(&self, _params: &Params, _prospect: &Prospect) -> Forecast {
+        Forecast::default()
+    }
     /// See [`Stage::family`]; none for params that do not parse.
-    fn family(&self, params: &Params) -> Option<Family>;
+    fn family(&self, _params: &Params) -> Option<Family> {
+        None
+    }
     /// See [`Stage::samples`]; `params` as [`Kind::resolve`] gave them.
-    fn samples(&self, params: &Params, root: &Path) -> BTreeMap<String, u64>;
+    fn samples(&self, _params: &Params, _root: &Path) -> BTreeMap<String, u64> {
+        BTreeMap::new()
+    }
     /// Runs the stage with params as [`Kind::resolve`] gave them.
     ///
     /// # Errors
@@ -177,7 +188,11 @@ impl<S: Stage> Kind for Typed<S> {
     }
 }
 
-fn parse<T: DeserializeOwned>(value: &Value) -> Result<T, ParamProblem> {
+/// `value` as `T`.
+///
+/// # Errors
+/// What does not fit, with its field.
+pub(crate) fn parse<T: DeserializeOwned>(value: &Value) -> Result<T, ParamProblem> {
     // Keeping track of the path takes time, and mostly nothing is wrong.
     if let Ok(params) = T::deserialize(value) {
         return Ok(params);
@@ -214,6 +229,13 @@ impl Registry {
     pub fn with<S: Stage>(mut self) -> Self {
         self.kinds
             .insert(S::DECL.name, Box::new(Typed::<S>(std::marker::PhantomData)));
+        self
+    }
+
+    /// Adds a kind that is no [`Stage`].
+    #[must_use]
+    pub fn with_kind(mut self, kind: impl Kind + 'static) -> Self {
+        self.kinds.insert(kind.decl().name, Box::new(kind));
         self
     }
 

@@ -37,6 +37,7 @@ pub use error::StageError;
 pub use field::FieldPath;
 pub use forecast::{Fact, Forecast, Memory, Prospect};
 pub use input::{Evaluated, Input, Label, Origin, Relative, STEP, step_in, step_value};
+pub(crate) use kind::parse;
 pub use kind::{Family, Kind, KindDecl, Registry, Stage};
 pub use numerics::Numerics;
 pub use params::{FileParam, ParamProblem, ResolvedParams};

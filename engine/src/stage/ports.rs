@@ -24,6 +24,32 @@ pub enum ArtifactType {
     Evaluation,
     /// Tables and figures.
     Report,
+    /// Metrics that a program of the user's has written.
+    Metrics,
+    /// Files that only the user's own programs read.
+    Files,
+}
+
+impl ArtifactType {
+    /// All of them.
+    pub const ALL: &'static [Self] = &[
+        Self::Dataset,
+        Self::Model,
+        Self::Rollouts,
+        Self::Difficulty,
+        Self::TrainingLog,
+        Self::TrainerState,
+        Self::Completions,
+        Self::Evaluation,
+        Self::Report,
+        Self::Metrics,
+        Self::Files,
+    ];
+
+    /// Whether results come of it.
+    pub fn holds_results(self) -> bool {
+        matches!(self, Self::Evaluation | Self::Metrics)
+    }
 }
 
 /// How many artifacts an input takes.

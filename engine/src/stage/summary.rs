@@ -176,8 +176,14 @@ fn flatten(path: &str, value: &Value, scalars: &mut BTreeMap<String, Value>) {
 }
 
 /// A metric, as an evaluation kind reports it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SummaryResult {
+    /// The arm that it counts to; without one, that of the stage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arm: Option<String>,
+    /// The training step of what was measured; without one, that of the checkpoint, if it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<u64>,
     /// The set.
     pub set: String,
     /// `id` or `ood`.

@@ -7,9 +7,10 @@ impl Study {
     /// Where a referenced artifact comes from.
     pub fn label(&self, reference: &Reference) -> Label {
         let source = &self.nodes[reference.node.0];
-        let evaluation = source.outputs.iter().any(|output| {
-            output.name == reference.output && output.artifact == ArtifactType::Evaluation
-        });
+        let evaluation = source
+            .outputs
+            .iter()
+            .any(|output| output.name == reference.output && output.artifact.holds_results());
         Label {
             stage: source.stage.clone(),
             output: reference.output.clone(),
@@ -22,6 +23,22 @@ impl Study {
     /// What an evaluation's node evaluates, and on what.
     pub fn evaluated(&self, node: &Node) -> Evaluated {
         let first = |artifact| self.reading(node, artifact);
+        let own = node
+            .outputs
+            .iter()
+            .find(|output| output.artifact == ArtifactType::Model);
+        if let Some(own) = own {
+            // A program that trains a model and measures it.
+            return Evaluated {
+                step: None,
+                model: Some(Origin {
+                    stage: node.stage.clone(),
+                    axes: node.axes.clone(),
+                    output: own.name.clone(),
+                }),
+                data: None,
+            };
+        }
         let model = first(ArtifactType::Model);
         Evaluated {
             // A checkpoint is named for its step. An axis `step` tells it where no model is read by name.

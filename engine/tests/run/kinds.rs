@@ -8,6 +8,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use dcsft_engine::command::Command;
 use dcsft_engine::stage::{
     ArtifactType, Cardinality, Cost, Family, FileParam, InputDecl, KindDecl, Numerics, OutputDecl,
     ParamProblem, Progress, Registry, Stage, StageContext, StageError, SummaryResult,
@@ -47,6 +48,17 @@ pub(crate) fn registry() -> Registry {
         .with::<Labels>()
         .with::<ReadFile>()
         .with::<Score>()
+        .with_kind(Command::new(layout))
+}
+
+/// What the outputs of a program have to hold here.
+fn layout(artifact: ArtifactType, dir: &Path) -> Result<(), String> {
+    match artifact {
+        ArtifactType::Dataset if !dir.join("value.txt").exists() => {
+            Err("there is no value.txt".to_owned())
+        }
+        _ => Ok(()),
+    }
 }
 
 fn trace(tag: &str) -> usize {
@@ -556,6 +568,7 @@ impl Stage for Score {
             value,
             n: Some(10),
             ci: Some([value - 0.1, value + 0.1]),
+            ..SummaryResult::default()
         }]);
         Ok(())
     }

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 /// A value as the list has it: integers digit by digit, and what JSON has no word for.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Cell {
+pub(crate) enum Cell {
     Null,
     Bool(bool),
     /// As JSON writes it.
@@ -19,7 +19,7 @@ pub(super) enum Cell {
 }
 
 impl Cell {
-    pub(super) fn float(value: f64) -> Self {
+    pub(crate) fn float(value: f64) -> Self {
         match serde_json::Number::from_f64(value) {
             Some(number) => Self::Number(number.to_string()),
             None if value.is_nan() => Self::NotFinite("NaN"),
@@ -29,7 +29,7 @@ impl Cell {
     }
 
     /// The field of a record; of two with one name the last, as in Python.
-    pub(super) fn get(&self, name: &str) -> Option<&Self> {
+    pub(crate) fn get(&self, name: &str) -> Option<&Self> {
         let Self::Record(fields) = self else {
             return None;
         };
@@ -37,7 +37,7 @@ impl Cell {
         named.map(|(_, value)| value)
     }
 
-    pub(super) fn as_text(&self) -> Option<&str> {
+    pub(crate) fn as_text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
             _ => None,
@@ -45,7 +45,7 @@ impl Cell {
     }
 
     /// Nothing was written here: null, or an empty text, list or record, as tables have it whose rows were merged.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         match self {
             Self::Null => true,
             Self::Text(text) => text.is_empty(),
@@ -56,7 +56,7 @@ impl Cell {
     }
 
     /// What it is, for people.
-    pub(super) fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Null => "null",
             Self::Bool(_) => "true or false",
@@ -71,7 +71,7 @@ impl Cell {
 
     /// The value as a further fact of a sample. What JSON has no number for is text, NaN is null, of bytes the count
     /// is kept.
-    pub(super) fn into_json(self) -> Value {
+    pub(crate) fn into_json(self) -> Value {
         match self {
             Self::Null | Self::NotFinite(_) => Value::Null,
             Self::Bool(value) => value.into(),
@@ -97,7 +97,7 @@ fn number(text: String) -> Value {
 }
 
 /// The names of a record's fields, for people; none where it is no record.
-pub(super) fn fields(record: &Cell) -> Option<String> {
+pub(crate) fn fields(record: &Cell) -> Option<String> {
     let Cell::Record(fields) = record else {
         return None;
     };

@@ -3,16 +3,16 @@
 //! A record that cannot be used is dropped with its reason (`dropped.jsonl`, counted in `dataset.json`), or
 //! fails the stage with `on_error: fail`. Always: records read = kept + left out.
 
-mod cell;
+pub(crate) mod cell;
 mod drops;
 mod grounding;
 mod json;
 mod layout;
 mod limits;
 mod lists;
-mod names;
+pub(crate) mod names;
 mod params;
-mod source;
+pub(crate) mod source;
 mod table;
 mod turns;
 mod validate;

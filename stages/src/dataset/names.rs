@@ -41,7 +41,7 @@ const SHORTEST_BASE64: usize = 40;
 
 impl ImageRef {
     /// Reads a name, or an object with the bytes or a name.
-    pub(super) fn of(cell: Cell) -> Result<Self, Dropped> {
+    pub(crate) fn of(cell: Cell) -> Result<Self, Dropped> {
         match cell {
             Cell::Text(name) => Ok(Self::of_text(name)),
             Cell::Bytes(bytes) => Ok(Self::Inline(None, Inline::Bytes(bytes.into()))),
@@ -125,7 +125,7 @@ impl ImageRef {
     }
 
     /// What it is, for people.
-    pub(super) fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         match self.name() {
             Some(name) => format!("{name:?}"),
             None => "the image inside the record".to_owned(),
@@ -135,7 +135,7 @@ impl ImageRef {
 
 impl Inline {
     /// The file's bytes.
-    pub(super) fn bytes(&self) -> Result<Arc<[u8]>, Dropped> {
+    pub(crate) fn bytes(&self) -> Result<Arc<[u8]>, Dropped> {
         let text = match self {
             Self::Bytes(bytes) => return Ok(bytes.clone()),
             Self::Base64(text) => text,

@@ -19,7 +19,7 @@ const SMALL: u64 = 64 << 20;
 
 /// Why a list cannot be read at all.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum SourceError {
+pub(crate) enum SourceError {
     #[error("{path}: {source}")]
     Io {
         path: PathBuf,
@@ -38,37 +38,47 @@ pub(super) struct Source {
 
 impl Source {
     pub(super) fn read(path: &Path, layout: Layout) -> Result<Self, SourceError> {
-        let io = |source| SourceError::Io {
-            path: path.to_owned(),
-            source,
-        };
-        let content = |problem| SourceError::Content {
+        parse(rows(path)?, layout).map_err(|problem| SourceError::Content {
             path: path.to_owned(),
             problem,
-        };
-        // Looked at before it is opened: a pipe would wait for a writer.
-        let found = std::fs::metadata(path).map_err(io)?;
-        if found.is_dir() {
-            return Err(content("is a folder; name the list in it".into()));
-        }
-        if !found.is_file() {
-            return Err(content("is not a regular file".into()));
-        }
-        let mut file = File::open(path).map_err(io)?;
-        let mut start = Vec::new();
-        (&file).take(6).read_to_end(&mut start).map_err(io)?;
-        file.rewind().map_err(io)?;
-        let values = if start.starts_with(b"PAR1") {
-            let records = table::records(file).map_err(content)?;
-            records.into_iter().map(Ok).collect()
-        } else {
-            let bytes = text(file, &start).map_err(|problem| match problem {
-                Unread::Io(error) => io(error),
-                Unread::Content(problem) => content(problem),
-            })?;
-            json::records(&bytes).map_err(content)?
-        };
-        parse(values, layout).map_err(content)
+        })
+    }
+}
+
+/// The records of a list, JSON, JSON lines or Parquet, whatever their fields are.
+///
+/// # Errors
+/// If the file cannot be read at all.
+pub(crate) fn rows(path: &Path) -> Result<Vec<Result<Cell, Dropped>>, SourceError> {
+    let io = |source| SourceError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let content = |problem| SourceError::Content {
+        path: path.to_owned(),
+        problem,
+    };
+    // Looked at before it is opened: a pipe would wait for a writer.
+    let found = std::fs::metadata(path).map_err(io)?;
+    if found.is_dir() {
+        return Err(content("is a folder; name the list in it".into()));
+    }
+    if !found.is_file() {
+        return Err(content("is not a regular file".into()));
+    }
+    let mut file = File::open(path).map_err(io)?;
+    let mut start = Vec::new();
+    (&file).take(6).read_to_end(&mut start).map_err(io)?;
+    file.rewind().map_err(io)?;
+    if start.starts_with(b"PAR1") {
+        let records = table::records(file).map_err(content)?;
+        Ok(records.into_iter().map(Ok).collect())
+    } else {
+        let bytes = text(file, &start).map_err(|problem| match problem {
+            Unread::Io(error) => io(error),
+            Unread::Content(problem) => content(problem),
+        })?;
+        json::records(&bytes).map_err(content)
     }
 }
 

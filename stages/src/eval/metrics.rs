@@ -65,6 +65,7 @@ impl Metrics {
             value: count as f64 / self.n.max(1) as f64,
             n: Some(self.n),
             ci: Some(wilson(count, self.n)),
+            ..SummaryResult::default()
         })
         .into()
     }

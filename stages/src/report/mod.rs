@@ -63,7 +63,7 @@ impl Stage for Report {
             InputDecl {
                 name: "evals",
                 cardinality: Cardinality::Many,
-                accepts: &[ArtifactType::Evaluation],
+                accepts: &[ArtifactType::Evaluation, ArtifactType::Metrics],
                 doc: "Evaluations: the rows of the results.",
             },
             InputDecl {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::path::Path;
 
+use dcsft_engine::command::metrics;
 use dcsft_engine::results::ResultRow;
 use dcsft_engine::results::aggregate::{aggregate, paired};
 use dcsft_engine::results::csv::table;
@@ -28,15 +29,23 @@ struct Evaluation {
 pub(super) fn rows(evaluations: &[Input]) -> Result<Vec<ResultRow>, StageError> {
     let mut rows = Vec::new();
     for input in evaluations {
-        let evaluation: Evaluation = read_json(&input.dir.join("metrics.json"))?;
         let label = &input.label;
         let evaluated = label.evaluated.clone().unwrap_or_default();
-        let results = evaluation.results.into_iter();
-        rows.extend(results.map(|result| {
+        rows.extend(results(input)?.into_iter().map(|result| {
             ResultRow::of(result, &label.arm, &label.stage, &label.axes, &evaluated)
         }));
     }
     Ok(rows)
+}
+
+/// What `eval` has counted, or what a program of the user's has written.
+fn results(input: &Input) -> Result<Vec<SummaryResult>, StageError> {
+    let path = input.dir.join("metrics.json");
+    let counted = read_json::<Evaluation>(&path);
+    match counted {
+        Ok(evaluation) => Ok(evaluation.results),
+        Err(error) => metrics::read(&input.dir).map_err(|_| error.into()),
+    }
 }
 
 /// Means over repeats, and every arm against each baseline that is there.
