@@ -3,7 +3,8 @@
 use multiversion::multiversion;
 
 use super::math::{softmax_terms, sum_zip};
-use super::matmul::{Left, add_product};
+use super::matmul::add_product;
+use super::matrix::{MatMut, MatRef};
 use crate::ops::{Heads, Span};
 
 /// Where a head's queries, keys and values lie in a row of `[queries, keys, values]`.
@@ -91,15 +92,17 @@ pub(crate) fn attend(
     let width = heads.queries * heads.width(row);
     for (index, weights) in weights.chunks_exact_mut(queries * keys).enumerate() {
         let head = Head::new(row, heads, index);
-        let query = Left::rows(head.at(qkv, span.queries.start, 0), head.row);
+        let query = head.at(qkv, span.queries.start, 0);
+        let query = MatRef::strided(query, [queries, head.width], head.row);
         let key = head.gather_transposed(qkv, span, 1);
-        add_product(queries, head.width, keys, query, &key, keys, weights, keys);
+        let key = MatRef::new(&key, [head.width, keys]);
+        add_product(query, key, MatMut::new(weights, [queries, keys]));
         softmax(weights, keys, span, scale(head.width));
         let value = head.gather(qkv, span, 2);
-        let (weights, out) = (Left::rows(weights, keys), &mut out[index * head.width..]);
-        add_product(
-            queries, keys, head.width, weights, &value, head.width, out, width,
-        );
+        let value = MatRef::new(&value, [keys, head.width]);
+        let out = &mut out[index * head.width..];
+        let out = MatMut::strided(out, [queries, head.width], width);
+        add_product(MatRef::new(weights, [queries, keys]), value, out);
     }
 }
 
@@ -131,54 +134,30 @@ pub(crate) fn attend_backward(
         let head_grad = &out_grad[index * head.width..];
 
         let mut value_grad = vec![0.0; keys * head.width];
-        let turned = Left::transposed(weights, keys);
-        add_product(
-            keys,
-            queries,
-            head.width,
-            turned,
-            head_grad,
-            width,
-            &mut value_grad,
-            head.width,
-        );
+        let turned = MatRef::new(weights, [queries, keys]).transposed();
+        let head_grad = MatRef::strided(head_grad, [queries, head.width], width);
+        let out = MatMut::new(&mut value_grad, [keys, head.width]);
+        add_product(turned, head_grad, out);
         head.scatter(&value_grad, span, 2, grad, first);
 
         scores.fill(0.0);
         let value = head.gather_transposed(qkv, span, 2);
-        let left = Left::rows(head_grad, width);
-        add_product(
-            queries,
-            head.width,
-            keys,
-            left,
-            &value,
-            keys,
-            &mut scores,
-            keys,
-        );
+        let value = MatRef::new(&value, [head.width, keys]);
+        add_product(head_grad, value, MatMut::new(&mut scores, [queries, keys]));
         softmax_backward(weights, keys, scale(head.width), &mut scores);
 
         let key = head.gather(qkv, span, 1);
         let query_grad = &mut grad[(span.queries.start - first) * head.row + head.columns[0]..];
-        let left = Left::rows(&scores, keys);
-        add_product(
-            queries, keys, head.width, left, &key, head.width, query_grad, head.row,
-        );
+        let key = MatRef::new(&key, [keys, head.width]);
+        let out = MatMut::strided(query_grad, [queries, head.width], head.row);
+        let scores_of = MatRef::new(&scores, [queries, keys]);
+        add_product(scores_of, key, out);
 
         let mut key_grad = vec![0.0; keys * head.width];
         let query = head.at(qkv, span.queries.start, 0);
-        let left = Left::transposed(&scores, keys);
-        add_product(
-            keys,
-            queries,
-            head.width,
-            left,
-            query,
-            head.row,
-            &mut key_grad,
-            head.width,
-        );
+        let query = MatRef::strided(query, [queries, head.width], head.row);
+        let out = MatMut::new(&mut key_grad, [keys, head.width]);
+        add_product(scores_of.transposed(), query, out);
         head.scatter(&key_grad, span, 1, grad, first);
     }
 }

@@ -10,6 +10,7 @@ mod attention;
 mod gate;
 mod math;
 mod matmul;
+mod matrix;
 mod norm;
 pub(crate) mod parallel;
 mod rotary;
@@ -18,6 +19,7 @@ pub(crate) use attention::{add_weighted_rows, attend, attend_backward, dot_rows,
 pub(crate) use gate::{swiglu, swiglu_backward};
 pub use math::exp_in_place;
 pub(crate) use math::{entropy, gelu, gelu_backward, gelu_tanh, gelu_tanh_backward, squares};
-pub(crate) use matmul::{Left, add_product, add_product_in_parts, add_product_transposed, add_row};
+pub(crate) use matmul::{add_product, add_product_in_parts, add_row};
+pub(crate) use matrix::{MatMut, MatRef};
 pub(crate) use norm::{layer_norm, layer_norm_backward, rms_norm, rms_norm_backward};
 pub(crate) use rotary::rotate;

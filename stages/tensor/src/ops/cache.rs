@@ -9,7 +9,7 @@ use burn::tensor::{DType, Tensor, TensorData};
 
 use super::{Heads, Span, Spans, attention, on_host, take_rows};
 use crate::host;
-use crate::kernels::{self, Left, add_product, parallel};
+use crate::kernels::{self, MatMut, MatRef, add_product, parallel};
 
 /// One of the sequences that continue a prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,18 +175,11 @@ impl Host {
         for head in 0..heads.queries {
             let shared = head / (heads.queries / heads.keys);
             scores.fill(0.0);
-            let query = Left::rows(&qkv[head * width..], row);
+            let query = MatRef::strided(&qkv[head * width..], [owners.len(), width], row);
             let keys = &prefix.keys[shared * width * prefix.rows..];
-            add_product(
-                owners.len(),
-                width,
-                prefix.rows,
-                query,
-                keys,
-                prefix.rows,
-                &mut scores,
-                stride,
-            );
+            let keys = MatRef::new(keys, [width, prefix.rows]);
+            let out_of = MatMut::strided(&mut scores, [owners.len(), prefix.rows], stride);
+            add_product(query, keys, out_of);
             for (which, own) in own.iter().enumerate() {
                 let written = own.len() / own_row;
                 let scores = &mut scores[which * stride..][..prefix.rows + written];
@@ -199,19 +192,11 @@ impl Host {
                 );
                 kernels::softmax_row(scores, scale);
             }
-            let weights = Left::rows(&scores, stride);
+            let weights = MatRef::strided(&scores, [owners.len(), prefix.rows], stride);
             let values = &prefix.values[shared * prefix.rows * width..];
-            let columns = &mut out[head * width..];
-            add_product(
-                owners.len(),
-                prefix.rows,
-                width,
-                weights,
-                values,
-                width,
-                columns,
-                queries,
-            );
+            let values = MatRef::new(values, [prefix.rows, width]);
+            let columns = MatMut::strided(&mut out[head * width..], [owners.len(), width], queries);
+            add_product(weights, values, columns);
             for (which, own) in own.iter().enumerate() {
                 let written = own.len() / own_row;
                 let weights = &scores[which * stride + prefix.rows..][..written];

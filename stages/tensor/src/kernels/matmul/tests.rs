@@ -1,6 +1,7 @@
 //! Bits of products, against their definition.
 
-use super::{Left, add_product, add_product_in_parts, add_product_transposed};
+use super::{add_product, add_product_in_parts};
+use crate::kernels::matrix::{MatMut, MatRef};
 use crate::rng::StreamKey;
 
 fn random(count: usize, name: &str) -> Vec<f32> {
@@ -29,21 +30,13 @@ fn every_shape_gives_the_bits_of_the_definition() {
                 let start = random(rows * columns, "out");
                 let (mut right, mut out, mut turned) = (start.clone(), start.clone(), start);
                 reference(rows, inner, columns, &x, &w, &mut right);
-                let left = Left::rows(&x, inner);
-                add_product(rows, inner, columns, left, &w, columns, &mut out, columns);
+                let w = MatRef::new(&w, [inner, columns]);
+                let left = MatRef::new(&x, [rows, inner]);
+                add_product(left, w, MatMut::new(&mut out, [rows, columns]));
                 assert_eq!(out, right, "{rows} x {inner} x {columns}");
                 let x = transpose(&x, inner);
-                let left = Left::transposed(&x, rows);
-                add_product(
-                    rows,
-                    inner,
-                    columns,
-                    left,
-                    &w,
-                    columns,
-                    &mut turned,
-                    columns,
-                );
+                let left = MatRef::new(&x, [inner, rows]).transposed();
+                add_product(left, w, MatMut::new(&mut turned, [rows, columns]));
                 assert_eq!(turned, right, "transposed {rows} x {inner} x {columns}");
             }
         }
@@ -78,24 +71,39 @@ fn sums_in_parts_are_added_part_by_part() {
                 *out += sum;
             }
         }
-        let left = Left::rows(&x, inner);
-        add_product_in_parts(rows, inner, columns, left, &w, columns, &mut out, columns);
+        let (left, w) = (
+            MatRef::new(&x, [rows, inner]),
+            MatRef::new(&w, [inner, columns]),
+        );
+        add_product_in_parts(left, w, MatMut::new(&mut out, [rows, columns]));
         assert_eq!(out, right, "{rows} x {inner} x {columns}");
     }
 }
 
 #[test]
 fn packed_and_transposed_factors_give_the_bits_of_the_definition() {
-    for (rows, inner, columns) in [(16, 300, 300), (37, 513, 129), (3, 20, 33), (1, 7, 5)] {
+    for (rows, inner, columns) in [
+        (16, 300, 300),
+        (37, 513, 129),
+        (3, 20, 33),
+        (1, 7, 5),
+        (4, 1, 37),
+    ] {
         let (x, w) = (random(rows * inner, "x"), random(inner * columns, "w"));
         let start = random(rows * columns, "out");
         let (mut right, mut out, mut turned) = (start.clone(), start.clone(), start);
         reference(rows, inner, columns, &x, &w, &mut right);
-        let left = Left::rows(&x, inner);
-        add_product(rows, inner, columns, left, &w, columns, &mut out, columns);
+        let left = MatRef::new(&x, [rows, inner]);
+        let right_factor = MatRef::new(&w, [inner, columns]);
+        add_product(left, right_factor, MatMut::new(&mut out, [rows, columns]));
         assert_eq!(out, right, "{rows} x {inner} x {columns}");
         let w = transpose(&w, columns);
-        add_product_transposed(rows, inner, columns, left, &w, inner, &mut turned, columns);
+        let right_factor = MatRef::new(&w, [columns, inner]).transposed();
+        add_product(
+            left,
+            right_factor,
+            MatMut::new(&mut turned, [rows, columns]),
+        );
         assert_eq!(turned, right, "transposed {rows} x {inner} x {columns}");
     }
 }
@@ -104,12 +112,9 @@ fn packed_and_transposed_factors_give_the_bits_of_the_definition() {
 fn strides_leave_the_rest_alone() {
     let (x, w) = (random(3 * 10, "x"), random(5 * 40, "w"));
     let mut out = vec![7.0; 3 * 60];
-    let left = Left {
-        values: &x[2..],
-        row: 10,
-        inner: 1,
-    };
-    add_product(3, 5, 20, left, &w[3..], 40, &mut out[4..], 60);
+    let left = MatRef::strided(&x[2..], [3, 5], 10);
+    let right = MatRef::strided(&w[3..], [5, 20], 40);
+    add_product(left, right, MatMut::strided(&mut out[4..], [3, 20], 60));
     for row in 0..3 {
         let right: f32 = (0..5).fold(7.0, |sum, p| {
             x[row * 10 + 2 + p].mul_add(w[p * 40 + 3 + 19], sum)

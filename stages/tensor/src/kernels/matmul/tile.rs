@@ -2,75 +2,76 @@
 
 use multiversion::{multiversion, target::target_cfg_f};
 
+use crate::kernels::matrix::{MatMut, MatRef};
+
 /// Columns of a tile: a vector register of the widest instruction set.
 pub(super) const PANEL: usize = 16;
 
-/// The left factor of a product, `[rows, inner]`, in any layout.
+/// A left factor, as a tile reads it.
 #[derive(Clone, Copy)]
-pub(crate) struct Left<'a> {
-    pub(crate) values: &'a [f32],
+struct Left<'a> {
+    values: &'a [f32],
     /// Distance between an element and the one in the next row.
-    pub(crate) row: usize,
+    row: usize,
     /// Distance between an element and the next in its row.
-    pub(crate) inner: usize,
+    inner: usize,
 }
 
 impl<'a> Left<'a> {
-    /// A row-major matrix of `width` columns.
-    pub(crate) fn rows(values: &'a [f32], width: usize) -> Self {
+    /// The same from another row on.
+    fn from_row(self, row: usize) -> Self {
         Self {
-            values,
-            row: width,
-            inner: 1,
-        }
-    }
-
-    /// The transpose of a row-major matrix of `width` columns.
-    pub(crate) fn transposed(values: &'a [f32], width: usize) -> Self {
-        Self {
-            values,
-            row: 1,
-            inner: width,
-        }
-    }
-
-    /// The same from another inner index on.
-    pub(super) fn from(self, inner: usize) -> Self {
-        Self {
-            values: &self.values[inner * self.inner..],
+            values: &self.values[row * self.row..],
             ..self
         }
     }
 }
 
-/// [`add_product`](super::add_product) for whole panels of columns; `apart` sums by itself and then adds to what is there.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+fma", "x86_64+avx2+fma"))]
-#[expect(clippy::too_many_arguments, reason = "as add_product")]
-pub(super) fn panels(
+/// Sizes of a product, and the distances between the rows of its right factor and of its result.
+#[derive(Clone, Copy)]
+struct Sizes {
     rows: usize,
     inner: usize,
     columns: usize,
-    x: Left,
-    w: &[f32],
     w_width: usize,
-    out: &mut [f32],
     out_width: usize,
-    apart: bool,
-) {
+}
+
+/// [`add_product`](super::add_product) for whole panels of columns of a right factor whose rows lie in one piece; `apart`
+/// sums by itself and then adds to what is there.
+pub(super) fn panels(x: MatRef<'_>, w: MatRef<'_>, mut out: MatMut<'_>, apart: bool) {
+    let [row, inner] = x.strides();
+    let left = Left {
+        values: x.values(),
+        row,
+        inner,
+    };
+    let sizes = Sizes {
+        rows: x.rows(),
+        inner: w.rows(),
+        columns: out.columns(),
+        w_width: w.strides()[0],
+        out_width: out.stride(),
+    };
+    // Slices alone reach the loops: of matrices the compiler would keep the tiles' sums in memory.
+    strips(left, w.values(), out.from_row(0), sizes, apart);
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+fma", "x86_64+avx2+fma"))]
+fn strips(x: Left, w: &[f32], out: &mut [f32], sizes: Sizes, apart: bool) {
     // Tiles that fill the registers of the instruction set; the result's bits do not depend on them.
     let wide = target_cfg_f!(target_feature = "avx512f");
     let mut column = 0;
-    while column < columns {
-        let w = &w[column..];
-        let out = &mut out[column..];
-        if wide && column + 2 * PANEL <= columns {
-            strip::<8, { 2 * PANEL }>(rows, inner, x, w, w_width, out, out_width, apart);
+    while column < sizes.columns {
+        let (w, out) = (&w[column..], &mut out[column..]);
+        if wide && column + 2 * PANEL <= sizes.columns {
+            strip::<8, { 2 * PANEL }>(x, w, out, sizes, apart);
             column += 2 * PANEL;
         } else if wide {
-            strip::<8, PANEL>(rows, inner, x, w, w_width, out, out_width, apart);
+            strip::<8, PANEL>(x, w, out, sizes, apart);
             column += PANEL;
         } else {
-            strip::<4, PANEL>(rows, inner, x, w, w_width, out, out_width, apart);
+            strip::<4, PANEL>(x, w, out, sizes, apart);
             column += PANEL;
         }
     }
@@ -78,43 +79,34 @@ pub(super) fn panels(
 
 /// All rows of `N` columns.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "as add_product")]
 fn strip<const M: usize, const N: usize>(
-    rows: usize,
-    inner: usize,
     x: Left,
     w: &[f32],
-    w_width: usize,
     out: &mut [f32],
-    out_width: usize,
+    sizes: Sizes,
     apart: bool,
 ) {
+    let Sizes {
+        rows,
+        inner,
+        w_width,
+        out_width,
+        ..
+    } = sizes;
     let mut row = 0;
     while row + M <= rows {
-        let x = Left {
-            values: &x.values[row * x.row..],
-            ..x
-        };
         let out = &mut out[row * out_width..];
-        tile::<M, N>(inner, x, w, w_width, out, out_width, apart);
+        tile::<M, N>(inner, x.from_row(row), w, w_width, out, out_width, apart);
         row += M;
     }
     if M > 4 && row + 4 <= rows {
-        let x = Left {
-            values: &x.values[row * x.row..],
-            ..x
-        };
         let out = &mut out[row * out_width..];
-        tile::<4, N>(inner, x, w, w_width, out, out_width, apart);
+        tile::<4, N>(inner, x.from_row(row), w, w_width, out, out_width, apart);
         row += 4;
     }
     while row < rows {
-        let x = Left {
-            values: &x.values[row * x.row..],
-            ..x
-        };
         let out = &mut out[row * out_width..];
-        tile::<1, N>(inner, x, w, w_width, out, out_width, apart);
+        tile::<1, N>(inner, x.from_row(row), w, w_width, out, out_width, apart);
         row += 1;
     }
 }

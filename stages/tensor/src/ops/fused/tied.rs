@@ -7,7 +7,7 @@ use burn::backend::autodiff::ops::{Backward, Ops};
 use burn::tensor::Tensor;
 
 use super::{Flat, Input, new, record, values};
-use crate::kernels::{Left, add_product, add_product_transposed, parallel};
+use crate::kernels::{MatMut, MatRef, add_product, parallel};
 
 /// Tokens of the vocabulary that one piece of work computes.
 const TOKENS: usize = 512;
@@ -51,8 +51,9 @@ fn logits(state: &State) -> Vec<f32> {
         let tokens = TOKENS.min(vocab - first);
         *part = vec![0.0; rows * tokens];
         let weights = &embedding[first * width..][..tokens * width];
-        let left = Left::rows(x, width);
-        add_product_transposed(rows, width, tokens, left, weights, width, part, tokens);
+        let weights = MatRef::new(weights, [tokens, width]).transposed();
+        let x = MatRef::new(x, [rows, width]);
+        add_product(x, weights, MatMut::new(part, [rows, tokens]));
     });
     let mut out = vec![0.0; rows * vocab];
     parallel::rows(&mut out, vocab, |first, out| {
@@ -78,8 +79,9 @@ impl Backward<Flex, 2> for TiedHead {
             let mut out = vec![0.0; rows * width];
             parallel::rows(&mut out, width, |first, out| {
                 let count = out.len() / width;
-                let left = Left::rows(&grad[first * vocab..], vocab);
-                add_product(count, vocab, width, left, embedding, width, out, width);
+                let grad = MatRef::new(&grad[first * vocab..], [count, vocab]);
+                let embedding = MatRef::new(embedding, [vocab, width]);
+                add_product(grad, embedding, MatMut::new(out, [count, width]));
             });
             grads.register::<Flex>(node.id, new(out, [rows, width]));
         }
@@ -87,8 +89,9 @@ impl Backward<Flex, 2> for TiedHead {
             let mut out = vec![0.0; vocab * width];
             parallel::rows(&mut out, width, |first, out| {
                 let count = out.len() / width;
-                let left = Left::transposed(&grad[first..], vocab);
-                add_product(count, rows, width, left, x, width, out, width);
+                let grad = MatRef::strided(&grad[first..], [rows, count], vocab).transposed();
+                let x = MatRef::new(x, [rows, width]);
+                add_product(grad, x, MatMut::new(out, [count, width]));
             });
             grads.register::<Flex>(node.id, new(out, [vocab, width]));
         }

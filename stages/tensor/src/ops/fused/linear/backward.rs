@@ -6,7 +6,7 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops};
 
 use super::{AdapterState, LARGE, Linear, State};
-use crate::kernels::{self, Left, add_product, add_product_transposed, parallel};
+use crate::kernels::{self, MatMut, MatRef, add_product, parallel};
 use crate::ops::composed::Activation;
 use crate::ops::fused::{new, values};
 
@@ -40,22 +40,16 @@ impl State {
                     grad: &grad,
                 };
                 if asked[0] {
-                    let left = Left::rows(&grad, outputs);
-                    add_product_transposed(
-                        rows,
-                        outputs,
-                        inputs,
-                        left,
-                        values(&self.weight),
-                        outputs,
-                        out,
-                        inputs,
-                    );
+                    let weight = MatRef::new(values(&self.weight), [inputs, outputs]);
+                    let grad = MatRef::new(&grad, [rows, outputs]);
+                    let out = MatMut::new(out, [rows, inputs]);
+                    add_product(grad, weight.transposed(), out);
                 }
                 if asked[1] && !apart {
                     let x = &values(&self.x)[first * inputs..];
-                    let left = Left::transposed(x, inputs);
-                    add_product(inputs, rows, outputs, left, &grad, outputs, weight, outputs);
+                    let x = MatRef::new(x, [rows, inputs]).transposed();
+                    let grad = MatRef::new(&grad, [rows, outputs]);
+                    add_product(x, grad, MatMut::new(weight, [inputs, outputs]));
                 }
                 if asked[2] {
                     for grad in grad.chunks_exact(outputs) {
@@ -90,9 +84,10 @@ impl State {
         let (x, rows) = (values(&self.x), grad.len() / outputs);
         let mut out = vec![0.0; inputs * outputs];
         parallel::rows(&mut out, outputs, |first, out| {
-            let left = Left::transposed(&x[first..], inputs);
             let count = out.len() / outputs;
-            add_product(count, rows, outputs, left, &grad, outputs, out, outputs);
+            let x = MatRef::strided(&x[first..], [rows, count], inputs).transposed();
+            let grad = MatRef::new(&grad, [rows, outputs]);
+            add_product(x, grad, MatMut::new(out, [count, outputs]));
         });
         out
     }
@@ -123,27 +118,21 @@ impl State {
         let [inputs, outputs] = self.sizes();
         let (rank, &Chunk { first, rows, grad }) = (adapter.rank(), chunk);
         let mut inner_grad = vec![0.0; rows * rank];
-        let left = Left::rows(grad, outputs);
-        add_product_transposed(
-            rows,
-            outputs,
-            rank,
-            left,
-            values(&adapter.b),
-            outputs,
-            &mut inner_grad,
-            rank,
-        );
+        let grad = MatRef::new(grad, [rows, outputs]);
+        let b = MatRef::new(values(&adapter.b), [rank, outputs]);
+        let inner = MatMut::new(&mut inner_grad, [rows, rank]);
+        add_product(grad, b.transposed(), inner);
         for value in &mut inner_grad {
             *value *= adapter.scale;
         }
         if asked[0] {
-            let (left, a_factor) = (Left::rows(&inner_grad, rank), values(&adapter.a));
+            let inner = MatRef::new(&inner_grad, [rows, rank]);
+            let a = MatRef::new(values(&adapter.a), [inputs, rank]).transposed();
             if adapter.dropped.is_none() {
-                add_product_transposed(rows, rank, inputs, left, a_factor, rank, x_grad, inputs);
+                add_product(inner, a, MatMut::new(x_grad, [rows, inputs]));
             } else {
                 let mut path = vec![0.0; rows * inputs];
-                add_product_transposed(rows, rank, inputs, left, a_factor, rank, &mut path, inputs);
+                add_product(inner, a, MatMut::new(&mut path, [rows, inputs]));
                 adapter.drop_inputs(&mut path, inputs, first);
                 for (sum, value) in x_grad.iter_mut().zip(path) {
                     *sum += value;
@@ -156,12 +145,17 @@ impl State {
                 &values(&self.x)[first * inputs..][..rows * inputs],
                 first,
             );
-            let left = Left::transposed(&kept, inputs);
-            add_product(inputs, rows, rank, left, &inner_grad, rank, a_grad, rank);
+            let kept = MatRef::new(&kept, [rows, inputs]).transposed();
+            let inner = MatRef::new(&inner_grad, [rows, rank]);
+            add_product(kept, inner, MatMut::new(a_grad, [inputs, rank]));
         }
         if asked[4] {
-            let left = Left::transposed(&adapter.inner[first * rank..], rank);
-            add_product(rank, rows, outputs, left, grad, outputs, b_grad, outputs);
+            let inner = MatRef::new(&adapter.inner[first * rank..], [rows, rank]);
+            add_product(
+                inner.transposed(),
+                grad,
+                MatMut::new(b_grad, [rank, outputs]),
+            );
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::{Flat, Input, new, record, values};
-use crate::kernels::{self, Left, add_product, add_product_in_parts, add_row, parallel};
+use crate::kernels::{self, MatMut, MatRef, add_product, add_product_in_parts, add_row, parallel};
 use crate::ops::{Activation, Adapter, Dropout};
 
 /// Values of a weight that is worth other cuts of the work than along the rows.
@@ -182,52 +182,43 @@ impl State {
         let (x, weight) = (values(&self.x), values(&self.weight));
         parallel::two_rows(out, outputs, &mut inner, rank, |first, out, inner| {
             let x = &x[first * inputs..][..out.len() / outputs * inputs];
-            self.product(x, weight, out, outputs);
+            let rows = out.len() / outputs;
+            let weight = MatRef::new(weight, [inputs, outputs]);
+            self.product(x, weight, out);
             if let Some(bias) = bias {
                 add_row(bias, out);
             }
             let Some(adapter) = &self.adapter else { return };
             self.inner(adapter, x, first, inner);
-            add_product_in_parts(
-                out.len() / outputs,
-                rank,
-                outputs,
-                Left::rows(inner, rank),
-                values(&adapter.b),
-                outputs,
-                out,
-                outputs,
-            );
+            let b = MatRef::new(values(&adapter.b), [rank, outputs]);
+            let inner = MatRef::new(inner, [rows, rank]);
+            add_product_in_parts(inner, b, MatMut::new(out, [rows, outputs]));
         });
         inner
     }
 
-    /// Adds `x @ weight` to `out`, `[rows, columns]`; `weight` starts at the first of these columns.
-    fn product(&self, x: &[f32], weight: &[f32], out: &mut [f32], columns: usize) {
-        let [inputs, outputs] = self.sizes();
-        let (rows, left) = (out.len() / columns, Left::rows(x, inputs));
-        let add = match self.sums {
-            Sums::InOrder => add_product,
-            Sums::InParts => add_product_in_parts,
-        };
-        add(rows, inputs, columns, left, weight, outputs, out, columns);
+    /// Adds `x @ weight` to `out`; `weight` may be some columns of this layer's.
+    fn product(&self, x: &[f32], weight: MatRef<'_>, out: &mut [f32]) {
+        let (inputs, columns) = (self.sizes()[0], weight.columns());
+        let rows = out.len() / columns;
+        let (x, out) = (
+            MatRef::new(x, [rows, inputs]),
+            MatMut::new(out, [rows, columns]),
+        );
+        match self.sums {
+            Sums::InOrder => add_product(x, weight, out),
+            Sums::InParts => add_product_in_parts(x, weight, out),
+        }
     }
 
     /// `scale * dropped(x) @ a` of some rows, the first of which is row `first`, into `inner`.
     fn inner(&self, adapter: &AdapterState, x: &[f32], first: usize, inner: &mut [f32]) {
         let (inputs, rank) = (self.sizes()[0], adapter.rank());
         let kept = self.kept_inputs(adapter, x, first);
-        let (rows, left) = (inner.len() / rank, Left::rows(&kept, inputs));
-        add_product_in_parts(
-            rows,
-            inputs,
-            rank,
-            left,
-            values(&adapter.a),
-            rank,
-            inner,
-            rank,
-        );
+        let rows = inner.len() / rank;
+        let a = MatRef::new(values(&adapter.a), [inputs, rank]);
+        let kept = MatRef::new(&kept, [rows, inputs]);
+        add_product_in_parts(kept, a, MatMut::new(inner, [rows, rank]));
         for value in inner {
             *value *= adapter.scale;
         }
@@ -236,7 +227,7 @@ impl State {
     /// As [`State::forward`] for a few rows, as generation has them: cut along the outputs, so that every thread has
     /// work and the weight is read once.
     fn forward_by_columns(&self, bias: Option<&[f32]>, out: &mut [f32], inner: &mut [f32]) {
-        let outputs = self.sizes()[1];
+        let [inputs, outputs] = self.sizes();
         let rows = out.len() / outputs;
         let (x, weight) = (values(&self.x), values(&self.weight));
         if let Some(adapter) = &self.adapter {
@@ -248,14 +239,16 @@ impl State {
             let first = index * COLUMNS;
             let columns = COLUMNS.min(outputs - first);
             *part = vec![0.0; rows * columns];
-            self.product(x, &weight[first..], part, columns);
+            let weight = MatRef::strided(&weight[first..], [inputs, columns], outputs);
+            self.product(x, weight, part);
             if let Some(bias) = bias {
                 add_row(&bias[first..first + columns], part);
             }
             if let Some(adapter) = &self.adapter {
                 let (rank, b) = (adapter.rank(), &values(&adapter.b)[first..]);
-                let left = Left::rows(inner, rank);
-                add_product_in_parts(rows, rank, columns, left, b, outputs, part, columns);
+                let b = MatRef::strided(b, [rank, columns], outputs);
+                let inner = MatRef::new(inner, [rows, rank]);
+                add_product_in_parts(inner, b, MatMut::new(part, [rows, columns]));
             }
         });
         for (row, out) in out.chunks_exact_mut(outputs).enumerate() {
