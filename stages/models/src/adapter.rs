@@ -3,20 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use burn::tensor::DType;
+use burn::tensor::{DType, Device};
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::{LoraConfig, ModuleGroup};
 use serde::Serialize;
 
 use crate::checkpoint::{Checkpoint, Layout};
-use crate::export::{self, Stored};
 use crate::folder::{fault, is_there, write_json};
 use crate::lora;
-use crate::model::HubModel;
-use crate::modules::tensor;
+use crate::modules::{Layers, Weights, tensor};
 use crate::names::{Names, PEFT_PREFIX};
 use crate::peft::PeftConfig;
-use crate::registry::Config;
+use crate::stored::{Dialect, Stored, write_file};
 
 /// PEFT's configuration.
 pub(crate) const CONFIG: &str = "adapter_config.json";
@@ -25,57 +23,64 @@ pub(crate) const WEIGHTS: &str = "adapter_model.safetensors";
 /// PEFT's weights in older versions.
 const OLD_WEIGHTS: &str = "adapter_model.bin";
 
-/// What is written: the fields that PEFT needs to load a plain LoRA adapter.
+/// What is written: the fields that PEFT needs to load a plain LoRA adapter. Those that are none are about models of
+/// Transformers.
 #[derive(Serialize)]
 struct Written<'a> {
     peft_type: &'a str,
-    task_type: &'a str,
-    base_model_name_or_path: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task_type: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base_model_name_or_path: Option<&'a str>,
     r: usize,
     lora_alpha: f64,
     lora_dropout: f64,
     bias: &'a str,
     fan_in_fan_out: bool,
-    inference_mode: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inference_mode: Option<bool>,
     target_modules: BTreeSet<&'a str>,
 }
 
-/// Writes the model's adapters, if it has any, into `dir`.
-pub(crate) fn save(model: &HubModel, dir: &Path) -> Result<(), VlmError> {
-    let Some(lora) = &model.weights.lora else {
+/// Writes a model's adapters, if it has any, into `dir`; `dialect` is that of the base's files.
+pub(crate) fn save(
+    layers: &Layers,
+    weights: &Weights,
+    dialect: Dialect,
+    dir: &Path,
+) -> Result<(), VlmError> {
+    let Some(lora) = &weights.lora else {
         return Ok(());
     };
-    let layers = model.config.layers.adaptable.iter();
-    let adapted = layers.zip(&model.weights.adapters);
+    let adapted = layers.adaptable.iter().zip(&weights.adapters);
     let adapted = adapted.filter(|(_, adapter)| adapter.is_some());
     let names = adapted.map(|(each, _)| &*each.layer.name);
+    let hub = dialect == Dialect::Transformers;
     let config = Written {
         peft_type: "LORA",
-        task_type: "CAUSAL_LM",
-        base_model_name_or_path: "",
+        task_type: hub.then_some("CAUSAL_LM"),
+        base_model_name_or_path: hub.then_some(""),
         r: lora.rank,
         lora_alpha: lora.alpha,
         lora_dropout: lora.dropout,
         bias: "none",
         fan_in_fan_out: false,
-        inference_mode: true,
+        inference_mode: hub.then_some(true),
         target_modules: names.collect(),
     };
     write_json(&dir.join(CONFIG), &config)?;
-    let stored: Vec<Stored> = model
-        .weights
+    let adapters = weights
         .params
         .iter()
-        .filter(|param| lora::is_adapter(param))
-        .map(|param| Stored {
-            name: format!("{PEFT_PREFIX}{}", param.name),
-            param,
-            layout: Layout::Linear,
-            shape: None,
-            dtype: DType::F32,
-        })
-        .collect();
-    export::write_file(&dir.join(WEIGHTS), stored)
+        .filter(|param| lora::is_adapter(param));
+    let stored = adapters.map(|param| Stored {
+        name: format!("{PEFT_PREFIX}{}", param.name),
+        param,
+        layout: Layout::Linear,
+        shape: None,
+        dtype: DType::F32,
+    });
+    write_file(&dir.join(WEIGHTS), stored.collect(), dialect)
 }
 
 /// Whether a folder holds an adapter.
@@ -130,12 +135,11 @@ struct Factors {
 }
 
 impl Stowed {
-    fn open(dir: &Path, config: &Config) -> Result<Self, VlmError> {
+    fn open(dir: &Path, layers: &Layers, names: Names) -> Result<Self, VlmError> {
         let (path, file) = (dir.join(CONFIG), dir.join(WEIGHTS));
         let peft = PeftConfig::load(&path)?;
-        let names = config.kind.names;
         let checkpoint = Checkpoint::of_files(&file, vec![file.clone()], names)?;
-        let linear = linear_layers(config);
+        let linear = linear_layers(layers);
         let mut found: BTreeMap<String, [Option<String>; 2]> = BTreeMap::new();
         for name in checkpoint.names() {
             let (module, factor) = parse(name, names).ok_or_else(|| {
@@ -214,8 +218,8 @@ fn check_targets(
 }
 
 /// The linear layers that adapters can be on, with inputs and outputs.
-fn linear_layers(config: &Config) -> BTreeMap<String, [usize; 2]> {
-    let layers = config.layers.adaptable.iter();
+fn linear_layers(layers: &Layers) -> BTreeMap<String, [usize; 2]> {
+    let layers = layers.adaptable.iter();
     layers
         .map(|each| (each.layer.name.to_string(), each.sizes))
         .collect()
@@ -245,12 +249,12 @@ fn parse(name: &str, names: Names) -> Option<(String, usize)> {
 /// # Errors
 /// [`VlmError::Weights`] for a setting that cannot be computed here, tensors that do not fit the model's layers, or
 /// numbers that are none.
-pub(crate) fn check(dir: &Path, config: &Config) -> Result<(), VlmError> {
+pub(crate) fn check(dir: &Path, layers: &Layers, names: Names) -> Result<(), VlmError> {
     let Stowed {
         mut checkpoint,
         modules,
         ..
-    } = Stowed::open(dir, config)?;
+    } = Stowed::open(dir, layers, names)?;
     for factors in modules.values() {
         let [input, output] = factors.sizes;
         checkpoint.check(&factors.a, [input, factors.rank], Layout::Linear)?;
@@ -259,34 +263,35 @@ pub(crate) fn check(dir: &Path, config: &Config) -> Result<(), VlmError> {
     checkpoint.finish()
 }
 
-/// Puts the adapters of a PEFT folder on the model.
+/// Puts the adapters of a PEFT folder on a model's layers.
 ///
 /// # Errors
 /// [`VlmError::Weights`] for a setting that is not plain LoRA, or tensors that do not fit the model's layers.
-pub fn load(model: &mut HubModel, dir: &Path) -> Result<(), VlmError> {
+pub(crate) fn load(
+    layers: &Layers,
+    weights: &mut Weights,
+    names: Names,
+    device: &Device,
+    dir: &Path,
+) -> Result<(), VlmError> {
     let path = dir.join(CONFIG);
     let Stowed {
         config,
         mut checkpoint,
         modules,
-    } = Stowed::open(dir, &model.config)?;
-    let lora = common(model, &config, &modules)?;
-    let adaptable = model.config.layers.adaptable.iter().enumerate();
+    } = Stowed::open(dir, layers, names)?;
+    let lora = common(layers, names, &config, &modules)?;
+    let adaptable = layers.adaptable.iter().enumerate();
     let chosen = adaptable.filter(|(_, each)| modules.contains_key(&*each.layer.name));
     let chosen = chosen.map(|(place, _)| place).collect();
-    lora::add_to(model, &lora, 0, &chosen).map_err(|error| fault(&path, error.to_string()))?;
-    let HubModel {
-        config: base,
-        weights,
-        device,
-        ..
-    } = model;
+    lora::add_to(layers, weights, device, (&lora, 0), &chosen)
+        .map_err(|error| fault(&path, error.to_string()))?;
     for (module, factors) in &modules {
         let (rank, [input, output]) = (factors.rank, factors.sizes);
         let a = checkpoint.take(&factors.a, [input, rank], Layout::Linear)?;
         let mut b = checkpoint.take(&factors.b, [rank, output], Layout::Linear)?;
         // All adapters have one factor here: what is peculiar to a module goes into its second matrix.
-        let own = config.scale_of(module, &base.kind.names)? / lora.scale();
+        let own = config.scale_of(module, &names)? / lora.scale();
         if config.plain().is_none() && own.is_finite() && own != 1.0 {
             b.iter_mut()
                 .for_each(|value| *value = (f64::from(*value) * own) as f32);
@@ -307,12 +312,13 @@ pub fn load(model: &mut HubModel, dir: &Path) -> Result<(), VlmError> {
 
 /// The one setting that stands for all modules': narrower adapters are filled up with zeros.
 fn common(
-    model: &HubModel,
+    layers: &Layers,
+    names: Names,
     config: &PeftConfig,
     modules: &BTreeMap<String, Factors>,
 ) -> Result<LoraConfig, VlmError> {
     let mut targets: BTreeSet<ModuleGroup> = BTreeSet::new();
-    for each in &model.config.layers.adaptable {
+    for each in &layers.adaptable {
         if modules.contains_key(&*each.layer.name) {
             targets.insert(each.group);
         }
@@ -324,7 +330,7 @@ fn common(
             let rank = widest.unwrap_or(1);
             let scales: Result<Vec<f64>, _> = modules
                 .keys()
-                .map(|module| config.scale_of(module, &model.config.kind.names))
+                .map(|module| config.scale_of(module, &names))
                 .collect();
             let some = scales?.into_iter().find(|scale| *scale != 0.0);
             (rank, some.unwrap_or(0.0) * rank as f64)

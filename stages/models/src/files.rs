@@ -21,6 +21,7 @@ use crate::modules::{self, Source};
 use crate::processor::Processor;
 use crate::registry::Config;
 use crate::settings::{ModelFiles, Precision, SETTINGS, Settings};
+use crate::stored::Dialect;
 
 impl HubModel {
     /// Reads a model's folder, with adapters if it has any.
@@ -43,7 +44,7 @@ impl HubModel {
         let mut model = Self::build(dir, config, settings, source, device)?;
         checkpoint.finish()?;
         if adapter::is_in(dir)? {
-            adapter::load(&mut model, dir)?;
+            load_adapter(&mut model, dir)?;
         }
         Ok(model)
     }
@@ -71,7 +72,10 @@ impl HubModel {
         device: &Device,
     ) -> Result<Self, VlmError> {
         let std = config.family.facts().initializer_range;
-        let source = Source::Random { seed, std };
+        let source = Source::Random {
+            seed,
+            std: &|_| std,
+        };
         let mut model = Self::build(dir, config, settings, source, device)?;
         model.files.unchanged = false;
         Ok(model)
@@ -104,6 +108,20 @@ impl HubModel {
             dtype,
         })
     }
+}
+
+/// Puts the adapters of a PEFT folder on a model.
+///
+/// # Errors
+/// [`VlmError::Weights`] for a setting that is not plain LoRA, or tensors that do not fit the model's layers.
+pub fn load_adapter(model: &mut HubModel, dir: &Path) -> Result<(), VlmError> {
+    let HubModel {
+        config,
+        weights,
+        device,
+        ..
+    } = model;
+    adapter::load(&config.layers, weights, config.kind.names, device, dir)
 }
 
 /// Looks at the settings files of a checkpoint's folder, and which files its weights are in; `weights` says whether
@@ -156,7 +174,7 @@ pub fn import(from: &Path, to: &Path, settings: Settings) -> Result<Imported, Vl
     let parameters = export::check(Checkpoint::open(from, config.kind.names)?, &config)?;
     let adapted = adapter::is_in(from)?;
     if adapted {
-        adapter::check(from, &config)?;
+        adapter::check(from, &config.layers, config.kind.names)?;
     }
     processor.save(to)?;
     copy(from, to, CONFIG)?;
@@ -216,7 +234,8 @@ pub(crate) fn save(model: &HubModel, dir: &Path) -> Result<(), VlmError> {
         )?;
         export::write_weights(model, dir, settings.precision, MAX_SHARD_BYTES)?;
     }
-    adapter::save(model, dir)
+    let layers = &model.config.layers;
+    adapter::save(layers, &model.weights, Dialect::Transformers, dir)
 }
 
 /// A configuration that says which number type its weights have, wherever it says so.

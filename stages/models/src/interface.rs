@@ -1,22 +1,21 @@
 //! A model in Hugging Face's layout as trainers, rollouts and evaluations take it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use dcsft_tensor::params::{Param, ParamSet};
 use dcsft_vlm::error::VlmError;
-use dcsft_vlm::lora::{LoraConfig, ModuleGroup, freeze};
+use dcsft_vlm::lora::{LoraConfig, ModuleGroup};
 use dcsft_vlm::model::{
     Completion, Example, Forward, Output, Picture, Prompt, RgbImage, Sampling, Tokenizer,
     VisionLanguageModel,
 };
 
 use crate::model::HubModel;
-use crate::modules::Weights;
 use crate::processor::Encode;
-use crate::{files, generate, lora};
+use crate::{files, generate, lora, modules};
 
 impl VisionLanguageModel for HubModel {
     fn tokenizer(&self) -> &dyn Tokenizer {
@@ -41,22 +40,23 @@ impl VisionLanguageModel for HubModel {
     }
 
     fn add_lora(&mut self, config: &LoraConfig, seed: u64) -> Result<(), VlmError> {
-        lora::add(self, config, seed)
+        let Self {
+            config: model,
+            weights,
+            device,
+            ..
+        } = self;
+        lora::add(&model.layers, weights, device, config, seed)
     }
 
     fn merge_lora(&mut self) {
-        lora::merge(self);
+        if lora::merge(&self.config.layers, &mut self.weights, self.dtype) {
+            self.files.unchanged = false;
+        }
     }
 
     fn freeze(&mut self, groups: &BTreeSet<ModuleGroup>) -> Result<(), VlmError> {
-        let declared = self.config.layers.weights.iter();
-        let group_of: HashMap<&str, ModuleGroup> = declared
-            .map(|weight| (weight.name.as_str(), weight.group))
-            .collect();
-        let Weights { params, lora, .. } = &mut self.weights;
-        freeze(params, lora.as_ref(), groups, |param| {
-            group_of[param.name.as_str()]
-        })
+        modules::freeze(&self.config.layers, &mut self.weights, groups)
     }
 
     fn frozen(&self) -> Box<dyn VisionLanguageModel> {

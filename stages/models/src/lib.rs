@@ -37,11 +37,11 @@ mod rope;
 mod section;
 mod settings;
 pub mod smolvlm;
+mod stored;
 pub mod tower;
 
-pub use adapter::load as load_adapter;
 pub use batch::Sequence;
-pub use files::{Imported, import, inspect};
+pub use files::{Imported, import, inspect, load_adapter};
 pub use folder::CONFIG;
 pub use memory::{HubFootprint, Texts};
 pub use model::HubModel;

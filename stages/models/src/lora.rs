@@ -2,14 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use burn::tensor::DType;
+use burn::tensor::{DType, Device};
 use dcsft_tensor::ops::{self, Activation};
 use dcsft_tensor::params::{Param, ParamId, ParamSet};
 use dcsft_tensor::rng::StreamKey;
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::LoraConfig;
 
-use crate::model::HubModel;
 use crate::modules::{Layers, Weights, tensor};
 use crate::peft::Names;
 
@@ -41,31 +40,32 @@ pub(crate) fn chosen(layers: &Layers, config: &LoraConfig) -> Result<BTreeSet<us
 
 /// Puts adapters on the layers that `config` names and freezes all other weights. `a` is uniform in ±1/sqrt(in) (what
 /// PEFT's Kaiming initialisation comes to), `b` zero. Adapters are in 32 bits whatever the base is, as PEFT's are.
-pub(crate) fn add(model: &mut HubModel, config: &LoraConfig, seed: u64) -> Result<(), VlmError> {
+pub(crate) fn add(
+    layers: &Layers,
+    weights: &mut Weights,
+    device: &Device,
+    config: &LoraConfig,
+    seed: u64,
+) -> Result<(), VlmError> {
     config.validate()?;
-    let chosen = chosen(&model.config.layers, config)?;
-    add_to(model, config, seed, &chosen)
+    let chosen = chosen(layers, config)?;
+    add_to(layers, weights, device, (config, seed), &chosen)
 }
 
 /// As [`add`], on the layers of these places.
 pub(crate) fn add_to(
-    model: &mut HubModel,
-    config: &LoraConfig,
-    seed: u64,
+    layers: &Layers,
+    weights: &mut Weights,
+    device: &Device,
+    (config, seed): (&LoraConfig, u64),
     chosen: &BTreeSet<usize>,
 ) -> Result<(), VlmError> {
     config.validate()?;
-    if model.weights.lora.is_some() {
+    if weights.lora.is_some() {
         return Err(VlmError::Config(
             "the model has adapters already; merge them into its weights first".into(),
         ));
     }
-    let HubModel {
-        config: model_config,
-        weights,
-        device,
-        ..
-    } = model;
     let Weights {
         params, adapters, ..
     } = weights;
@@ -73,7 +73,7 @@ pub(crate) fn add_to(
         param.set_trainable(false);
     }
     for &place in chosen {
-        let each = &model_config.layers.adaptable[place];
+        let each = &layers.adaptable[place];
         let [input, output] = each.sizes;
         let bound = 1.0 / libm::sqrt(input as f64);
         let name = adapter_name(&each.layer.name, "A");
@@ -107,25 +107,18 @@ pub(crate) fn adapter_name(layer: &str, factor: &str) -> String {
     format!("{layer}.lora_{factor}.weight")
 }
 
-/// Adds the adapters' products to the weights and removes them; all weights are trainable afterwards.
-pub(crate) fn merge(model: &mut HubModel) {
-    let HubModel {
-        config,
-        weights,
-        dtype,
-        files,
-        ..
-    } = model;
+/// Adds the adapters' products to the weights, which stay in the type `dtype`, and removes them; all weights are
+/// trainable afterwards. Tells whether there were any.
+pub(crate) fn merge(layers: &Layers, weights: &mut Weights, dtype: DType) -> bool {
     let Weights {
         params,
         adapters,
         lora,
     } = weights;
     let Some(lora) = lora.take() else {
-        return;
+        return false;
     };
-    files.unchanged = false;
-    for (each, adapter) in config.layers.adaptable.iter().zip(adapters) {
+    for (each, adapter) in layers.adaptable.iter().zip(adapters) {
         let Some((a, b)) = adapter.take() else {
             continue;
         };
@@ -134,12 +127,13 @@ pub(crate) fn merge(model: &mut HubModel) {
         let (a, b) = (value(params, a), value(params, b));
         let product = ops::linear(a, &b, None, None, Activation::None) * lora.scale();
         let merged = value(params, layer.weight).cast(DType::F32) + product;
-        params.get_mut(layer.weight).value = merged.cast(*dtype).autodiff();
+        params.get_mut(layer.weight).value = merged.cast(dtype).autodiff();
     }
     params.retain(|param| !is_adapter(param));
     for param in params.iter_mut() {
         param.set_trainable(true);
     }
+    true
 }
 
 /// Whether a weight belongs to an adapter.

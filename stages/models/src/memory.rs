@@ -12,6 +12,7 @@ use crate::checkpoint::weight_files;
 use crate::decoder::DecoderConfig;
 use crate::generate::{GPU_GROUP, GROUP};
 use crate::lora;
+use crate::modules::{Declared, Layers};
 use crate::processor::{Encode, Processor};
 use crate::registry::Config;
 use crate::settings::{Precision, Settings};
@@ -20,6 +21,22 @@ use crate::tower::{ImageCost, TowerShape};
 /// A text to measure the tokenizer on: how many bytes a token has.
 const TEXT: &str =
     "What is shown in the image? Answer with one of the following options and nothing else.";
+
+/// Numbers that training updates, of layers that were declared.
+pub(crate) fn trained(layers: &Layers, training: Training<'_>) -> f64 {
+    let Some(lora) = training.lora else {
+        let weights = layers.weights.iter();
+        let whole = weights.filter(|weight| training.is_whole(weight.group));
+        return whole.map(Declared::numbers).sum::<usize>() as f64;
+    };
+    // A pattern that cannot be read fails the stage before it trains.
+    let chosen = lora::chosen(layers, lora).unwrap_or_default();
+    let sizes = chosen
+        .into_iter()
+        .map(|place| layers.adaptable[place].sizes);
+    let widths: usize = sizes.map(|[input, output]| input + output).sum();
+    (lora.rank * widths) as f64
+}
 
 /// The memory of a model of some size.
 #[derive(Clone)]
@@ -82,9 +99,7 @@ impl HubFootprint {
     pub fn new(config: Config, precision: Precision, texts: Texts) -> Self {
         let weights = config.layers.weights.iter();
         Self {
-            sizes: weights
-                .map(|weight| (weight.shape[0] * weight.shape[1]) as f64)
-                .collect(),
+            sizes: weights.map(|weight| weight.numbers() as f64).collect(),
             tower: config.family.tower_shape(),
             config,
             precision,
@@ -240,19 +255,7 @@ impl Footprint for HubFootprint {
 
     /// As they were declared: towers have tables that no step tells of.
     fn trained(&self, training: Training<'_>) -> f64 {
-        let layers = &self.config.layers;
-        let Some(lora) = training.lora else {
-            let weights = layers.weights.iter().zip(&self.sizes);
-            let whole = weights.filter(|(weight, _)| training.is_whole(weight.group));
-            return whole.map(|(_, size)| size).sum();
-        };
-        // A pattern that cannot be read fails the stage before it trains.
-        let chosen = lora::chosen(layers, lora).unwrap_or_default();
-        let width = |sizes: [usize; 2]| (sizes[0] + sizes[1]) as f64;
-        let adaptable = chosen.into_iter().map(|place| &layers.adaptable[place]);
-        adaptable
-            .map(|each| lora.rank as f64 * width(each.sizes))
-            .sum()
+        trained(&self.config.layers, training)
     }
 
     fn largest_image(&self) -> f64 {

@@ -3,13 +3,14 @@
 //! A family declares its layers once, from its configuration ([`Layers`]). Loading with names and shapes checked, random
 //! weights, export, adapters, freezing and the count of parameters follow from what it declared.
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use dcsft_tensor::params::{Param, ParamId, ParamSet};
 use dcsft_tensor::rng::StreamKey;
 use dcsft_vlm::error::VlmError;
-use dcsft_vlm::lora::{LoraConfig, ModuleGroup};
+use dcsft_vlm::lora::{self, LoraConfig, ModuleGroup};
 use half::bf16;
 
 use crate::checkpoint::{Checkpoint, Layout};
@@ -63,6 +64,13 @@ pub struct Declared {
     pub group: ModuleGroup,
     /// Subject to weight decay.
     pub(crate) decay: bool,
+}
+
+impl Declared {
+    /// How many numbers it holds.
+    pub fn numbers(&self) -> usize {
+        self.shape[0] * self.shape[1]
+    }
 }
 
 /// A layer that adapters can be on.
@@ -231,16 +239,36 @@ impl Weights {
     }
 }
 
+/// Takes the weights of some groups out of training.
+///
+/// # Errors
+/// As [`lora::freeze`].
+pub(crate) fn freeze(
+    layers: &Layers,
+    weights: &mut Weights,
+    groups: &BTreeSet<ModuleGroup>,
+) -> Result<(), VlmError> {
+    let declared = layers.weights.iter();
+    let group_of: HashMap<&str, ModuleGroup> = declared
+        .map(|weight| (weight.name.as_str(), weight.group))
+        .collect();
+    let Weights { params, lora, .. } = weights;
+    lora::freeze(params, lora.as_ref(), groups, |param| {
+        group_of[param.name.as_str()]
+    })
+}
+
 /// Where first weights come from.
 pub(crate) enum Source<'a> {
     /// A checkpoint.
     Checkpoint(&'a mut Checkpoint),
-    /// Random ones: matrices N(0, `std`²), norm scales 1, biases 0, each drawn from the stream of its own name.
+    /// Random ones: matrices N(0, `std`²), norm scales 1, biases 0, each drawn from the stream of its own name, so that no
+    /// draw depends on which other weights there are.
     Random {
         /// Seed of all streams.
         seed: u64,
-        /// Standard deviation of the matrices.
-        std: f64,
+        /// Standard deviation of a matrix.
+        std: &'a dyn Fn(&Declared) -> f64,
     },
 }
 
@@ -255,15 +283,14 @@ impl Source<'_> {
         match self {
             Self::Checkpoint(checkpoint) => checkpoint.take(name, *shape, *layout),
             Self::Random { seed, std } => {
-                let count = shape[0] * shape[1];
+                let count = weight.numbers();
                 if *layout == Layout::Vector {
                     let value = if name.ends_with("bias") { 0.0 } else { 1.0 };
                     return Ok(vec![value; count]);
                 }
-                let mut stream = StreamKey::new("init", *seed).text(name).stream();
-                Ok((0..count)
-                    .map(|_| (stream.normal() * *std) as f32)
-                    .collect())
+                let (std, key) = (std(weight), StreamKey::new("init", *seed).text(name));
+                let mut stream = key.stream();
+                Ok((0..count).map(|_| (stream.normal() * std) as f32).collect())
             }
         }
     }

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::family::{Family, Kind};
 use crate::folder::{self, CONFIG, SETTINGS_BYTES};
-use crate::modules::Layers;
+use crate::modules::{Declared, Layers};
 
 /// All families in Hugging Face's layout.
 pub const FAMILIES: [&Kind; 3] = [
@@ -69,8 +69,7 @@ impl Config {
 
     /// Numbers in all weights.
     pub fn parameters(&self) -> usize {
-        let sizes = self.layers.weights.iter().map(|weight| weight.shape);
-        sizes.map(|[rows, columns]| rows * columns).sum()
+        self.layers.weights.iter().map(Declared::numbers).sum()
     }
 }
 

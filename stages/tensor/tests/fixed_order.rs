@@ -50,7 +50,7 @@ const MAY: [(&str, &str); 5] = [
     // Tables, which are made with `libm`.
     ("tensor/src/ops/fused/rotary.rs", "self.rotary.cos()"),
     // AdamW's norm on other devices.
-    ("vlm/src/train/adamw.rs", "powi_scalar(2).sum()"),
+    ("vlm/src/train/adamw/gradient.rs", "powi_scalar(2).sum()"),
     // The exponential on other devices.
     ("tensor/src/ops/mod.rs", "    x.exp()"),
 ];

@@ -3,25 +3,59 @@
 use std::sync::Arc;
 
 use burn::tensor::{Tensor, TensorData};
-use dcsft_tensor::ops::{self, Activation, Adapter, Dropout, Heads, Spans};
+use dcsft_tensor::ops::{self, Activation, Heads, Spans};
 use dcsft_tensor::params::ParamId;
+use dcsft_tensor::rng::StreamKey;
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::model::{Example, Forward, Output};
 
+use super::MicroVlm;
 use super::batch::Batch;
-use super::modules::{Block, Linear, Norm};
-use super::{MicroVlm, NORM_EPSILON};
+use super::modules::Block;
+use crate::modules::Linear;
+use crate::pass::{Pass, Rows};
 
-/// One forward pass over a batch.
-pub(crate) struct Pass<'a> {
-    pub(crate) model: &'a MicroVlm,
-    pub(crate) options: &'a Forward,
+/// The model's layers in one pass.
+pub(super) struct Net<'a> {
+    model: &'a MicroVlm,
+    pass: Pass<'a>,
 }
 
 /// The sequences of a stack of blocks, and whose they are.
-pub(crate) struct Sequences<'a> {
-    pub(crate) spans: &'a Spans,
-    pub(crate) ids: &'a [Arc<str>],
+pub(super) struct Sequences<'a> {
+    spans: &'a Spans,
+    ids: &'a [Arc<str>],
+    /// Rows that each has, and those that are asked for.
+    counts: [Vec<usize>; 2],
+}
+
+impl<'a> Sequences<'a> {
+    pub(super) fn new(spans: &'a Spans, ids: &'a [Arc<str>]) -> Self {
+        let own = spans.iter().map(|span| span.own.len()).collect();
+        let asked = spans.iter().map(|span| span.queries.len()).collect();
+        Self {
+            spans,
+            ids,
+            counts: [own, asked],
+        }
+    }
+
+    /// All rows.
+    fn given(&self) -> Rows<'_> {
+        self.rows(0)
+    }
+
+    /// The rows that are asked for.
+    fn asked(&self) -> Rows<'_> {
+        self.rows(1)
+    }
+
+    fn rows(&self, which: usize) -> Rows<'_> {
+        Rows {
+            ids: self.ids,
+            counts: &self.counts[which],
+        }
+    }
 }
 
 pub(super) fn forward(
@@ -36,10 +70,10 @@ pub(super) fn forward(
     }
     // Answers that share a prompt's rows would share its dropout too.
     let batch = Batch::new(model, examples, options.dropout.is_none())?;
-    let pass = Pass { model, options };
-    let image = pass.encode(batch.patches.clone(), &batch.image_ids);
+    let net = Net::new(model, options.dropout.as_ref());
+    let image = net.encode(batch.patches.clone(), &batch.image_ids);
     let mut pooled = ops::mean_of_rows(image.clone(), model.config.patches());
-    let mut logits = pass.decode(image, &batch);
+    let mut logits = net.decode(image, &batch);
     if let Some(predictions) = &batch.predictions {
         pooled = ops::take_rows(pooled, &batch.image_of);
         logits = ops::take_rows(logits, predictions);
@@ -51,24 +85,32 @@ pub(super) fn forward(
     })
 }
 
-impl Pass<'_> {
+impl<'a> Net<'a> {
+    pub(super) fn new(model: &'a MicroVlm, dropout: Option<&'a StreamKey>) -> Self {
+        let weights = &model.weights;
+        Self {
+            model,
+            pass: Pass { weights, dropout },
+        }
+    }
+
     /// Projected image tokens: `[images * patches, decoder width]`.
-    pub(crate) fn encode(&self, patches: Vec<f32>, ids: &[Arc<str>]) -> Tensor<2> {
+    pub(super) fn encode(&self, patches: Vec<f32>, ids: &[Arc<str>]) -> Tensor<2> {
         let (config, modules) = (&self.model.config, &self.model.modules);
         let per_image = config.patches();
         let spans = Spans::full(ids.len(), per_image);
-        let images = Sequences { spans: &spans, ids };
+        let images = Sequences::new(&spans, ids);
         let data = TensorData::new(patches, [ids.len() * per_image, config.patch_values()]);
         let input = Tensor::from_data(data, &self.model.device);
         let places: Vec<u32> = (0..ids.len()).flat_map(|_| 0..per_image as u32).collect();
-        let positions = self.model.params.get(modules.vision_positions).clone();
-        let mut x = self.linear(input, &modules.patch, &images, false, Activation::None)
-            + ops::take_rows(positions, &places);
+        let positions = self.pass.weight(modules.vision_positions).clone();
+        let mut x =
+            self.linear(input, &modules.patch, images.given()) + ops::take_rows(positions, &places);
         for block in &modules.vision_blocks {
             x = self.block(x, block, &images, config.vision.heads);
         }
-        let x = self.norm(x, modules.vision_norm);
-        self.linear(x, &modules.projector, &images, false, Activation::None)
+        let x = self.pass.layer_norm(x, modules.vision_norm);
+        self.linear(x, &modules.projector, images.given())
     }
 
     /// Logits of the rows that predict a token of an answer: `[rows, vocab]`.
@@ -83,28 +125,15 @@ impl Pass<'_> {
             } else {
                 &batch.all_rows
             };
-            x = self.block(
-                x,
-                block,
-                &Sequences {
-                    spans,
-                    ids: &batch.span_ids,
-                },
-                self.model.config.decoder.heads,
-            );
+            let sequences = Sequences::new(spans, &batch.span_ids);
+            x = self.block(x, block, &sequences, self.model.config.decoder.heads);
         }
-        self.head(
-            x,
-            &Sequences {
-                spans: &batch.answer_rows,
-                ids: &batch.span_ids,
-            },
-        )
+        self.head(x)
     }
 
     /// The decoder's input: rows of the image tokens followed by the text's, in the order of `sources`, with
     /// their positions added.
-    pub(crate) fn embed(
+    pub(super) fn embed(
         &self,
         image: Tensor<2>,
         tokens: &[u32],
@@ -120,25 +149,20 @@ impl Pass<'_> {
     }
 
     /// The decoder's input for one text token a row, with their positions added.
-    pub(crate) fn embed_text(&self, tokens: &[u32], positions: &[u32]) -> Tensor<2> {
+    pub(super) fn embed_text(&self, tokens: &[u32], positions: &[u32]) -> Tensor<2> {
         let modules = &self.model.modules;
         self.rows(modules.embedding, tokens) + self.rows(modules.positions, positions)
     }
 
     fn rows(&self, table: ParamId, rows: &[u32]) -> Tensor<2> {
-        ops::take_rows(self.model.params.get(table).clone(), rows)
+        ops::take_rows(self.pass.weight(table).clone(), rows)
     }
 
-    /// Logits of the rows that the sequences ask for.
-    pub(crate) fn head(&self, x: Tensor<2>, sequences: &Sequences) -> Tensor<2> {
-        let x = self.norm(x, self.model.modules.decoder_norm);
-        self.linear(
-            x,
-            &self.model.modules.head,
-            sequences,
-            true,
-            Activation::None,
-        )
+    /// Logits of rows of the last block.
+    pub(super) fn head(&self, x: Tensor<2>) -> Tensor<2> {
+        let modules = &self.model.modules;
+        let x = self.pass.layer_norm(x, modules.decoder_norm);
+        self.linear(x, &modules.head, Rows::NOBODY)
     }
 
     /// A pre-norm block; gives the rows that the sequences ask for.
@@ -159,78 +183,27 @@ impl Pass<'_> {
     }
 
     /// The block's queries, keys and values: `[rows, 3 * width]`.
-    pub(crate) fn qkv(&self, x: Tensor<2>, block: &Block, sequences: &Sequences) -> Tensor<2> {
-        self.linear(
-            self.norm(x, block.norm1),
-            &block.qkv,
-            sequences,
-            false,
-            Activation::None,
-        )
+    pub(super) fn qkv(&self, x: Tensor<2>, block: &Block, sequences: &Sequences) -> Tensor<2> {
+        let x = self.pass.layer_norm(x, block.norm1);
+        self.linear(x, &block.qkv, sequences.given())
     }
 
     /// What follows attention, on the rows that the sequences ask for.
-    pub(crate) fn finish(
+    pub(super) fn finish(
         &self,
         x: Tensor<2>,
         mixed: Tensor<2>,
         block: &Block,
         sequences: &Sequences,
     ) -> Tensor<2> {
-        let x = x + self.linear(mixed, &block.out, sequences, true, Activation::None);
-        let hidden = self.norm(x.clone(), block.norm2);
-        let hidden = self.linear(hidden, &block.fc1, sequences, true, Activation::Gelu);
-        x + self.linear(hidden, &block.fc2, sequences, true, Activation::None)
+        let rows = sequences.asked();
+        let x = x + self.linear(mixed, &block.out, rows);
+        let hidden = self.pass.layer_norm(x.clone(), block.norm2);
+        let hidden = self.pass.linear(hidden, &block.fc1, rows, Activation::Gelu);
+        x + self.linear(hidden, &block.fc2, rows)
     }
 
-    fn norm(&self, x: Tensor<2>, norm: Norm) -> Tensor<2> {
-        let params = &self.model.params;
-        let (scale, shift) = (params.get(norm.scale), params.get(norm.shift));
-        ops::layer_norm(x, scale, shift, NORM_EPSILON)
-    }
-
-    /// A linear layer with its adapter. `asked`: the rows of `x` are those that the sequences ask for, not all.
-    fn linear(
-        &self,
-        x: Tensor<2>,
-        layer: &Linear,
-        sequences: &Sequences,
-        asked: bool,
-        activation: Activation,
-    ) -> Tensor<2> {
-        let params = &self.model.params;
-        let adapter = layer
-            .adapter
-            .zip(self.model.lora.as_ref())
-            .map(|((a, b), lora)| {
-                let key = self.options.dropout.as_ref().filter(|_| lora.dropout > 0.0);
-                let rows = sequences
-                    .ids
-                    .iter()
-                    .zip(sequences.spans.iter())
-                    .map(|(id, span)| {
-                        let rows = if asked {
-                            span.queries.len()
-                        } else {
-                            span.own.len()
-                        };
-                        (&**id, rows)
-                    });
-                Adapter {
-                    a: params.get(a).clone(),
-                    b: params.get(b).clone(),
-                    scale: lora.scale(),
-                    dropout: key.map(|key| {
-                        Dropout::draw(key, &layer.name, lora.dropout, rows, x.dims()[1])
-                    }),
-                }
-            });
-        ops::linear(
-            x,
-            params.get(layer.weight),
-            Some(params.get(layer.bias)),
-            adapter.as_ref(),
-            activation,
-        )
+    fn linear(&self, x: Tensor<2>, layer: &Linear, rows: Rows<'_>) -> Tensor<2> {
+        self.pass.linear(x, layer, rows, Activation::None)
     }
 }

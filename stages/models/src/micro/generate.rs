@@ -7,11 +7,11 @@ use dcsft_tensor::host;
 use dcsft_tensor::ops::{self, Continuation, Heads, KvCache, Span, Spans};
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::generate::{Asked, Decoder, Step, Vocabulary, write};
-use dcsft_vlm::model::{Completion, Forward, Prompt, Sampling, VisionLanguageModel as _};
+use dcsft_vlm::model::{Completion, Prompt, Sampling, VisionLanguageModel as _};
 use rayon::prelude::*;
 
 use super::MicroVlm;
-use super::forward::{Pass, Sequences};
+use super::forward::{Net, Sequences};
 
 /// Prompts that are worked on together; the answers do not depend on it.
 pub(super) const GROUP: usize = 8;
@@ -90,7 +90,6 @@ fn prompt_tokens(
 /// Decodes one group of prompts with a model whose adapters are model.
 struct MicroDecoder<'a> {
     model: &'a MicroVlm,
-    options: Forward,
     /// One image per prompt.
     patches: Vec<f32>,
     /// The prompts' tokens.
@@ -102,18 +101,14 @@ impl<'a> MicroDecoder<'a> {
     fn new(model: &'a MicroVlm, patches: Vec<f32>, tokens: &'a [Vec<u32>]) -> Self {
         Self {
             model,
-            options: Forward::default(),
             patches,
             tokens,
             layers: Vec::new(),
         }
     }
 
-    fn pass(&self) -> Pass<'_> {
-        Pass {
-            model: self.model,
-            options: &self.options,
-        }
+    fn net(&self) -> Net<'a> {
+        Net::new(self.model, None)
     }
 
     fn heads(&self) -> Heads {
@@ -124,7 +119,7 @@ impl<'a> MicroDecoder<'a> {
 impl Decoder for MicroDecoder<'_> {
     fn start(&mut self) -> Result<Vec<f32>, VlmError> {
         let (patches, prompts) = (std::mem::take(&mut self.patches), self.tokens);
-        let (config, modules) = (self.model.config(), self.model.modules());
+        let (config, modules) = (self.model.config(), &self.model.modules);
         let per_image = config.patches();
         let ids: Vec<Arc<str>> = prompts.iter().map(|_| "".into()).collect();
         let image_rows = per_image * prompts.len();
@@ -155,32 +150,23 @@ impl Decoder for MicroDecoder<'_> {
             };
             Spans::new(rows.iter().map(span).collect())
         };
-        let pass = self.pass();
-        let mut x = pass.embed(pass.encode(patches, &ids), &tokens, &sources, &positions);
+        let net = self.net();
+        let mut x = net.embed(net.encode(patches, &ids), &tokens, &sources, &positions);
         let mut layers = Vec::with_capacity(modules.decoder_blocks.len());
         for (index, block) in modules.decoder_blocks.iter().enumerate() {
             let spans = spans(index + 1 == modules.decoder_blocks.len());
-            let sequences = Sequences {
-                spans: &spans,
-                ids: &ids,
-            };
-            let qkv = pass.qkv(x.clone(), block, &sequences);
+            let sequences = Sequences::new(&spans, &ids);
+            let qkv = net.qkv(x.clone(), block, &sequences);
             layers.push(KvCache::new(&qkv, &rows, self.heads()));
             let mixed = ops::attention(qkv, &spans, self.heads());
-            x = pass.finish(
+            x = net.finish(
                 ops::take_rows(x, &spans.query_rows()),
                 mixed,
                 block,
                 &sequences,
             );
         }
-        let logits = pass.head(
-            x,
-            &Sequences {
-                spans: &spans(true),
-                ids: &ids,
-            },
-        );
+        let logits = net.head(x);
         self.layers = layers;
         Ok(host::values(logits)?)
     }
@@ -190,19 +176,16 @@ impl Decoder for MicroDecoder<'_> {
         let tokens: Vec<u32> = steps.iter().map(|step| step.token).collect();
         let owners: Vec<Continuation> = steps.iter().map(|step| step.owner).collect();
         let positions: Vec<u32> = steps.iter().map(|step| step.position as u32).collect();
-        let pass = self.pass();
+        let net = self.net();
         // Nothing is dropped here, so it does not matter whose a row is.
         let spans = Spans::new(Vec::new());
-        let sequences = Sequences {
-            spans: &spans,
-            ids: &[],
-        };
-        let mut x = pass.embed_text(&tokens, &positions);
-        for (block, cache) in self.model.modules().decoder_blocks.iter().zip(&mut layers) {
-            let qkv = pass.qkv(x.clone(), block, &sequences);
-            x = pass.finish(x, cache.step(qkv, &owners), block, &sequences);
+        let sequences = Sequences::new(&spans, &[]);
+        let mut x = net.embed_text(&tokens, &positions);
+        for (block, cache) in self.model.modules.decoder_blocks.iter().zip(&mut layers) {
+            let qkv = net.qkv(x.clone(), block, &sequences);
+            x = net.finish(x, cache.step(qkv, &owners), block, &sequences);
         }
-        let logits = host::values(pass.head(x, &sequences));
+        let logits = host::values(net.head(x));
         self.layers = layers;
         Ok(logits?)
     }

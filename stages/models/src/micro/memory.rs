@@ -5,12 +5,16 @@ use dcsft_vlm::lora::{LoraConfig, ModuleGroup};
 use dcsft_vlm::memory::{Batch, Footprint, Linear, Step, Tokens, Trained, Training};
 
 use super::config::{BlocksConfig, MicroConfig};
+use super::modules::Modules;
 use super::tokenizer::WordCharTokenizer;
+use crate::memory::trained;
+use crate::modules::{Declared, Layers};
 
 /// The memory of a micro VLM of some size.
 #[derive(Clone, Debug)]
 pub struct MicroFootprint {
     config: MicroConfig,
+    layers: Layers,
     vocab: f64,
 }
 
@@ -23,9 +27,12 @@ impl MicroFootprint {
         use dcsft_vlm::model::Tokenizer as _;
         config.validate()?;
         let tokenizer = WordCharTokenizer::new(&config.words, &config.characters)?;
+        let (mut layers, vocab) = (Layers::default(), tokenizer.vocab_size());
+        Modules::new(&mut layers, &config, vocab);
         Ok(Self {
             config,
-            vocab: tokenizer.vocab_size() as f64,
+            layers,
+            vocab: vocab as f64,
         })
     }
 }
@@ -189,14 +196,19 @@ impl Footprint for MicroFootprint {
         0.0
     }
 
-    /// The file's bytes and their values; the weights that the model was made with are replaced one by one.
+    fn trained(&self, training: Training<'_>) -> f64 {
+        trained(&self.layers, training)
+    }
+
+    /// The mapped file, and its values.
     fn loading(&self) -> f64 {
         2.0 * self.weights(None)
     }
 
-    /// Copies of all weights, their bytes, and the file's.
+    /// One weight at a time: read, turned, and as bytes. The adapters' file has the base's beside it.
     fn saving(&self, _lora: bool) -> f64 {
-        3.0 * self.weights(None)
+        let sizes = self.layers.weights.iter().map(Declared::numbers);
+        3.0 * self.number() * sizes.max().unwrap_or(0) as f64
     }
 
     /// A copy of the weights with the adapters merged; what reading the file has freed is still with the allocator.

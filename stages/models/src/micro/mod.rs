@@ -15,22 +15,20 @@ mod interface;
 mod memory;
 mod modules;
 mod tokenizer;
-mod weights;
 
-use burn::tensor::Device;
-use dcsft_tensor::params::ParamSet;
+use std::sync::Arc;
+
+use burn::tensor::{DType, Device};
 use dcsft_vlm::error::VlmError;
-use dcsft_vlm::lora::LoraConfig;
 use dcsft_vlm::model::{Message, Picture, Prompt, RgbImage, Role, Tokenizer, VisionLanguageModel};
 
+use crate::modules::{Layers, Source, Weights};
+use modules::Modules;
 use tokenizer::WordCharTokenizer;
 
 pub use config::{BlocksConfig, MicroConfig};
 pub use files::MODEL_TYPE;
 pub use memory::MicroFootprint;
-
-/// Epsilon of every layer normalisation.
-pub(crate) const NORM_EPSILON: f64 = 1e-5;
 
 /// Where a prompt's text says that an image goes. This model always puts its one image first.
 const IMAGE_PLACEHOLDER: &str = "<image>";
@@ -40,9 +38,9 @@ const IMAGE_PLACEHOLDER: &str = "<image>";
 pub struct MicroVlm {
     config: MicroConfig,
     tokenizer: WordCharTokenizer,
-    modules: modules::Modules,
-    params: ParamSet,
-    lora: Option<LoraConfig>,
+    modules: Modules,
+    layers: Arc<Layers>,
+    weights: Weights,
     eos: u32,
     /// With autodiff, except in a copy that only generates.
     device: Device,
@@ -54,16 +52,22 @@ impl MicroVlm {
     /// # Errors
     /// [`VlmError::Config`] where the sizes do not fit together or the vocabulary has doubles.
     pub fn new(config: MicroConfig, seed: u64, device: &Device) -> Result<Self, VlmError> {
+        let std = &modules::first_deviation;
+        Self::build(config, Source::Random { seed, std }, device)
+    }
+
+    fn build(config: MicroConfig, source: Source<'_>, device: &Device) -> Result<Self, VlmError> {
         config.validate()?;
         let tokenizer = WordCharTokenizer::new(&config.words, &config.characters)?;
-        let (modules, params) = modules::initialise(&config, tokenizer.vocab_size(), seed, device);
+        let mut layers = Layers::default();
+        let modules = Modules::new(&mut layers, &config, tokenizer.vocab_size());
         Ok(Self {
+            weights: crate::modules::weights(&layers, source, device, DType::F32)?,
             eos: tokenizer.eos(),
             config,
             tokenizer,
             modules,
-            params,
-            lora: None,
+            layers: layers.into(),
             device: device.clone().autodiff(),
         })
     }
@@ -77,15 +81,11 @@ impl MicroVlm {
         self.device == Device::flex()
     }
 
-    fn modules(&self) -> &modules::Modules {
-        &self.modules
-    }
-
     /// A copy with the adapters merged and nothing to train.
     fn merged(&self) -> Self {
         let mut copy = self.clone();
         copy.merge_lora();
-        for param in copy.params.iter_mut() {
+        for param in copy.weights.params.iter_mut() {
             param.set_trainable(false);
         }
         copy
@@ -93,10 +93,9 @@ impl MicroVlm {
 
     /// As [`MicroVlm::merged`], without autodiff.
     fn plain(&self) -> Self {
-        let mut copy = self.merged();
-        for param in copy.params.iter_mut() {
-            param.value = param.value.clone().inner();
-        }
+        let mut copy = self.clone();
+        copy.merge_lora();
+        copy.weights = copy.weights.without_gradients();
         copy.device = copy.device.inner();
         copy
     }

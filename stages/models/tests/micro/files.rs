@@ -66,9 +66,10 @@ fn damaged_models_are_refused_with_the_files_name() {
     let dir = tempfile::tempdir().unwrap();
     let model = model(MicroConfig::default());
     let spoil = |file: &str, content: &[u8]| {
-        model.save(dir.path()).unwrap();
-        std::fs::write(dir.path().join(file), content).unwrap();
-        let error = MicroVlm::load(dir.path(), &Device::flex())
+        let dir = dir.path().join(content.len().to_string());
+        model.save(&dir).unwrap();
+        std::fs::write(dir.join(file), content).unwrap();
+        let error = MicroVlm::load(&dir, &Device::flex())
             .err()
             .expect("an error")
             .to_string();

@@ -155,9 +155,9 @@ impl<'a> MatMut<'a> {
         self.stride
     }
 
-    /// The slice from a row on.
-    pub(super) fn from_row(&mut self, row: usize) -> &mut [f32] {
-        &mut self.values[row * self.stride..]
+    /// The slice that it lies in, from its first element on.
+    pub(super) fn values(&mut self) -> &mut [f32] {
+        self.values
     }
 
     /// Each row.

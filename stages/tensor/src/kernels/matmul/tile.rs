@@ -18,8 +18,8 @@ struct Left<'a> {
 }
 
 impl<'a> Left<'a> {
-    /// The same from another row on.
-    fn from_row(self, row: usize) -> Self {
+    /// The same without its first rows.
+    fn below(self, row: usize) -> Self {
         Self {
             values: &self.values[row * self.row..],
             ..self
@@ -54,7 +54,7 @@ pub(super) fn panels(x: MatRef<'_>, w: MatRef<'_>, mut out: MatMut<'_>, apart: b
         out_width: out.stride(),
     };
     // Slices alone reach the loops: of matrices the compiler would keep the tiles' sums in memory.
-    strips(left, w.values(), out.from_row(0), sizes, apart);
+    strips(left, w.values(), out.values(), sizes, apart);
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+fma", "x86_64+avx2+fma"))]
@@ -96,17 +96,17 @@ fn strip<const M: usize, const N: usize>(
     let mut row = 0;
     while row + M <= rows {
         let out = &mut out[row * out_width..];
-        tile::<M, N>(inner, x.from_row(row), w, w_width, out, out_width, apart);
+        tile::<M, N>(inner, x.below(row), w, w_width, out, out_width, apart);
         row += M;
     }
     if M > 4 && row + 4 <= rows {
         let out = &mut out[row * out_width..];
-        tile::<4, N>(inner, x.from_row(row), w, w_width, out, out_width, apart);
+        tile::<4, N>(inner, x.below(row), w, w_width, out, out_width, apart);
         row += 4;
     }
     while row < rows {
         let out = &mut out[row * out_width..];
-        tile::<1, N>(inner, x.from_row(row), w, w_width, out, out_width, apart);
+        tile::<1, N>(inner, x.below(row), w, w_width, out, out_width, apart);
         row += 1;
     }
 }
