@@ -12,8 +12,8 @@ use dcsft_engine::study::{Node, NodeId, Study};
 use dcsft_engine::text::plain;
 use serde_json::Value;
 
-use super::Results;
 use super::groups::{Group, SEED};
+use super::{ACCURACY, FORMAT_ACCURACY, Results};
 use crate::output::count;
 
 /// Titles that a note lists.
@@ -24,6 +24,7 @@ pub(crate) fn all(results: &Results<'_>, groups: &[Group]) -> Vec<String> {
     let mut notes = of_stages(results);
     notes.extend(unreadable(results));
     notes.extend(unfinished(results));
+    notes.extend(others(results));
     notes.extend(ways(results));
     notes.extend(shared_names(results));
     notes.extend(apart(results, groups));
@@ -189,12 +190,32 @@ fn last_trained(study: &Study, node: &Node) -> Option<u64> {
     steps.max()
 }
 
+/// Metrics that no table shows.
+fn others(results: &Results<'_>) -> Option<String> {
+    let metrics = results.rows.iter().map(|row| row.metric.as_str());
+    let others: BTreeSet<&str> = metrics
+        .filter(|metric| ![ACCURACY, FORMAT_ACCURACY].contains(metric))
+        .collect();
+    let names: Vec<&str> = others.into_iter().collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "further metrics are in `results --json` and `--format csv`, not in the tables: {}",
+            names.join(", ")
+        )
+    })
+}
+
 /// A column whose rows were evaluated in different ways, which no line of the table says.
 fn ways(results: &Results<'_>) -> Vec<String> {
     // By column: the params of the evaluations, and a stage that has them.
     let mut columns: BTreeMap<(&str, bool), Vec<(&Params, &str)>> = BTreeMap::new();
     for (node, place) in results.nodes.iter().zip(&results.places) {
         let node = &results.study.nodes[node.0];
+        let mut outputs = node.outputs.iter();
+        if outputs.any(|output| output.artifact == ArtifactType::Metrics) {
+            // A program measures in its own way, and its params are those of the whole program.
+            continue;
+        }
         let known = columns.entry((&place.set, place.ood)).or_default();
         if !known
             .iter()

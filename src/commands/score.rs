@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, Write as _};
 use std::path::Path;
 
-use dcsft_stages::reward::{Form, Reward};
+use dcsft_stages::reward::{Asked, Form, Grader, Reward};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -19,12 +19,19 @@ const LONGEST: u64 = 1 << 24;
 struct Record {
     answer: Value,
     gold: Value,
+    /// For programs, which may look at it.
+    #[serde(default)]
+    id: String,
+    #[serde(default)]
+    prompt: String,
 }
 
 /// An answer and its right answer, as text.
 struct Pair {
     answer: String,
     gold: String,
+    id: String,
+    prompt: String,
 }
 
 /// Scores every line; nothing is printed before all right answers are known to be usable.
@@ -35,16 +42,36 @@ pub(crate) fn run(args: &Score) -> Result<Exit, Failure> {
     let reward = parse(&args.reward)?;
     let pairs = read(&args.answers, &reward)?;
     let form = Form::new(&reward, pairs.iter().map(|pair| pair.gold.as_str()));
+    let rewards = grade(&reward, &pairs)?;
     let mut out = stdout();
-    for pair in &pairs {
+    for (pair, reward) in pairs.iter().zip(rewards) {
         let line = json!({
-            "reward": reward.grade(&pair.answer, &pair.gold),
+            "reward": reward,
             "well_formed": form.fits(&pair.answer),
         });
         print_json(&mut out, &line)?;
     }
     out.flush()?;
     Ok(Exit::Done)
+}
+
+/// The reward of every pair; a program runs in a scratch folder, its files are relative to the current one.
+fn grade(reward: &Reward, pairs: &[Pair]) -> Result<Vec<f32>, Failure> {
+    let work = std::env::temp_dir().join(format!("dcsft-score-{}", std::process::id()));
+    let root = std::env::current_dir().unwrap_or_default();
+    let grader = Grader::start(reward, &work, &root).map_err(Failure::failed)?;
+    let asked: Vec<Asked<'_>> = pairs
+        .iter()
+        .map(|pair| Asked {
+            id: &pair.id,
+            prompt: &pair.prompt,
+            completion: &pair.answer,
+            answer: &pair.gold,
+        })
+        .collect();
+    let rewards = grader.grade(&asked).map_err(Failure::failed)?;
+    grader.finish().map_err(Failure::failed)?;
+    Ok(rewards)
 }
 
 /// The reward of the command line. `{exact: {}}` is a longer way to write `exact`, as `{numeric: {}}` is for `numeric`.
@@ -101,6 +128,8 @@ fn read(path: &Path, reward: &Reward) -> Result<Vec<Pair>, Failure> {
         let pair = Pair {
             answer: text(&record.answer).ok_or_else(|| wrong("`answer` is not text".into()))?,
             gold: text(&record.gold).ok_or_else(|| wrong("`gold` is not text".into()))?,
+            id: record.id,
+            prompt: record.prompt,
         };
         reward
             .check(&pair.gold)

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use dcsft_engine::stage::{ParamProblem, StageContext, StageError};
@@ -18,7 +19,7 @@ use crate::kept::Kept;
 use crate::lent::Lent;
 use crate::misfit::{Dropped, Misfit};
 use crate::progress::Meter;
-use crate::reward::Reward;
+use crate::reward::{Grader, Reward};
 
 /// What is asked.
 pub(crate) struct Request<'a> {
@@ -40,6 +41,12 @@ pub(crate) fn reward_problems(reward: &Reward) -> impl Iterator<Item = ParamProb
         .problems()
         .into_iter()
         .map(|(field, message)| ParamProblem::new(&format!("reward.{field}"), message))
+}
+
+/// The reward, ready to score in a stage.
+pub(crate) fn grader<'a>(reward: &'a Reward, ctx: &StageContext) -> Result<Grader<'a>, StageError> {
+    let work = ctx.state().join("reward");
+    Grader::start(reward, &work, Path::new("")).map_err(StageError::failed)
 }
 
 /// What a sample got.

@@ -117,6 +117,22 @@ pub(super) struct Told<'a> {
 /// The name of the variable with a process's mark.
 pub(super) const MARK: &str = "DCSFT_ATTEMPT";
 
+/// The variables that have nothing to do with where things are: the base, what passes through, and what is declared.
+pub(super) fn base(
+    declared: &BTreeMap<String, Option<String>>,
+    passed: &BTreeSet<String>,
+) -> Vec<(OsString, OsString)> {
+    let names = BASE.into_iter().chain(passed.iter().map(String::as_str));
+    let names = names.filter(|name| !declared.contains_key(*name));
+    let here = names.filter_map(|name| Some((name.into(), std::env::var_os(name)?)));
+    // Python's lines come when they are written, not when a buffer is full.
+    let python = ("PYTHONUNBUFFERED".into(), "1".into());
+    let declared = declared
+        .iter()
+        .filter_map(|(name, value)| Some((name.into(), value.as_ref()?.into())));
+    here.chain([python]).chain(declared).collect()
+}
+
 /// All variables of the program.
 ///
 /// # Errors
@@ -128,25 +144,14 @@ pub(super) fn variables(
     told: &Told<'_>,
     ctx: &StageContext,
 ) -> Result<Vec<(OsString, OsString)>, String> {
-    let mut all: Vec<(OsString, OsString)> = Vec::new();
-    let names = BASE.into_iter().chain(passed.iter().map(String::as_str));
-    for name in names.filter(|name| !declared.contains_key(*name)) {
-        if let Some(value) = std::env::var_os(name) {
-            all.push((name.into(), value));
-        }
-    }
-    let mut set = |name: String, value: OsString| all.push((name.into(), value));
-    // Python's lines come when they are written, not when a buffer is full.
-    set("PYTHONUNBUFFERED".to_owned(), "1".into());
-    set(
-        "OMP_NUM_THREADS".to_owned(),
-        ctx.threads().to_string().into(),
-    );
+    let mut filled = BTreeMap::new();
     for (name, value) in declared {
-        if let Some(value) = value {
-            set(name.clone(), places.text(value)?.into());
-        }
+        let value = value.as_ref().map(|value| places.text(value));
+        filled.insert(name.clone(), value.transpose()?);
     }
+    let mut all = vec![("OMP_NUM_THREADS".into(), ctx.threads().to_string().into())];
+    all.extend(base(&filled, passed));
+    let mut set = |name: String, value: OsString| all.push((name.into(), value));
     for (name, dirs) in &places.inputs {
         if let [dir] = dirs.as_slice() {
             set(format!("{OWN}INPUT_{name}"), dir.into());

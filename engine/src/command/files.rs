@@ -55,16 +55,17 @@ fn place_of(path: &Path) -> Option<String> {
 /// If a folder cannot be read.
 pub(super) fn named(
     places: &BTreeMap<String, String>,
+    list: &FieldPath,
     root: &Path,
 ) -> Result<Vec<FileParam>, ParamProblem> {
     let mut params = Vec::new();
     for (place, path) in places {
-        let field = FieldPath::from("files").child(place);
+        let field = list.child(place);
         let files = below(place, &root.join(path))
-            .map_err(|error| ParamProblem::new("files", error.to_string()))?;
+            .map_err(|error| ParamProblem::new(list.clone(), error.to_string()))?;
         if files.is_empty() {
             let message = format!("the folder `{path}` holds no files");
-            return Err(ParamProblem::new("files", message));
+            return Err(ParamProblem::new(list.clone(), message));
         }
         params.push(FileParam {
             field,
@@ -75,13 +76,17 @@ pub(super) fn named(
     Ok(params)
 }
 
-/// Copies the files to where the program finds them.
+/// Copies the files to where the program finds them; relative paths are relative to `root`.
 ///
 /// # Errors
 /// If one cannot be copied.
-pub(super) fn place(places: &BTreeMap<String, String>, work: &Path) -> Result<(), StageError> {
+pub(super) fn place(
+    places: &BTreeMap<String, String>,
+    root: &Path,
+    work: &Path,
+) -> Result<(), StageError> {
     for (place, path) in places {
-        for (place, path) in below(place, Path::new(path))? {
+        for (place, path) in below(place, &root.join(path))? {
             let to = work.join(place);
             if let Some(folder) = to.parent() {
                 fs::create_dir_all(folder).map_err(StageError::io(folder))?;

@@ -9,6 +9,7 @@
 //! | `program` | the process, from its start to the end of whatever it leaves behind |
 //! | `heard` | what it says while it runs |
 //! | `inputs` | whether it has left its inputs alone |
+//! | `filter` | a program that answers lines with lines |
 //! | [`metrics`] | what an output with metrics holds |
 //!
 //! The engine knows nothing of what models, datasets and rollouts look like: whoever registers the kind says how a
@@ -17,6 +18,7 @@
 mod environment;
 mod files;
 mod fill;
+mod filter;
 mod heard;
 mod inputs;
 pub mod metrics;
@@ -33,6 +35,7 @@ use crate::stage::{
     ResolvedParams, StageContext, StageError, parse,
 };
 use fill::Places;
+pub use filter::{Env, Files, Filter, FilterError, FilterProgram};
 use params::{CommandParams, Program};
 
 /// Says what is wrong with a folder that is to be an artifact of this type.
@@ -99,7 +102,8 @@ impl Kind for Command {
         Ok(ResolvedParams {
             params: Params::of(&value),
             outputs: program.outputs(),
-            files: files::named(&program.files, root).map_err(|problem| vec![problem])?,
+            files: files::named(&program.files, &"files".into(), root)
+                .map_err(|problem| vec![problem])?,
         })
     }
 
@@ -109,7 +113,7 @@ impl Kind for Command {
         })?;
         let outputs = program.outputs();
         let work = empty_folder(ctx, "work")?;
-        files::place(&program.files, &work)?;
+        files::place(&program.files, Path::new(""), &work)?;
         let mut places = Places::default();
         for (name, artifacts) in ctx.all_inputs() {
             let name = name.strip_prefix("inputs.").unwrap_or(name).to_owned();

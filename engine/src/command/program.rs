@@ -65,7 +65,7 @@ pub(super) fn run(
         .stderr(Stdio::inherit());
     let mut child = command
         .spawn()
-        .map_err(|error| cannot_start(&command, &error))?;
+        .map_err(|error| StageError::failed(cannot_start(&command, &error)))?;
     let stdout = child
         .stdout
         .take()
@@ -111,7 +111,8 @@ fn command(program: &Program, places: &Places, work: &Path) -> Result<Command, S
     Ok(command)
 }
 
-fn cannot_start(command: &Command, error: &io::Error) -> StageError {
+/// Why a program does not start.
+pub(super) fn cannot_start(command: &Command, error: &io::Error) -> String {
     let name = command.get_program().to_string_lossy();
     let hint = match error.kind() {
         io::ErrorKind::NotFound if name.contains('/') => {
@@ -121,7 +122,7 @@ fn cannot_start(command: &Command, error: &io::Error) -> StageError {
         io::ErrorKind::PermissionDenied => ": it is no program, or not marked as one (chmod +x)",
         _ => "",
     };
-    StageError::failed(format!("`{name}` cannot be started: {error}{hint}"))
+    format!("`{name}` cannot be started: {error}{hint}")
 }
 
 struct Watch<'a> {

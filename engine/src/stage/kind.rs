@@ -150,11 +150,11 @@ impl<S: Stage> Kind for Typed<S> {
             return Err(problems);
         }
         let files = S::files(&params, root).map_err(|problem| vec![problem])?;
-        debug_assert!(
-            files
-                .iter()
-                .all(|file| S::DECL.paths.contains(&&*file.field.to_string()))
-        );
+        debug_assert!(files.iter().all(|file| {
+            let field = file.field.to_string();
+            let mut paths = S::DECL.paths.iter();
+            paths.any(|path| field.starts_with(path))
+        }));
         let value = serde_json::to_value(&params)
             .map_err(|error| vec![ParamProblem::new("", error.to_string())])?;
         Ok(ResolvedParams {

@@ -3,23 +3,25 @@
 mod metrics;
 mod wilson;
 
+use std::path::Path;
+
 use dcsft_engine::stage::{
-    ArtifactType, Cardinality, Forecast, InputDecl, KindDecl, OutputDecl, ParamProblem, Prospect,
-    Stage, StageContext, StageError,
+    ArtifactType, Cardinality, FileParam, Forecast, InputDecl, KindDecl, OutputDecl, ParamProblem,
+    Prospect, Stage, StageContext, StageError,
 };
 use dcsft_vlm::model::Sampling;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::answers::{Request, ask_all, reward_problems};
+use crate::answers::{Request, ask_all, grader, reward_problems};
 use crate::data::{Shown, write_json};
 use crate::files::JsonLines;
 use crate::frames::warn_of_loose_boxes;
 use crate::lent::Lent;
 use crate::memory;
 use crate::misfit::{Dropped, OnError};
-use crate::reward::{Form, Reward};
+use crate::reward::{self, Asked, Form, Reward};
 use crate::rollout::check_writing;
 use crate::shown_set::ShownSet;
 use crate::skipped;
@@ -87,11 +89,15 @@ impl Stage for Eval {
         ],
         numeric: true,
         labelled: false,
-        paths: &[],
+        paths: &[reward::FILES],
     };
 
     fn outputs(_params: &EvalParams) -> Vec<OutputDecl> {
         vec![OutputDecl::new("evaluation", ArtifactType::Evaluation)]
+    }
+
+    fn files(params: &EvalParams, root: &Path) -> Result<Vec<FileParam>, ParamProblem> {
+        params.reward.files(root)
     }
 
     fn check(params: &EvalParams) -> Vec<ParamProblem> {
@@ -129,6 +135,7 @@ impl Stage for Eval {
             &params.reward,
             data.samples().iter().map(|sample| sample.answer.as_str()),
         );
+        let grader = grader(&params.reward, ctx)?;
         let mut metrics = Metrics::new(data.info());
         let mut lines = JsonLines::create(&dir.join("answers.jsonl"))?;
         let mut dropped = Dropped::new(params.on_error, "evaluation");
@@ -149,7 +156,13 @@ impl Stage for Eval {
                 };
                 let text = model.tokenizer().decode_answer(&completion.tokens);
                 let right = Shown::new(sample, model.as_ref()).right().into_owned();
-                let reward = params.reward.grade(&text, &right);
+                let asked = Asked {
+                    id: &sample.id,
+                    prompt: &sample.prompt,
+                    completion: &text,
+                    answer: &right,
+                };
+                let reward = grader.one(asked).map_err(StageError::failed)?;
                 let answer = Answer {
                     id: sample.id.clone(),
                     expected: right,
@@ -162,6 +175,7 @@ impl Stage for Eval {
                 lines.write(&answer)
             },
         )?;
+        grader.finish().map_err(StageError::failed)?;
         dropped.ensure_some_left(data.len(), "evaluate")?;
         lines.finish()?;
         let results = metrics.results();

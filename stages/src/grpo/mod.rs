@@ -3,9 +3,11 @@
 mod filter;
 mod prompts;
 
+use std::path::Path;
+
 use dcsft_engine::stage::{
-    ArtifactType, Cardinality, Family, Forecast, InputDecl, KindDecl, OutputDecl, ParamProblem,
-    Prospect, Stage, StageContext, StageError,
+    ArtifactType, Cardinality, Family, FileParam, Forecast, InputDecl, KindDecl, OutputDecl,
+    ParamProblem, Prospect, Stage, StageContext, StageError,
 };
 use dcsft_vlm::memory::GRPO_LOSS;
 use dcsft_vlm::train::grpo::{GrpoConfig, GrpoData, GrpoRecord, GrpoTrainer};
@@ -13,18 +15,18 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::answers::reward_problems;
+use crate::answers::{grader, reward_problems};
 use crate::data::write_json;
 use crate::difficulty::Scores;
 use crate::files::JsonLines;
 use crate::frames::warn_of_loose_boxes;
 use crate::memory;
-use crate::reward::Reward;
+use crate::reward::{self, Reward};
 use crate::shown_set::ShownSet;
 use crate::skipped;
 use crate::training::{self, Report, TrainingParams, train};
 use filter::Bins;
-use prompts::PromptSet;
+use prompts::{PromptSet, Scorer};
 
 /// `with:` of `grpo`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -81,7 +83,7 @@ impl Stage for Grpo {
         ],
         numeric: true,
         labelled: false,
-        paths: &[],
+        paths: &[reward::FILES],
     };
 
     fn outputs(params: &GrpoParams) -> Vec<OutputDecl> {
@@ -90,6 +92,10 @@ impl Stage for Grpo {
             outputs.push(OutputDecl::new(COMPLETIONS, ArtifactType::Completions));
         }
         outputs
+    }
+
+    fn files(params: &GrpoParams, root: &Path) -> Result<Vec<FileParam>, ParamProblem> {
+        params.reward.files(root)
     }
 
     fn check(params: &GrpoParams) -> Vec<ParamProblem> {
@@ -107,6 +113,10 @@ impl Stage for Grpo {
     }
 
     fn family(params: &GrpoParams) -> Option<Family> {
+        // What a program's files hold is no param: two runs with other files are of no family.
+        if params.reward.is_program() {
+            return None;
+        }
         params
             .stage
             .run(&params.training.run)
@@ -184,7 +194,12 @@ impl Stage for Grpo {
             .map(|input| Scores::open(&input.dir))
             .transpose()?;
         let bins = Bins::new(scores.as_ref(), &set.prompts);
-        let score = |index: usize, answer: &str| reward.grade(answer, &set.answers[index]);
+        let score = Scorer {
+            prompts: &set.prompts,
+            questions: &set.questions,
+            answers: &set.answers,
+            grader: grader(&reward, ctx)?,
+        };
 
         let prompts = GrpoData {
             prompts: &set.prompts,
@@ -222,7 +237,7 @@ impl Stage for Grpo {
             "implicit_filter": filter,
             "parameters_trained": trained,
         }));
-        Ok(())
+        score.grader.finish().map_err(StageError::failed)
     }
 }
 

@@ -17,12 +17,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::answers::reward_problems;
+use crate::answers::{grader, reward_problems};
 use crate::data::{Dataset, Generation, RolloutRecord, RolloutWriter};
 use crate::dataset::source::rows;
 use crate::files::JsonLines;
 use crate::misfit::{DROPPED, MaxDropped, OnError};
-use crate::reward::Reward;
+use crate::reward::{self, Asked, Grader, Reward};
 use join::Samples;
 use row::{Left, Reason, Row};
 
@@ -75,7 +75,7 @@ impl Stage for ImportRollouts {
         ],
         numeric: false,
         labelled: false,
-        paths: &["path"],
+        paths: &["path", reward::FILES],
     };
 
     fn outputs(_params: &ImportParams) -> Vec<OutputDecl> {
@@ -105,7 +105,11 @@ impl Stage for ImportRollouts {
             files: vec![(String::new(), root.join(path))],
             required: true,
         };
-        Ok(params.path.iter().map(file).collect())
+        let mut files: Vec<FileParam> = params.path.iter().map(file).collect();
+        if let Some(reward) = &params.reward {
+            files.extend(reward.files(root)?);
+        }
+        Ok(files)
     }
 
     fn run(params: ImportParams, ctx: &mut StageContext) -> Result<(), StageError> {
@@ -114,9 +118,13 @@ impl Stage for ImportRollouts {
         let dir = ctx.output(OUTPUT)?;
         let read = rows(&path).map_err(StageError::failed)?;
         let count = read.len();
+        let reward = params.reward.as_ref();
         let mut import = Import {
             params: &params,
             samples: Samples::new(&data),
+            reward: reward
+                .map(|reward| Ok::<_, StageError>((reward, grader(reward, ctx)?)))
+                .transpose()?,
             data: &data,
             answers: vec![Vec::new(); data.len()],
             left: Vec::new(),
@@ -126,9 +134,16 @@ impl Stage for ImportRollouts {
             let row = cell
                 .map_err(|dropped| Left::new(Reason::Syntax, dropped.detail))
                 .and_then(|cell| Row::read(&cell, &params.fields));
-            if let Err(left) = row.and_then(|row| import.take(index, row)) {
-                import.leave(index, left);
+            let taken = match row {
+                Ok(row) => import.take(index, row)?,
+                Err(left) => Err(left),
+            };
+            if let Err(left) = taken {
+                import.left.push((index, left));
             }
+        }
+        if let Some((_, grader)) = import.reward.take() {
+            grader.finish().map_err(StageError::failed)?;
         }
         import.write(count, &dir, ctx)
     }
@@ -182,6 +197,8 @@ struct Import<'a> {
     params: &'a ImportParams,
     data: &'a Dataset,
     samples: Samples<'a>,
+    /// The stage's reward, if it has one.
+    reward: Option<(&'a Reward, Grader<'a>)>,
     /// Answers by sample, each with its place: the generation where the row says it, then the row.
     answers: Vec<Vec<((u64, usize), Generation)>>,
     left: Vec<(usize, Left)>,
@@ -198,29 +215,16 @@ struct Line<'a> {
 }
 
 impl Import<'_> {
-    fn leave(&mut self, index: usize, left: Left) {
-        self.left.push((index, left));
-    }
-
-    /// Puts a row's answer to its sample.
-    fn take(&mut self, index: usize, row: Row) -> Result<(), Left> {
-        let at = self.samples.find(&row)?;
-        let sample = &self.data.samples()[at];
-        let reward = match (&self.params.reward, row.reward) {
-            (Some(reward), own) => {
-                reward
-                    .check(&sample.answer)
-                    .map_err(|error| Left::new(Reason::Answer, error.to_string()))?;
-                let given = reward.grade(&row.text, &sample.answer);
-                self.disagreements +=
-                    u64::from(own.is_some_and(|own| (own >= 1.0) != (given >= 1.0)));
-                given
-            }
-            (None, Some(own)) => own,
-            (None, None) => {
-                let detail = "the row has no `reward`, and the stage has none either";
-                return Err(Left::new(Reason::NoReward, detail));
-            }
+    /// Puts a row's answer to its sample; the row where it cannot be used.
+    fn take(&mut self, index: usize, row: Row) -> Result<Result<(), Left>, StageError> {
+        let found = self.samples.find(&row);
+        let at = match found {
+            Ok(at) => at,
+            Err(left) => return Ok(Err(left)),
+        };
+        let reward = match self.reward(at, &row)? {
+            Ok(reward) => reward,
+            Err(left) => return Ok(Err(left)),
         };
         let place = (row.generation.unwrap_or(u64::MAX), index);
         self.answers[at].push((
@@ -233,7 +237,31 @@ impl Import<'_> {
                 finished: row.finished,
             },
         ));
-        Ok(())
+        Ok(Ok(()))
+    }
+
+    /// What a row's answer is worth.
+    fn reward(&mut self, at: usize, row: &Row) -> Result<Result<f32, Left>, StageError> {
+        let sample = &self.data.samples()[at];
+        let Some((reward, grader)) = &self.reward else {
+            let detail = "the row has no `reward`, and the stage has none either";
+            return Ok(row
+                .reward
+                .ok_or_else(|| Left::new(Reason::NoReward, detail)));
+        };
+        if let Err(error) = reward.check(&sample.answer) {
+            return Ok(Err(Left::new(Reason::Answer, error.to_string())));
+        }
+        let asked = Asked {
+            id: &sample.id,
+            prompt: &sample.prompt,
+            completion: &row.text,
+            answer: &sample.answer,
+        };
+        let given = grader.one(asked).map_err(StageError::failed)?;
+        let differs = row.reward.is_some_and(|own| (own >= 1.0) != (given >= 1.0));
+        self.disagreements += u64::from(differs);
+        Ok(Ok(given))
     }
 
     /// Writes the artifact of the samples that have enough answers, and says what was left out.

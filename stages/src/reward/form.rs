@@ -8,7 +8,7 @@ use super::{Extraction, Reward, boxes, compose, normalise, number};
 /// The form of a set's answers under a reward.
 ///
 /// With `exact`, `regex` and `choice` an answer has it if it would be right for some sample of the set; with `iou`
-/// and `numeric` if it holds a box or a number that can be read.
+/// and `numeric` if it holds a box or a number that can be read, and with `program` if there is anything in it.
 pub struct Form<'a> {
     reward: &'a Reward,
     /// Right answers, normalised.
@@ -34,7 +34,7 @@ impl<'a> Form<'a> {
                     form.texts.insert(normalise(expected));
                 }
                 Reward::Exact => drop(form.texts.insert(normalise(&answer))),
-                Reward::Iou(_) | Reward::Numeric(_) => break,
+                Reward::Iou(_) | Reward::Numeric(_) | Reward::Program(_) | Reward::Own(_) => break,
             }
         }
         form
@@ -54,6 +54,8 @@ impl<'a> Form<'a> {
             }
             Reward::Iou(settings) => boxes::has(text, settings.notation),
             Reward::Numeric(_) => number::has(text),
+            Reward::Program(_) => !text.trim().is_empty(),
+            Reward::Own(own) => own.fits(text),
         }
     }
 }

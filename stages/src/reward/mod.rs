@@ -9,6 +9,7 @@
 //! | `regex` | what `pattern` finds in it is `exact`ly what it finds in the right answer |
 //! | `choice` | it names the right option, by its letter or by its text |
 //! | `numeric` | its last number is the right one within `tolerance` or `relative` |
+//! | `program` | a program of the user's says so: [`Grader`] asks it |
 //!
 //! `docs/rewards.md` says what each takes for right. A right answer always scores 1 against itself, or
 //! [`Reward::check`] refuses it.
@@ -20,7 +21,9 @@ mod exact;
 mod figures;
 mod form;
 mod number;
+mod own;
 mod pattern;
+mod program;
 mod scope;
 
 pub use boxes::{Iou, Notation, iou};
@@ -28,14 +31,20 @@ pub use error::RewardError;
 pub use exact::{compose, normalise, python_strip};
 pub use form::Form;
 pub use number::Tolerance;
+pub use own::{Own, OwnReward, add};
 pub use pattern::{Extraction, Pattern};
+pub use program::{Asked, Grader};
 
 use std::borrow::Cow;
+use std::path::Path;
 
+use dcsft_engine::command::FilterProgram;
+use dcsft_engine::stage::{FileParam, ParamProblem};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::json;
 
 /// How an answer is scored: 1 if right, else 0.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -52,9 +61,32 @@ pub enum Reward {
     Choice,
     /// The right number.
     Numeric(Tolerance),
+    /// What a program says, whatever number that is; 1 is right.
+    Program(FilterProgram),
+    /// A reward that another crate has [`add`]ed.
+    Own(Own),
 }
 
+/// The field of a reward's own files, where the reward stands in `reward:`.
+pub(crate) const FILES: &str = "reward.program.files";
+
 impl Reward {
+    /// Whether a program of the user's scores.
+    pub fn is_program(&self) -> bool {
+        matches!(self, Self::Program(_))
+    }
+
+    /// The files of a reward that stands in `reward:`.
+    ///
+    /// # Errors
+    /// If a folder cannot be read.
+    pub fn files(&self, root: &Path) -> Result<Vec<FileParam>, ParamProblem> {
+        match self {
+            Self::Program(program) => program.files(&"reward.program".into(), root),
+            _ => Ok(Vec::new()),
+        }
+    }
+
     /// The name in specs.
     pub fn name(&self) -> &'static str {
         match self {
@@ -63,10 +95,13 @@ impl Reward {
             Self::Regex(_) => "regex",
             Self::Choice => "choice",
             Self::Numeric(_) => "numeric",
+            Self::Program(_) => "program",
+            Self::Own(own) => own.name(),
         }
     }
 
-    /// As the stages score: [`Reward::score`] with both texts in one Unicode form (NFC).
+    /// As the stages score: [`Reward::score`] with both texts in one Unicode form (NFC). Of a program only a [`Grader`]
+    /// can have the reward; here it is NaN.
     pub fn grade(&self, completion: &str, answer: &str) -> f32 {
         self.score(&compose(completion), &compose(answer))
     }
@@ -80,6 +115,8 @@ impl Reward {
             Self::Regex(Extraction { pattern }) => pattern::right(completion, answer, pattern),
             Self::Choice => choice::right(completion, answer),
             Self::Numeric(tolerance) => number::right(completion, answer, tolerance),
+            Self::Program(_) => return f32::NAN,
+            Self::Own(own) => return own.score(completion, answer),
         };
         f32::from(u8::from(right))
     }
@@ -94,6 +131,9 @@ impl Reward {
         match self {
             Self::Exact if normalise(answer).is_empty() => return Err(RewardError::NoAnswer),
             Self::Exact => {}
+            // What it takes for right, it alone knows.
+            Self::Program(_) => return Ok(()),
+            Self::Own(own) => return own.check(answer),
             Self::Regex(Extraction { pattern }) => return pattern::check(answer, pattern),
             Self::Iou(settings) => boxes::check(answer, settings)?,
             Self::Choice => choice::check(answer)?,
@@ -126,14 +166,32 @@ impl Reward {
                     )
                 })
                 .collect(),
+            Self::Program(program) => {
+                let problems = program.problems().into_iter();
+                problems
+                    .map(|(field, message)| (format!("program.{field}"), message))
+                    .collect()
+            }
             _ => Vec::new(),
         }
     }
 }
 
 /// The same choice as [`Reward`], for the derived parser of the form with settings.
-#[derive(Deserialize, JsonSchema)]
+#[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
+enum Parsed {
+    Iou(Iou),
+    Regex(Extraction),
+    Numeric(Tolerance),
+    Program(FilterProgram),
+    Own(Own),
+}
+
+/// The form with settings, for the schema.
+#[derive(JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(dead_code, reason = "describes the forms in the schema")]
 enum WithSettings {
     /// The first box overlaps the right one.
     Iou(Iou),
@@ -141,6 +199,8 @@ enum WithSettings {
     Regex(Extraction),
     /// The last number is the right one.
     Numeric(Tolerance),
+    /// A program of yours says what answers are worth.
+    Program(FilterProgram),
 }
 
 /// Rewards that need no settings.
@@ -173,9 +233,13 @@ impl JsonSchema for Reward {
             .iter()
             .filter_map(|form| form.get("oneOf")?.as_array())
             .flatten();
+        let own = own::names();
+        let own = own
+            .iter()
+            .map(|name| json!({"type": "string", "const": name}));
         json_schema!({
             "description": "How an answer is scored: a name, or a name with settings.",
-            "anyOf": alternatives.collect::<Vec<_>>(),
+            "anyOf": alternatives.cloned().chain(own).collect::<Vec<_>>(),
         })
     }
 }
@@ -187,7 +251,7 @@ impl<'de> Deserialize<'de> for Reward {
             type Value = Reward;
 
             fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                out.write_str("`exact`, `iou`, `choice`, `numeric`, or one of {iou: ...}, {regex: ...}, {numeric: ...}")
+                out.write_str("`exact`, `iou`, `choice`, `numeric`, or one of {iou: ...}, {regex: ...}, {numeric: ...}, {program: ...}")
             }
 
             fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Reward, E> {
@@ -199,20 +263,27 @@ impl<'de> Deserialize<'de> for Reward {
                     "regex" => Err(E::custom(
                         "`regex` needs a pattern: {regex: {pattern: ...}}",
                     )),
-                    other => Err(E::unknown_variant(
-                        other,
-                        &["exact", "iou", "regex", "choice", "numeric"],
+                    "program" => Err(E::custom(
+                        "`program` needs a program: {program: {argv: [...]}}",
                     )),
+                    other => Own::find(other).map(Reward::Own).ok_or_else(|| {
+                        E::unknown_variant(
+                            other,
+                            &["exact", "iou", "regex", "choice", "numeric", "program"],
+                        )
+                    }),
                 }
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Reward, A::Error> {
-                let parsed = WithSettings::deserialize(MapAccessDeserializer::new(map))
+                let parsed = Parsed::deserialize(MapAccessDeserializer::new(map))
                     .map_err(A::Error::custom)?;
                 Ok(match parsed {
-                    WithSettings::Iou(settings) => Reward::Iou(settings),
-                    WithSettings::Regex(settings) => Reward::Regex(settings),
-                    WithSettings::Numeric(settings) => Reward::Numeric(settings),
+                    Parsed::Iou(settings) => Reward::Iou(settings),
+                    Parsed::Regex(settings) => Reward::Regex(settings),
+                    Parsed::Numeric(settings) => Reward::Numeric(settings),
+                    Parsed::Program(program) => Reward::Program(program),
+                    Parsed::Own(own) => Reward::Own(own),
                 })
             }
         }

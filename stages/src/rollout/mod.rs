@@ -1,8 +1,10 @@
 //! `rollout`: n sampled answers for each sample, with log-probabilities and rewards.
 
+use std::path::Path;
+
 use dcsft_engine::stage::{
-    ArtifactType, Cardinality, Family, Forecast, InputDecl, KindDecl, OutputDecl, ParamProblem,
-    Prospect, Stage, StageContext, StageError,
+    ArtifactType, Cardinality, Family, FileParam, Forecast, InputDecl, KindDecl, OutputDecl,
+    ParamProblem, Prospect, Stage, StageContext, StageError,
 };
 use dcsft_vlm::generate::LOWEST_TEMPERATURE;
 use dcsft_vlm::model::{Completion, Sampling, Tokenizer};
@@ -10,13 +12,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::answers::{Request, ask_all, reward_problems};
-use crate::data::{Generation, RolloutRecord, RolloutWriter, Shown};
+use crate::answers::{Request, ask_all, grader, reward_problems};
+use crate::data::{Generation, RolloutRecord, RolloutWriter, Sample, Shown};
 use crate::frames::warn_of_loose_boxes;
 use crate::lent::Lent;
 use crate::memory;
 use crate::misfit::{Dropped, OnError};
-use crate::reward::Reward;
+use crate::reward::{self, Asked, Grader, Reward};
 use crate::shown_set::ShownSet;
 use crate::skipped;
 
@@ -96,11 +98,15 @@ impl Stage for Rollout {
         ],
         numeric: true,
         labelled: false,
-        paths: &[],
+        paths: &[reward::FILES],
     };
 
     fn outputs(_params: &RolloutParams) -> Vec<OutputDecl> {
         vec![OutputDecl::new("rollouts", ArtifactType::Rollouts)]
+    }
+
+    fn files(params: &RolloutParams, root: &Path) -> Result<Vec<FileParam>, ParamProblem> {
+        params.reward.files(root)
     }
 
     fn check(params: &RolloutParams) -> Vec<ParamProblem> {
@@ -160,6 +166,7 @@ impl Stage for Rollout {
         let info = data.info();
         let mut writer = RolloutWriter::create(&dir, &info.set, info.split, params.n as usize)?;
         let mut totals = Totals::new(params.n);
+        let grader = grader(&params.reward, ctx)?;
         let mut dropped = Dropped::new(params.on_error, "rollouts");
         warn_of_loose_boxes(ctx, &data, model.as_ref());
         ask_all(
@@ -171,16 +178,18 @@ impl Stage for Rollout {
             |row, completions| {
                 let sample = &data.samples()[row];
                 let right = Shown::new(sample, model.as_ref()).right();
-                let score =
-                    |completion| generation(completion, &right, &params.reward, model.tokenizer());
+                let generations =
+                    generations(sample, completions, &right, &grader, model.tokenizer())
+                        .map_err(StageError::failed)?;
                 let record = RolloutRecord {
                     id: sample.id.clone(),
-                    generations: completions.into_iter().map(score).collect(),
+                    generations,
                 };
                 totals.add(&record);
                 Ok(writer.push(&record)?)
             },
         )?;
+        grader.finish().map_err(StageError::failed)?;
         dropped.ensure_some_left(data.len(), "ask")?;
         writer.finish()?;
         dropped.finish(ctx, data.len(), params.set.max_dropped)?;
@@ -222,26 +231,32 @@ pub(crate) fn check_writing(
     tokens.into_iter().chain(penalty)
 }
 
-fn generation(
-    completion: Completion,
+/// The answers to a sample with their rewards.
+fn generations(
+    sample: &Sample,
+    completions: Vec<Completion>,
     answer: &str,
-    reward: &Reward,
+    grader: &Grader<'_>,
     tokenizer: &dyn Tokenizer,
-) -> Generation {
-    let Completion {
-        tokens,
-        logprobs,
-        finished,
-    } = completion;
-    let text = tokenizer.decode_answer(&tokens);
-    let reward = reward.grade(&text, answer);
-    Generation {
+) -> Result<Vec<Generation>, String> {
+    let decode = |completion: &Completion| tokenizer.decode_answer(&completion.tokens);
+    let texts: Vec<String> = completions.iter().map(decode).collect();
+    let asked = texts.iter().map(|text| Asked {
+        id: &sample.id,
+        prompt: &sample.prompt,
+        completion: text,
+        answer,
+    });
+    let rewards = grader.grade(&asked.collect::<Vec<_>>())?;
+    let parts = completions.into_iter().zip(texts).zip(rewards);
+    let generation = |((completion, text), reward): ((Completion, String), f32)| Generation {
         text,
-        tokens,
-        logprobs,
+        tokens: completion.tokens,
+        logprobs: completion.logprobs,
         reward,
-        finished,
-    }
+        finished: completion.finished,
+    };
+    Ok(parts.map(generation).collect())
 }
 
 /// Sums for the summary, in whole numbers.

@@ -29,6 +29,9 @@ pub enum VlmError {
     /// A setting that no model can be built or trained with.
     #[error("{0}")]
     Config(String),
+    /// Answers that no reward can be had of.
+    #[error("the reward: {0}")]
+    Reward(String),
     /// An image that cannot be read when it is needed.
     #[error("{0}")]
     Image(String),

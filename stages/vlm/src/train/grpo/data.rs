@@ -3,9 +3,24 @@
 use crate::model::{Prompt, VisionLanguageModel};
 use crate::train::error::TrainError;
 
-/// The reward of an answer: from a prompt's index and the answer's text. It must be a pure function. NaN means
-/// that the answer cannot be scored.
-pub type Reward<'a> = &'a (dyn Fn(usize, &str) -> f32 + Sync);
+/// What answers are worth.
+pub type Reward<'a> = &'a (dyn Score + Sync);
+
+/// Scores answers. Any function of a prompt's index and an answer's text does.
+pub trait Score {
+    /// The rewards of answers to the prompt with this index, in their order. It must be a pure function. NaN means that
+    /// an answer cannot be scored.
+    ///
+    /// # Errors
+    /// Why there are no rewards at all.
+    fn score(&self, prompt: usize, answers: &[String]) -> Result<Vec<f32>, String>;
+}
+
+impl<F: Fn(usize, &str) -> f32> Score for F {
+    fn score(&self, prompt: usize, answers: &[String]) -> Result<Vec<f32>, String> {
+        Ok(answers.iter().map(|answer| self(prompt, answer)).collect())
+    }
+}
 
 /// What a run learns from.
 #[derive(Clone, Copy)]

@@ -28,7 +28,7 @@ use crate::train::order::Order;
 use crate::train::trainer::Trainer;
 
 pub use config::GrpoConfig;
-pub use data::{GrpoData, Reward};
+pub use data::{GrpoData, Reward, Score};
 pub use record::{BinGradient, BinShare, GrpoRecord, GrpoSummary};
 use rollout::{Drawn, Rollout, Row};
 use update::Tokens;

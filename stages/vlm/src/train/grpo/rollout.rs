@@ -67,7 +67,7 @@ impl Rollout {
         indices: &[usize],
     ) -> Result<Self, VlmError> {
         let groups = generate(config, model, data.prompts, step, indices)?;
-        let rewards = score(model, reward, indices, &groups);
+        let rewards = score(model, reward, indices, &groups)?;
         let advantages = advantages(&rewards, config.generations, config.scale_rewards);
         let answers: Vec<Answer<'_>> = groups
             .iter()
@@ -271,16 +271,27 @@ fn score(
     reward: Reward<'_>,
     indices: &[usize],
     groups: &[Vec<Completion>],
-) -> Vec<f32> {
+) -> Result<Vec<f32>, VlmError> {
     let mut rewards = Vec::new();
     for (&index, group) in indices.iter().zip(groups) {
-        let mut known: BTreeMap<&[u32], f32> = BTreeMap::new();
+        let mut places: BTreeMap<&[u32], usize> = BTreeMap::new();
+        let mut texts = Vec::new();
         for completion in group {
-            let score = || reward(index, &model.tokenizer().decode_answer(&completion.tokens));
-            rewards.push(*known.entry(&completion.tokens).or_insert_with(score));
+            places.entry(&completion.tokens).or_insert_with(|| {
+                texts.push(model.tokenizer().decode_answer(&completion.tokens));
+                texts.len() - 1
+            });
+        }
+        let scored = reward.score(index, &texts).map_err(VlmError::Reward)?;
+        for completion in group {
+            let reward = places
+                .get(&*completion.tokens)
+                .and_then(|&place| scored.get(place));
+            let missing = || VlmError::Reward("it leaves out an answer".to_owned());
+            rewards.push(*reward.ok_or_else(missing)?);
         }
     }
-    rewards
+    Ok(rewards)
 }
 
 fn record(
