@@ -1,123 +1,36 @@
 //! How SmolVLM prepares images: enlarged to a longest edge, stretched to whole tiles, and cut; the whole picture comes
 //! last, as one more tile. `preprocessor_config.json`.
 
+mod cuts;
+mod settings;
+
 use std::path::Path;
 use std::sync::Arc;
 
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::model::{RgbImage, Tokenizer as _};
-use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::config::{self, Vision};
 use crate::family::Encode;
-use crate::fields::{Known, Only};
 use crate::folder::{CONFIG, fault, read_json};
 use crate::processor::images::{self, Grid, Images, Patches, block_order};
 use crate::processor::resize::{Filter, Resampling, resize};
 use crate::processor::{Files, HubTokenizer};
 
-const KNOWN: Known = Known {
-    read: &[&[
-        "do_image_splitting",
-        "do_normalize",
-        "do_rescale",
-        "do_resize",
-        "image_mean",
-        "image_std",
-        "max_image_size",
-        "resample",
-        "rescale_factor",
-        "size",
-    ]],
-    idle: &[&[
-        "_processor_class",
-        "default_to_square",
-        "device",
-        "disable_grouping",
-        "do_pad",
-        "feature_extractor_type",
-        "input_data_format",
-        "processor_class",
-        "return_row_col_info",
-        "return_tensors",
-        "video_sampling",
-    ]],
-    only: &[&[
-        ("crop_size", Only::Off),
-        ("data_format", Only::Text(&["channels_first"])),
-        ("do_center_crop", Only::Off),
-        ("do_convert_rgb", Only::True),
-        (
-            "image_processor_type",
-            Only::Text(&[
-                "SmolVLMImageProcessor",
-                "SmolVLMImageProcessorFast",
-                "SmolVLMImageProcessorPil",
-                "Idefics3ImageProcessor",
-                "Idefics3ImageProcessorFast",
-                "Idefics3ImageProcessorPil",
-            ]),
-        ),
-        ("pad_size", Only::Off),
-    ]],
-    ..Known::NOTHING
-};
+pub use cuts::Cuts;
+use settings::{PROCESSOR, Values, read};
 
-/// `processor_config.json`; how many tokens a tile has follows from the model's own sizes.
-const PROCESSOR: Known = Known {
-    read: &[&["image_processor", "image_seq_len"]],
-    idle: &[&["processor_class", "video_processor"]],
-    ..Known::NOTHING
-};
-
-/// The parts of the file that matter here; what it leaves out has Transformers' default.
-#[derive(Deserialize)]
-struct File {
-    do_image_splitting: Option<bool>,
-    do_normalize: Option<bool>,
-    do_rescale: Option<bool>,
-    do_resize: Option<bool>,
-    image_mean: Option<[f64; 3]>,
-    image_std: Option<[f64; 3]>,
-    max_image_size: Option<Edge>,
-    resample: Option<u32>,
-    rescale_factor: Option<f64>,
-    size: Option<Edge>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Edge {
-    longest_edge: usize,
-}
-
-/// PIL's number of Lanczos's filter.
-const LANCZOS: u32 = 1;
-/// No image is enlarged beyond it, whatever the settings say (`MAX_IMAGE_SIZE` in Transformers).
-const MOST_EDGE: usize = 4096;
 /// Texts around the tokens of a tile.
 const AROUND: &str = "<fake_token_around_image>";
 const GLOBAL: &str = "<global-img>";
-
-/// Sizes of pictures on their way from an image to its tiles.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cuts {
-    /// Pixels of the longer side after the first step.
-    pub longest_edge: usize,
-    /// Side of a tile, in pixels.
-    pub tile: usize,
-    /// Images are cut into tiles.
-    pub splitting: bool,
-}
 
 /// The image settings, and the tokens that stand for tiles.
 #[derive(Clone, Debug)]
 pub struct Tiles {
     /// How images are cut.
     pub cuts: Cuts,
-    /// What bytes become.
-    values: Box<[[f32; 256]; 3]>,
+    values: Values,
     vision: Vision,
     tokens: Tokens,
 }
@@ -149,58 +62,6 @@ impl Tokens {
     }
 }
 
-impl Cuts {
-    /// Most tiles along a side.
-    fn most(&self) -> usize {
-        self.longest_edge.div_ceil(self.tile)
-    }
-
-    /// Height and width after the first step, in the reference's order of operations: one pixel can hang on it.
-    pub fn enlarged(&self, height: usize, width: usize) -> [usize; 2] {
-        let ratio = width as f64 / height as f64;
-        let most = self.longest_edge;
-        let even = |side: f64| {
-            let side = side as usize;
-            side + side % 2
-        };
-        let [height, width] = match width >= height {
-            true => [even(most as f64 / ratio), most],
-            false => [most, even(most as f64 * ratio)],
-        };
-        [height.max(1), width.max(1)]
-    }
-
-    /// Height and width after the second step: whole tiles.
-    pub fn stretched(&self, [height, width]: [usize; 2]) -> [usize; 2] {
-        let tile = self.tile;
-        let ratio = width as f64 / height as f64;
-        let whole = |side: usize| side.div_ceil(tile) * tile;
-        match width >= height {
-            true => {
-                let width = whole(width);
-                [whole((width as f64 / ratio) as usize), width]
-            }
-            false => {
-                let height = whole(height);
-                [height, whole((height as f64 * ratio) as usize)]
-            }
-        }
-    }
-
-    /// The picture in whole tiles, and rows and columns of them; none where it is its only tile.
-    pub fn plan(&self, height: usize, width: usize) -> ([usize; 2], [usize; 2]) {
-        let tile = self.tile;
-        if !self.splitting {
-            return ([tile, tile], [0, 0]);
-        }
-        let size = self.stretched(self.enlarged(height, width));
-        match size.iter().any(|side| *side > tile) {
-            true => (size, size.map(|side| side / tile)),
-            false => (size, [0, 0]),
-        }
-    }
-}
-
 impl Tiles {
     /// The settings in a checkpoint's folder.
     ///
@@ -224,62 +85,17 @@ impl Tiles {
         vision: &Vision,
         encode: Option<Encode<'_>>,
     ) -> Result<Self, VlmError> {
-        let mut tiles = images::find(files, &PROCESSOR, |fields| {
-            Self::from_fields(fields, vision)
-        })?;
+        let (cuts, values) = images::find(files, &PROCESSOR, |fields| read(fields, vision.tile))?;
+        let mut tiles = Self {
+            cuts,
+            values,
+            vision: vision.clone(),
+            tokens: Tokens::default(),
+        };
         if let Some(encode) = encode {
             tiles.tokens = Tokens::new(encode, tiles.cuts.most())?;
         }
         Ok(tiles)
-    }
-
-    fn from_fields(fields: &Map<String, Value>, vision: &Vision) -> Result<Self, String> {
-        KNOWN.check("", fields)?;
-        let file: File = serde_json::from_value(Value::Object(fields.clone()))
-            .map_err(|error| error.to_string())?;
-        for (name, on) in [
-            ("do_resize", file.do_resize),
-            ("do_rescale", file.do_rescale),
-            ("do_normalize", file.do_normalize),
-        ] {
-            if on == Some(false) {
-                return Err(format!("`{name}` is false, which is not supported"));
-            }
-        }
-        if let Some(filter) = file.resample.filter(|&filter| filter != LANCZOS) {
-            return Err(format!(
-                "`resample` is {filter}, and only {LANCZOS} (Lanczos) is supported"
-            ));
-        }
-        let tile = file.max_image_size.map_or(364, |edge| edge.longest_edge);
-        if tile != vision.tile {
-            return Err(format!(
-                "`max_image_size.longest_edge` is {tile}, and the model's tiles have {} pixels",
-                vision.tile
-            ));
-        }
-        let longest_edge = file.size.map_or(4 * 364, |edge| edge.longest_edge);
-        if !(1..=MOST_EDGE).contains(&longest_edge) {
-            return Err(format!(
-                "`size.longest_edge` is {longest_edge}, and must be from 1 to {MOST_EDGE}"
-            ));
-        }
-        let std = file.image_std.unwrap_or([0.5; 3]);
-        if std.contains(&0.0) {
-            return Err("`image_std` has a zero".into());
-        }
-        let rescale = file.rescale_factor.unwrap_or(1.0 / 255.0);
-        let mean = file.image_mean.unwrap_or([0.5; 3]);
-        Ok(Self {
-            cuts: Cuts {
-                longest_edge,
-                tile,
-                splitting: file.do_image_splitting.unwrap_or(true),
-            },
-            values: Box::new(images::normalised(rescale, mean, std)),
-            vision: vision.clone(),
-            tokens: Tokens::default(),
-        })
     }
 
     /// The pictures that an image is looked at in: tiles row by row, then the whole.
