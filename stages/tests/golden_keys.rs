@@ -150,6 +150,23 @@ fn every_kind_has_a_golden_key() {
     }
 }
 
+/// By the schema a spec says where the field stands, and what may have been meant.
+#[test]
+fn every_kind_refuses_a_field_that_it_does_not_have() {
+    let root = folder();
+    for kind in dcsft_stages::registry().iter() {
+        let name = kind.decl().name;
+        let schema = kind.schema();
+        let rules = ["additionalProperties", "unevaluatedProperties"];
+        let closed = rules
+            .iter()
+            .any(|rule| schema.get(rule) == Some(&json!(false)));
+        assert!(closed, "the schema of {name}");
+        let unknown = json!({"no_such_field": 1});
+        assert!(kind.resolve(&unknown, root.path()).is_err(), "{name}");
+    }
+}
+
 #[test]
 fn the_device_counts_and_its_index_does_not() {
     assert_eq!(

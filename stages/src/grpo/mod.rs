@@ -30,6 +30,7 @@ use prompts::{PromptSet, Scorer};
 
 /// `with:` of `grpo`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct GrpoParams {
     /// What makes an answer right.
     #[serde(default)]

@@ -20,6 +20,7 @@ use crate::training::{self, Report, TrainingParams, TrainingSet, classes, train}
 
 /// `with:` of `sft`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct SftParams {
     /// Model and set.
     #[serde(flatten)]
