@@ -3,18 +3,21 @@
 //! A field acts as in PEFT, or is refused by its name: methods that change the base's weights or the adapter's product
 //! (PiSSA, OLoRA, DoRA, aLoRA, ...) keep their tensors under the same names as plain LoRA.
 
-use std::fmt;
+mod names;
+
 use std::path::Path;
 
 use dcsft_vlm::error::VlmError;
-use dcsft_vlm::lora::ModuleNames;
 use fancy_regex::Regex;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::fields::{Known, Only, is_off, short};
+use crate::fields::{Known, Only, short};
 use crate::folder::{fault, read_json};
 use crate::names::Names as Renames;
+
+pub(crate) use names::Names;
+use names::{compile, is_match, texts};
 
 /// Fields that are read here.
 const READ: &[&str] = &[
@@ -102,12 +105,6 @@ enum Targets {
     /// All linear layers but the output layer.
     AllLinear,
     Named(Names),
-}
-
-/// Names of modules: a pattern for whole names, or endings.
-pub(crate) enum Names {
-    Pattern(Regex),
-    List(Vec<String>),
 }
 
 #[derive(Deserialize)]
@@ -278,62 +275,6 @@ fn check_beginning(value: Option<&Value>) -> Result<(), String> {
     }
 }
 
-impl fmt::Display for Names {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Pattern(regex) => write!(f, "the pattern {:?}", regex.as_str()),
-            Self::List(list) => write!(f, "the list {list:?}"),
-        }
-    }
-}
-
-impl Names {
-    /// Those of a spec.
-    ///
-    /// # Errors
-    /// A pattern that cannot be read.
-    pub(crate) fn of(names: &ModuleNames) -> Result<Self, String> {
-        match names {
-            ModuleNames::Pattern(pattern) => {
-                compile("lora.target_modules", pattern, &format!("^(?:{pattern})$"))
-                    .map(Self::Pattern)
-            }
-            ModuleNames::Ends(list) => Ok(Self::List(list.clone())),
-        }
-    }
-
-    fn read(field: &str, value: Option<Value>) -> Result<Option<Self>, String> {
-        match value {
-            Some(Value::String(pattern)) if !pattern.is_empty() => {
-                // Python's `fullmatch`.
-                compile(field, &pattern, &format!("^(?:{pattern})$"))
-                    .map(|regex| Some(Self::Pattern(regex)))
-            }
-            Some(value) if is_off(&value) => Ok(None),
-            other => {
-                let list = texts(field, other)?;
-                Ok((!list.is_empty()).then_some(Self::List(list)))
-            }
-        }
-    }
-
-    /// Whether a module of this name is meant.
-    ///
-    /// # Errors
-    /// [`VlmError::Config`] for a pattern that takes too long.
-    pub(crate) fn matches(&self, module: &str) -> Result<bool, VlmError> {
-        match self {
-            Self::Pattern(regex) => is_match(regex, module),
-            Self::List(list) => Ok(list.iter().any(|name| {
-                module == name
-                    || module
-                        .strip_suffix(name.as_str())
-                        .is_some_and(|before| before.ends_with('.'))
-            })),
-        }
-    }
-}
-
 /// Values by patterns of module names, PEFT's `get_pattern_key`: the name, or its end after a full stop.
 fn patterns<T>(
     field: &str,
@@ -363,20 +304,6 @@ fn pick<T: Copy>(
     Ok(None)
 }
 
-fn compile(field: &str, pattern: &str, whole: &str) -> Result<Regex, String> {
-    Regex::new(whole)
-        .map_err(|error| format!("`{field}`: the pattern {pattern:?} cannot be read: {error}"))
-}
-
-fn is_match(regex: &Regex, module: &str) -> Result<bool, VlmError> {
-    regex.is_match(module).map_err(|error| {
-        VlmError::Config(format!(
-            "the pattern {:?} cannot be applied: {error}",
-            regex.as_str()
-        ))
-    })
-}
-
 /// The number that a pattern finds in a name.
 fn capture(pattern: &str, module: &str) -> Result<Option<usize>, VlmError> {
     let problem = |error| {
@@ -404,16 +331,4 @@ fn layers(value: Option<Value>) -> Result<Option<Vec<usize>>, String> {
     };
     list.map(Some)
         .ok_or_else(|| "`layers_to_transform` must be an index or a list of indices".into())
-}
-
-/// A list of texts.
-fn texts(field: &str, value: Option<Value>) -> Result<Vec<String>, String> {
-    let text = |value: &Value| value.as_str().map(str::to_owned);
-    match value {
-        None => Some(Vec::new()),
-        Some(value) if is_off(&value) => Some(Vec::new()),
-        Some(Value::Array(list)) => list.iter().map(text).collect::<Option<_>>(),
-        Some(_) => None,
-    }
-    .ok_or_else(|| format!("`{field}` must be a text or a list of texts"))
 }

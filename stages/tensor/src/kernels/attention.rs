@@ -73,23 +73,32 @@ impl Head {
     }
 }
 
+/// Packed rows of queries, keys and values.
+#[derive(Clone, Copy)]
+pub(crate) struct Packed<'a> {
+    pub(crate) qkv: &'a [f32],
+    /// Values in a row.
+    pub(crate) row: usize,
+    pub(crate) heads: Heads,
+}
+
+impl Packed<'_> {
+    /// Values in a row of what attention gives.
+    pub(crate) fn width(&self) -> usize {
+        self.heads.queries * self.heads.width(self.row)
+    }
+}
+
 /// Attention of one span.
 ///
-/// `qkv`: all packed rows of `row` values each. Writes `out`, `[queries, heads * head width]`, and the attention
+/// Writes `out`, `[queries, heads * head width]`, and the attention
 /// weights into `weights`, `[heads, queries, keys]`; both must be zero before.
-pub(crate) fn attend(
-    qkv: &[f32],
-    row: usize,
-    heads: Heads,
-    span: &Span,
-    out: &mut [f32],
-    weights: &mut [f32],
-) {
+pub(crate) fn attend(packed: Packed<'_>, span: &Span, out: &mut [f32], weights: &mut [f32]) {
     let (queries, keys) = (span.queries.len(), span.keys());
     if queries == 0 {
         return;
     }
-    let width = heads.queries * heads.width(row);
+    let (width, Packed { qkv, row, heads }) = (packed.width(), packed);
     for (index, weights) in weights.chunks_exact_mut(queries * keys).enumerate() {
         let head = Head::new(row, heads, index);
         let query = head.at(qkv, span.queries.start, 0);
@@ -109,14 +118,8 @@ pub(crate) fn attend(
 /// Gradients of one span, added to `grad`, whose first row is packed row `first`.
 ///
 /// `out_grad`: `[queries, heads * head width]`; `weights` as [`attend`] left them.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the forward pass's inputs, its weights and two gradients"
-)]
 pub(crate) fn attend_backward(
-    qkv: &[f32],
-    row: usize,
-    heads: Heads,
+    packed: Packed<'_>,
     span: &Span,
     weights: &[f32],
     out_grad: &[f32],
@@ -127,7 +130,7 @@ pub(crate) fn attend_backward(
     if queries == 0 {
         return;
     }
-    let width = heads.queries * heads.width(row);
+    let (width, Packed { qkv, row, heads }) = (packed.width(), packed);
     let mut scores = vec![0.0; queries * keys];
     for (index, weights) in weights.chunks_exact(queries * keys).enumerate() {
         let head = Head::new(row, heads, index);

@@ -15,7 +15,9 @@ mod norm;
 pub(crate) mod parallel;
 mod rotary;
 
-pub(crate) use attention::{add_weighted_rows, attend, attend_backward, dot_rows, softmax_row};
+pub(crate) use attention::{
+    Packed, add_weighted_rows, attend, attend_backward, dot_rows, softmax_row,
+};
 pub(crate) use gate::{swiglu, swiglu_backward};
 pub use math::exp_in_place;
 pub(crate) use math::{entropy, gelu, gelu_backward, gelu_tanh, gelu_tanh_backward, squares};

@@ -10,7 +10,7 @@ use burn::backend::autodiff::ops::{Backward, Ops};
 use burn::tensor::Tensor;
 
 use super::{Flat, Input, new, record, values};
-use crate::kernels::{self, parallel};
+use crate::kernels::{self, Packed, parallel};
 use crate::ops::{Heads, Span, Spans};
 
 #[derive(Debug)]
@@ -58,7 +58,8 @@ pub(in crate::ops) fn attention(qkv: Tensor<2>, spans: &Spans, heads: Heads) -> 
         rest = after;
     }
     parallel::for_each(work, |(piece, out)| {
-        attend(values(&data), row, heads, piece, out)
+        let qkv = values(&data);
+        attend(Packed { qkv, row, heads }, piece, out)
     });
     let out = new(out, [spans.outputs(), width]);
     record(Attention, [qkv], out, || State {
@@ -79,63 +80,52 @@ impl Backward<Flex, 1> for Attention {
         let (qkv, grad) = (values(&qkv), values(&grad));
         let rows = pieces.last().map_or(0, |piece| piece.rows.end);
         let width = grad.len() / pieces.iter().map(Piece::queries).sum::<usize>().max(1);
-        let packed = heads.row(width / heads.queries);
+        let row_values = heads.row(width / heads.queries);
         let total = qkv.len();
         let mut out = vec![0.0; total];
         let mut work = Vec::with_capacity(pieces.len());
         let (mut rest, mut row, mut query) = (&mut out[..], 0, 0);
         for piece in &*pieces {
-            let (_, after) = rest.split_at_mut((piece.rows.start - row) * packed);
-            let (own, after) = after.split_at_mut(piece.rows.len() * packed);
+            let (_, after) = rest.split_at_mut((piece.rows.start - row) * row_values);
+            let (own, after) = after.split_at_mut(piece.rows.len() * row_values);
             let queries = piece.queries();
             work.push((piece, own, &grad[query * width..(query + queries) * width]));
             (rest, row, query) = (after, piece.rows.end, query + queries);
         }
         debug_assert_eq!(row, rows);
+        let packed = Packed {
+            qkv,
+            row: row_values,
+            heads,
+        };
         parallel::for_each(work, |(piece, out, grad)| {
-            attend_backward(qkv, packed, heads, piece, grad, out)
+            attend_backward(packed, piece, grad, out)
         });
-        grads.register::<Flex>(node.id, new(out, [total / packed, packed]));
+        grads.register::<Flex>(node.id, new(out, [total / row_values, row_values]));
     }
 }
 
 /// The span's part of a piece's weights, and the parts of `out` that its queries have.
-fn attend(qkv: &[f32], row: usize, heads: Heads, piece: &mut Piece, out: &mut [f32]) {
-    let width = heads.queries * heads.width(row);
+fn attend(packed: Packed<'_>, piece: &mut Piece, out: &mut [f32]) {
+    let (width, heads) = (packed.width(), packed.heads.queries);
     let (mut weights, mut out) = (&mut piece.weights[..], out);
     for span in &piece.spans {
         let (own_weights, later_weights) =
-            weights.split_at_mut(heads.queries * span.queries.len() * span.keys());
+            weights.split_at_mut(heads * span.queries.len() * span.keys());
         let (own, later) = out.split_at_mut(span.queries.len() * width);
-        kernels::attend(qkv, row, heads, span, own, own_weights);
+        kernels::attend(packed, span, own, own_weights);
         (weights, out) = (later_weights, later);
     }
 }
 
-fn attend_backward(
-    qkv: &[f32],
-    row: usize,
-    heads: Heads,
-    piece: &Piece,
-    grad: &[f32],
-    out: &mut [f32],
-) {
-    let width = heads.queries * heads.width(row);
+fn attend_backward(packed: Packed<'_>, piece: &Piece, grad: &[f32], out: &mut [f32]) {
+    let (width, heads) = (packed.width(), packed.heads.queries);
     let (mut weights, mut grad) = (&piece.weights[..], grad);
     for span in &piece.spans {
         let (own_weights, later_weights) =
-            weights.split_at(heads.queries * span.queries.len() * span.keys());
+            weights.split_at(heads * span.queries.len() * span.keys());
         let (own, later) = grad.split_at(span.queries.len() * width);
-        kernels::attend_backward(
-            qkv,
-            row,
-            heads,
-            span,
-            own_weights,
-            own,
-            out,
-            piece.rows.start,
-        );
+        kernels::attend_backward(packed, span, own_weights, own, out, piece.rows.start);
         (weights, grad) = (later_weights, later);
     }
 }
