@@ -160,7 +160,7 @@ fn every_kind_refuses_a_field_that_it_does_not_have() {
         let rules = ["additionalProperties", "unevaluatedProperties"];
         let closed = rules
             .iter()
-            .any(|rule| schema.get(rule) == Some(&json!(false)));
+            .any(|rule| schema.get(*rule) == Some(&json!(false)));
         assert!(closed, "the schema of {name}");
         let unknown = json!({"no_such_field": 1});
         assert!(kind.resolve(&unknown, root.path()).is_err(), "{name}");
