@@ -2,19 +2,35 @@
 
 use std::path::Path;
 
-use dcsft_engine::stage::ArtifactType;
+use dcsft_engine::command::Layouts;
+use dcsft_engine::stage::{ArtifactType, StageError};
 use dcsft_models::micro::MicroVlm;
 use dcsft_models::{CONFIG, inspect, is_micro};
 use dcsft_tensor::device::DeviceSpec;
 use dcsft_vlm::error::VlmError;
 
 use crate::data::{Dataset, Rollouts};
+use crate::skipped;
+
+/// What the stages know of artifacts.
+pub(crate) struct Artifacts;
+
+impl Layouts for Artifacts {
+    fn check(&self, artifact: ArtifactType, dir: &Path) -> Result<(), String> {
+        check(artifact, dir)
+    }
+
+    fn skipped(&self, dir: &Path) -> Option<String> {
+        skipped::of(dir)
+    }
+
+    fn skip(&self, dir: &Path, because: &str) -> Result<(), StageError> {
+        skipped::mark(dir, because)
+    }
+}
 
 /// Says what is wrong with the folder `dir` as an artifact of this type: the file, and what it lacks.
-///
-/// # Errors
-/// The sentence.
-pub fn check(artifact: ArtifactType, dir: &Path) -> Result<(), String> {
+fn check(artifact: ArtifactType, dir: &Path) -> Result<(), String> {
     let words = |error: &dyn std::fmt::Display| {
         // The folder is one of the cache's; its user knows the output's name.
         error

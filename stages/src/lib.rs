@@ -11,7 +11,7 @@ mod frames;
 pub mod grpo;
 pub mod import;
 mod kept;
-pub mod layout;
+mod layout;
 mod lent;
 mod memory;
 mod misfit;
@@ -35,7 +35,7 @@ pub use training::TrainingParams;
 /// All stage kinds.
 pub fn registry() -> Registry {
     Registry::new(numerics)
-        .with_kind(Command::new(layout::check))
+        .with_kind(Command::new(layout::Artifacts))
         .with::<dataset::ImportDataset>()
         .with::<difficulty::Difficulty>()
         .with::<eval::Eval>()

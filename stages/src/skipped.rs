@@ -78,6 +78,12 @@ pub(crate) fn leave_out_inputs(ctx: &mut StageContext) {
     }
 }
 
+/// Makes the artifact in `dir` a skipped one.
+pub(crate) fn mark(dir: &Path, because: &str) -> Result<(), StageError> {
+    let because = because.to_owned();
+    Ok(write_json(&dir.join(FILE), &Skipped { because })?)
+}
+
 /// Skips the stage: each output says why.
 pub(crate) fn skip(
     ctx: &mut StageContext,
@@ -85,9 +91,7 @@ pub(crate) fn skip(
     because: String,
 ) -> Result<(), StageError> {
     for output in outputs {
-        let path = ctx.output(&output.name)?.join(FILE);
-        let because = because.clone();
-        write_json(&path, &Skipped { because })?;
+        mark(&ctx.output(&output.name)?, &because)?;
     }
     ctx.skip(because);
     Ok(())

@@ -337,3 +337,25 @@ fn mistakes_in_the_params_are_found() {
         problem(json!({"max_dropped": 1.5})).contains("neither a number of samples nor a share")
     );
 }
+
+#[test]
+fn what_was_skipped_before_is_skipped_here() {
+    let mut bench = Bench::new();
+    let (data, ids) = set(&mut bench);
+    let gone = bench.folder();
+    std::fs::write(gone.join("skipped.json"), r#"{"because": "no samples"}"#).unwrap();
+    let gone = input("gone", &gone);
+    let path = list(
+        &mut bench,
+        &[json!({"id": ids[0], "text": "cat", "reward": 1})],
+    );
+    let run = bench.run(
+        "import",
+        json!({"path": path}),
+        &[("data", vec![gone.clone()])],
+    );
+    assert_eq!(run.summary(), &json!({"skipped": "no samples"}));
+    let inputs = [("data", vec![data]), ("from", vec![gone])];
+    let run = bench.run("import", json!({}), &inputs);
+    assert_eq!(run.summary(), &json!({"skipped": "no samples"}));
+}

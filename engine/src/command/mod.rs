@@ -38,8 +38,27 @@ use fill::Places;
 pub use filter::{Env, Files, Filter, FilterError, FilterProgram};
 use params::{CommandParams, Program};
 
-/// Says what is wrong with a folder that is to be an artifact of this type.
-pub type Layout = fn(ArtifactType, &Path) -> Result<(), String>;
+/// What whoever registers the kind knows of artifacts.
+pub trait Layouts: Send + Sync + 'static {
+    /// Says what is wrong with a folder that is to be an artifact of this type.
+    ///
+    /// # Errors
+    /// The file, and what it lacks.
+    fn check(&self, artifact: ArtifactType, dir: &Path) -> Result<(), String>;
+
+    /// Why the artifact in `dir` was skipped, if it was.
+    fn skipped(&self, _dir: &Path) -> Option<String> {
+        None
+    }
+
+    /// Makes the artifact in the empty folder `dir` a skipped one.
+    ///
+    /// # Errors
+    /// If that cannot be written.
+    fn skip(&self, _dir: &Path, _because: &str) -> Result<(), StageError> {
+        Ok(())
+    }
+}
 
 /// The field of `with:` that names the inputs.
 const INPUTS: InputDecl = InputDecl {
@@ -51,13 +70,15 @@ const INPUTS: InputDecl = InputDecl {
 
 /// The stage kind.
 pub struct Command {
-    layout: Layout,
+    layouts: Box<dyn Layouts>,
 }
 
 impl Command {
-    /// The kind, whose typed outputs are checked by `layout`.
-    pub fn new(layout: Layout) -> Self {
-        Self { layout }
+    /// The kind, whose typed outputs are checked by `layouts`.
+    pub fn new(layouts: impl Layouts) -> Self {
+        Self {
+            layouts: Box::new(layouts),
+        }
     }
 }
 
@@ -112,6 +133,13 @@ impl Kind for Command {
             StageError::failed(format!("{}: {}", problem.path, problem.message))
         })?;
         let outputs = program.outputs();
+        if let Some(because) = self.leave_out_skipped(ctx) {
+            for output in &outputs {
+                self.layouts.skip(&ctx.output(&output.name)?, &because)?;
+            }
+            ctx.skip(because);
+            return Ok(());
+        }
         let work = empty_folder(ctx, "work")?;
         files::place(&program.files, Path::new(""), &work)?;
         let mut places = Places::default();
@@ -135,6 +163,34 @@ impl Kind for Command {
 }
 
 impl Command {
+    /// Leaves skipped artifacts out of the inputs, and says so; why the stage has to be skipped, if an input has no other.
+    fn leave_out_skipped(&self, ctx: &mut StageContext) -> Option<String> {
+        let mut told = Vec::new();
+        let mut whole = None;
+        for (name, artifacts) in ctx.all_inputs() {
+            let skipped = artifacts
+                .iter()
+                .map(|input| self.layouts.skipped(&input.dir));
+            let skipped: Vec<String> = skipped.flatten().collect();
+            let Some(because) = skipped.first() else {
+                continue;
+            };
+            if skipped.len() == artifacts.len() {
+                whole = Some(because.clone());
+            }
+            let count = skipped.len();
+            told.push(format!(
+                "{count} of {} artifacts of `{name}` were skipped: {because}",
+                artifacts.len()
+            ));
+        }
+        if whole.is_none() {
+            ctx.retain_inputs(|input| self.layouts.skipped(&input.dir).is_none());
+            told.into_iter().for_each(|sentence| ctx.warn(sentence));
+        }
+        whole
+    }
+
     /// Checks what the program wrote, and reports its metrics.
     fn check_outputs(
         &self,
@@ -162,7 +218,7 @@ impl Command {
                 let found = metrics::read(&dir).map_err(|error| wrong(error.to_string()))?;
                 results.get_or_insert_with(Vec::new).extend(found);
             } else {
-                (self.layout)(output.artifact, &dir).map_err(wrong)?;
+                self.layouts.check(output.artifact, &dir).map_err(wrong)?;
             }
         }
         if let Some(results) = results {

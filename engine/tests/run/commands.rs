@@ -112,6 +112,38 @@ fn an_input_of_many_artifacts_is_as_many_arguments() {
 }
 
 #[test]
+fn skipped_inputs_are_left_out_and_a_stage_with_no_other_is_skipped_too() {
+    let bench = Bench::new();
+    let study = study(
+        &bench,
+        r#"
+  gone: {uses: concat, with: {text: "skipped: no samples"}}
+  run:
+    uses: command
+    with:
+      argv: [sh, -c, 'cat "$@" > "$DCSFT_OUTPUT_out/text"', sh, "${inputs.some}/value.txt"]
+      inputs: {some: ["${gone}", "${made}"]}
+      outputs: {out: files}
+  none:
+    uses: command
+    with: {argv: [cat, "${inputs.data}"], inputs: {data: "${gone}"}, outputs: {out: files}}
+"#,
+    );
+    assert_eq!(wrote(&bench, &study, "out", "text"), "hello");
+    let outcome = bench.run(&study);
+    let summary = |stage: &str| {
+        let at = study
+            .nodes
+            .iter()
+            .position(|node| node.stage == stage)
+            .unwrap();
+        outcome.records[at].as_ref().unwrap().summary.to_string()
+    };
+    assert!(summary("run").contains("1 of 2 artifacts of `inputs.some` were skipped: no samples"));
+    assert_eq!(summary("none"), r#"{"skipped":"no samples"}"#);
+}
+
+#[test]
 fn a_program_sees_the_environment_that_is_declared_and_a_small_base() {
     let bench = Bench::new();
     let lines = "env > ${outputs.out}/env";

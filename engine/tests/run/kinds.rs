@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use dcsft_engine::command::Command;
+use dcsft_engine::command::{Command, Layouts};
 use dcsft_engine::stage::{
     ArtifactType, Cardinality, Cost, Family, FileParam, InputDecl, KindDecl, Numerics, OutputDecl,
     ParamProblem, Progress, Registry, Stage, StageContext, StageError, SummaryResult,
@@ -48,16 +48,30 @@ pub(crate) fn registry() -> Registry {
         .with::<Labels>()
         .with::<ReadFile>()
         .with::<Score>()
-        .with_kind(Command::new(layout))
+        .with_kind(Command::new(Texts))
 }
 
-/// What the outputs of a program have to hold here.
-fn layout(artifact: ArtifactType, dir: &Path) -> Result<(), String> {
-    match artifact {
-        ArtifactType::Dataset if !dir.join("value.txt").exists() => {
-            Err("there is no value.txt".to_owned())
+/// What artifacts look like here.
+struct Texts;
+
+impl Layouts for Texts {
+    fn check(&self, artifact: ArtifactType, dir: &Path) -> Result<(), String> {
+        match artifact {
+            ArtifactType::Dataset if !dir.join("value.txt").exists() => {
+                Err("there is no value.txt".to_owned())
+            }
+            _ => Ok(()),
         }
-        _ => Ok(()),
+    }
+
+    fn skipped(&self, dir: &Path) -> Option<String> {
+        let text = fs::read_to_string(dir.join("value.txt")).ok()?;
+        text.strip_prefix("skipped: ").map(str::to_owned)
+    }
+
+    fn skip(&self, dir: &Path, because: &str) -> Result<(), StageError> {
+        let path = dir.join("value.txt");
+        fs::write(&path, format!("skipped: {because}")).map_err(StageError::io(&path))
     }
 }
 

@@ -17,12 +17,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use crate::OnEmpty;
 use crate::answers::{grader, reward_problems};
 use crate::data::{Dataset, Generation, RolloutRecord, RolloutWriter};
 use crate::dataset::source::rows;
 use crate::files::JsonLines;
 use crate::misfit::{DROPPED, MaxDropped, OnError};
 use crate::reward::{self, Asked, Grader, Reward};
+use crate::skipped;
 use join::Samples;
 use row::{Left, Reason, Row};
 
@@ -113,6 +115,9 @@ impl Stage for ImportRollouts {
     }
 
     fn run(params: ImportParams, ctx: &mut StageContext) -> Result<(), StageError> {
+        if let Some(because) = skipped_by(ctx)? {
+            return skipped::skip(ctx, &Self::outputs(&params), because);
+        }
         let data = Dataset::open(&ctx.input("data")?.dir)?;
         let path = list(&params, ctx)?;
         let dir = ctx.output(OUTPUT)?;
@@ -146,6 +151,15 @@ impl Stage for ImportRollouts {
             grader.finish().map_err(StageError::failed)?;
         }
         import.write(count, &dir, ctx)
+    }
+}
+
+/// Why the stage is to be skipped, if an input of it was.
+fn skipped_by(ctx: &StageContext) -> Result<Option<String>, StageError> {
+    let from = ctx.optional("from").and_then(|from| skipped::of(&from.dir));
+    match from {
+        Some(because) => Ok(Some(because)),
+        None => skipped::reason(ctx, OnEmpty::Fail),
     }
 }
 
