@@ -76,6 +76,8 @@ pub(crate) enum Command {
     Run(Run),
     /// Say what a run would do, and why
     Plan(Plan),
+    /// End the jobs that runs of a spec have left in a cluster's queue
+    Cancel(Cancel),
     /// Say why a stage has to run, with old and new values
     Why(Why),
     /// Draw the stages as a graph
@@ -144,7 +146,10 @@ pub(crate) struct Score {
 pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) spec: SpecArgs,
-    /// Stages that may run at once [default: the threads]
+    /// Where stages run [default: local, or what dcsft.toml says]
+    #[arg(long, value_enum, env = "DCSFT_EXECUTOR", hide_env_values = true)]
+    pub(crate) executor: Option<ExecutorName>,
+    /// Stages that may run at once [default: the threads; 200 on a cluster]
     #[arg(short, long, value_parser = positive)]
     pub(crate) jobs: Option<usize>,
     /// Threads of all stages together; never changes a result [default: the cores]
@@ -165,6 +170,24 @@ pub(crate) struct Run {
     /// Write no report
     #[arg(long)]
     pub(crate) no_report: bool,
+}
+
+/// Where stages run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ExecutorName {
+    /// On this machine.
+    #[default]
+    Local,
+    /// As jobs of a Slurm cluster that shares the cache's folder.
+    Slurm,
+}
+
+/// `cancel`.
+#[derive(Debug, Args)]
+pub(crate) struct Cancel {
+    #[command(flatten)]
+    pub(crate) spec: SpecArgs,
 }
 
 /// `plan`.
@@ -389,6 +412,9 @@ pub(crate) struct Completions {
 pub(crate) struct Worker {
     /// The job file
     pub(crate) job: PathBuf,
+    /// Say everything in this file instead of on stdout, and live on when the run ends
+    #[arg(long, value_name = "FILE")]
+    pub(crate) events: Option<PathBuf>,
 }
 
 fn positive(text: &str) -> Result<usize, String> {

@@ -9,6 +9,7 @@ mod exit;
 mod output;
 mod program;
 mod progress;
+mod project_file;
 mod report;
 mod select;
 mod settings;
@@ -98,6 +99,7 @@ fn dispatch(app: &App, command: &Command) -> Result<Exit, Failure> {
     }
     match command {
         Command::Run(args) => commands::run::run(app, args),
+        Command::Cancel(args) => commands::cancel::run(app, args),
         Command::Plan(args) => commands::plan::run(app, args),
         Command::Why(args) => commands::why::run(app, args),
         Command::Graph(args) => commands::graph::run(app, args),

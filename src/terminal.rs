@@ -72,6 +72,17 @@ impl Terminal {
         self.write(&format!("{head} {}", text::block(text)));
     }
 
+    /// Asks something that can be answered with yes. Where nobody is there to answer, or nothing but yes is said, no.
+    pub(crate) fn asks(self, question: &str) -> bool {
+        if self.json || !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+            return false;
+        }
+        let _ = write!(std::io::stderr(), "{question}");
+        let mut answer = String::new();
+        let _ = std::io::stdin().read_line(&mut answer);
+        matches!(answer.trim(), "y" | "Y" | "yes")
+    }
+
     /// The end of a command that failed: for people, and with `--json` for programs too.
     pub(crate) fn failure(self, failure: &Failure) {
         if self.json {

@@ -84,6 +84,10 @@ impl Layout {
         self.locks().join(format!("{key}.lock"))
     }
 
+    pub(crate) fn key_lease(&self, key: &Digest) -> PathBuf {
+        self.locks().join(format!("{key}.lease"))
+    }
+
     /// Held shared by whoever uses the store, exclusively by garbage collection.
     pub(crate) fn store_lock(&self) -> PathBuf {
         self.locks().join("store.lock")
@@ -100,6 +104,10 @@ impl Layout {
 
     pub(crate) fn runs(&self) -> PathBuf {
         self.base.join("runs")
+    }
+
+    pub(crate) fn jobs(&self) -> PathBuf {
+        self.base.join("jobs")
     }
 
     pub(crate) fn families(&self) -> PathBuf {

@@ -72,17 +72,21 @@
 //!
 //! # Who may do what at the same time
 //!
-//! Any number of processes may use a store. Two that want the same key take its lock ([`Store::lock`]): one computes,
-//! the other waits and then finds the record. Locks are those of the operating system, so they end with the process
-//! that holds them and there is no command to unlock anything. A run [holds](Store::hold) the store from its first
-//! look-up to its last commit; garbage collection needs the store for itself and says whom it would wait for.
+//! Any number of processes may use a store, on any number of hosts that share its folder. Two that want the same key
+//! take its lock ([`Store::lock`]): one computes, the other waits and then finds the record. A lock is two things: one of
+//! the operating system's, which ends with its process, and a [`Lease`], which reaches other hosts where the first does
+//! not. There is no command to unlock anything: on one host a lease ends with its process too, and one of another host
+//! is stale when it has stood still for [`STALE`] beats of [`BEAT`] by the clock of whoever waits. What comes back after
+//! that, from a host that was frozen, finds that it has lost the key ([`KeyLock::is_held`]) and stores nothing.
+//!
+//! A run [holds](Store::hold) the store from its first look-up to its last commit; garbage collection needs the store
+//! for itself and says whom it would wait for, on other hosts too.
 //!
 //! # Limits
 //!
-//! - Locks reach as far as the file system's do. Where they do not reach across hosts, two hosts that want one key use
-//!   one workspace, and can spoil each other's files: runs fail, and half-written files can be published. Let only one
-//!   host at a time work with a store on such a file system. Collection leaves alone what is younger than
-//!   [`gc::Policy::grace`].
+//! - Where the operating system's locks do not reach, collection relies on the holders' leases and on leaving alone what
+//!   is younger than [`gc::Policy::grace`]. Leases need a folder in which a file is made once: every file system has
+//!   that, and some that are mounted from object stores do not.
 //! - Files are read-only, but whoever owns them can make them writable. A process that writes through a link into the
 //!   store damages what shares these bytes; the next [`open_input`](Store::open_input) of it notices.
 //! - A bit that flips on the disk changes no time. In a file larger than [`SMALL_FILE`] that was read before, only
@@ -102,9 +106,11 @@ mod family;
 pub mod file;
 pub mod gc;
 mod layout;
+mod lease;
 mod lock;
 mod open;
 mod outgoing;
+mod owner;
 mod publish;
 mod quarantine;
 mod read;
@@ -121,6 +127,7 @@ pub use artifact::{Artifact, SMALL_FILE};
 pub use canonical::CanonicalError;
 pub use digest::{Digest, ParseDigestError};
 pub use error::StoreError;
+pub use lease::{BEAT, Lease, STALE};
 pub use lock::{KeyLock, StoreGuard};
 pub use outgoing::{SealedFile, is_sealed, seal, write_durable};
 pub use record::{Json, OutputRef, Record};

@@ -7,17 +7,23 @@
 //! A lock's file may be removed by whoever holds the lock. So after taking a lock one looks whether the file is still
 //! the one with that name, and begins again if it is not.
 //!
-//! All that callers see is a guard. A lease with a heartbeat, for file systems whose locks do not reach across hosts,
-//! can take the place of the file inside it.
+//! A lock reaches as far as the file system carries it, which may be this host alone. So each comes with a
+//! [lease](crate::lease), which reaches as far as the folder does: first the lock, which is quick and ends with its
+//! process, then the lease.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Seek, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::time::Duration;
 
 use crate::error::Context;
 use crate::layout::Layout;
+use crate::lease::{self, Lease};
 use crate::stat::FileStat;
-use crate::{Digest, StoreError, file, read};
+use crate::{Digest, StoreError, file, owner, read};
+
+/// How often whoever waits for a lease looks at it.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// A lock that is held.
 ///
@@ -38,6 +44,8 @@ impl Drop for Held {
 #[must_use = "the lock is given up when this is dropped"]
 pub struct KeyLock {
     key: Digest,
+    /// Given up before the lock: whoever gets that finds no lease.
+    lease: Lease,
     held: Held,
 }
 
@@ -45,6 +53,12 @@ impl KeyLock {
     /// The key that is locked.
     pub fn key(&self) -> &Digest {
         &self.key
+    }
+
+    /// Whether the key is still this process's. It is not if another host has seen no sign of life for too long, since
+    /// this one was frozen or cut off: what is computed then must not be stored.
+    pub fn is_held(&self) -> bool {
+        self.lease.is_held()
     }
 
     /// Says in the lock's file for what it is held, as in "dcsft run sweep": what [`crate::Store::lock_holder`] tells
@@ -58,29 +72,30 @@ impl KeyLock {
 #[derive(Debug)]
 #[must_use = "the store is let go when this is dropped"]
 pub struct StoreGuard {
+    /// Says who holds it; none in a store that cannot be written to.
+    _named: Option<Lease>,
     _shared: Held,
-    /// None in a store that cannot be written to.
-    _named: Option<Named>,
-}
-
-/// A file that says who holds the store.
-#[derive(Debug)]
-struct Named {
-    _held: Held,
-    path: PathBuf,
-}
-
-impl Drop for Named {
-    fn drop(&mut self) {
-        // A file that stays behind is recognised by its free lock and removed by the next collection.
-        let _ = fs::remove_file(&self.path);
-    }
 }
 
 #[derive(Clone, Copy)]
 enum Mode {
     Shared,
     Exclusive,
+}
+
+/// Whether the operating system's locks keep anybody out in this store's folder. That they do here says nothing of
+/// other hosts.
+pub(crate) fn have_effect(layout: &Layout) -> bool {
+    let folder = layout.tmp();
+    let Ok(probe) = tempfile::NamedTempFile::new_in(&folder) else {
+        return true;
+    };
+    let other = File::open(probe.path());
+    match (probe.as_file().try_lock(), other) {
+        (Ok(()), Ok(other)) => other.try_lock().is_err(),
+        (Err(_), _) => false,
+        (_, Err(_)) => true,
+    }
 }
 
 /// Takes the lock of `key`, calling `on_wait` once before it waits for another holder.
@@ -97,17 +112,19 @@ pub(crate) fn lock_key(
     loop {
         let file = open(&path)?;
         wait(&file, &path, Mode::Exclusive)?;
-        if is_current(&file, &path)? {
-            return claim(Held(file), &path, key);
+        if is_current(&file, &path)?
+            && let Some(lock) = claim(Held(file), layout, key)?
+        {
+            return Ok(lock);
         }
+        std::thread::sleep(LOOK);
     }
 }
 
 /// Takes the lock of `key` if nobody holds it.
 pub(crate) fn try_lock_key(layout: &Layout, key: &Digest) -> Result<Option<KeyLock>, StoreError> {
-    let path = layout.key_lock(key);
-    match try_exclusive(&path)? {
-        Some(held) => claim(held, &path, key).map(Some),
+    match try_exclusive(&layout.key_lock(key))? {
+        Some(held) => claim(held, layout, key),
         None => Ok(None),
     }
 }
@@ -125,14 +142,16 @@ pub(crate) fn key_in_use(layout: &Layout, key: &Digest) -> Result<bool, StoreErr
     if !path.exists() {
         return Ok(false);
     }
-    match try_exclusive(&path)? {
-        Some(held) => {
-            fs::remove_file(&path).context("remove", &path)?;
-            drop(held);
-            Ok(false)
-        }
-        None => Ok(true),
+    let Some(held) = try_exclusive(&path)? else {
+        return Ok(true);
+    };
+    let lease = layout.key_lease(key);
+    if lease::holder(&lease).context("read", &lease)?.is_some() {
+        return Ok(true);
     }
+    fs::remove_file(&path).context("remove", &path)?;
+    drop(held);
+    Ok(false)
 }
 
 /// Holds the store under a name that others are told when they have to wait. Where it has to wait itself, `on_wait` is
@@ -164,26 +183,14 @@ pub(crate) fn hold(
         Err(error) => return Err(error),
     };
     Ok(StoreGuard {
-        _shared: Held(file),
         _named: named,
+        _shared: Held(file),
     })
 }
 
-fn name(layout: &Layout, who: &str) -> Result<Named, StoreError> {
+fn name(layout: &Layout, who: &str) -> Result<Lease, StoreError> {
     let folder = layout.holders();
-    let named = tempfile::Builder::new()
-        .suffix(".lock")
-        .tempfile_in(&folder)
-        .context("write in", &folder)?;
-    let (mut file, path) = named
-        .keep()
-        .map_err(|error| StoreError::io("write in", &folder, error.error))?;
-    wait(&file, &path, Mode::Exclusive)?;
-    write!(file, "process {} ({who})", std::process::id()).context("write", &path)?;
-    Ok(Named {
-        _held: Held(file),
-        path,
-    })
+    Lease::fresh(&folder, who).context("write in", &folder)
 }
 
 /// Shares the store without a name, for the length of one operation.
@@ -204,18 +211,26 @@ fn open_shared(path: &Path) -> Result<File, StoreError> {
 
 /// Takes the store for oneself, or says who uses it.
 pub(crate) fn exclude(layout: &Layout) -> Result<Held, StoreError> {
-    match try_exclusive(&layout.store_lock())? {
-        Some(held) => {
+    let held = try_exclusive(&layout.store_lock())?;
+    let mut holders = holders(layout)?;
+    match held {
+        // Where the lock does not reach, the holders' leases do.
+        Some(held) if holders.is_empty() => {
             let _ = write_name(
                 &held.0,
                 &format!("{} (which collects garbage)", process_name()),
             );
             Ok(held)
         }
-        None => Err(StoreError::InUse {
-            root: layout.root.clone(),
-            holders: holders(layout)?,
-        }),
+        _ => {
+            if holders.is_empty() {
+                holders.push("another process".to_owned());
+            }
+            Err(StoreError::InUse {
+                root: layout.root.clone(),
+                holders,
+            })
+        }
     }
 }
 
@@ -225,18 +240,9 @@ fn holders(layout: &Layout) -> Result<Vec<String>, StoreError> {
     let mut names = Vec::new();
     for entry in fs::read_dir(&folder).context("read", &folder)? {
         let path = entry.context("read", &folder)?.path();
-        // Locks that a network file system emulates want the file open for writing.
-        let writable = OpenOptions::new().read(true).write(true).open(&path);
-        let Ok(file) = writable.or_else(|_| file::open(&path)) else {
-            continue;
-        };
-        match file.try_lock() {
-            Ok(()) => drop(fs::remove_file(&path)),
-            Err(_) => names.extend(file::text(&path)),
+        if path.extension().is_some_and(|end| end == lease::EXTENSION) {
+            names.extend(lease::holder(&path).context("read", &path)?);
         }
-    }
-    if names.is_empty() {
-        names.push("another process".to_owned());
     }
     names.sort();
     // A process may hold the store more than once.
@@ -244,16 +250,27 @@ fn holders(layout: &Layout) -> Result<Vec<String>, StoreError> {
     Ok(names)
 }
 
-/// Writes into a lock's file who holds it.
-fn claim(held: Held, path: &Path, key: &Digest) -> Result<KeyLock, StoreError> {
-    write_name(&held.0, &format!("process {}", std::process::id())).context("write", path)?;
-    Ok(KeyLock { key: *key, held })
+/// Takes the key's lease, which goes with its lock, and writes into the lock's file who holds it. None if somebody has
+/// the lease, whom the lock does not keep out.
+fn claim(held: Held, layout: &Layout, key: &Digest) -> Result<Option<KeyLock>, StoreError> {
+    let (path, lease) = (layout.key_lock(key), layout.key_lease(key));
+    match Lease::take(&lease, "").context("write", &lease)? {
+        Err(_) => Ok(None),
+        Ok(lease) => {
+            write_name(&held.0, &format!("process {}", std::process::id()))
+                .context("write", &path)?;
+            Ok(Some(KeyLock {
+                key: *key,
+                lease,
+                held,
+            }))
+        }
+    }
 }
 
 /// This process, for those who wait for it: on a shared folder they may sit at another machine.
 fn process_name() -> String {
-    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    match host.trim() {
+    match owner::host().as_str() {
         "" => format!("process {}", std::process::id()),
         host => format!("process {} on {host}", std::process::id()),
     }

@@ -49,6 +49,32 @@ pub struct Usage {
     pub tmp_bytes: u64,
 }
 
+/// What the system says a folder is on, for file systems that other hosts may use at the same time.
+#[cfg(target_os = "linux")]
+fn shared_file_system(folder: &Path) -> Option<&'static str> {
+    // The numbers of `statfs(2)`.
+    let known = [
+        (0x6969, "nfs"),
+        (0xff53_4d42, "cifs"),
+        (0xfe53_4d42, "smb2"),
+        (0x0bd0_0bd0, "lustre"),
+        (0x00c3_6400, "ceph"),
+        (0x4750_4653, "gpfs"),
+        (0x1983_0326, "beegfs"),
+        (0x0102_1997, "9p"),
+        (0x6573_5546, "fuse"),
+    ];
+    let found = rustix::fs::statfs(folder).ok()?;
+    let number = u64::try_from(found.f_type).ok()? & 0xffff_ffff;
+    let mut named = known.into_iter().filter(|(known, _)| *known == number);
+    named.next().map(|(_, name)| name)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn shared_file_system(_: &Path) -> Option<&'static str> {
+    None
+}
+
 /// A record, and when it was last used.
 pub(crate) struct Loaded {
     pub(crate) record: Record,
@@ -90,9 +116,25 @@ impl Store {
         durable::is_writable(&self.layout.tmp())
     }
 
+    /// Whether the operating system's locks have an effect in this folder, for whoever wants to say so: leases do without
+    /// them.
+    pub fn locks_have_effect(&self) -> bool {
+        lock::have_effect(&self.layout)
+    }
+
+    /// The kind of file system that the folder is on, where its locks may not reach other hosts: `nfs`, `lustre`.
+    pub fn shared_file_system(&self) -> Option<&'static str> {
+        shared_file_system(&self.layout.root)
+    }
+
     /// A folder for the journals of runs, which the store itself never looks into.
     pub fn runs_dir(&self) -> PathBuf {
         self.layout.runs()
+    }
+
+    /// A folder for what a cluster's jobs need beside their workspaces, which the store itself never looks into.
+    pub fn jobs_dir(&self) -> PathBuf {
+        self.layout.jobs()
     }
 
     /// The artifact with this digest, `None` if there is none or if it was damaged (it then is in the quarantine).

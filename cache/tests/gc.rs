@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use common::{Bench, flip, key, names, seconds};
+use common::{Bench, flip, hostname, key, names, seconds};
 use dcsft_cache::gc::{self, Policy, Report};
 use dcsft_cache::verify;
 
@@ -378,7 +378,11 @@ fn a_dry_run_tells_what_is_in_the_way_and_moves_nothing() {
     let dry = gc::collect(&bench.store, &policy).unwrap();
     assert_eq!(
         dry.in_use,
-        [format!("process {} (a run)", std::process::id())]
+        [format!(
+            "process {} on {} (a run)",
+            std::process::id(),
+            hostname()
+        )]
     );
     assert!(bench.record_file(&key("damaged")).exists());
     assert_eq!(bench.quarantined(), [""; 0]);

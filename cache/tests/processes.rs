@@ -14,7 +14,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use common::{Bench, child, key, names, parents_store, record};
+use common::{Bench, child, hostname, key, names, parents_store, record};
 use dcsft_cache::{StoreError, gc, verify};
 
 /// Starts another process and waits until it says that it is ready.
@@ -212,7 +212,11 @@ fn collection_says_whom_it_waits_for() {
     };
     assert_eq!(
         *holders,
-        [format!("process {} (dcsft run sweep.yaml)", other.id())]
+        [format!(
+            "process {} on {} (dcsft run sweep.yaml)",
+            other.id(),
+            hostname()
+        )]
     );
     gc::collect(
         &bench.store,
@@ -231,7 +235,11 @@ fn collection_says_whom_it_waits_for() {
     };
     assert_eq!(
         holders,
-        [format!("process {} (a second run)", std::process::id())]
+        [format!(
+            "process {} on {} (a second run)",
+            std::process::id(),
+            hostname()
+        )]
     );
     drop(guards);
     gc::collect(&bench.store, &gc::Policy::default()).unwrap();

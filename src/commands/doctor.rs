@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
+use dcsft_cache::{BEAT, STALE, Store};
 use dcsft_tensor::device::DeviceSpec;
 use serde::Serialize;
 
@@ -78,13 +79,16 @@ fn device_check(device: &str) -> Check {
 
 fn cache_checks(cache: &Path) -> Vec<Check> {
     let shown = cache.display();
-    if let Err(error) = dcsft_cache::Store::open(cache) {
-        return vec![Check {
-            name: "cache",
-            ok: false,
-            detail: error.to_string(),
-        }];
-    }
+    let store = match Store::open(cache) {
+        Ok(store) => store,
+        Err(error) => {
+            return vec![Check {
+                name: "cache",
+                ok: false,
+                detail: error.to_string(),
+            }];
+        }
+    };
     let writable = Check {
         name: "cache",
         ok: true,
@@ -104,7 +108,27 @@ fn cache_checks(cache: &Path) -> Vec<Check> {
             ),
         },
     };
-    vec![writable, links, space(cache)]
+    vec![writable, links, locks(&store), space(cache)]
+}
+
+/// Whether runs on several hosts keep out of each other's way, and by what.
+fn locks(store: &Store) -> Check {
+    let by_leases = format!(
+        "a run waits up to {} s for one on another host that died",
+        (BEAT * STALE).as_secs()
+    );
+    let detail = match (store.locks_have_effect(), store.shared_file_system()) {
+        (false, _) => format!("have no effect there: leases keep runs apart, {by_leases}"),
+        (true, Some(kind)) => {
+            format!("work here, and on {kind} may not reach other hosts: leases do, {by_leases}")
+        }
+        (true, None) => "work".to_owned(),
+    };
+    Check {
+        name: "locks",
+        ok: true,
+        detail,
+    }
 }
 
 fn links(cache: &Path) -> std::io::Result<()> {

@@ -11,13 +11,14 @@ use dcsft_cache::Digest;
 use dcsft_engine::journal::{self, RunEvent};
 use dcsft_engine::lockfile::Lock;
 use dcsft_engine::plan::{Plan, PlannedNode};
-use dcsft_engine::run::{
-    self, JsonReporter, LocalExecutor, Pause, Reporter, RunOptions, RunOutcome, WorkerCommand,
-};
+use dcsft_engine::run::slurm;
+use dcsft_engine::run::{self, JsonReporter, Pause, Reporter, RunOptions, RunOutcome};
 use dcsft_engine::study::Node;
 use dcsft_engine::text;
 use dcsft_tensor::device::DeviceSpec;
 
+use super::cancel;
+use super::place::{self, Place};
 use super::{lock, report, results};
 use crate::cli::Run;
 use crate::collect::Results;
@@ -84,13 +85,17 @@ fn run_and_report(
     {
         return lock::diverged(app, &project, &divergence);
     }
-    check_devices(&project, &plan)?;
+    let place = Place::of(args, &project.store)?;
+    if !place.elsewhere {
+        check_devices(&project, &plan)?;
+    }
     let interrupted = Arc::new(AtomicBool::new(false));
     if !plan.is_complete() {
         handle_ctrl_c(&interrupted)?;
     }
     let options = RunOptions {
-        jobs: args.jobs,
+        jobs: args.jobs.or(place.elsewhere.then_some(place::JOBS)),
+        elsewhere: place.elsewhere,
         threads: args.threads,
         keep_going: args.keep_going,
         devices: project.devices.clone(),
@@ -98,10 +103,6 @@ fn run_and_report(
         program: program::this(),
         pause,
         ..RunOptions::default()
-    };
-    let executor = LocalExecutor {
-        worker: worker_command()?,
-        grace: run::GRACE,
     };
     let mut bars;
     let reporter: &mut dyn Reporter = if app.terminal.json {
@@ -119,7 +120,7 @@ fn run_and_report(
             &plan,
             &project.store,
             &options,
-            &executor,
+            &*place.executor,
             reporter,
         )
         // As an event it was told already.
@@ -134,6 +135,9 @@ fn run_and_report(
         plan = ManuallyDrop::new(project.plan(&[], args.paranoid)?);
     };
     let exit = conclude(app, args, &project, &outcome, locked.as_ref())?;
+    if outcome.interrupted && place.elsewhere {
+        leave_or_cancel(app, args, &project)?;
+    }
     lines.written()?;
     Ok(exit)
 }
@@ -166,6 +170,30 @@ fn check_devices(project: &Project, plan: &Plan) -> Result<(), Failure> {
     for device in &project.devices {
         let opened = device.parse::<DeviceSpec>().and_then(DeviceSpec::open);
         opened.map_err(Failure::failed)?;
+    }
+    Ok(())
+}
+
+/// An interrupted run leaves its jobs to the cluster, and says so. On a terminal it asks.
+fn leave_or_cancel(app: &App, args: &Run, project: &Project) -> Result<(), Failure> {
+    let workspaces = cancel::workspaces(project, &project.plan(&[], false)?)?;
+    let left = workspaces
+        .iter()
+        .filter_map(|workspace| slurm::Ticket::read(workspace))
+        .count();
+    if left == 0 {
+        return Ok(());
+    }
+    let spec = args.spec.spec.display();
+    let jobs = count(left, "job", "jobs");
+    if app.terminal.asks(&format!("cancel {jobs} too? [y/N] ")) {
+        let cancelled = slurm::cancel(workspaces.into_iter()).map_err(Failure::failed)?;
+        let jobs = count(cancelled.len(), "job", "jobs");
+        app.terminal.say(&format!("{jobs} cancelled"));
+    } else {
+        app.terminal.help(&format!(
+            "{jobs} stay in the cluster's queue: the next run follows them, `dcsft cancel {spec}` ends them"
+        ));
     }
     Ok(())
 }
@@ -269,52 +297,4 @@ fn handle_ctrl_c(interrupted: &Arc<AtomicBool>) -> Result<(), Failure> {
         }
     })
     .map_err(threads_missing)
-}
-
-/// Workers keep freed memory: a training step allocates what the last one has freed, and giving the pages back and
-/// taking them again would be a tenth of its time. Whoever sets the variable is not overruled.
-fn allocator() -> Vec<(String, String)> {
-    const VARIABLE: &str = "MIMALLOC_PURGE_DELAY";
-    match std::env::var_os(VARIABLE) {
-        Some(_) => Vec::new(),
-        None => vec![(VARIABLE.to_owned(), "-1".to_owned())],
-    }
-}
-
-fn worker_command() -> Result<WorkerCommand, Failure> {
-    let program = std::env::current_exe().map_err(|error| {
-        Failure::failed(format!(
-            "cannot find the path of this program, which stages run in: {error}"
-        ))
-    })?;
-    let worker = WorkerCommand {
-        program,
-        args: vec!["worker".to_owned()],
-        env: allocator(),
-    };
-    Ok(match std::env::var(RUNNER) {
-        Ok(runner) => started_by(worker, &runner),
-        Err(_) => worker,
-    })
-}
-
-/// The variable with a program that workers are started by, such as an emulator of another processor; words are apart
-/// by blanks.
-const RUNNER: &str = "DCSFT_RUNNER";
-
-fn started_by(worker: WorkerCommand, runner: &str) -> WorkerCommand {
-    let mut words = runner.split_whitespace();
-    let Some(program) = words.next() else {
-        return worker;
-    };
-    let own = worker.program.to_string_lossy().into_owned();
-    WorkerCommand {
-        program: program.into(),
-        args: words
-            .map(str::to_owned)
-            .chain([own])
-            .chain(worker.args)
-            .collect(),
-        env: worker.env,
-    }
 }

@@ -28,5 +28,10 @@ pub(crate) fn run(args: &Worker) -> u8 {
             "the worker cannot start its threads: {error}{LIMIT}"
         ));
     }
-    worker::main(&args.job, &dcsft_stages::registry(), &interrupted, true)
+    worker::main(
+        &args.job,
+        &dcsft_stages::registry(),
+        &interrupted,
+        args.events.as_deref(),
+    )
 }

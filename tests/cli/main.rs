@@ -7,6 +7,7 @@ mod export;
 mod faults;
 mod identity;
 mod interrupt;
+mod leases;
 mod lock;
 mod memory;
 mod paper;

@@ -96,6 +96,7 @@ fn doctor_checks_the_cache_and_the_device() {
             "device",
             "cache",
             "hard links",
+            "locks",
             "free space"
         ]
     );

@@ -31,6 +31,8 @@ use refs::Refs;
 /// The workspace of a key without a record is kept this long after its last change, for the key to be resumed.
 pub const WORKSPACE_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// What a cluster's jobs need is kept this long after it was written or used: they may wait in a queue.
+const JOBS_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Things in the quarantine are kept this long.
 pub const QUARANTINE_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -366,6 +368,9 @@ impl Sweep<'_> {
             let is_done = layout.record(&key).exists() && !gone.contains(&key);
             !in_use.contains(&key) && (is_done || idle_for(path, WORKSPACE_AGE))
         })?;
+        if layout.jobs().exists() {
+            self.remove_entries(&layout.jobs(), |_, path| idle_for(path, JOBS_AGE))?;
+        }
         if !self.policy.dry_run {
             self.store.forget_members()?;
         }

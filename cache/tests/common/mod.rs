@@ -10,6 +10,12 @@ use dcsft_cache::{Artifact, Digest, Json, OutputRef, Record, Store};
 use serde_json::json;
 use tempfile::TempDir;
 
+/// This host's name.
+pub(crate) fn hostname() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    name.trim().to_owned()
+}
+
 /// A store in a folder of its own, and a place beside it on the same file system.
 pub(crate) struct Bench {
     pub(crate) store: Store,

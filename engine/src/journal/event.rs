@@ -58,6 +58,8 @@ pub enum Reason {
     NoResult,
     /// Its worker could not be started or heard.
     Unstartable,
+    /// Its job was lost again and again, through no fault of its own.
+    Lost,
     /// Files of the user's changed while it ran.
     FilesChanged,
     /// An input was damaged each time it was made.

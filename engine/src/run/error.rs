@@ -36,6 +36,16 @@ pub enum RunError {
         /// Why not.
         message: String,
     },
+    /// A stage asks for more than there is.
+    #[error("{title} can never start: it asks for {what} (`resources` at {place})")]
+    NoRoom {
+        /// The stage.
+        title: String,
+        /// Where it stands in the spec.
+        place: String,
+        /// What it asks for and what there is.
+        what: String,
+    },
     /// The system starts no further thread.
     #[error("cannot start a thread for {title} ({source})")]
     Thread {

@@ -23,6 +23,9 @@ use crate::stage::{Cost, Event, Job};
 use crate::worker::done::{self, Done};
 use crate::worker::{self, spent, turn};
 
+/// So often a stage whose job was lost is submitted again.
+const MOST_LOST: u32 = 10;
+
 /// How many of the log's last lines a failure shows.
 const TAIL_LINES: usize = 12;
 
@@ -36,6 +39,10 @@ enum Trouble {
         again: bool,
     },
     Interrupted,
+    /// Its job was lost, through no fault of its own.
+    JobLost(String),
+    /// Another host took this one for dead, and the key is no longer this run's.
+    Lost,
     /// The run cannot go on.
     Broken(RunError),
 }
@@ -92,10 +99,20 @@ struct Attempts<'a> {
 
 impl Attempts<'_> {
     fn run(&self, tell: &mut dyn FnMut(Word)) -> Outcome {
-        match self.left_behind(tell) {
+        // A job that an earlier run has submitted goes on, and is followed.
+        let workspace = self.shared.store.workspace(self.key());
+        let mut adopt = workspace
+            .as_deref()
+            .is_ok_and(|workspace| self.shared.executor.has_job(workspace));
+        let left = match adopt {
+            true => Ok(None),
+            false => self.left_behind(tell),
+        };
+        match left {
             Ok(Some(record)) => return Outcome::Found(record),
             Ok(None) => {}
             Err(Trouble::Broken(error)) => return Outcome::Broken(error),
+            Err(Trouble::Lost) => return self.lost(tell),
             Err(_) => return Outcome::Interrupted,
         }
         tell(Word::Started {
@@ -103,11 +120,23 @@ impl Attempts<'_> {
             threads: self.assignment.threads,
             log: self.assignment.log.clone(),
         });
-        let mut attempts = 0;
+        let (mut attempts, mut lost) = (0, 0);
         loop {
             attempts += 1;
-            let (reason, message, again) = match self.attempt(attempts, tell) {
+            let ended = self.attempt(attempts, std::mem::take(&mut adopt), tell);
+            // Whatever became of it: what another host does now is what counts.
+            if ended.is_err() && !self.prepared.lock.is_held() {
+                return self.lost(tell);
+            }
+            let (reason, message, again) = match ended {
                 Ok(record) => return Outcome::Done(record),
+                Err(Trouble::JobLost(message)) => {
+                    // That is the cluster's doing, and not counted: but a job that is lost each time has a reason.
+                    lost += 1;
+                    attempts -= 1;
+                    (Reason::Lost, message, lost <= MOST_LOST)
+                }
+                Err(Trouble::Lost) => return self.lost(tell),
                 Err(Trouble::Interrupted) => return Outcome::Interrupted,
                 Err(Trouble::Broken(error)) => return Outcome::Broken(error),
                 Err(Trouble::Stage {
@@ -116,19 +145,40 @@ impl Attempts<'_> {
                     again,
                 }) => (reason, message, again),
             };
-            if !again || attempts > self.assignment.node.execution.retries {
+            let counted = reason != Reason::Lost;
+            if !again || (counted && attempts > self.assignment.node.execution.retries) {
+                let attempts = attempts + lost;
                 let failure = failure(self.assignment, self.shared, reason, message, attempts);
                 return Outcome::Failed(failure);
             }
-            let delay = retry::delay(self.shared.backoff, attempts);
+            let delay = retry::delay(self.shared.backoff, attempts.max(1) + lost);
             tell(Word::Retries {
-                attempts,
+                attempts: attempts + lost,
                 message,
                 delay,
             });
             if !retry::sleep(delay, &self.shared.stop) {
                 return Outcome::Interrupted;
             }
+        }
+    }
+
+    /// The key is another's: its result is waited for, as that of any other run.
+    fn lost(&self, tell: &mut dyn FnMut(Word)) -> Outcome {
+        tell(Word::Warns(
+            "this run was taken for dead by another host, which computes the stage now".to_owned(),
+        ));
+        Outcome::Busy {
+            holder: self.shared.store.lock_holder(self.key()),
+        }
+    }
+
+    /// To be asked before anything is stored.
+    fn check_lock(&self) -> Result<(), Trouble> {
+        if self.prepared.lock.is_held() {
+            Ok(())
+        } else {
+            Err(Trouble::Lost)
         }
     }
 
@@ -181,19 +231,29 @@ impl Attempts<'_> {
         }
     }
 
-    fn attempt(&self, attempts: u32, tell: &mut dyn FnMut(Word)) -> Result<Arc<Record>, Trouble> {
+    fn attempt(
+        &self,
+        attempts: u32,
+        adopt: bool,
+        tell: &mut dyn FnMut(Word),
+    ) -> Result<Arc<Record>, Trouble> {
         let (assignment, shared) = (self.assignment, self.shared);
         let node = assignment.node;
         let workspace = shared.store.workspace(self.key())?;
-        // Before the worker starts: what it leaves there is then this attempt's.
-        Done::remove(&workspace)
-            .and_then(|()| self.write_job(attempts, &workspace))
-            .map_err(|error| self.unusable(format!("{}: {error}", workspace.display())))?;
+        if !adopt {
+            // Before the worker starts: what it leaves there is then this attempt's.
+            Done::remove(&workspace)
+                .and_then(|()| self.write_job(attempts, &workspace))
+                .map_err(|error| self.unusable(format!("{}: {error}", workspace.display())))?;
+        }
         let _ = log_line(
             &assignment.log,
             &format!("# {} attempt {attempts} key {}", node.title(), self.key()),
         );
         let task = Task {
+            stage: &node.stage,
+            resources: &node.execution.resources,
+            adopt,
             job: &job_path(&workspace),
             log: &assignment.log,
             threads: assignment.threads,
@@ -230,6 +290,9 @@ impl Attempts<'_> {
                 return Err(Trouble::Interrupted);
             }
             End::Store(message) => return Err(self.unusable(message.clone())),
+            End::Lost(how) => {
+                return Err(Trouble::JobLost(format!("its job was lost: {how}")));
+            }
             end => {
                 if let Some((reason, message, again)) = end.failure() {
                     return Err(Trouble::Stage {
@@ -249,7 +312,24 @@ impl Attempts<'_> {
                 again,
             });
         };
-        if let Err(trouble) = self.check_files() {
+        let spent = match shared.executor.hears_late() {
+            true => Cost {
+                seconds: spent.seconds - ended.seconds + done.seconds,
+                ..spent
+            },
+            false => spent,
+        };
+        // Files were not compared when an adopted job began.
+        let doubt = adopt.then(|| self.files_since(&done)).flatten();
+        let checked = match doubt {
+            Some(doubt) => Err(Trouble::Stage {
+                reason: Reason::FilesChanged,
+                message: doubt,
+                again: true,
+            }),
+            None => self.check_files(),
+        };
+        if let Err(trouble) = checked {
             // The next run must not take it for a result.
             let _ = Done::remove(&workspace);
             return Err(trouble);
@@ -270,7 +350,9 @@ impl Attempts<'_> {
         tell: &mut dyn FnMut(Word),
     ) -> Result<Arc<Record>, Trouble> {
         let store = self.shared.store;
+        self.check_lock()?;
         let outputs = self.publish(workspace, &done)?;
+        self.check_lock()?;
         let record = Arc::new(Record {
             format: Record::FORMAT,
             key: *self.key(),
@@ -334,7 +416,10 @@ impl Attempts<'_> {
             };
             let published_now = match found {
                 Some(found) => found,
-                None => self.publish_one(workspace, &output.name, sealed)?,
+                None => {
+                    let folder = outputs_path(workspace).join(&done.folder);
+                    self.publish_one(&folder, &output.name, sealed)?
+                }
             };
             stored.insert(output.name.clone(), published_now.digest);
             done::note_stored(workspace, &stored);
@@ -356,7 +441,7 @@ impl Attempts<'_> {
 
     fn publish_one(
         &self,
-        workspace: &Path,
+        folder: &Path,
         name: &str,
         sealed: &[SealedFile],
     ) -> Result<OutputRef, Trouble> {
@@ -365,11 +450,7 @@ impl Attempts<'_> {
             message: format!("its output `{name}` is not what the stage wrote"),
             again: true,
         };
-        let artifact = match self
-            .shared
-            .store
-            .publish(&outputs_path(workspace).join(name))
-        {
+        let artifact = match self.shared.store.publish(&folder.join(name)) {
             Ok(artifact) => artifact,
             Err(StoreError::NotFound { .. }) => return Err(changed()),
             Err(error) if worker::is_of_the_output(&error) => {

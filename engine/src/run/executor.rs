@@ -8,10 +8,18 @@ use std::time::Duration;
 use super::pause::Pause;
 use crate::journal::Reason;
 use crate::stage::Event;
+use crate::study::Resources;
+use crate::worker;
 
 /// One attempt at a stage.
 #[derive(Debug)]
 pub struct Task<'a> {
+    /// The stage's name in the spec.
+    pub stage: &'a str,
+    /// What it asks for.
+    pub resources: &'a Resources,
+    /// Follow the job that the workspace already has, see [`Executor::has_job`].
+    pub adopt: bool,
     /// The frozen job, as JSON.
     pub job: &'a Path,
     /// Takes the worker's stderr and log lines; appended to.
@@ -59,6 +67,10 @@ pub enum End {
     OutOfMemory,
     /// Its worker ended without a result; the status in words.
     Vanished(String),
+    /// A batch system ended it at the time limit that it had there.
+    TimeLimit,
+    /// It was lost through no fault of its own: its node failed, say. It runs again, and that is not counted.
+    Lost(String),
 }
 
 impl End {
@@ -93,6 +105,11 @@ impl End {
                 let message = "its worker was killed: the system ran out of memory".to_owned();
                 (Reason::OutOfMemory, message, true)
             }
+            Self::TimeLimit => {
+                let message = "its job ran into its time limit on the cluster; `resources: {time: ...}` sets it";
+                (Reason::TimedOut, message.to_owned(), true)
+            }
+            Self::Lost(how) => (Reason::Lost, format!("its job was lost: {how}"), true),
             Self::Vanished(status) => {
                 let message = format!("its worker ended without a result ({status})");
                 (Reason::NoResult, message, true)
@@ -100,10 +117,39 @@ impl End {
         };
         Some(said)
     }
+
+    /// What a worker's exit code says, and its last event; none for codes that are not a worker's.
+    pub(super) fn of_exit(code: Option<u8>, last: Option<&Event>) -> Option<Self> {
+        let message = || match last {
+            Some(Event::Failed { message }) => Some(message.clone()),
+            _ => None,
+        };
+        match code? {
+            worker::EXIT_DONE => Some(Self::Done),
+            worker::EXIT_STORE => message().map(Self::Store),
+            worker::EXIT_BAD_JOB => message().map(Self::BadJob),
+            worker::EXIT_FAILED => message().map(Self::Failed),
+            worker::EXIT_INTERRUPTED => {
+                (last == Some(&Event::Interrupted)).then_some(Self::Stopped)
+            }
+            _ => None,
+        }
+    }
 }
 
 /// Runs worker processes somewhere. Called from one thread per running stage.
 pub trait Executor: Sync {
+    /// Whether a job for this workspace was submitted by an earlier run and not seen to its end: it is followed then,
+    /// with [`Task::adopt`].
+    fn has_job(&self, _workspace: &Path) -> bool {
+        false
+    }
+
+    /// Whether it may hear of a worker's work late, or after its end: then the worker's own clock counts.
+    fn hears_late(&self) -> bool {
+        false
+    }
+
     /// Runs one attempt to its end and passes on what the worker says.
     ///
     /// # Errors

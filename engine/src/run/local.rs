@@ -8,12 +8,12 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use super::ear::Ear;
 use super::executor::{End, Ended, Executor, Task};
 use super::lines;
 use super::pause::{Clock, Entered};
 use super::process::Group;
 use crate::stage::Event;
-use crate::worker;
 
 /// How often a waiting executor looks at its clock and at the interrupt flag.
 const TICK: Duration = Duration::from_millis(50);
@@ -61,7 +61,7 @@ impl Executor for LocalExecutor {
         watch.hear_last_words(&heard, &mut ear)?;
         let last = ear.last;
         let ended = Ended {
-            end: watch.judge(last, status),
+            end: watch.judge(last.as_ref(), status),
             seconds: watch.worked().as_secs_f64(),
         };
         if let Some((_, message, _)) = ended.end.failure() {
@@ -92,46 +92,6 @@ impl LocalExecutor {
                 ),
             )
         })
-    }
-}
-
-/// Takes what a worker says.
-struct Ear<'a> {
-    log: &'a mut File,
-    emit: &'a mut dyn FnMut(Event),
-    /// The event that says how the attempt ended.
-    last: Option<Event>,
-    /// The worker waits for another one.
-    waits: bool,
-}
-
-impl Ear<'_> {
-    fn hear(&mut self, line: &[u8]) -> io::Result<()> {
-        let event = match serde_json::from_slice(line) {
-            Ok(event) => event,
-            // Something inside the stage printed.
-            Err(_) => {
-                let text = String::from_utf8_lossy(line);
-                return match text.trim_end() {
-                    "" => Ok(()),
-                    text => writeln!(self.log, "{text}"),
-                };
-            }
-        };
-        self.waits = matches!(event, Event::Waits { .. });
-        match event {
-            Event::Done | Event::Failed { .. } | Event::Interrupted => self.last = Some(event),
-            Event::Log { ref message } => {
-                writeln!(self.log, "{message}")?;
-                (self.emit)(event);
-            }
-            Event::Warning { ref message } => {
-                writeln!(self.log, "warning: {message}")?;
-                (self.emit)(event);
-            }
-            Event::Progress(_) | Event::Used(_) | Event::Waits { .. } => (self.emit)(event),
-        }
-        Ok(())
     }
 }
 
@@ -263,26 +223,15 @@ impl<'a> Watch<'a> {
     }
 
     /// The exit code says what the end was, the last event why.
-    fn judge(&self, last: Option<Event>, status: ExitStatus) -> End {
-        let message = || match &last {
-            Some(Event::Failed { message }) => Some(message.clone()),
-            _ => None,
-        };
+    fn judge(&self, last: Option<&Event>, status: ExitStatus) -> End {
         let code = status.code().and_then(|code| u8::try_from(code).ok());
-        if code == Some(worker::EXIT_DONE) {
-            return End::Done;
-        }
-        match (self.stopping.map(|(_, why)| why), code, message()) {
+        match (self.stopping.map(|(_, why)| why), End::of_exit(code, last)) {
             // Also when it was to save its state: that it could not has to be said.
-            (_, Some(worker::EXIT_STORE), Some(message)) => End::Store(message),
-            (Some(Why::TimedOut), ..) => End::TimedOut(self.task.timeout.unwrap_or_default()),
-            (Some(Why::Interrupted), ..) => End::Interrupted,
-            (None, Some(worker::EXIT_BAD_JOB), Some(message)) => End::BadJob(message),
-            (None, Some(worker::EXIT_FAILED), Some(message)) => End::Failed(message),
-            (None, Some(worker::EXIT_INTERRUPTED), _) if last == Some(Event::Interrupted) => {
-                End::Stopped
-            }
-            _ => self.died(status),
+            (_, Some(end @ (End::Done | End::Store(_)))) => end,
+            (Some(Why::TimedOut), _) => End::TimedOut(self.task.timeout.unwrap_or_default()),
+            (Some(Why::Interrupted), _) => End::Interrupted,
+            (None, Some(end)) => end,
+            (None, None) => self.died(status),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Running a plan: what the scheduler is given and what it gives back.
 
+mod ear;
 mod error;
 mod execute;
 mod executor;
@@ -16,6 +17,7 @@ mod reporter;
 mod resources;
 mod retry;
 mod scheduler;
+pub mod slurm;
 
 use std::time::{Duration, Instant};
 

@@ -23,6 +23,10 @@ pub struct RunOptions {
     /// `cpu`, or accelerators (`cuda:0`, `cuda:1`) of which each serves one numeric stage at a time. Of the same
     /// class as the plan's device; empty means just that.
     pub devices: Vec<String>,
+    /// Bytes of memory for stages that say how much they need; none: what this machine has.
+    pub memory: Option<u64>,
+    /// Stages run on other machines, whose batch system shares out what they need.
+    pub elsewhere: bool,
     /// First pause before a retry; doubled each time up to a minute, and shortened at random by up to a half, so that
     /// what failed together is not tried again together.
     pub backoff: Duration,
@@ -41,6 +45,8 @@ impl Default for RunOptions {
             threads: None,
             keep_going: false,
             devices: Vec::new(),
+            memory: None,
+            elsewhere: false,
             backoff: Duration::from_secs(1),
             program: Program::default(),
             interrupted: Arc::new(AtomicBool::new(false)),

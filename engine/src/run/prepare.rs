@@ -14,7 +14,7 @@ use crate::stage::{Input, Relative};
 /// A stage that can start.
 pub(super) struct Prepared {
     /// Held until the record is committed.
-    pub(super) _lock: KeyLock,
+    pub(super) lock: KeyLock,
     pub(super) inputs: BTreeMap<String, Vec<Input>>,
     /// The family that the result belongs to, and what there is of it.
     pub(super) family: Option<Digest>,
@@ -33,7 +33,7 @@ pub(super) fn prepare(
     let inputs = open_inputs(assignment, shared)?;
     let (family, relatives) = family(assignment, shared);
     Ok(Prepared {
-        _lock: lock,
+        lock,
         inputs,
         family,
         relatives,

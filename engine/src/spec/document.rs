@@ -35,7 +35,15 @@ pub(crate) const STAGE_KEYS: [&str; 8] = [
     "retries",
     "description",
 ];
-const RESOURCE_KEYS: [&str; 4] = ["gpus", "threads", "time", "memory"];
+const RESOURCE_KEYS: [&str; 7] = [
+    "gpus",
+    "threads",
+    "time",
+    "memory",
+    "partition",
+    "account",
+    "flags",
+];
 /// Names that mean something else in `${...}`.
 const RESERVED: [&str; 3] = ["matrix", "vars", "env"];
 
@@ -294,7 +302,28 @@ fn resources(tree: &Tree, findings: &mut Findings) -> Resources {
         units::is_memory,
         "an amount of memory such as `16GiB`",
     );
+    let word = |text: &str| !text.is_empty() && !text.contains(char::is_whitespace);
+    resources.partition = text("partition", word, "the name of a partition");
+    resources.account = text("account", word, "the name of an account");
+    if let Some(entry) = tree.entry("flags") {
+        resources.flags = texts(entry, findings);
+    }
     resources
+}
+
+/// A list of texts.
+fn texts(entry: &Entry, findings: &mut Findings) -> Vec<String> {
+    let texts: Option<Vec<String>> = match &entry.value.data {
+        Data::List(items) => items
+            .iter()
+            .map(|item| item.text().map(str::to_owned))
+            .collect(),
+        _ => None,
+    };
+    if texts.is_none() {
+        findings.push(mistyped(entry, "a list of arguments such as `[--nice=10]`"));
+    }
+    texts.unwrap_or_default()
 }
 
 fn whole(entry: &Entry, findings: &mut Findings) -> Option<u32> {

@@ -18,7 +18,7 @@ use crate::provenance::Program;
 use crate::stage::Usage;
 
 /// Version of the file.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// A finished stage that may not be in the cache yet.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,6 +27,8 @@ pub struct Done {
     pub format: u32,
     /// The key whose result this is.
     pub key: Digest,
+    /// The folder below the job's `outputs` that they were written to: each turn in a workspace has its own.
+    pub folder: String,
     /// The outputs that were written, by name, each with its files.
     pub outputs: BTreeMap<String, Vec<SealedFile>>,
     /// The stage's deterministic summary.

@@ -10,7 +10,7 @@ use std::io::{self, Read, Write};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dcsft_cache::StoreError;
@@ -38,6 +38,9 @@ pub const ORPHAN_GRACE: Duration = Duration::from_secs(300);
 
 /// Longest message that a worker sends, in bytes; what is longer is cut.
 pub const MAX_MESSAGE: usize = 16 << 10;
+
+/// Where events go instead of stdout.
+static EVENTS: OnceLock<fs::File> = OnceLock::new();
 
 /// Why there is no result.
 enum Trouble {
@@ -86,15 +89,21 @@ pub(crate) fn is_of_the_output(error: &StoreError) -> bool {
 
 /// Runs the job in the file `job`. Returns the process's exit code.
 ///
-/// `interrupted` is set by the binary's signal handler. With `watch_stdin`, the end of stdin means that the run
-/// that started this worker has died, and the worker ends too.
+/// `interrupted` is set by the binary's signal handler. What the worker says goes to stdout, and the end of stdin means
+/// that the run that started it has died, so it ends too. With a file for `events`, it is nobody's child: it says
+/// everything there, and goes on whatever becomes of the run.
 pub fn main(
     job: &Path,
     registry: &Registry,
     interrupted: &Arc<AtomicBool>,
-    watch_stdin: bool,
+    events: Option<&Path>,
 ) -> u8 {
-    if watch_stdin {
+    if let Some(path) = events {
+        match fs::OpenOptions::new().create(true).append(true).open(path) {
+            Ok(file) => drop(EVENTS.set(file)),
+            Err(error) => return refuse(&format!("{}: {error}", path.display())),
+        }
+    } else {
         let interrupted = Arc::clone(interrupted);
         let watch = std::thread::Builder::new().spawn(move || end_with_parent(&interrupted));
         if let Err(error) = watch {
@@ -191,7 +200,7 @@ fn run(
         |error: io::Error| Trouble::Store(format!("{}: {error}", outputs.display()));
     let workspace = state.parent().unwrap_or(&state).to_owned();
     fs::create_dir_all(&state).map_err(of_the_workspace)?;
-    let _turn = own_workspace(&workspace, interrupted)?;
+    let turn = own_workspace(&workspace, interrupted)?;
     spent::begin(&workspace, &state);
     let (started, began) = (SystemTime::now(), Instant::now());
     // What an earlier attempt wrote is not this attempt's output.
@@ -202,10 +211,11 @@ fn run(
         }
         _ => {}
     }
-    fs::create_dir_all(&outputs).map_err(of_the_workspace)?;
+    let own = outputs.join(turn.id());
+    fs::create_dir_all(&own).map_err(of_the_workspace)?;
     let mut ctx = StageContext::new(ContextParts {
         inputs,
-        outputs: outputs.clone(),
+        outputs: own.clone(),
         state,
         device: device.clone(),
         threads,
@@ -218,7 +228,8 @@ fn run(
     let done = Done {
         format: done::FORMAT,
         key,
-        outputs: done::seal_outputs(&outputs)?,
+        folder: turn.id().to_owned(),
+        outputs: done::seal_outputs(&own)?,
         summary: ctx.into_summary().to_value(),
         usage: meter.stop(saved.cpu_seconds),
         program,
@@ -234,6 +245,11 @@ fn run(
         threads,
         attempt,
     };
+    // Whoever has the workspace now writes its own.
+    if !turn.is_held() {
+        let lost = "it was taken for dead by another host, which has its workspace now";
+        return Err(Trouble::Stage(StageError::failed(lost)));
+    }
     done.write(&workspace)?;
     Ok(done)
 }
@@ -304,6 +320,10 @@ fn emit(event: &Event) {
     };
     if let Ok(mut line) = serde_json::to_vec(event) {
         line.push(b'\n');
+        if let Some(mut file) = EVENTS.get() {
+            let _ = file.write_all(&line);
+            return;
+        }
         let mut stdout = io::stdout().lock();
         let _ = stdout.write_all(&line).and_then(|()| stdout.flush());
     }

@@ -1,7 +1,8 @@
 //! Whose turn it is in a workspace: one worker at a time, whichever run started it.
 //!
 //! The lock of a key ends with the run that holds it. A worker of that run may live a little longer, to save its state,
-//! and this lock ends with the worker.
+//! or much longer, as a job on another host. Its turn ends with the worker: a lock of the operating system's, and a lease
+//! where that does not reach.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -9,7 +10,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use dcsft_cache::file;
+use dcsft_cache::{Lease, file};
 
 /// How often whoever waits looks again, and how often it says that it waits.
 const LOOK: Duration = Duration::from_millis(50);
@@ -18,9 +19,27 @@ const SAY: Duration = Duration::from_secs(60);
 /// The workspace is one's own for as long as this lives.
 #[derive(Debug)]
 #[must_use = "the turn is over when this is dropped"]
-pub(crate) struct Turn(File);
+pub(crate) struct Turn {
+    lease: Lease,
+    lock: Lock,
+}
 
-impl Drop for Turn {
+impl Turn {
+    /// Names what belongs to this turn alone.
+    pub(crate) fn id(&self) -> &str {
+        self.lease.id()
+    }
+
+    /// Whether it is still one's turn: nobody on another host took this one for dead.
+    pub(crate) fn is_held(&self) -> bool {
+        self.lease.is_held()
+    }
+}
+
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
     fn drop(&mut self) {
         // Explicitly: a child that was just forked has a copy of the file until it becomes another program.
         let _ = self.0.unlock();
@@ -41,17 +60,29 @@ pub(crate) fn wait(
     let began = Instant::now();
     let mut said: Option<Instant> = None;
     loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(Some(Turn(file))),
+        let who = match file.try_lock() {
+            Ok(()) => match Lease::take(&workspace.join("worker.lease"), "a worker")? {
+                Ok(lease) => {
+                    let lock = Lock(file);
+                    return Ok(Some(Turn { lease, lock }));
+                }
+                Err(who) => {
+                    file.unlock()?;
+                    Some(who)
+                }
+            },
             Err(TryLockError::Error(error)) => return Err(error),
-            Err(TryLockError::WouldBlock) => {}
-        }
+            Err(TryLockError::WouldBlock) => None,
+        };
         if interrupted.load(Ordering::Relaxed) {
             return Ok(None);
         }
         if said.is_none_or(|said| said.elapsed() >= SAY) {
             said = Some(Instant::now());
-            say(holder(&mut file), began.elapsed().as_secs_f64());
+            say(
+                who.unwrap_or_else(|| holder(&mut file)),
+                began.elapsed().as_secs_f64(),
+            );
         }
         std::thread::sleep(LOOK);
     }
@@ -60,7 +91,7 @@ pub(crate) fn wait(
 impl Turn {
     /// Says in the lock's file whose turn it is, for those who wait. Only words.
     pub(crate) fn sign(&mut self) {
-        let file = &mut self.0;
+        let file = &mut self.lock.0;
         let _ = file
             .rewind()
             .and_then(|()| file.set_len(0))

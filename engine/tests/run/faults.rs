@@ -134,12 +134,18 @@ fn workspace(bench: &Bench) -> PathBuf {
     entries.next().unwrap().unwrap().path()
 }
 
+/// The output `out` of the one worker that was in a workspace.
+fn output(workspace: &Path) -> PathBuf {
+    let mut turns = fs::read_dir(workspace.join("outputs")).unwrap();
+    turns.next().unwrap().unwrap().path().join("out")
+}
+
 #[test]
 fn what_is_not_as_the_stage_left_it_is_computed_again() {
     let damages: [fn(&Path); 4] = [
-        |workspace| fs::write(workspace.join("outputs/out/value.txt"), "two").unwrap(),
-        |workspace| fs::write(workspace.join("outputs/out/more.txt"), "more").unwrap(),
-        |workspace| fs::remove_dir_all(workspace.join("outputs/out")).unwrap(),
+        |workspace| fs::write(output(workspace).join("value.txt"), "two").unwrap(),
+        |workspace| fs::write(output(workspace).join("more.txt"), "more").unwrap(),
+        |workspace| fs::remove_dir_all(output(workspace)).unwrap(),
         |workspace| {
             let path = workspace.join("done.json");
             let text = fs::read_to_string(&path).unwrap();

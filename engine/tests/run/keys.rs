@@ -204,7 +204,7 @@ proptest! {
                 .with_execution(|slot| *slot = execution)
                 .build()
         };
-        let resources = Resources { gpus, threads, time, memory: Some("1GiB".into()) };
+        let resources = Resources { gpus, threads, time, memory: Some("1GiB".into()), ..Resources::default() };
         let changed = study(ExecutionOptions { resources, timeout, retries });
         let key = |study| bench.plan(study).nodes[0].state.key().unwrap();
         prop_assert_eq!(key(&changed), key(&study(ExecutionOptions::default())));

@@ -49,7 +49,7 @@ pub(crate) fn be_worker(job: &str) -> ! {
     let interrupted = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&interrupted);
     ctrlc::set_handler(move || flag.store(true, std::sync::atomic::Ordering::Relaxed)).unwrap();
-    let code = worker::main(Path::new(job), &kinds::registry(), &interrupted, true);
+    let code = worker::main(Path::new(job), &kinds::registry(), &interrupted, None);
     std::process::exit(i32::from(code));
 }
 

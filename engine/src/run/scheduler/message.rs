@@ -5,6 +5,7 @@ use std::sync::Arc;
 use dcsft_cache::{Record, StoreError};
 
 use crate::run::outcome::{Outcome, Word};
+use crate::run::resources::Share;
 use crate::study::NodeId;
 
 /// What the cache has for each of some stages.
@@ -13,6 +14,6 @@ pub(super) type Answers = Result<Vec<(NodeId, Option<Arc<Record>>)>, StoreError>
 /// What a thread says.
 pub(super) enum Message {
     Word(NodeId, Word),
-    Ended(NodeId, Outcome, String),
+    Ended(NodeId, Outcome, Share),
     Answered(Answers),
 }

@@ -42,6 +42,7 @@ const WORDS: usize = 1024;
 /// The state of one run.
 pub(super) struct Scheduler<'a> {
     study: &'a Study,
+    registry: &'a Registry,
     keys: Keys<'a>,
     plan: &'a Plan,
     store: &'a Store,
@@ -99,6 +100,7 @@ impl<'a> Scheduler<'a> {
             .collect();
         Self {
             study,
+            registry,
             keys: Keys::new(study, registry, plan.options.arithmetic(registry)),
             plan,
             store,
@@ -150,6 +152,7 @@ impl<'a> Scheduler<'a> {
     }
 
     fn begin(&mut self) -> Result<(), RunError> {
+        self.resources.check(self.study, self.registry, self.plan)?;
         let planned = self.plan.nodes.iter();
         let cached = planned.filter(|node| node.state.record().is_some()).count();
         self.emit(RunEvent::Started {
@@ -238,9 +241,9 @@ impl<'a> Scheduler<'a> {
         while self.running > 0 || self.asking {
             let Ok(message) = receiver.recv() else { return };
             self.asking &= !matches!(message, Message::Answered(_));
-            if let Message::Ended(id, outcome, device) = message {
+            if let Message::Ended(id, outcome, share) = message {
                 self.running -= 1;
-                self.resources.give_back(device);
+                self.resources.give_back(share);
                 match outcome {
                     Outcome::Done(record) => drop(self.finish_key(id, record, true)),
                     Outcome::Found(record) => drop(self.finish_key(id, record, false)),
@@ -266,9 +269,9 @@ impl<'a> Scheduler<'a> {
                 }
                 Ok(())
             }
-            Message::Ended(id, outcome, device) => {
+            Message::Ended(id, outcome, share) => {
                 self.running -= 1;
-                self.resources.give_back(device);
+                self.resources.give_back(share);
                 match outcome {
                     Outcome::Done(record) => self.finish_key(id, record, true),
                     Outcome::Found(record) => self.finish_key(id, record, false),

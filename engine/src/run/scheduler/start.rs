@@ -16,6 +16,7 @@ use crate::journal::{Failure, Reason, RunEvent};
 use crate::run::RunError;
 use crate::run::execute::execute;
 use crate::run::outcome::{Assignment, Shared, Word};
+use crate::run::resources::Share;
 use crate::study::{NodeId, Reference};
 
 /// How often a stage is run again because its artifact was found damaged.
@@ -63,11 +64,11 @@ impl<'a> Scheduler<'a> {
                 self.wait_again(id);
                 continue;
             };
-            let Some(device) = self.resources.take_device(self.is_numeric(id)) else {
+            let Some(share) = self.resources.take(self.node(id), self.is_numeric(id)) else {
                 self.enqueue(id);
                 break;
             };
-            self.start(id, inputs, device, scope, shared, sender)?;
+            self.start(id, inputs, share, scope, shared, sender)?;
         }
         Ok(())
     }
@@ -76,7 +77,7 @@ impl<'a> Scheduler<'a> {
         &mut self,
         id: NodeId,
         inputs: Inputs<'a>,
-        device: String,
+        share: Share,
         scope: &'scope Scope<'scope, 'env>,
         shared: &'env Shared<'a>,
         sender: &SyncSender<Message>,
@@ -98,7 +99,7 @@ impl<'a> Scheduler<'a> {
             reopenings: self.reopenings,
             forced: work.forced,
             files: &self.plan.node(id).files,
-            device,
+            device: share.device.clone(),
             threads: self.resources.threads_for(node, active),
             log: self.journal.log_path(&node.title()),
         };
@@ -108,7 +109,7 @@ impl<'a> Scheduler<'a> {
                 let _ = sender.send(Message::Word(id, word));
             };
             let outcome = execute(&assignment, shared, &mut tell);
-            let _ = sender.send(Message::Ended(id, outcome, assignment.device));
+            let _ = sender.send(Message::Ended(id, outcome, share));
         });
         if let Err(source) = thread {
             let title = node.title();

@@ -1,0 +1,123 @@
+//! Where stages run: on this machine, or as jobs of a cluster.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use dcsft_cache::{Digest, Store};
+use dcsft_engine::run::slurm::SlurmExecutor;
+use dcsft_engine::run::{self, Executor, LocalExecutor, WorkerCommand};
+
+use crate::cli::{ExecutorName, Run};
+use crate::exit::Failure;
+use crate::project_file::ProjectFile;
+
+/// Stages that are submitted at once where nothing else is said.
+pub(crate) const JOBS: usize = 200;
+
+/// Where the stages of a run run.
+pub(crate) struct Place {
+    /// Runs them.
+    pub(crate) executor: Box<dyn Executor>,
+    /// They run on other machines.
+    pub(crate) elsewhere: bool,
+}
+
+impl Place {
+    /// As the command line says, or else the project's file.
+    ///
+    /// # Errors
+    /// A wrong file; a cluster whose commands are not there.
+    pub(crate) fn of(args: &Run, store: &Store) -> Result<Self, Failure> {
+        let file = ProjectFile::of(&args.spec.spec)?;
+        let worker = worker_command()?;
+        match args.executor.or(file.executor).unwrap_or_default() {
+            ExecutorName::Local => Ok(Self {
+                executor: Box::new(LocalExecutor {
+                    worker,
+                    grace: run::GRACE,
+                }),
+                elsewhere: false,
+            }),
+            ExecutorName::Slurm => {
+                let folder = store.jobs_dir();
+                let program = frozen(&worker.program, &folder)
+                    .map_err(|error| Failure::failed(format!("{}: {error}", folder.display())))?;
+                let executor = SlurmExecutor::new(&program, &worker.env, folder, file.slurm()?);
+                let executor = executor.map_err(|error| {
+                    Failure::failed(error).help("`--executor local` runs the stages here")
+                })?;
+                Ok(Self {
+                    executor: Box::new(executor),
+                    elsewhere: true,
+                })
+            }
+        }
+    }
+}
+
+/// A copy of the binary in the cache, which all machines see and which no build replaces while jobs wait.
+fn frozen(program: &Path, folder: &Path) -> io::Result<PathBuf> {
+    let bytes = fs::read(program)?;
+    let name = format!("dcsft-{}", &Digest::of_bytes(&bytes).to_string()[..16]);
+    let copy = folder.join(name);
+    if fs::metadata(&copy).is_ok_and(|meta| meta.len() == bytes.len() as u64) {
+        // So that collection sees that it is used.
+        let _ = fs::File::open(&copy).and_then(|file| file.set_modified(SystemTime::now()));
+        return Ok(copy);
+    }
+    fs::create_dir_all(folder)?;
+    let fresh = folder.join(format!(".new-{}", std::process::id()));
+    fs::copy(program, &fresh)?;
+    fs::rename(&fresh, &copy)?;
+    Ok(copy)
+}
+
+/// Workers keep freed memory: a training step allocates what the last one has freed, and giving the pages back and
+/// taking them again would be a tenth of its time. Whoever sets the variable is not overruled.
+fn allocator() -> Vec<(String, String)> {
+    const VARIABLE: &str = "MIMALLOC_PURGE_DELAY";
+    match std::env::var_os(VARIABLE) {
+        Some(_) => Vec::new(),
+        None => vec![(VARIABLE.to_owned(), "-1".to_owned())],
+    }
+}
+
+fn worker_command() -> Result<WorkerCommand, Failure> {
+    let program = std::env::current_exe().map_err(|error| {
+        Failure::failed(format!(
+            "cannot find the path of this program, which stages run in: {error}"
+        ))
+    })?;
+    let worker = WorkerCommand {
+        program,
+        args: vec!["worker".to_owned()],
+        env: allocator(),
+    };
+    Ok(match std::env::var(RUNNER) {
+        Ok(runner) => started_by(worker, &runner),
+        Err(_) => worker,
+    })
+}
+
+/// The variable with a program that workers are started by, such as an emulator of another processor; words are apart
+/// by blanks.
+const RUNNER: &str = "DCSFT_RUNNER";
+
+fn started_by(worker: WorkerCommand, runner: &str) -> WorkerCommand {
+    let mut words = runner.split_whitespace();
+    let Some(program) = words.next() else {
+        return worker;
+    };
+    let own = worker.program.to_string_lossy().into_owned();
+    WorkerCommand {
+        program: program.into(),
+        args: words
+            .map(str::to_owned)
+            .chain([own])
+            .chain(worker.args)
+            .collect(),
+        env: worker.env,
+    }
+}
