@@ -211,9 +211,10 @@ impl Footprint for MicroFootprint {
         3.0 * self.number() * sizes.max().unwrap_or(0) as f64
     }
 
-    /// A copy of the weights with the adapters merged; what reading the file has freed is still with the allocator.
+    /// A copy of the weights with the adapters merged. Reading the file has turned each matrix: what that freed, as much
+    /// as the weights, is still with the allocator.
     fn generating(&self, adapters: Option<&LoraConfig>) -> f64 {
         let copies = if adapters.is_some() { 1.0 } else { 0.0 };
-        copies * self.weights(None) + self.loading()
+        (copies + 1.0) * self.weights(None)
     }
 }
