@@ -18,11 +18,15 @@ use crate::terminal::Terminal;
 /// Files and folders that mark a project's root.
 const ROOT_MARKS: [&str; 3] = [".dcsft", ".git", "Cargo.toml"];
 
+/// Makes the stage kinds that a program knows.
+pub type Kinds = fn() -> Registry;
+
 /// What every command has.
 pub(crate) struct App {
     /// How to speak.
     pub(crate) terminal: Terminal,
     cache_dir: Option<PathBuf>,
+    kinds: Kinds,
 }
 
 /// A spec that was read, with the cache it belongs to.
@@ -40,8 +44,8 @@ pub(crate) struct Project {
 }
 
 impl App {
-    /// From the global flags.
-    pub(crate) fn new(global: &Global) -> Self {
+    /// From the global flags, with the stage kinds of the program.
+    pub(crate) fn new(global: &Global, kinds: Kinds) -> Self {
         Self {
             terminal: Terminal::new(global),
             cache_dir: global.cache_dir.clone().or_else(|| {
@@ -49,7 +53,13 @@ impl App {
                 let named = std::env::var_os("DCSFT_CACHE").filter(|dir| !dir.is_empty());
                 named.map(PathBuf::from)
             }),
+            kinds,
         }
+    }
+
+    /// The stage kinds.
+    pub(crate) fn kinds(&self) -> Registry {
+        (self.kinds)()
     }
 
     /// The cache's folder for a spec, or for the current folder.
@@ -94,7 +104,7 @@ impl App {
     /// Mistakes in the spec; a cache that cannot be opened.
     pub(crate) fn project(&self, args: &SpecArgs) -> Result<Project, Failure> {
         let devices = device_list(&args.device)?;
-        let registry = dcsft_stages::registry();
+        let registry = self.kinds();
         let loaded = spec::load(&args.spec, &args.overrides, &registry)
             .map_err(|found| Failure::Spec(Box::new(found)))?;
         self.terminal.warn(&loaded.warnings);

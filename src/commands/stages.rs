@@ -15,7 +15,7 @@ use crate::settings::App;
 /// # Errors
 /// An unknown kind.
 pub(crate) fn run(app: &App, args: &Stages) -> Result<Exit, Failure> {
-    let registry = dcsft_stages::registry();
+    let registry = app.kinds();
     let mut out = stdout();
     match &args.kind {
         Some(name) => {

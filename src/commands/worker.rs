@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use dcsft_engine::stage::Registry;
 use dcsft_engine::worker;
 
 use crate::cli::Worker;
@@ -11,7 +12,7 @@ use crate::cli::Worker;
 const LIMIT: &str = ": raise the limit on processes (ulimit -u)";
 
 /// Runs the job; returns the worker's own exit code.
-pub(crate) fn run(args: &Worker) -> u8 {
+pub(crate) fn run(args: &Worker, registry: &Registry) -> u8 {
     let interrupted = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&interrupted);
     if let Err(error) = ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)) {
@@ -28,10 +29,5 @@ pub(crate) fn run(args: &Worker) -> u8 {
             "the worker cannot start its threads: {error}{LIMIT}"
         ));
     }
-    worker::main(
-        &args.job,
-        &dcsft_stages::registry(),
-        &interrupted,
-        args.events.as_deref(),
-    )
+    worker::main(&args.job, registry, &interrupted, args.events.as_deref())
 }

@@ -33,6 +33,11 @@ pub(crate) const CRATES: &[(&str, &[&str])] = &[
             "dcsft-vlm",
         ],
     ),
+    // The example of a program with kinds of its own.
+    (
+        "dcsft-own-kinds",
+        &["dcsft", "dcsft-engine", "dcsft-stages"],
+    ),
 ];
 
 /// Crates from elsewhere that a crate must not know: (crate, what it never knows about).
