@@ -20,8 +20,8 @@ fn finished(events: &[Value]) -> BTreeMap<String, u32> {
     finished
 }
 
-fn local_lock() -> String {
-    let lab = Lab::new(SMALL);
+fn local_lock(spec: &str) -> String {
+    let lab = Lab::new(spec);
     lab.ok(&["run", "spec.yaml", "--no-report"]);
     lab.ok(&["lock", "spec.yaml", "--print"])
 }
@@ -33,7 +33,7 @@ fn a_study_runs_as_jobs_with_the_bytes_of_a_local_run() {
     let lab = Lab::new(SMALL);
     let events = lab.run_to_end();
     assert!(finished(&events).values().all(|times| *times == 1));
-    assert_eq!(lab.ok(&["lock", "spec.yaml", "--print"]), local_lock());
+    assert_eq!(lab.ok(&["lock", "spec.yaml", "--print"]), local_lock(SMALL));
     // The cells of a stage that were ready together are one array.
     let arrays = lab.arrays();
     let worlds = arrays.iter().find(|(name, _)| name.contains("-world-"));
@@ -67,7 +67,7 @@ fn a_run_that_died_is_followed_by_one_that_adopts_its_jobs() {
     };
     assert_eq!(slow(&submitted), 1, "{submitted:?}");
     assert_eq!(slow(&lab.arrays()), 1, "{:?}", lab.arrays());
-    assert_eq!(lab.ok(&["lock", "spec.yaml", "--print"]), local_lock());
+    assert_eq!(lab.ok(&["lock", "spec.yaml", "--print"]), local_lock(SMALL));
 }
 
 #[test]
@@ -109,14 +109,16 @@ fn a_job_whose_node_is_lost_runs_again_and_that_is_not_counted() {
     assert!(message.contains("its job was lost"), "{message}");
     let (code, events) = run.end();
     assert_eq!(code, Some(0), "{events:?}");
-    assert_eq!(lab.ok(&["lock", "spec.yaml", "--print"]), local_lock());
+    assert_eq!(lab.ok(&["lock", "spec.yaml", "--print"]), local_lock(SMALL));
 }
 
 #[test]
 #[ignore = "needs a Slurm cluster: .ci/slurm"]
 fn a_time_limit_is_said_in_its_own_words() {
     let cluster = Cluster::get();
-    let lab = Lab::new(SMALL);
+    // Slurm takes up to 20 s to notice.
+    let spec = SMALL.replace("steps: 600", "steps: 100000");
+    let lab = Lab::new(&spec);
     let mut run = lab.start();
     run.wait_for(|event| event["event"] == "stage_started" && event["stage"] == "slow");
     cluster.wait_for_job("-slow-", "RUNNING");
@@ -129,7 +131,7 @@ fn a_time_limit_is_said_in_its_own_words() {
     assert!(message.contains("time limit on the cluster"), "{message}");
     // It goes on from its saved state.
     lab.run_to_end();
-    assert_eq!(lab.ok(&["lock", "spec.yaml", "--print"]), local_lock());
+    assert_eq!(lab.ok(&["lock", "spec.yaml", "--print"]), local_lock(&spec));
 }
 
 #[test]
@@ -148,7 +150,7 @@ fn a_controller_that_restarts_costs_nothing() {
     let (code, events) = run.end();
     assert_eq!(code, Some(0), "{events:?}");
     assert!(finished(&events).values().all(|times| *times == 1));
-    assert_eq!(lab.ok(&["lock", "spec.yaml", "--print"]), local_lock());
+    assert_eq!(lab.ok(&["lock", "spec.yaml", "--print"]), local_lock(SMALL));
 }
 
 #[test]
