@@ -274,8 +274,11 @@ fn forget(path: &Path) {
     locked(&SEEN).remove(path);
 }
 
-/// The leases of this process, by id: their files, and how often each has beaten.
-static BEATING: LazyLock<Mutex<HashMap<String, (Arc<File>, u64)>>> = LazyLock::new(Mutex::default);
+/// A lease's file, and how often it has beaten.
+type Beating = (Arc<File>, u64);
+
+/// The leases of this process, by id.
+static BEATING: LazyLock<Mutex<HashMap<String, Beating>>> = LazyLock::new(Mutex::default);
 
 /// Beats for a lease until [`stop_beating`]. The file is written through what was opened: should the lease be taken
 /// over, that is no longer what its name stands for.
@@ -299,7 +302,7 @@ fn stop_beating(id: &str) {
 fn beat_for_ever() {
     loop {
         std::thread::sleep(BEAT);
-        let due: Vec<(Arc<File>, u64)> = locked(&BEATING)
+        let due: Vec<Beating> = locked(&BEATING)
             .values_mut()
             .map(|(file, beats)| {
                 *beats += 1;
