@@ -22,6 +22,8 @@ const SAY: Duration = Duration::from_secs(60);
 /// After the cluster says that a job is over, so many more answers are waited for its exit record, which another host
 /// has written.
 const ANSWERS: u64 = 2;
+/// For so long the cluster is waited for to say why a job was stopped.
+const EXPLAINED: Duration = Duration::from_secs(45);
 /// So many answers in a row that do not know a job, and it is lost.
 const UNKNOWN: u64 = 4;
 
@@ -43,6 +45,8 @@ pub(super) struct Follower<'a> {
     /// The number of the answer that knew it, or knew it to live, last.
     answered: u64,
     timed_out: bool,
+    /// When its exit record was seen.
+    recorded: Option<Instant>,
 }
 
 impl<'a> Follower<'a> {
@@ -70,6 +74,7 @@ impl<'a> Follower<'a> {
             said: None,
             answered: states.of(ticket).answers,
             timed_out: false,
+            recorded: None,
         })
     }
 
@@ -90,13 +95,17 @@ impl<'a> Follower<'a> {
             // The record first: what was said before it is then there to be read.
             let exit = self.exit_code();
             self.hear(&mut ear)?;
-            if let Some(code) = exit {
+            if let Some(code) = exit
+                && self.is_explained(code, ear.last.as_ref())
+            {
                 break self.judge(code, ear.last.as_ref());
             }
             if self.task.interrupted.load(Ordering::Relaxed) {
                 break End::Interrupted;
             }
-            if let Some(end) = self.ended_without_record(&mut ear) {
+            if exit.is_none()
+                && let Some(end) = self.ended_without_record(&mut ear)
+            {
                 break end;
             }
             self.end_when_late(cluster)?;
@@ -150,6 +159,18 @@ impl<'a> Follower<'a> {
     fn exit_code(&self) -> Option<i32> {
         let text = file::text(&self.ticket.exit(&self.workspace)).ok()?;
         text.trim().parse().ok()
+    }
+
+    /// Whether a record can be judged now. A worker that was asked to stop from outside ends before the cluster says for
+    /// what it was: a time limit, say. That is waited for, a while.
+    fn is_explained(&mut self, code: i32, last: Option<&Event>) -> bool {
+        let end = End::of_exit(u8::try_from(code).ok(), last);
+        if !matches!(end, Some(End::Stopped)) && (end.is_some() || code <= 128) {
+            return true;
+        }
+        let state = self.states.of(self.ticket).row.map(|row| row.state);
+        let recorded = *self.recorded.get_or_insert_with(Instant::now);
+        state.as_deref().and_then(end_of_state).is_some() || recorded.elapsed() >= EXPLAINED
     }
 
     /// The script's record is what counts; what the cluster says beside it only explains.
