@@ -45,7 +45,10 @@ impl Owner {
             host: host(),
             place: place().to_owned(),
             pid,
-            started: started(pid).unwrap_or(0),
+            started: match found(pid) {
+                Found::Running(started) => started,
+                Found::Hidden | Found::Nothing => 0,
+            },
             what: what.to_owned(),
         }
     }
@@ -55,9 +58,11 @@ impl Owner {
         if self.place.is_empty() || self.place != place() {
             return Fate::Unknown;
         }
-        match started(self.pid) {
-            Some(started) if started == self.started => Fate::Lives,
-            _ => Fate::Gone,
+        match found(self.pid) {
+            Found::Running(started) if started == self.started => Fate::Lives,
+            // Where the system hides other users' processes it still says that there is one.
+            Found::Hidden => Fate::Unknown,
+            Found::Running(_) | Found::Nothing => Fate::Gone,
         }
     }
 
@@ -101,13 +106,63 @@ fn place() -> &'static str {
     })
 }
 
-/// When a process of this system started; none if there is none. One that has ended and that nobody has waited for is
-/// gone.
-fn started(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+/// What is seen of a process of this system.
+enum Found {
+    /// It started then.
+    Running(u64),
+    /// There is one of this number, and nothing is to be seen of it.
+    Hidden,
+    /// There is none, or it has ended and nobody has waited for it.
+    Nothing,
+}
+
+fn found(pid: u32) -> Found {
+    match fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => started(&stat).map_or(Found::Nothing, Found::Running),
+        Err(_) if exists(pid) => Found::Hidden,
+        Err(_) => Found::Nothing,
+    }
+}
+
+/// When the process of a `/proc/PID/stat` started; none for one that has ended.
+fn started(stat: &str) -> Option<u64> {
     // The name, in parentheses, may hold anything. After it: the state as the third field of all, the start as the 22nd.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     let state = fields.next()?;
     let started = fields.nth(18)?.parse().ok()?;
     (!matches!(state, "Z" | "X" | "x")).then_some(started)
+}
+
+/// Whether there is a process of this number, whoever's.
+#[cfg(unix)]
+fn exists(pid: u32) -> bool {
+    use rustix::process::{Pid, test_kill_process};
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    // It may not be ours to signal; then it is there.
+    pid.is_some_and(|pid| test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
+}
+
+#[cfg(not(unix))]
+fn exists(_: u32) -> bool {
+    false
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_exists_and_no_number_that_is_none_does() {
+        assert!(exists(std::process::id()));
+        assert!(exists(1), "another user's or not");
+        assert!(!exists(u32::MAX));
+        assert_eq!(Owner::this("").fate(), Fate::Lives);
+    }
+
+    #[test]
+    fn what_has_ended_has_no_start() {
+        let stat = |state: &str| format!("7 (a) b) {state} 1{} 42 0", " 0".repeat(17));
+        assert_eq!(started(&stat("S")), Some(42));
+        assert_eq!(started(&stat("Z")), None);
+    }
 }
