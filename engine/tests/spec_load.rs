@@ -914,11 +914,8 @@ fn execution_settings_are_read_and_are_no_params() {
         (1, Some(2))
     );
     assert_eq!(
-        (
-            execution.resources.time.as_deref(),
-            execution.resources.memory.as_deref()
-        ),
-        (Some("2h"), Some("16GiB"))
+        (execution.resources.time, execution.resources.memory),
+        (Some(7200.0), Some(16 << 30))
     );
     assert_eq!(node(&loaded, "b").execution.timeout, Some(90.0));
     assert!(node(&loaded, "a").params.value().get("timeout").is_none());

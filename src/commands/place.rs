@@ -1,11 +1,10 @@
 //! Where stages run: on this machine, or as jobs of a cluster.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use dcsft_cache::{Digest, Store};
+use dcsft_cache::Store;
 use dcsft_engine::run::slurm::SlurmExecutor;
 use dcsft_engine::run::{self, Executor, LocalExecutor, WorkerCommand};
 
@@ -16,61 +15,52 @@ use crate::project_file::ProjectFile;
 /// Stages that are submitted at once where nothing else is said.
 pub(crate) const JOBS: usize = 200;
 
-/// Where the stages of a run run.
-pub(crate) struct Place {
-    /// Runs them.
-    pub(crate) executor: Box<dyn Executor>,
-    /// They run on other machines.
-    pub(crate) elsewhere: bool,
-}
-
-impl Place {
-    /// As the command line says, or else the project's file.
-    ///
-    /// # Errors
-    /// A wrong file; a cluster whose commands are not there.
-    pub(crate) fn of(args: &Run, store: &Store) -> Result<Self, Failure> {
-        let file = ProjectFile::of(&args.spec.spec)?;
-        let worker = worker_command()?;
-        match args.executor.or(file.executor).unwrap_or_default() {
-            ExecutorName::Local => Ok(Self {
-                executor: Box::new(LocalExecutor {
-                    worker,
-                    grace: run::GRACE,
-                }),
-                elsewhere: false,
-            }),
-            ExecutorName::Slurm => {
-                let folder = store.jobs_dir();
-                let program = frozen(&worker.program, &folder)
-                    .map_err(|error| Failure::failed(format!("{}: {error}", folder.display())))?;
-                let executor = SlurmExecutor::new(&program, &worker.env, folder, file.slurm()?);
-                let executor = executor.map_err(|error| {
-                    Failure::failed(error).help("`--executor local` runs the stages here")
-                })?;
-                Ok(Self {
-                    executor: Box::new(executor),
-                    elsewhere: true,
-                })
-            }
+/// What runs the stages of a run, as the command line says, or else the project's file.
+///
+/// # Errors
+/// A wrong file; a cluster whose commands are not there.
+pub(crate) fn executor(args: &Run, store: &Store) -> Result<Box<dyn Executor>, Failure> {
+    let file = ProjectFile::of(&args.spec.spec)?;
+    let worker = worker_command()?;
+    match args.executor.or(file.executor).unwrap_or_default() {
+        ExecutorName::Local => Ok(Box::new(LocalExecutor {
+            worker,
+            grace: run::GRACE,
+        })),
+        ExecutorName::Slurm => {
+            let program = frozen(&worker.program, store)?;
+            let folder = store.jobs_dir();
+            let executor = SlurmExecutor::new(&program, &worker.env, folder, file.slurm()?);
+            let executor = executor.map_err(|error| {
+                Failure::failed(error).help("`--executor local` runs the stages here")
+            })?;
+            Ok(Box::new(executor))
         }
     }
 }
 
 /// A copy of the binary in the cache, which all machines see and which no build replaces while jobs wait.
-fn frozen(program: &Path, folder: &Path) -> io::Result<PathBuf> {
-    let bytes = fs::read(program)?;
-    let name = format!("dcsft-{}", &Digest::of_bytes(&bytes).to_string()[..16]);
-    let copy = folder.join(name);
-    if fs::metadata(&copy).is_ok_and(|meta| meta.len() == bytes.len() as u64) {
-        // So that collection sees that it is used.
-        let _ = fs::File::open(&copy).and_then(|file| file.set_modified(SystemTime::now()));
+fn frozen(program: &Path, store: &Store) -> Result<PathBuf, Failure> {
+    // It is hashed once, however many runs there are.
+    let digests = store.digest_files(&[program.to_owned()], false)?;
+    let digest = digests.first().copied().flatten().ok_or_else(|| {
+        Failure::failed(format!(
+            "there is no {}, which is to run",
+            program.display()
+        ))
+    })?;
+    let folder = store.jobs_dir();
+    let copy = folder.join(format!("dcsft-{}", &digest.to_string()[..16]));
+    let used = fs::File::open(&copy).and_then(|file| file.set_modified(SystemTime::now()));
+    if used.is_ok() {
+        // So collection sees that it is needed.
         return Ok(copy);
     }
-    fs::create_dir_all(folder)?;
     let fresh = folder.join(format!(".new-{}", std::process::id()));
-    fs::copy(program, &fresh)?;
-    fs::rename(&fresh, &copy)?;
+    fs::create_dir_all(&folder)
+        .and_then(|()| fs::copy(program, &fresh))
+        .and_then(|_| fs::rename(&fresh, &copy))
+        .map_err(Failure::write(&copy))?;
     Ok(copy)
 }
 

@@ -18,7 +18,7 @@ use dcsft_engine::text;
 use dcsft_tensor::device::DeviceSpec;
 
 use super::cancel;
-use super::place::{self, Place};
+use super::place;
 use super::{lock, report, results};
 use crate::cli::Run;
 use crate::collect::Results;
@@ -85,8 +85,9 @@ fn run_and_report(
     {
         return lock::diverged(app, &project, &divergence);
     }
-    let place = Place::of(args, &project.store)?;
-    if !place.elsewhere {
+    let executor = place::executor(args, &project.store)?;
+    let elsewhere = executor.is_elsewhere();
+    if !elsewhere {
         check_devices(&project, &plan)?;
     }
     let interrupted = Arc::new(AtomicBool::new(false));
@@ -94,8 +95,7 @@ fn run_and_report(
         handle_ctrl_c(&interrupted)?;
     }
     let options = RunOptions {
-        jobs: args.jobs.or(place.elsewhere.then_some(place::JOBS)),
-        elsewhere: place.elsewhere,
+        jobs: args.jobs.or(elsewhere.then_some(place::JOBS)),
         threads: args.threads,
         keep_going: args.keep_going,
         devices: project.devices.clone(),
@@ -120,7 +120,7 @@ fn run_and_report(
             &plan,
             &project.store,
             &options,
-            &*place.executor,
+            &*executor,
             reporter,
         )
         // As an event it was told already.
@@ -135,7 +135,7 @@ fn run_and_report(
         plan = ManuallyDrop::new(project.plan(&[], args.paranoid)?);
     };
     let exit = conclude(app, args, &project, &outcome, locked.as_ref())?;
-    if outcome.interrupted && place.elsewhere {
+    if outcome.interrupted && elsewhere {
         leave_or_cancel(app, args, &project)?;
     }
     lines.written()?;

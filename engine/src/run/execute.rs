@@ -1,67 +1,30 @@
-//! One execution of one stage, on a thread of its own: what an earlier run has left, attempts, publication, the record.
+//! One execution of one stage, on a thread of its own: what an earlier run has left, attempts, the result.
 
-use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use dcsft_cache::{Digest, Json, OutputRef, Record, SealedFile, StoreError, file, is_sealed};
+use dcsft_cache::{Digest, Record, file};
 
+use super::commit::Commit;
 use super::error::RunError;
-use super::executor::{End, Task};
+use super::executor::{End, Ended, Task};
 use super::outcome::{Assignment, Outcome, Shared, Word};
 use super::prepare::{Prepared, prepare};
-use super::{lines, retry};
+use super::trouble::Trouble;
+use super::{files, job, lines, retry};
 use crate::journal::{Failure, Reason};
-use crate::key::FileDigests;
-use crate::plan::job::params_with_paths;
-use crate::record::Execution;
-use crate::stage::{Cost, Event, Job};
-use crate::worker::done::{self, Done};
-use crate::worker::{self, spent, turn};
+use crate::stage::{Cost, Event};
+use crate::worker::done::Done;
+use crate::worker::{spent, turn};
 
 /// So often a stage whose job was lost is submitted again.
 const MOST_LOST: u32 = 10;
 
 /// How many of the log's last lines a failure shows.
 const TAIL_LINES: usize = 12;
-
-/// Why there is no result.
-enum Trouble {
-    /// The stage's own, or its worker's.
-    Stage {
-        reason: Reason,
-        message: String,
-        /// Another try may end otherwise.
-        again: bool,
-    },
-    Interrupted,
-    /// Its job was lost, through no fault of its own.
-    JobLost(String),
-    /// Another host took this one for dead, and the key is no longer this run's.
-    Lost,
-    /// The run cannot go on.
-    Broken(RunError),
-}
-
-impl Trouble {
-    fn for_good(reason: Reason, message: impl Into<String>) -> Self {
-        Self::Stage {
-            reason,
-            message: message.into(),
-            again: false,
-        }
-    }
-}
-
-impl From<StoreError> for Trouble {
-    fn from(error: StoreError) -> Self {
-        Self::Broken(RunError::Store(error))
-    }
-}
 
 /// Runs the stage until it succeeds or has no retries left, unless it cannot or need not start.
 ///
@@ -173,12 +136,11 @@ impl Attempts<'_> {
         }
     }
 
-    /// To be asked before anything is stored.
-    fn check_lock(&self) -> Result<(), Trouble> {
-        if self.prepared.lock.is_held() {
-            Ok(())
-        } else {
-            Err(Trouble::Lost)
+    fn commit(&self) -> Commit<'_> {
+        Commit {
+            assignment: self.assignment,
+            shared: self.shared,
+            prepared: &self.prepared,
         }
     }
 
@@ -200,9 +162,8 @@ impl Attempts<'_> {
         else {
             return Ok(None);
         };
-        let doubt = self
-            .files_since(&done)
-            .or_else(|| self.missing_output(&done));
+        let doubt = files::changed_since(self.assignment, &done)
+            .or_else(|| missing_output(self.assignment, &done));
         let stored = match doubt {
             Some(doubt) => Err(Trouble::for_good(Reason::NoResult, doubt)),
             None => {
@@ -211,7 +172,7 @@ impl Attempts<'_> {
                         seconds: done.seconds,
                         cpu_seconds: done.usage.cpu_seconds,
                     };
-                self.store(&workspace, done, spent, tell)
+                self.commit().store(&workspace, done, spent, tell)
             }
         };
         match stored {
@@ -243,76 +204,20 @@ impl Attempts<'_> {
         if !adopt {
             // Before the worker starts: what it leaves there is then this attempt's.
             Done::remove(&workspace)
-                .and_then(|()| self.write_job(attempts, &workspace))
+                .and_then(|()| job::write(assignment, shared, &self.prepared, attempts, &workspace))
                 .map_err(|error| self.unusable(format!("{}: {error}", workspace.display())))?;
         }
         let _ = log_line(
             &assignment.log,
             &format!("# {} attempt {attempts} key {}", node.title(), self.key()),
         );
-        let task = Task {
-            stage: &node.stage,
-            resources: &node.execution.resources,
-            adopt,
-            job: &job_path(&workspace),
-            log: &assignment.log,
-            threads: assignment.threads,
-            timeout: node
-                .execution
-                .timeout
-                .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-                .filter(|timeout| !timeout.is_zero()),
-            interrupted: &shared.stop,
-            pause: shared.pause,
-        };
-        let mut used = None;
-        let ended = shared
-            .executor
-            .execute(&task, &mut |event| match event {
-                Event::Used(usage) => used = Some(usage),
-                event => tell(Word::Said(event)),
-            })
-            .map_err(|error| Trouble::Stage {
-                reason: Reason::Unstartable,
-                message: error.to_string(),
-                again: true,
-            })?;
-        let spent = spent::before(&workspace)
-            + Cost {
-                seconds: ended.seconds,
-                cpu_seconds: used.and_then(|usage| usage.cpu_seconds),
-            };
-        match &ended.end {
-            End::Done => {}
-            End::Interrupted => {
-                // Only a figure for people: the next run adds it to its own.
-                spent::note(&workspace, spent);
-                return Err(Trouble::Interrupted);
-            }
-            End::Store(message) => return Err(self.unusable(message.clone())),
-            End::Lost(how) => {
-                return Err(Trouble::JobLost(format!("its job was lost: {how}")));
-            }
-            end => {
-                if let Some((reason, message, again)) = end.failure() {
-                    return Err(Trouble::Stage {
-                        reason,
-                        message,
-                        again,
-                    });
-                }
-            }
-        }
+        let (ended, spent) = self.work(&workspace, adopt, tell)?;
+        self.refuse(&ended.end, &workspace, spent)?;
         let Some(done) = Done::read(&workspace, self.key()) else {
-            let ended = End::Vanished("exit status: 0".to_owned()).failure();
-            let (reason, message, again) = ended.unwrap_or_default();
-            return Err(Trouble::Stage {
-                reason,
-                message,
-                again,
-            });
+            return Err(Trouble::of(&End::Vanished("exit status: 0".to_owned())));
         };
-        let spent = match shared.executor.hears_late() {
+        let spent = match shared.executor.is_elsewhere() {
+            // What is on another machine is heard late, or after its end: its own clock counts.
             true => Cost {
                 seconds: spent.seconds - ended.seconds + done.seconds,
                 ..spent
@@ -320,156 +225,82 @@ impl Attempts<'_> {
             false => spent,
         };
         // Files were not compared when an adopted job began.
-        let doubt = adopt.then(|| self.files_since(&done)).flatten();
+        let doubt = adopt
+            .then(|| files::changed_since(assignment, &done))
+            .flatten();
         let checked = match doubt {
             Some(doubt) => Err(Trouble::Stage {
                 reason: Reason::FilesChanged,
                 message: doubt,
                 again: true,
             }),
-            None => self.check_files(),
+            None => files::check(assignment, shared),
         };
         if let Err(trouble) = checked {
             // The next run must not take it for a result.
             let _ = Done::remove(&workspace);
             return Err(trouble);
         }
-        let stored = self.store(&workspace, done, spent, tell);
+        let stored = self.commit().store(&workspace, done, spent, tell);
         if matches!(stored, Err(Trouble::Stage { .. })) {
             let _ = Done::remove(&workspace);
         }
         stored
     }
 
-    /// Puts a finished stage's outputs and its record into the store.
-    fn store(
+    /// Has the executor do the work. How it ended, and what the stage took so far, earlier tries included.
+    fn work(
         &self,
         workspace: &Path,
-        done: Done,
-        spent: Cost,
+        adopt: bool,
         tell: &mut dyn FnMut(Word),
-    ) -> Result<Arc<Record>, Trouble> {
-        let store = self.shared.store;
-        self.check_lock()?;
-        let outputs = self.publish(workspace, &done)?;
-        self.check_lock()?;
-        let record = Arc::new(Record {
-            format: Record::FORMAT,
-            key: *self.key(),
-            label: self.assignment.node.title(),
-            explain: Json::of(&*self.assignment.preimage),
-            outputs,
-            summary: done.summary,
-            execution: Json::of(&Execution {
-                seconds: spent.seconds,
-                cpu_seconds: spent.cpu_seconds,
-                saved_seconds: done.saved_seconds,
-                saved_cpu_seconds: done.usage.saved_cpu_seconds,
-                threads: Some(done.threads),
-                device: Some(done.device),
-                attempts: Some(done.attempt),
-                peak_rss_bytes: done.peak_rss_bytes,
-                started_unix: Some(done.started_unix_nanos / 1_000_000_000),
-                other_cores: done.usage.other_cores,
-                shared: done.usage.shared(done.threads),
-                machine: Some(done.usage.machine),
-                program: Some(done.program),
-            }),
-            created_unix: unix_seconds(),
+    ) -> Result<(Ended, Cost), Trouble> {
+        let (assignment, shared) = (self.assignment, self.shared);
+        let execution = &assignment.node.execution;
+        let timeout = execution.timeout.map(Duration::try_from_secs_f64);
+        let task = Task {
+            stage: &assignment.node.stage,
+            resources: &execution.resources,
+            adopt,
+            job: &job::path(workspace),
+            log: &assignment.log,
+            threads: assignment.threads,
+            timeout: timeout
+                .and_then(Result::ok)
+                .filter(|timeout| !timeout.is_zero()),
+            interrupted: &shared.stop,
+            pause: shared.pause,
+        };
+        let mut used = None;
+        let ended = shared.executor.execute(&task, &mut |event| match event {
+            Event::Used(usage) => used = Some(usage),
+            event => tell(Word::Said(event)),
         });
-        store
-            .commit(&record)
-            .map_err(|source| self.unstored(source))?;
-        if let Some(family) = &self.prepared.family {
-            self.shared.families.join(family, &record);
-        }
-        if let Err(error) = store.clear_workspace(self.key()) {
-            tell(Word::Warns(format!(
-                "its result is stored; what it worked with stays behind: {error}"
-            )));
-        }
-        Ok(record)
-    }
-
-    fn publish(
-        &self,
-        workspace: &Path,
-        done: &Done,
-    ) -> Result<BTreeMap<String, OutputRef>, Trouble> {
-        let mut published = BTreeMap::new();
-        let mut stored = done::stored(workspace);
-        for output in self.assignment.node.outputs.iter() {
-            let Some(sealed) = done.outputs.get(&output.name) else {
-                let message = format!(
-                    "the stage ended without writing its output `{}`",
-                    output.name
-                );
-                return Err(Trouble::Stage {
-                    reason: Reason::NoResult,
-                    message,
-                    again: true,
-                });
-            };
-            let found = match stored.get(&output.name) {
-                Some(digest) => self.stored_artifact(digest, sealed)?,
-                None => None,
-            };
-            let published_now = match found {
-                Some(found) => found,
-                None => {
-                    let folder = outputs_path(workspace).join(&done.folder);
-                    self.publish_one(&folder, &output.name, sealed)?
-                }
-            };
-            stored.insert(output.name.clone(), published_now.digest);
-            done::note_stored(workspace, &stored);
-            published.insert(output.name.clone(), published_now);
-        }
-        Ok(published)
-    }
-
-    /// An output that was stored before the rest could not be.
-    fn stored_artifact(
-        &self,
-        digest: &Digest,
-        sealed: &[SealedFile],
-    ) -> Result<Option<OutputRef>, Trouble> {
-        let artifact = self.shared.store.artifact(digest)?;
-        let artifact = artifact.filter(|artifact| is_sealed(artifact, sealed));
-        Ok(artifact.as_ref().map(OutputRef::from))
-    }
-
-    fn publish_one(
-        &self,
-        folder: &Path,
-        name: &str,
-        sealed: &[SealedFile],
-    ) -> Result<OutputRef, Trouble> {
-        let changed = || Trouble::Stage {
-            reason: Reason::NoResult,
-            message: format!("its output `{name}` is not what the stage wrote"),
+        let ended = ended.map_err(|error| Trouble::Stage {
+            reason: Reason::Unstartable,
+            message: error.to_string(),
             again: true,
-        };
-        let artifact = match self.shared.store.publish(&folder.join(name)) {
-            Ok(artifact) => artifact,
-            Err(StoreError::NotFound { .. }) => return Err(changed()),
-            Err(error) if worker::is_of_the_output(&error) => {
-                return Err(Trouble::for_good(Reason::Failed, error.to_string()));
-            }
-            Err(error) => return Err(self.unstored(error)),
-        };
-        if is_sealed(&artifact, sealed) {
-            Ok(OutputRef::from(&artifact))
-        } else {
-            Err(changed())
-        }
+        })?;
+        let spent = spent::before(workspace)
+            + Cost {
+                seconds: ended.seconds,
+                cpu_seconds: used.and_then(|usage| usage.cpu_seconds),
+            };
+        Ok((ended, spent))
     }
 
-    fn unstored(&self, source: StoreError) -> Trouble {
-        Trouble::Broken(RunError::Unstored {
-            title: self.assignment.node.title(),
-            source,
-        })
+    /// Passes an end that is done.
+    fn refuse(&self, end: &End, workspace: &Path, spent: Cost) -> Result<(), Trouble> {
+        match end {
+            End::Done => Ok(()),
+            End::Interrupted => {
+                // Only a figure for people: the next run adds it to its own.
+                spent::note(workspace, spent);
+                Err(Trouble::Interrupted)
+            }
+            End::Store(message) => Err(self.unusable(message.clone())),
+            end => Err(Trouble::of(end)),
+        }
     }
 
     fn unusable(&self, message: String) -> Trouble {
@@ -478,95 +309,13 @@ impl Attempts<'_> {
             message,
         })
     }
-
-    fn write_job(&self, attempt: u32, workspace: &Path) -> io::Result<()> {
-        let Assignment { node, .. } = self.assignment;
-        let job = Job {
-            key: *self.key(),
-            attempt,
-            program: self.shared.program.clone(),
-            kind: node.kind.clone(),
-            version: self.assignment.preimage.version,
-            params: params_with_paths(node, &self.shared.study.root),
-            inputs: self.prepared.inputs.clone(),
-            outputs: outputs_path(workspace),
-            state: workspace.join("state"),
-            device: self.assignment.device.clone(),
-            threads: self.assignment.threads,
-            relatives: self.prepared.relatives.clone(),
-        };
-        file::write(&job_path(workspace), serde_json::to_vec(&job)?)
-    }
-
-    /// Refuses a result whose files changed while the stage read them: the key would promise what is not so.
-    fn check_files(&self) -> Result<(), Trouble> {
-        let now = FileDigests::new(self.shared.store, self.shared.paranoid)
-            .of(self.assignment.node)
-            .map_err(|error| Trouble::Stage {
-                reason: Reason::FilesChanged,
-                message: error.to_string(),
-                again: true,
-            })?;
-        let planned = self.assignment.files.iter();
-        let mut changed = planned.filter(|(field, identity)| now.get(*field) != Some(identity));
-        match changed.next() {
-            None => Ok(()),
-            Some((field, _)) => Err(Trouble::Stage {
-                reason: Reason::FilesChanged,
-                message: format!("the files of `{field}` changed while the stage ran: run again"),
-                again: true,
-            }),
-        }
-    }
-
-    /// Why a result that an earlier run has left may not be that of the user's files as they are. They were not compared
-    /// when it ended, so none of them may have been touched since it began.
-    fn files_since(&self, done: &Done) -> Option<String> {
-        let mut files = self
-            .assignment
-            .node
-            .files
-            .iter()
-            .flat_map(|param| &param.files);
-        let touched = files.find(|(_, path)| match changed_unix_nanos(path) {
-            Some(changed) => changed >= done.started_unix_nanos,
-            None => true,
-        })?;
-        Some(format!(
-            "{} may have changed meanwhile",
-            touched.1.display()
-        ))
-    }
-
-    fn missing_output(&self, done: &Done) -> Option<String> {
-        let mut outputs = self.assignment.node.outputs.iter();
-        let missing = outputs.find(|output| !done.outputs.contains_key(&output.name))?;
-        Some(format!("its output `{}` is missing", missing.name))
-    }
 }
 
-/// When a file, or the newest thing in a folder, changed last: content or inode. None where that is not known.
-#[cfg(unix)]
-fn changed_unix_nanos(path: &Path) -> Option<u64> {
-    use std::os::unix::fs::MetadataExt;
-    let meta = fs::metadata(path).ok()?;
-    let own = u64::try_from(meta.ctime())
-        .ok()?
-        .checked_mul(1_000_000_000)?
-        .checked_add(u64::try_from(meta.ctime_nsec()).ok()?)?;
-    if !meta.is_dir() {
-        return Some(own);
-    }
-    let mut newest = own;
-    for entry in fs::read_dir(path).ok()? {
-        newest = newest.max(changed_unix_nanos(&entry.ok()?.path())?);
-    }
-    Some(newest)
-}
-
-#[cfg(not(unix))]
-fn changed_unix_nanos(_: &Path) -> Option<u64> {
-    None
+/// The output that the study expects and that is not there, in words.
+fn missing_output(assignment: &Assignment<'_>, done: &Done) -> Option<String> {
+    let mut outputs = assignment.node.outputs.iter();
+    let missing = outputs.find(|output| !done.outputs.contains_key(&output.name))?;
+    Some(format!("its output `{}` is missing", missing.name))
 }
 
 pub(super) fn failure(
@@ -588,18 +337,4 @@ pub(super) fn failure(
 
 fn log_line(log: &Path, line: &str) -> io::Result<()> {
     file::append(log, &format!("{line}\n"))
-}
-
-fn outputs_path(workspace: &Path) -> PathBuf {
-    workspace.join("outputs")
-}
-
-fn job_path(workspace: &Path) -> PathBuf {
-    workspace.join("job.json")
-}
-
-fn unix_seconds() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |age| age.as_secs())
 }

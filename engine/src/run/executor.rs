@@ -145,8 +145,8 @@ pub trait Executor: Sync {
         false
     }
 
-    /// Whether it may hear of a worker's work late, or after its end: then the worker's own clock counts.
-    fn hears_late(&self) -> bool {
+    /// Whether workers run on other machines, whose batch system shares out what they need.
+    fn is_elsewhere(&self) -> bool {
         false
     }
 

@@ -1,9 +1,12 @@
 //! Running a plan: what the scheduler is given and what it gives back.
 
+mod commit;
 mod ear;
 mod error;
 mod execute;
 mod executor;
+mod files;
+mod job;
 mod lines;
 mod local;
 mod opened;
@@ -18,6 +21,7 @@ mod resources;
 mod retry;
 mod scheduler;
 pub mod slurm;
+mod trouble;
 
 use std::time::{Duration, Instant};
 

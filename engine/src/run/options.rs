@@ -25,8 +25,6 @@ pub struct RunOptions {
     pub devices: Vec<String>,
     /// Bytes of memory for stages that say how much they need; none: what this machine has.
     pub memory: Option<u64>,
-    /// Stages run on other machines, whose batch system shares out what they need.
-    pub elsewhere: bool,
     /// First pause before a retry; doubled each time up to a minute, and shortened at random by up to a half, so that
     /// what failed together is not tried again together.
     pub backoff: Duration,
@@ -46,7 +44,6 @@ impl Default for RunOptions {
             keep_going: false,
             devices: Vec::new(),
             memory: None,
-            elsewhere: false,
             backoff: Duration::from_secs(1),
             program: Program::default(),
             interrupted: Arc::new(AtomicBool::new(false)),

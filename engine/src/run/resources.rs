@@ -53,8 +53,13 @@ impl Resources {
             accelerators: free.len(),
             free,
             memory: options.memory.or_else(of_this_machine),
-            elsewhere: options.elsewhere.then(|| planned_device.to_owned()),
+            elsewhere: None,
         }
+    }
+
+    /// From now on stages run on other machines, on devices like `device`.
+    pub(super) fn leave_to_others(&mut self, device: &str) {
+        self.elsewhere = Some(device.to_owned());
     }
 
     /// Whether a stage has to wait for an accelerator of this machine.
@@ -77,7 +82,7 @@ impl Resources {
                 memory: 0,
             });
         }
-        let memory = node.execution.resources.bytes().unwrap_or(0);
+        let memory = node.execution.resources.memory.unwrap_or(0);
         if self.memory.is_some_and(|free| free < memory) {
             return None;
         }
@@ -142,7 +147,7 @@ impl Resources {
                 place: study.place_text(&node.place),
                 what,
             };
-            let asked = node.execution.resources.bytes().unwrap_or(0);
+            let asked = node.execution.resources.memory.unwrap_or(0);
             if let Some(memory) = self.memory.filter(|memory| *memory < asked) {
                 return Err(no_room(format!(
                     "{} of memory, and this machine has {}",

@@ -248,19 +248,7 @@ fn uses(body: &Tree, stage: &Entry, findings: &mut Findings) -> Option<(String, 
 fn execution(body: &Tree, findings: &mut Findings) -> ExecutionOptions {
     let mut execution = ExecutionOptions::default();
     if let Some(entry) = body.entry("timeout") {
-        let seconds = match &entry.value.data {
-            Data::Scalar(Value::Number(number)) => number.as_f64(),
-            Data::Scalar(Value::String(text)) => units::seconds(text),
-            _ => None,
-        };
-        let seconds = seconds.filter(|seconds| units::is_time(*seconds));
-        execution.timeout = seconds;
-        if seconds.is_none() {
-            findings.push(mistyped(
-                entry,
-                "a time such as `90s`, `30m`, `2h`, or seconds",
-            ));
-        }
+        execution.timeout = duration(entry, findings);
     }
     if let Some(entry) = body.entry("retries") {
         execution.retries = whole(entry, findings).unwrap_or(0);
@@ -269,6 +257,23 @@ fn execution(body: &Tree, findings: &mut Findings) -> ExecutionOptions {
         execution.resources = resources(map_at(entry, findings), findings);
     }
     execution
+}
+
+/// Seconds.
+fn duration(entry: &Entry, findings: &mut Findings) -> Option<f64> {
+    let seconds = match &entry.value.data {
+        Data::Scalar(Value::Number(number)) => number.as_f64(),
+        Data::Scalar(Value::String(text)) => units::seconds(text),
+        _ => None,
+    };
+    let seconds = seconds.filter(|seconds| units::is_time(*seconds));
+    if seconds.is_none() {
+        findings.push(mistyped(
+            entry,
+            "a time such as `90s`, `30m`, `2h`, or seconds",
+        ));
+    }
+    seconds
 }
 
 fn resources(tree: &Tree, findings: &mut Findings) -> Resources {
@@ -284,6 +289,9 @@ fn resources(tree: &Tree, findings: &mut Findings) -> Resources {
         }
         resources.threads = threads.map(|threads| threads as usize);
     }
+    if let Some(entry) = tree.entry("time") {
+        resources.time = duration(entry, findings);
+    }
     let mut text = |key: &str, fits: fn(&str) -> bool, what: &str| {
         let entry = tree.entry(key)?;
         let text = entry.value.text().filter(|text| fits(text));
@@ -292,16 +300,9 @@ fn resources(tree: &Tree, findings: &mut Findings) -> Resources {
         }
         text.map(str::to_owned)
     };
-    resources.time = text(
-        "time",
-        |text| units::seconds(text).is_some_and(units::is_time),
-        "a time such as `90s`, `30m` or `2h`",
-    );
-    resources.memory = text(
-        "memory",
-        units::is_memory,
-        "an amount of memory such as `16GiB`",
-    );
+    let memory = "an amount of memory such as `16GiB`";
+    let memory = text("memory", units::is_memory, memory);
+    resources.memory = memory.as_deref().and_then(units::bytes);
     let word = |text: &str| !text.is_empty() && !text.contains(char::is_whitespace);
     resources.partition = text("partition", word, "the name of a partition");
     resources.account = text("account", word, "the name of an account");

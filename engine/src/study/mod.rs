@@ -13,7 +13,6 @@ use serde_json::Value;
 
 use crate::stage::{FieldPath, FileParam, OutputDecl, Params};
 use crate::text::plain;
-use crate::units;
 
 pub use id::StudyId;
 pub use source::Source;
@@ -117,28 +116,16 @@ pub struct Resources {
     pub gpus: u32,
     /// Threads; none lets the scheduler share out the cores.
     pub threads: Option<usize>,
-    /// Wall time, as `2h`; for batch systems.
-    pub time: Option<String>,
-    /// Memory, as `16GiB`. On this machine stages run at once only as far as there is as much.
-    pub memory: Option<String>,
+    /// Seconds of wall time, for batch systems; `2h` in the spec.
+    pub time: Option<f64>,
+    /// Bytes of memory; `16GiB` in the spec. On this machine stages run at once only as far as there is as much.
+    pub memory: Option<u64>,
     /// The batch system's partition.
     pub partition: Option<String>,
     /// The batch system's account.
     pub account: Option<String>,
     /// Further arguments of the batch system's submission, as in `--constraint=a100`.
     pub flags: Vec<String>,
-}
-
-impl Resources {
-    /// [`Resources::time`] in seconds.
-    pub fn seconds(&self) -> Option<f64> {
-        units::seconds(self.time.as_deref()?)
-    }
-
-    /// [`Resources::memory`] in bytes.
-    pub fn bytes(&self) -> Option<u64> {
-        units::bytes(self.memory.as_deref()?)
-    }
 }
 
 impl Study {

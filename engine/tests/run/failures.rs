@@ -65,6 +65,64 @@ impl Executor for Panicking {
     }
 }
 
+/// A run's events where two stages that need nothing of each other ask for this much memory each, of 1 GiB.
+fn two_that_ask_for(memory: u64) -> (Result<run::RunOutcome, run::RunError>, Vec<RunEvent>) {
+    let bench = Bench::new();
+    let mut study = bench
+        .study()
+        .stage("a", "concat", json!({"text": "a"}), &[])
+        .stage("b", "concat", json!({"text": "b"}), &[])
+        .build();
+    for node in &mut study.nodes {
+        node.execution.resources.memory = Some(memory);
+    }
+    let options = RunOptions {
+        jobs: Some(2),
+        memory: Some(1 << 30),
+        ..RunOptions::default()
+    };
+    let mut events = Vec::new();
+    let outcome = run::run(
+        &study,
+        &bench.registry,
+        &bench.plan(&study),
+        &bench.store,
+        &options,
+        &bench.executor(),
+        &mut |event: &RunEvent| events.push(event.clone()),
+    );
+    (outcome, events)
+}
+
+#[test]
+fn stages_run_at_once_as_far_as_there_is_the_memory_that_they_ask_for() {
+    let (outcome, events) = two_that_ask_for(600 << 20);
+    assert_eq!(outcome.unwrap().executed, 2);
+    let order: Vec<bool> = events
+        .iter()
+        .filter_map(|event| match event {
+            RunEvent::StageStarted { .. } => Some(true),
+            RunEvent::StageFinished { .. } => Some(false),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(order, [true, false, true, false], "one after the other");
+}
+
+#[test]
+fn a_stage_that_asks_for_more_than_there_is_is_refused_before_anything_starts() {
+    let (outcome, events) = two_that_ask_for(2 << 30);
+    let error = outcome.unwrap_err().to_string();
+    assert!(
+        error.starts_with(
+            "a can never start: it asks for 2.0 GiB of memory, and this machine has 1.0 GiB"
+        ),
+        "{error}"
+    );
+    let starts = |event: &&RunEvent| matches!(event, RunEvent::StageStarted { .. });
+    assert_eq!(events.iter().filter(starts).count(), 0);
+}
+
 #[test]
 fn a_panic_beside_the_worker_fails_the_stage_and_the_run_ends() {
     let bench = Bench::new();

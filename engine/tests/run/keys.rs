@@ -192,7 +192,7 @@ proptest! {
     fn no_execution_setting_changes_a_key(
         gpus in 0_u32..8,
         threads in proptest::option::of(1_usize..64),
-        time in proptest::option::of("[1-9]h"),
+        time in proptest::option::of(1.0_f64..1e6),
         timeout in proptest::option::of(1.0_f64..1e6),
         retries in 0_u32..10,
     ) {
@@ -204,7 +204,7 @@ proptest! {
                 .with_execution(|slot| *slot = execution)
                 .build()
         };
-        let resources = Resources { gpus, threads, time, memory: Some("1GiB".into()), ..Resources::default() };
+        let resources = Resources { gpus, threads, time, memory: Some(1 << 30), ..Resources::default() };
         let changed = study(ExecutionOptions { resources, timeout, retries });
         let key = |study| bench.plan(study).nodes[0].state.key().unwrap();
         prop_assert_eq!(key(&changed), key(&study(ExecutionOptions::default())));

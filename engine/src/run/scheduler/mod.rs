@@ -125,6 +125,9 @@ impl<'a> Scheduler<'a> {
 
     pub(super) fn run(mut self, executor: &'a dyn Executor) -> Result<RunOutcome, RunError> {
         let options = self.options;
+        if executor.is_elsewhere() {
+            self.resources.leave_to_others(&self.plan.options.device);
+        }
         let shared = Shared {
             study: self.study,
             store: self.store,

@@ -8,7 +8,7 @@ use super::ticket::Ticket;
 
 /// What of the environment a job gets. The login environment, which Slurm would load otherwise, is another one than that
 /// in which the run was started, and all of it would make jobs depend on whatever is set there.
-const ENVIRONMENT: [&str; 12] = [
+const ENVIRONMENT: [&str; 11] = [
     "PATH",
     "HOME",
     "USER",
@@ -20,7 +20,6 @@ const ENVIRONMENT: [&str; 12] = [
     "LD_LIBRARY_PATH",
     "SLURM_CONF",
     "DCSFT_LOG",
-    "DCSFT_SHARED",
 ];
 
 /// A cluster whose commands are there.
@@ -150,10 +149,18 @@ impl Cluster {
     /// # Errors
     /// If the cluster does not answer.
     pub(super) fn cancel(&self, ticket: &Ticket) -> io::Result<()> {
+        let job = match ticket.job {
+            // Whoever submitted it died before it was told the number.
+            0 => match self.number_of(&ticket.name)? {
+                Some(job) => job,
+                None => return Ok(()),
+            },
+            job => job,
+        };
         let mut command = Command::new("scancel");
         command
             .arg(format!("--name={}", ticket.name))
-            .arg(format!("{}_{}", ticket.job, ticket.index));
+            .arg(format!("{job}_{}", ticket.index));
         let output = run(&mut command)?;
         if output.status.success() {
             return Ok(());

@@ -79,7 +79,7 @@ impl Executor for SlurmExecutor {
         Ticket::read(workspace).is_some()
     }
 
-    fn hears_late(&self) -> bool {
+    fn is_elsewhere(&self) -> bool {
         true
     }
 

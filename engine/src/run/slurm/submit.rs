@@ -283,7 +283,7 @@ fn flags(options: &SlurmOptions, resources: &Resources, threads: usize) -> Vec<S
     // Whole minutes and MiB, never less than what was asked for.
     flag(
         "time",
-        resources.seconds().map(|seconds| {
+        resources.time.map(|seconds| {
             let minutes = (seconds / 60.0).ceil().max(1.0);
             format!("{minutes:.0}")
         }),
@@ -291,7 +291,7 @@ fn flags(options: &SlurmOptions, resources: &Resources, threads: usize) -> Vec<S
     flag(
         "mem",
         resources
-            .bytes()
+            .memory
             .map(|bytes| format!("{}M", bytes.div_ceil(1 << 20))),
     );
     flag(
@@ -311,8 +311,8 @@ mod tests {
     fn what_a_stage_asks_for_is_rounded_up_and_goes_before_the_defaults() {
         let resources = Resources {
             gpus: 2,
-            time: Some("90s".to_owned()),
-            memory: Some("1.5GiB".to_owned()),
+            time: Some(90.0),
+            memory: Some(3 << 29),
             partition: Some("big".to_owned()),
             flags: vec!["--constraint=a100".to_owned()],
             ..Resources::default()

@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 pub struct Ticket {
     /// The job's name, given once: its identity.
     pub name: String,
-    /// The cluster's number for the array. After a crash of its controller another job may have it.
+    /// The cluster's number for the array, 0 until it is known. After a crash of its controller another job may have
+    /// it.
     pub job: u64,
     /// Which task of the array, from 1.
     pub index: u32,
@@ -68,7 +69,10 @@ impl Ticket {
 
 impl fmt::Display for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "job {}_{}", self.job, self.index)
+        match self.job {
+            0 => write!(f, "job {}, {}", self.name, self.index),
+            job => write!(f, "job {job}_{}", self.index),
+        }
     }
 }
 
