@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 
 use crate::error::Context;
-use crate::store::list_digests;
+use crate::listing::list_digests;
 use crate::{Digest, Record, Store, StoreError, durable, file};
 
 /// The members of each family.

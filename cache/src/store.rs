@@ -11,11 +11,12 @@ use crate::artifact;
 use crate::checks::Seen;
 use crate::error::Context;
 use crate::layout::{self, Layout};
+use crate::listing::list_digests;
 use crate::quarantine::{self, Flaw, State};
 use crate::record::Unreadable;
 use crate::{
-    Artifact, Digest, KeyLock, PathStats, Record, StoreError, StoreGuard, durable, lock, read,
-    statcache, tree,
+    Artifact, Digest, KeyLock, PathStats, Record, StoreError, StoreGuard, durable, lock, mount,
+    read, statcache, tree,
 };
 
 /// A record's time of last use is written down at most this often.
@@ -47,32 +48,6 @@ pub struct Usage {
     pub quarantine_bytes: u64,
     /// Size of what is being written, or was left behind by a kill.
     pub tmp_bytes: u64,
-}
-
-/// What the system says a folder is on, for file systems that other hosts may use at the same time.
-#[cfg(target_os = "linux")]
-fn shared_file_system(folder: &Path) -> Option<&'static str> {
-    // The numbers of `statfs(2)`.
-    let known = [
-        (0x6969, "nfs"),
-        (0xff53_4d42, "cifs"),
-        (0xfe53_4d42, "smb2"),
-        (0x0bd0_0bd0, "lustre"),
-        (0x00c3_6400, "ceph"),
-        (0x4750_4653, "gpfs"),
-        (0x1983_0326, "beegfs"),
-        (0x0102_1997, "9p"),
-        (0x6573_5546, "fuse"),
-    ];
-    let found = rustix::fs::statfs(folder).ok()?;
-    let number = u64::try_from(found.f_type).ok()? & 0xffff_ffff;
-    let mut named = known.into_iter().filter(|(known, _)| *known == number);
-    named.next().map(|(_, name)| name)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn shared_file_system(_: &Path) -> Option<&'static str> {
-    None
 }
 
 /// A record, and when it was last used.
@@ -124,7 +99,7 @@ impl Store {
 
     /// The kind of file system that the folder is on, where its locks may not reach other hosts: `nfs`, `lustre`.
     pub fn shared_file_system(&self) -> Option<&'static str> {
-        shared_file_system(&self.layout.root)
+        mount::shared(&self.layout.root)
     }
 
     /// A folder for the journals of runs, which the store itself never looks into.
@@ -412,64 +387,6 @@ const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55
 # This folder is a cache of dcsft. Backup programs may leave it out.
 # For information about cache directory tags see https://bford.info/cachedir/
 ";
-
-/// The digests that name the entries of a sharded folder, in order. Other entries are left out.
-pub(crate) fn list_digests(folder: &Path, suffix: &str) -> Result<Vec<Digest>, StoreError> {
-    let Listing { digests, unlisted } = list(folder, suffix);
-    match unlisted.into_iter().next() {
-        None => Ok(digests),
-        Some((path, error)) => Err(StoreError::io("read", &path, error)),
-    }
-}
-
-/// A sharded folder, as far as it can be listed.
-pub(crate) struct Listing {
-    /// In order.
-    pub(crate) digests: Vec<Digest>,
-    pub(crate) unlisted: Vec<(PathBuf, io::Error)>,
-}
-
-/// Lists a sharded folder and goes on past what cannot be listed.
-pub(crate) fn list(folder: &Path, suffix: &str) -> Listing {
-    let mut listing = Listing {
-        digests: Vec::new(),
-        unlisted: Vec::new(),
-    };
-    for shard in entries(folder, &mut listing.unlisted) {
-        if !shard.file_type().is_ok_and(|kind| kind.is_dir()) {
-            continue;
-        }
-        for entry in entries(&shard.path(), &mut listing.unlisted) {
-            let name = entry.file_name();
-            let digest = name
-                .to_str()
-                .and_then(|name| name.strip_suffix(suffix)?.parse::<Digest>().ok());
-            listing.digests.extend(digest);
-        }
-    }
-    listing.digests.sort();
-    listing
-}
-
-fn entries(folder: &Path, unlisted: &mut Vec<(PathBuf, io::Error)>) -> Vec<fs::DirEntry> {
-    let mut found = Vec::new();
-    let mut error_at = |error| unlisted.push((folder.to_owned(), error));
-    match fs::read_dir(folder) {
-        Err(error) => error_at(error),
-        Ok(entries) => {
-            for entry in entries {
-                match entry {
-                    Ok(entry) => found.push(entry),
-                    Err(error) => {
-                        error_at(error);
-                        break;
-                    }
-                }
-            }
-        }
-    }
-    found
-}
 
 /// Writes down that a record was used, for garbage collection by age.
 fn note_use(path: &Path, last: Option<SystemTime>) {

@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use crate::listing::list_digests;
 use crate::quarantine::{self, State};
-use crate::store::{Loaded, list_digests};
+use crate::store::Loaded;
 use crate::{Digest, Store, StoreError, family};
 
 /// Clocks of hosts that share a store may differ by so many seconds.

@@ -8,9 +8,10 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::checks::{self, Moment, Remembered};
+use crate::listing::{Listing, list};
 use crate::quarantine::{self, Flaw, State};
 use crate::stat::FileStat;
-use crate::store::{Listing, Loaded, list};
+use crate::store::Loaded;
 use crate::taint::{self, Suspect};
 use crate::{Digest, Store, StoreError, Voided, artifact, lock, read, statcache, tree};
 

@@ -23,8 +23,9 @@ use walkdir::WalkDir;
 
 use crate::checks::{self, Moment};
 use crate::error::Context;
+use crate::listing::list_digests;
 use crate::quarantine::{self, State};
-use crate::store::{Loaded, list_digests};
+use crate::store::Loaded;
 use crate::{Digest, Record, Store, StoreError, durable, lock, statcache, tree};
 use refs::Refs;
 
