@@ -3,14 +3,11 @@
 As `qwen_peer.py`, whose parts it takes: `lora` (adapters of rank 32 on the language model and the connector, the vision
 tower frozen) in samples/s of whole training steps, `rollout` in tokens/s of sampling. BENCH_BATCH (default 8) samples.
 """
-import argparse, json, os, resource, sys
+import argparse, json, resource, sys
 from pathlib import Path
 
 import qwen_peer
 from qwen_peer import resident_mib, rollouts, training
-
-qwen_peer.BATCH = int(os.environ.get("BENCH_BATCH", "8"))
-qwen_peer.WARM_UP = int(os.environ.get("BENCH_WARM_UP", "2"))
 
 import peft, torch, transformers
 from PIL import Image

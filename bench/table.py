@@ -9,14 +9,24 @@ for line in sys.stdin:
         row = json.loads(line)
         if "per_second" in row:
             rows.setdefault(row["part"], {}).setdefault("peer" if "peer" in row else "ours", []).append(row)
-print(f"{'part':<10} {'peer/s':>9} {'dcsft/s':>9} {'ratio':>6} {'peer MiB':>9} {'dcsft MiB':>9} {'CPUs':>9}")
-for part, pair in rows.items():
-    def middle(name):
-        return [statistics.median(row.get(name, 0) for row in pair[side]) for side in ("peer", "ours")]
 
-    peer, ours = middle("per_second")
-    peaks = [max(row["peak_mib"] for row in pair[side]) for side in ("peer", "ours")]
-    digits = 0 if peer >= 100 else 2
-    processors = "/".join(f"{number:.1f}" for number in middle("processors") if number)
-    print(f"{part:<10} {peer:>9.{digits}f} {ours:>9.{digits}f} {ours / peer:>5.2f}x "
-          f"{peaks[0]:>9.0f} {peaks[1]:>9.0f} {processors:>9}")
+
+def cell(number, digits=0):
+    return "-" if number is None else f"{number:.{digits}f}"
+
+
+print(f"{'part':<14} {'peer/s':>9} {'dcsft/s':>9} {'ratio':>6} {'peer MiB':>9} {'dcsft MiB':>9} {'CPUs':>9}")
+for part, pair in rows.items():
+    def of(name, choose):
+        """By side; none where that side was not measured."""
+        given = [[row[name] for row in pair.get(side, []) if name in row] for side in ("peer", "ours")]
+        return [choose(numbers) if numbers else None for numbers in given]
+
+    peer, ours = of("per_second", statistics.median)
+    # What the card held, where the work was done on one.
+    peaks = of("card_peak_mib" if any("card_peak_mib" in row for side in pair.values() for row in side) else "peak_mib", max)
+    digits = 0 if max(peer or 0, ours or 0) >= 100 else 2
+    ratio = "-" if None in (peer, ours) else f"{ours / peer:.2f}x"
+    processors = "/".join(cell(number, 1) for number in of("processors", statistics.median))
+    print(f"{part:<14} {cell(peer, digits):>9} {cell(ours, digits):>9} {ratio:>6} "
+          f"{cell(peaks[0]):>9} {cell(peaks[1]):>9} {processors:>9}")

@@ -1,8 +1,9 @@
 //! Speed and peak memory of a model on this machine, one part a process, as a line of JSON: `lora` (adapters of rank
 //! 32 on decoder, vision tower and projector, or those of BENCH_TARGETS), `full` (all weights), both in samples/s of whole
-//! steps, or `rollout` (8 sampled answers of 32 tokens to each prompt) in tokens/s. Batches of 8 samples (BENCH_BATCH)
-//! with an image each, after 2 that are not timed (BENCH_WARM_UP); FOLDER is one that `bench/qwen_shape.py` or
-//! `bench/smolvlm_shape.py` makes.
+//! steps, `rollout` (8 sampled answers of 32 tokens to each prompt) in tokens/s, or `grpo` (adapters learn from 8 such
+//! answers to each prompt) in answers/s of whole steps. Batches of 8 samples (BENCH_BATCH) with an image each, after 2
+//! that are not timed (BENCH_WARM_UP); BENCH_DROPOUT is the adapters' dropout, BENCH_PASS how many answers one pass of
+//! `grpo` takes; FOLDER is one that `bench/qwen_shape.py` or `bench/smolvlm_shape.py` makes.
 //!
 //! `cargo run --release -p dcsft-models --example bench_models FOLDER PART [SECONDS] [DEVICE] [f32|bf16] [random]`
 
@@ -17,9 +18,12 @@ use burn::tensor::{Device, Tensor};
 use dcsft_models::{HubModel, Precision, Settings};
 use dcsft_tensor::device::DeviceSpec;
 use dcsft_tensor::ops::token_logprobs;
+use dcsft_tensor::rng::StreamKey;
 use dcsft_vlm::lora::{LoraConfig, ModuleGroup};
 use dcsft_vlm::model::{Example, Forward, Prompt, RgbImage, Sampling, VisionLanguageModel};
 use dcsft_vlm::train::adamw::{AdamW, AdamWSettings};
+use dcsft_vlm::train::grpo::{GrpoConfig, GrpoData, GrpoRecord, GrpoTrainer};
+use dcsft_vlm::train::{Observer, RunConfig};
 
 /// As the program that the stages run in.
 #[global_allocator]
@@ -41,7 +45,7 @@ fn main() -> Result<(), Failure> {
         .build_global()?;
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [folder, part, options @ ..] = &arguments[..] else {
-        return Err("which folder and part? FOLDER lora|full|rollout [SECONDS] [DEVICE] [f32|bf16] [random]".into());
+        return Err("which folder and part? FOLDER lora|full|rollout|grpo [SECONDS] [DEVICE] [f32|bf16] [random]".into());
     };
     let option =
         |index: usize, default: &'static str| options.get(index).map_or(default, String::as_str);
@@ -66,19 +70,17 @@ fn main() -> Result<(), Failure> {
         processors,
     } = match part.as_str() {
         "lora" => {
-            let lora = LoraConfig {
-                rank: 32,
-                alpha: 64.0,
-                dropout: 0.0,
-                targets: targets()?,
-                ..LoraConfig::default()
-            };
-            model.add_lora(&lora, 0)?;
+            model.add_lora(&adapters()?, 0)?;
             training(&mut model, &prompts, limit)?
         }
         "full" => training(&mut model, &prompts, limit)?,
         "rollout" => rollouts(&model, &prompts, limit)?,
-        other => return Err(format!("no part {other:?}: lora, full or rollout").into()),
+        "grpo" => {
+            let reference = model.frozen();
+            model.add_lora(&adapters()?, 0)?;
+            grpo(&mut model, reference.as_ref(), &prompts, limit)?
+        }
+        other => return Err(format!("no part {other:?}: lora, full, rollout or grpo").into()),
     };
     println!(
         r#"{{"part": "{part}", "device": "{}", "threads": {}, "per_second": {rate:.3}, "timed": {steps}, {} {}}}"#,
@@ -109,8 +111,22 @@ fn open(
     })
 }
 
+/// The adapters that are trained.
+fn adapters() -> Result<LoraConfig, Failure> {
+    Ok(LoraConfig {
+        rank: 32,
+        alpha: 64.0,
+        dropout: variable("BENCH_DROPOUT", 0.0)?,
+        targets: targets()?,
+        ..LoraConfig::default()
+    })
+}
+
 /// A number that a variable of the environment may name.
-fn variable(name: &str, default: usize) -> Result<usize, Failure> {
+fn variable<T>(name: &str, default: T) -> Result<T, Failure>
+where
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
     match std::env::var(name) {
         Ok(text) => Ok(text.parse().map_err(|error| format!("{name}: {error}"))?),
         Err(_) => Ok(default),
@@ -208,8 +224,15 @@ fn training(model: &mut HubModel, prompts: &[Prompt], limit: Duration) -> Result
         weight_decay: 0.1,
         max_grad_norm: 1.0,
     });
+    let dropout = model.lora().is_some_and(|lora| lora.dropout > 0.0);
+    let mut step = 0;
     timed(limit, examples.len(), || {
-        let logits = model.forward(&examples, &Forward::default())?.logits;
+        step += 1;
+        let options = Forward {
+            dropout: dropout.then(|| StreamKey::new("bench dropout", step)),
+            ..Forward::default()
+        };
+        let logits = model.forward(&examples, &options)?.logits;
         let loss = token_logprobs(logits, &targets, 1.0).mean().neg();
         let mut gradients = loss.clone().backward();
         let trainable = model.params().iter().filter(|param| param.trainable);
@@ -246,6 +269,71 @@ fn rollouts(model: &HubModel, prompts: &[Prompt], limit: Duration) -> Result<Tim
     // With random weights the end token is as rare as any other: nearly all answers have their full length.
     result.rate *= written.0 as f64 / written.1 as f64;
     Ok(result)
+}
+
+/// Answers per second of whole steps: drawn, scored by the reference, learnt from.
+fn grpo(
+    model: &mut HubModel,
+    reference: &dyn VisionLanguageModel,
+    prompts: &[Prompt],
+    limit: Duration,
+) -> Result<Timed, Failure> {
+    let config = GrpoConfig {
+        prompts_per_step: prompts.len(),
+        generations: GENERATIONS as usize,
+        max_new_tokens: NEW_TOKENS,
+        forward_batch: variable("BENCH_PASS", 0)?,
+        run: RunConfig {
+            steps: Some(usize::from(u16::MAX)),
+            ..RunConfig::default()
+        },
+        ..GrpoConfig::default()
+    };
+    let data = GrpoData {
+        prompts,
+        difficulty: &[],
+        bins: 1,
+    };
+    let mut watch = Watch {
+        warm_up: variable("BENCH_WARM_UP", 2)?,
+        limit,
+        start: Instant::now(),
+        used: 0.0,
+        steps: 0,
+    };
+    // Rewards that differ within a group, so that there is something to learn.
+    let reward = |_: usize, text: &str| (text.len() % 3) as f32;
+    GrpoTrainer::new(config, model, Some(reference), data, &reward)?.run(&mut watch)?;
+    let seconds = watch.start.elapsed().as_secs_f64();
+    Ok(Timed {
+        rate: (watch.steps * prompts.len() * GENERATIONS as usize) as f64 / seconds,
+        steps: watch.steps,
+        processors: (processor_seconds() - watch.used) / seconds,
+    })
+}
+
+/// Counts a trainer's steps after the first ones, until the time is over.
+struct Watch {
+    warm_up: usize,
+    limit: Duration,
+    start: Instant,
+    used: f64,
+    steps: usize,
+}
+
+impl Observer<GrpoRecord> for Watch {
+    fn step(&mut self, _: usize, _: &GrpoRecord) {
+        if self.warm_up > 0 {
+            self.warm_up -= 1;
+            (self.start, self.used) = (Instant::now(), processor_seconds());
+        } else {
+            self.steps += 1;
+        }
+    }
+
+    fn should_stop(&mut self) -> bool {
+        self.warm_up == 0 && self.steps > 0 && self.start.elapsed() >= self.limit
+    }
 }
 
 /// How fast `step` is, which does `amount` each time, after steps that are not timed.

@@ -7,11 +7,11 @@
 
 mod support;
 
-use burn::tensor::Device;
 use dcsft_models::processor::Patches;
 use dcsft_models::qwen2_5_vl::config::parse;
 use dcsft_models::qwen2_5_vl::vision::VisionPlan;
 use dcsft_models::{HubModel, Sequence};
+use dcsft_tensor::device::test_device;
 use support::compare::{close, values};
 use support::model::Golden;
 use support::{Tensors, read_json};
@@ -163,7 +163,7 @@ fn golden_bf16_arithmetic_stays_near_the_reference() {
     }
     std::fs::write(dir.path().join("dcsft.json"), r#"{"precision": "bf16"}"#).unwrap();
     let model =
-        HubModel::load(dir.path(), &Device::flex()).unwrap_or_else(|error| panic!("{error}"));
+        HubModel::load(dir.path(), &test_device()).unwrap_or_else(|error| panic!("{error}"));
     let suffix = ".logits_bf16_compute";
     for name in tensors.names() {
         let Some(case) = name.strip_suffix(suffix) else {

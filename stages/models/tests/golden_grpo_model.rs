@@ -9,8 +9,9 @@ mod support;
 
 use std::sync::Arc;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use dcsft_models::{HubModel, Sequence, load_adapter};
+use dcsft_tensor::device::test_device;
 use dcsft_tensor::ops::token_logprobs;
 use dcsft_vlm::model::{Forward, VisionLanguageModel as _};
 use dcsft_vlm::train::adamw::{AdamW, AdamWSettings};
@@ -121,7 +122,7 @@ fn spread(values: &[f32], lengths: &[usize]) -> Vec<f32> {
 
 fn vector(values: Vec<f32>) -> Tensor<1> {
     let count = values.len();
-    Tensor::from_data(TensorData::new(values, [count]), &Device::flex().autodiff())
+    Tensor::from_data(TensorData::new(values, [count]), &test_device().autodiff())
 }
 
 fn number(value: &Value) -> f64 {

@@ -7,10 +7,10 @@
 
 mod support;
 
-use burn::tensor::Device;
 use dcsft_models::processor::Images as _;
 use dcsft_models::smolvlm::tiles::{Cuts, Tiles};
 use dcsft_models::{HubModel, Sequence};
+use dcsft_tensor::device::test_device;
 use dcsft_vlm::model::RgbImage;
 use serde_json::Value;
 use support::set::{self, Place, Set};
@@ -313,7 +313,7 @@ fn golden_smolvlm_damage_is_noticed() {
 #[test]
 fn golden_smolvlm_a_model_of_any_kind_opens() {
     let Some(set) = PLACE.open() else { return };
-    let model = dcsft_models::open(&set.dir.join("ckpt"), &Device::flex()).unwrap();
+    let model = dcsft_models::open(&set.dir.join("ckpt"), &test_device()).unwrap();
     let end = [model.tokenizer().eos()];
     for name in ["single", "no_image", "two_images", "multi_turn"] {
         let cases = set.json("forward/cases.json");

@@ -64,6 +64,16 @@ impl DeviceSpec {
     }
 }
 
+/// The device that tests run on: the one that the variable `DCSFT_TEST_DEVICE` names, else the processor.
+///
+/// # Panics
+/// If there is no such device: its tests cannot run.
+pub fn test_device() -> Device {
+    let name = std::env::var("DCSFT_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
+    let device = name.parse::<DeviceSpec>().and_then(DeviceSpec::open);
+    device.unwrap_or_else(|error| panic!("DCSFT_TEST_DEVICE: {error}"))
+}
+
 #[cfg(not(feature = "cuda"))]
 fn open_cuda(device: DeviceSpec, _index: usize) -> Result<Device, DeviceError> {
     Err(DeviceError::NotBuilt { device })

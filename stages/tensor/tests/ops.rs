@@ -1,7 +1,8 @@
 //! The fused operations of the CPU device against their definitions in burn's own operations, against finite
 //! differences, and at different numbers of threads.
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Tensor, TensorData};
+use dcsft_tensor::device::test_device;
 use dcsft_tensor::ops::{self, Activation, Adapter, Dropout, Heads, Rotary, Span, Spans, composed};
 use dcsft_tensor::rng::StreamKey;
 
@@ -14,7 +15,7 @@ fn random(name: &str, shape: [usize; 2]) -> Tensor<2> {
     let values: Vec<f32> = (0..shape[0] * shape[1])
         .map(|_| stream.normal() as f32)
         .collect();
-    Tensor::from_data(TensorData::new(values, shape), &Device::flex().autodiff())
+    Tensor::from_data(TensorData::new(values, shape), &test_device().autodiff())
 }
 
 /// The output of `f` and the gradient of a random weighting of it in each input.
@@ -83,7 +84,7 @@ fn compare<const D: usize>(
                 let mut data = values(inputs[which].clone());
                 data[index] += step;
                 let shape = inputs[which].dims();
-                inputs[which] = Tensor::from_data(TensorData::new(data, shape), &Device::flex());
+                inputs[which] = Tensor::from_data(TensorData::new(data, shape), &test_device());
                 weighted(&inputs)
             };
             let slope = (moved(STEP) - moved(-STEP)) / f64::from(2.0 * STEP);
@@ -280,7 +281,7 @@ fn logprobs_and_entropy_follow_the_tempered_softmax() {
 fn one_row(values: &[f32]) -> Tensor<2> {
     Tensor::from_data(
         TensorData::new(values.to_vec(), [1, values.len()]),
-        &Device::flex(),
+        &test_device(),
     )
 }
 
@@ -488,7 +489,7 @@ fn values_of<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 fn an_entropy_is_right_where_tokens_are_impossible_and_where_all_are_alike() {
     let logits = |row: Vec<f32>| {
         let width = row.len();
-        Tensor::<2>::from_data(TensorData::new(row, [1, width]), &Device::flex())
+        Tensor::<2>::from_data(TensorData::new(row, [1, width]), &test_device())
     };
     let entropy = |row| values_of(ops::entropy(logits(row), 1.0))[0];
     let alike = entropy(vec![3.0; 37]);

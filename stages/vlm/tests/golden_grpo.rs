@@ -5,7 +5,8 @@
 use std::fs;
 use std::path::PathBuf;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
+use dcsft_tensor::device::test_device;
 use dcsft_vlm::train::grpo::advantage::{ScaleRewards, advantages, standard_deviation};
 use dcsft_vlm::train::grpo::loss::{
     Clip, Objective, TokenLoss, answer_weights, policy_gradient, token_loss,
@@ -155,7 +156,7 @@ impl Golden {
 
 fn tensor(values: Vec<f32>) -> Tensor<1> {
     let count = values.len();
-    Tensor::from_data(TensorData::new(values, [count]), &Device::flex().autodiff())
+    Tensor::from_data(TensorData::new(values, [count]), &test_device().autodiff())
 }
 
 fn values(tensor: &Tensor<1>) -> Vec<f32> {

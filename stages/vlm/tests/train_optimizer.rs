@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::PathBuf;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
+use dcsft_tensor::device::test_device;
 use dcsft_tensor::params::{Param, ParamSet};
 use dcsft_vlm::train::adamw::{AdamW, AdamWSettings};
 use dcsft_vlm::train::schedule::{LearningRate, Schedule};
@@ -19,7 +20,7 @@ const SETTINGS: AdamWSettings = AdamWSettings {
 fn tensor(values: &[f32]) -> Tensor<2> {
     Tensor::from_data(
         TensorData::new(values.to_vec(), [1, values.len()]),
-        &Device::flex(),
+        &test_device(),
     )
 }
 

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::Device;
 use dcsft_models::processor::Encode;
 use dcsft_models::{HubModel, Sequence};
+use dcsft_tensor::device::test_device;
 use dcsft_vlm::model::RgbImage;
 use serde_json::Value;
 
@@ -36,7 +36,7 @@ impl Golden {
     pub(crate) fn checkpoint(&self, name: &str) -> HubModel {
         let dir: &Path = &self.dir.join(name);
         // The reference was run under the set's own limits of an image's area.
-        HubModel::load(dir, &Device::flex()).unwrap_or_else(|error| panic!("{error}"))
+        HubModel::load(dir, &test_device()).unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// A conversation, encoded.

@@ -11,9 +11,9 @@ mod training;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::Device;
 use dcsft_models::processor::Encode;
 use dcsft_models::{HubModel, Sequence};
+use dcsft_tensor::device::test_device;
 use dcsft_vlm::model::{Prompt, RgbImage};
 use serde_json::Value;
 
@@ -90,7 +90,7 @@ pub(crate) fn number(value: &Value) -> f64 {
 }
 
 fn load(dir: &Path) -> HubModel {
-    HubModel::load(dir, &Device::flex()).unwrap_or_else(|error| panic!("{error}"))
+    HubModel::load(dir, &test_device()).unwrap_or_else(|error| panic!("{error}"))
 }
 
 impl Set {

@@ -1,7 +1,8 @@
 //! The loss of GRPO.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use dcsft_models::{HubModel, Sequence, load_adapter};
+use dcsft_tensor::device::test_device;
 use dcsft_tensor::ops::token_logprobs;
 use dcsft_vlm::model::Forward;
 use dcsft_vlm::train::grpo::loss::{LossType, Objective, answer_weights, token_loss};
@@ -13,7 +14,7 @@ use crate::support::training::{add, by_name, norm, trainable};
 
 fn vector(values: Vec<f32>) -> Tensor<1> {
     let count = values.len();
-    Tensor::from_data(TensorData::new(values, [count]), &Device::flex().autodiff())
+    Tensor::from_data(TensorData::new(values, [count]), &test_device().autodiff())
 }
 
 fn spread(values: &[f32], lengths: &[usize]) -> Vec<f32> {

@@ -1,0 +1,23 @@
+//! The tests of the arithmetic in one program, so that they travel as one file to a machine with a device, and a
+//! device's kernels are compiled once for all of them. `DCSFT_TEST_DEVICE` names the device.
+
+mod support;
+
+#[path = "golden_forward.rs"]
+mod golden_forward;
+#[path = "golden_generate.rs"]
+mod golden_generate;
+#[path = "../../vlm/tests/golden_grpo.rs"]
+mod golden_grpo;
+#[path = "golden_grpo_model.rs"]
+mod golden_grpo_model;
+#[path = "golden_qwen3_vl.rs"]
+mod golden_qwen3_vl;
+#[path = "golden_smolvlm.rs"]
+mod golden_smolvlm;
+#[path = "golden_training.rs"]
+mod golden_training;
+#[path = "../../tensor/tests/ops.rs"]
+mod ops;
+#[path = "../../vlm/tests/train_optimizer.rs"]
+mod train_optimizer;
