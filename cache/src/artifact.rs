@@ -113,8 +113,16 @@ pub(crate) fn read(layout: &Layout, digest: &Digest) -> Result<State<Artifact>, 
         }
         Err(error) => return Err(StoreError::io("read", &path, error)),
     };
-    let Ok(artifact) = serde_json::from_slice::<Artifact>(&bytes) else {
-        return Ok(flawed("its manifest cannot be read"));
+    Ok(match parse(&bytes, digest)? {
+        Some(artifact) => State::Good(artifact),
+        None => flawed("its manifest does not match its digest"),
+    })
+}
+
+/// Reads the bytes of a manifest; none if they do not describe the artifact with this digest.
+pub(crate) fn parse(bytes: &[u8], digest: &Digest) -> Result<Option<Artifact>, StoreError> {
+    let Ok(artifact) = serde_json::from_slice::<Artifact>(bytes) else {
+        return Ok(None);
     };
     let sane = artifact
         .files
@@ -126,11 +134,12 @@ pub(crate) fn read(layout: &Layout, digest: &Digest) -> Result<State<Artifact>, 
         .iter()
         .try_fold(0u64, |sum, file| sum.checked_add(file.bytes));
     // The digest covers the paths and the files' digests, and a size is compared with the file's own.
-    if !sane || !sorted || sum != Some(artifact.bytes) || tree::digest(&artifact.files)? != *digest
-    {
-        return Ok(flawed("its manifest does not match its digest"));
-    }
-    Ok(State::Good(artifact))
+    let whole = sane
+        && sorted
+        && sum == Some(artifact.bytes)
+        && artifact.digest == *digest
+        && tree::digest(&artifact.files)? == *digest;
+    Ok(whole.then_some(artifact))
 }
 
 fn flawed<T>(reason: &str) -> State<T> {

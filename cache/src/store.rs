@@ -15,8 +15,8 @@ use crate::listing::list_digests;
 use crate::quarantine::{self, Flaw, State};
 use crate::record::Unreadable;
 use crate::{
-    Artifact, Digest, KeyLock, PathStats, Record, StoreError, StoreGuard, durable, lock, mount,
-    read, statcache, tree,
+    Artifact, Digest, KeyLock, PathStats, Record, Remote, StoreError, StoreGuard, durable, lock,
+    mount, read, statcache, tree,
 };
 
 /// A record's time of last use is written down at most this often.
@@ -29,6 +29,8 @@ pub struct Store {
     /// Files that this process has checked.
     pub(crate) seen: Arc<Seen>,
     voided: Arc<Mutex<Vec<Digest>>>,
+    /// Asked for what is not here.
+    remote: Option<Arc<Remote>>,
 }
 
 /// What the store holds, in numbers. Sizes are in bytes.
@@ -78,7 +80,17 @@ impl Store {
             layout: Arc::new(layout),
             seen: Arc::default(),
             voided: Arc::default(),
+            remote: None,
         })
+    }
+
+    /// The same store, which brings results that it has not from a remote: see [`Lookups::bring`].
+    #[must_use]
+    pub fn with_remote(self, remote: Arc<Remote>) -> Self {
+        Self {
+            remote: Some(remote),
+            ..self
+        }
     }
 
     /// The folder that was opened, as an absolute path.
@@ -354,6 +366,14 @@ pub struct Lookups<'a> {
 }
 
 impl Lookups<'_> {
+    /// Brings the results of these keys from the remote, all in one go, as far as they are there and not here. What goes
+    /// wrong is the remote's to tell ([`Remote::take_troubles`]). Without a remote it does nothing.
+    pub fn bring(&self, keys: &[Digest]) {
+        if let Some(remote) = &self.store.remote {
+            self.store.pull(remote, keys);
+        }
+    }
+
     /// The record of `key`, as by [`Store::lookup`].
     ///
     /// # Errors
