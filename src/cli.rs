@@ -146,6 +146,8 @@ pub(crate) struct Score {
 pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) spec: SpecArgs,
+    #[command(flatten)]
+    pub(crate) remote: RemoteArgs,
     /// Where stages run [default: local, or what dcsft.toml says]
     #[arg(long, value_enum, env = "DCSFT_EXECUTOR", hide_env_values = true)]
     pub(crate) executor: Option<ExecutorName>,
@@ -170,6 +172,15 @@ pub(crate) struct Run {
     /// Write no report
     #[arg(long)]
     pub(crate) no_report: bool,
+}
+
+/// The remote cache.
+#[derive(Debug, Args)]
+pub(crate) struct RemoteArgs {
+    /// A cache to take results from and to bring new ones to: a folder, s3://bucket/folder, gs://..., az://...; empty
+    /// for none [default: what dcsft.toml says]
+    #[arg(long, value_name = "URL", env = "DCSFT_REMOTE", hide_env_values = true)]
+    pub(crate) remote: Option<String>,
 }
 
 /// Where stages run.
@@ -338,8 +349,21 @@ pub(crate) enum Cache {
     Path(CachePath),
     /// Re-hash everything; damage is quarantined and computed again by the next run
     Verify,
+    /// Bring the results of a spec to a remote cache
+    Push(CacheRemote),
+    /// Take the results of a spec from a remote cache
+    Pull(CacheRemote),
     /// Remove results: all but those of the given specs, old ones, or down to a size
     Gc(CacheGc),
+}
+
+/// `cache push`, `cache pull`.
+#[derive(Debug, Args)]
+pub(crate) struct CacheRemote {
+    #[command(flatten)]
+    pub(crate) spec: SpecArgs,
+    #[command(flatten)]
+    pub(crate) remote: RemoteArgs,
 }
 
 /// `cache ls`.

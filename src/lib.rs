@@ -11,6 +11,7 @@ mod output;
 mod program;
 mod progress;
 mod project_file;
+mod remote;
 mod report;
 mod select;
 mod settings;

@@ -18,6 +18,8 @@ const NAME: &str = "dcsft.toml";
 pub(crate) struct ProjectFile {
     /// Where stages run if the command line does not say.
     pub(crate) executor: Option<ExecutorName>,
+    /// The remote cache if the command line does not name one. A folder is meant from where the file is.
+    pub(crate) remote: Option<String>,
     slurm: Slurm,
 }
 
@@ -42,7 +44,15 @@ impl ProjectFile {
         let wrong =
             |error: &dyn std::fmt::Display| Failure::usage(format!("{}: {error}", path.display()));
         let text = std::fs::read_to_string(&path).map_err(|error| wrong(&error))?;
-        toml::from_str(&text).map_err(|error| wrong(&error))
+        let mut file: Self = toml::from_str(&text).map_err(|error| wrong(&error))?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        file.remote = file
+            .remote
+            .map(|remote| match remote.contains("://") || remote.is_empty() {
+                true => remote,
+                false => folder.join(remote).to_string_lossy().into_owned(),
+            });
+        Ok(file)
     }
 
     /// How to use the cluster.

@@ -332,10 +332,7 @@ fn a_cache_that_takes_nothing_costs_a_sentence() {
     empty.store.pull(&remote, &keys);
     let troubles = remote.take_troubles();
     assert_eq!(troubles.len(), 1, "{troubles:?}");
-    assert!(
-        troubles[0].contains("is not asked any more"),
-        "{troubles:?}"
-    );
+    assert!(troubles[0].contains("is not used any more"), "{troubles:?}");
 }
 
 #[test]
@@ -380,15 +377,35 @@ fn addresses_that_cannot_work_are_refused_and_their_secrets_are_not_repeated() {
 }
 
 #[test]
+fn a_folder_that_cannot_be_reached_is_empty_and_takes_nothing() {
+    let full = Bench::new();
+    let keys = fill(&full);
+    fs::write(full.path("file"), b"").unwrap();
+    let remote = open(&full.path("file/folder"));
+    full.store.pull(&remote, &[key("c")]);
+    assert_eq!(full.store.push(&remote, &keys, Depth::Record), 0);
+    let troubles = remote.take_troubles();
+    assert_eq!(troubles.len(), 1, "{troubles:?}");
+    assert!(troubles[0].contains("file/folder"), "{troubles:?}");
+    open(&full.path("not there"));
+    assert!(!full.path("not there").exists(), "opening makes nothing");
+}
+
+#[test]
 fn a_folder_is_a_path_or_a_url() {
     let bench = Bench::new();
-    let folder = bench.path("with blank%41");
+    fs::create_dir(bench.path("some")).unwrap();
+    let folder = bench.path("some/../with blank%41#1?/ä");
     let plain = open(&folder);
     fill(&bench);
     assert_eq!(bench.store.push(&plain, &[key("b")], Depth::Record), 1);
-    let url = format!("file://{}", folder.display())
+    assert!(bench.path("with blank%41#1?/ä/v1/records").is_dir());
+    let url = format!("file://{}", folder.display());
+    let url = url
         .replace('%', "%25")
-        .replace(' ', "%20");
+        .replace(' ', "%20")
+        .replace('#', "%23")
+        .replace('?', "%3F");
     let remote = Remote::open(&url).unwrap();
     assert_eq!(remote.name(), plain.name());
     let empty = Bench::new();

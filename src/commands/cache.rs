@@ -3,18 +3,20 @@
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use dcsft_cache::{Digest, Record, Store, gc, verify};
+use dcsft_cache::{Depth, Digest, Record, Remote, Store, gc, verify};
 use dcsft_engine::journal::{self, retention};
 use dcsft_engine::keep;
 use dcsft_engine::record::Execution;
 use serde_json::json;
 
 use super::lock;
-use crate::cli::{Cache, CacheGc, CacheLs, CachePath, SpecArgs};
+use crate::cli::{Cache, CacheGc, CacheLs, CachePath, CacheRemote, SpecArgs};
 use crate::exit::{Exit, Failure};
 use crate::output::{bytes, count, print_json, print_table, stdout, table};
+use crate::remote;
 use crate::report::scale::duration;
 use crate::settings::{App, Project};
 
@@ -30,6 +32,8 @@ pub(crate) fn run(app: &App, command: &Cache) -> Result<Exit, Failure> {
         Cache::Ls(args) => ls(app, args),
         Cache::Path(args) => path(app, args),
         Cache::Verify => check(app),
+        Cache::Push(args) => push(app, args),
+        Cache::Pull(args) => pull(app, args),
         Cache::Gc(args) => collect(app, args),
     }
 }
@@ -220,6 +224,53 @@ fn verified(report: &verify::Report) -> String {
         text += "; moved to the quarantine, the next run computes them again";
     }
     text
+}
+
+fn the_remote(args: &CacheRemote) -> Result<Arc<Remote>, Failure> {
+    remote::named(&args.remote, &args.spec.spec)?.ok_or_else(|| {
+        Failure::usage("no remote is named")
+            .help("`--remote URL`, DCSFT_REMOTE or `remote` in dcsft.toml name one")
+    })
+}
+
+/// Brings the results that a spec has here to the remote.
+fn push(app: &App, args: &CacheRemote) -> Result<Exit, Failure> {
+    let remote = the_remote(args)?;
+    let project = app.project(&args.spec)?;
+    let _held = project.store.hold("dcsft cache push")?;
+    let found = remote::found(&project.plan(&[], false)?);
+    let there = project.store.push(&remote, &found, Depth::Objects);
+    moved(app, &remote, ("there", there), found.len())
+}
+
+/// Takes the results of a spec that are not here from the remote.
+fn pull(app: &App, args: &CacheRemote) -> Result<Exit, Failure> {
+    let remote = the_remote(args)?;
+    let mut project = app.project(&args.spec)?;
+    let _held = project.store.hold("dcsft cache pull")?;
+    project.store = project.store.clone().with_remote(Arc::clone(&remote));
+    let summary = project.plan(&[], false)?.summary;
+    moved(app, &remote, ("here", summary.cached), summary.distinct)
+}
+
+/// Says where results are now. A remote that fails is a failure of a command that is about nothing else.
+fn moved(
+    app: &App,
+    remote: &Remote,
+    (place, number): (&str, usize),
+    of: usize,
+) -> Result<Exit, Failure> {
+    let fine = remote::tell(app.terminal, remote);
+    let mut out = stdout();
+    if app.terminal.json {
+        let traffic = remote.traffic();
+        let line = json!({"remote": remote.name(), place: number, "of": of, "traffic": traffic});
+        print_json(&mut out, &line)?;
+    } else {
+        writeln!(out, "{number} of {} {place}", remote::results(of))?;
+    }
+    out.flush()?;
+    Ok(if fine { Exit::Done } else { Exit::Failed })
 }
 
 fn collect(app: &App, args: &CacheGc) -> Result<Exit, Failure> {

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use dcsft_cache::Digest;
+use dcsft_cache::{Digest, Remote};
 use dcsft_engine::journal::{self, RunEvent};
 use dcsft_engine::lockfile::Lock;
 use dcsft_engine::plan::{Plan, PlannedNode};
 use dcsft_engine::run::slurm;
-use dcsft_engine::run::{self, JsonReporter, Pause, Reporter, RunOptions, RunOutcome};
+use dcsft_engine::run::{self, Executor, JsonReporter, Pause, Reporter, RunOptions, RunOutcome};
 use dcsft_engine::study::Node;
 use dcsft_engine::text;
 use dcsft_tensor::device::DeviceSpec;
@@ -26,6 +26,7 @@ use crate::exit::{Exit, Failure};
 use crate::output::count;
 use crate::program;
 use crate::progress;
+use crate::remote::{self, Upload, Uploading};
 use crate::report::scale::duration;
 use crate::settings::{App, Project, start_threads, threads_missing};
 
@@ -68,7 +69,11 @@ fn run_and_report(
     start_threads()?;
     // The process ends with this command. Freeing thousands of records one by one would be a large part of the time
     // of a run that finds everything in the cache.
-    let project = ManuallyDrop::new(app.project(&args.spec)?);
+    let mut project = ManuallyDrop::new(app.project(&args.spec)?);
+    let remote = remote::named(&args.remote, &args.spec.spec)?;
+    if let Some(remote) = &remote {
+        project.store = project.store.clone().with_remote(Arc::clone(remote));
+    }
     // From the first look-up on: what the plan finds must not be collected before the run takes it over.
     let _held =
         project
@@ -79,6 +84,9 @@ fn run_and_report(
                 ));
             })?;
     let plan = ManuallyDrop::new(project.plan(&args.force, args.paranoid)?);
+    if let Some(remote) = &remote {
+        remote::tell_troubles(app.terminal, remote);
+    }
     let locked = args.locked.then(|| lock::read(&project)).transpose()?;
     if let Some(locked) = &locked
         && let Some(divergence) = locked.check_plan(&project.study, &plan, &project.store)?
@@ -92,7 +100,7 @@ fn run_and_report(
     }
     let interrupted = Arc::new(AtomicBool::new(false));
     if !plan.is_complete() {
-        handle_ctrl_c(&interrupted)?;
+        handle_ctrl_c(&interrupted, remote.clone())?;
     }
     let options = RunOptions {
         jobs: args.jobs.or(elsewhere.then_some(place::JOBS)),
@@ -111,35 +119,65 @@ fn run_and_report(
         bars = progress::reporter(app.terminal);
         bars.as_mut()
     };
-    let mut plan = plan;
-    let mut rounds = 0;
-    let outcome = loop {
-        let outcome = run::run(
-            &project.study,
-            &project.registry,
-            &plan,
-            &project.store,
-            &options,
-            &*executor,
-            reporter,
-        )
-        // As an event it was told already.
-        .map_err(|error| Failure::Told(Box::new(error.into())))?;
-        rounds += 1;
-        if outcome.interrupted || rounds == ROUNDS || !rests_on_damage(&project, &outcome)? {
-            break ManuallyDrop::new(outcome);
-        }
-        app.terminal.say(
-            "results that were in the cache were computed from what was found damaged now: they are computed again",
-        );
-        plan = ManuallyDrop::new(project.plan(&[], args.paranoid)?);
+    let upload = remote.map(|remote| Upload::start(remote, &project.store, &plan));
+    let upload = upload.transpose()?;
+    let mut reporter = Uploading {
+        inner: reporter,
+        upload: upload.as_ref(),
     };
+    let outcome = rounds(
+        app,
+        args,
+        &project,
+        plan,
+        &options,
+        &*executor,
+        &mut reporter,
+    );
+    if let Some(upload) = upload {
+        upload.finish(app.terminal, &args.spec.spec);
+    }
+    let outcome = outcome?;
     let exit = conclude(app, args, &project, &outcome, locked.as_ref())?;
     if outcome.interrupted && elsewhere {
         leave_or_cancel(app, args, &project)?;
     }
     lines.written()?;
     Ok(exit)
+}
+
+/// Runs the plan, and another one where results that it had found rest on damage.
+fn rounds(
+    app: &App,
+    args: &Run,
+    project: &Project,
+    mut plan: ManuallyDrop<Plan>,
+    options: &RunOptions,
+    executor: &dyn Executor,
+    reporter: &mut dyn Reporter,
+) -> Result<ManuallyDrop<RunOutcome>, Failure> {
+    let mut rounds = 0;
+    loop {
+        let outcome = run::run(
+            &project.study,
+            &project.registry,
+            &plan,
+            &project.store,
+            options,
+            executor,
+            reporter,
+        )
+        // As an event it was told already.
+        .map_err(|error| Failure::Told(Box::new(error.into())))?;
+        rounds += 1;
+        if outcome.interrupted || rounds == ROUNDS || !rests_on_damage(project, &outcome)? {
+            return Ok(ManuallyDrop::new(outcome));
+        }
+        app.terminal.say(
+            "results that were in the cache were computed from what was found damaged now: they are computed again",
+        );
+        plan = ManuallyDrop::new(project.plan(&[], args.paranoid)?);
+    }
 }
 
 /// Whether the run has taken over results that are void by now, since an input of theirs was found damaged later.
@@ -288,12 +326,18 @@ fn tell_failure(app: &App, stage: &str, failure: &journal::Failure) {
     terminal.to_stderr(&format!("  log: {}", failure.log.display()));
 }
 
-/// The first Ctrl-C ends the run cleanly, the second at once.
-fn handle_ctrl_c(interrupted: &Arc<AtomicBool>) -> Result<(), Failure> {
+/// The first Ctrl-C ends the run cleanly, and what goes to and from the remote; the second ends all at once.
+fn handle_ctrl_c(
+    interrupted: &Arc<AtomicBool>,
+    remote: Option<Arc<Remote>>,
+) -> Result<(), Failure> {
     let flag = Arc::clone(interrupted);
     ctrlc::set_handler(move || {
         if flag.swap(true, Ordering::Relaxed) {
             std::process::exit(Exit::Interrupted as i32);
+        }
+        if let Some(remote) = &remote {
+            remote.stop();
         }
     })
     .map_err(threads_missing)

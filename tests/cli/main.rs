@@ -12,6 +12,7 @@ mod lock;
 mod memory;
 mod paper;
 mod planning;
+mod remote;
 mod results;
 mod reuse;
 mod running;

@@ -139,7 +139,7 @@ impl Lab {
             .args(args)
             .current_dir(&self.root)
             .stdin(Stdio::null());
-        for name in ["DCSFT_DEVICE", "DCSFT_LOG", "NO_COLOR"] {
+        for name in ["DCSFT_DEVICE", "DCSFT_LOG", "DCSFT_REMOTE", "NO_COLOR"] {
             command.env_remove(name);
         }
         command.env("DCSFT_CACHE", self.root.join("cache"));

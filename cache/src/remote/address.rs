@@ -1,6 +1,6 @@
 //! From an address to an object store.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,15 +70,25 @@ pub(super) fn open(text: &str, secrets: &Secrets) -> Result<Place, RemoteError> 
     })
 }
 
+/// A folder need not be there: one that cannot be reached is as good as empty, and says why when something is put there.
 fn in_folder(folder: &Path) -> Result<Place, String> {
-    let shown = folder.display();
-    std::fs::create_dir_all(folder).map_err(|error| format!("cannot create {shown}: {error}"))?;
-    let store = LocalFileSystem::new_with_prefix(folder).map_err(|error| error.to_string())?;
+    let folder = resolved(folder);
+    let prefix = Name::from_absolute_path(&folder).map_err(|error| error.to_string())?;
     Ok(Place {
-        store: Arc::new(store),
-        prefix: Name::default(),
-        name: shown.to_string(),
+        store: Arc::new(LocalFileSystem::new()),
+        prefix,
+        name: folder.display().to_string(),
     })
+}
+
+/// A path without links and `..`, as far as it exists.
+fn resolved(path: &Path) -> PathBuf {
+    let real = path.ancestors().find_map(|above| {
+        let rest = path.strip_prefix(above).ok()?;
+        Some(above.canonicalize().ok()?.join(rest))
+    });
+    // Joining an empty rest leaves a slash at the end.
+    real.map_or_else(|| path.to_owned(), |real| real.components().collect())
 }
 
 /// What a service's own variables say, with limits of ours.

@@ -25,10 +25,12 @@ pub struct Remote {
     /// It took nothing, and gets no more.
     closed: AtomicBool,
     troubles: Mutex<Vec<String>>,
+    /// Everything that was a trouble so far.
+    known: Mutex<HashSet<String>>,
     untold: AtomicUsize,
     /// Names of objects that are there and wrong.
     wrong: Mutex<HashSet<String>>,
-    /// When keys were found not to be there.
+    /// When keys were found not to be there, or not whole.
     absent: Mutex<HashMap<Digest, Instant>>,
     pub(super) counts: Counts,
 }
@@ -76,6 +78,7 @@ impl Remote {
             silent: AtomicBool::default(),
             closed: AtomicBool::default(),
             troubles: Mutex::default(),
+            known: Mutex::default(),
             untold: AtomicUsize::default(),
             wrong: Mutex::default(),
             absent: Mutex::default(),
@@ -140,17 +143,21 @@ impl Remote {
                     return;
                 }
                 match way {
-                    Way::Here => format!("{name} is not asked any more by this command: {text}"),
+                    Way::Here => {
+                        // What does not answer takes nothing either.
+                        self.closed.store(true, Ordering::Relaxed);
+                        format!("{name} is not used any more by this command: {text}")
+                    }
                     Way::There => {
                         format!("nothing more is brought to {name} by this command: {text}")
                     }
                 }
             }
         };
-        let mut troubles = lock(&self.troubles);
-        if troubles.contains(&text) {
+        if !lock(&self.known).insert(text.clone()) {
             return;
         }
+        let mut troubles = lock(&self.troubles);
         if troubles.len() < MOST_TOLD || matches!(trouble, Trouble::Failed(_)) {
             troubles.push(text);
         } else {
@@ -181,7 +188,7 @@ impl Remote {
         lock(&self.absent).insert(key, Instant::now());
     }
 
-    /// Whether a key was not there a moment ago.
+    /// Whether a key was not there, or not whole, a moment ago.
     pub(super) fn was_absent(&self, key: &Digest) -> bool {
         let absent = lock(&self.absent);
         absent.get(key).is_some_and(|when| when.elapsed() < FRESH)

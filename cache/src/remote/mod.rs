@@ -9,8 +9,8 @@
 //!
 //! A result comes whole, its files with its record, so that all that the cache promises of a record holds for it too.
 //!
-//! A remote is a convenience. One that does not answer is asked no more by this process, one that takes nothing is
-//! brought no more, and the reason is kept to be said once; nothing else comes of it.
+//! A remote is a convenience. One that does not answer is left alone by this process, one that takes nothing is brought
+//! no more, and the reason is kept to be said once; nothing else comes of it.
 
 mod address;
 mod client;

@@ -50,7 +50,10 @@ impl Store {
                 Ok(true) => {
                     remote.counts.pulled.fetch_add(1, Ordering::Relaxed);
                 }
-                Ok(false) => remote.note_wrong(record_name(&record.key)),
+                Ok(false) => {
+                    remote.note_wrong(record_name(&record.key));
+                    remote.note_absent(record.key);
+                }
                 Err(error) => remote.note(Way::Here, &Trouble::Failed(error.to_string())),
             }
         }
@@ -140,7 +143,7 @@ fn records(remote: &Remote, keys: &[Digest]) -> Vec<Record> {
         match answer.and_then(|bytes| record(remote, &bytes, key, name)) {
             Ok(record) => records.push(record),
             Err(trouble) => {
-                if matches!(trouble, Trouble::Absent) {
+                if matches!(trouble, Trouble::Absent | Trouble::Wrong(_)) {
                     remote.note_absent(*key);
                 }
                 remote.note(Way::Here, &trouble);

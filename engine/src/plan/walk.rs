@@ -62,8 +62,16 @@ struct Prepared<'a> {
     preimage: Option<KeyPreimage>,
 }
 
-/// A node's key and what the cache has for it; none for a node without a key.
-type Found = Option<(Digest, Option<Arc<Record>>)>;
+impl Prepared<'_> {
+    /// None while an input does not exist.
+    fn key(&self) -> Result<Option<Digest>, KeyError> {
+        let key = self.preimage.as_ref().map(KeyPreimage::digest);
+        key.transpose().map_err(KeyError::canonical(self.node))
+    }
+}
+
+/// A key, and what the cache has for it.
+type Found = (Digest, Option<Arc<Record>>);
 
 impl Planner<'_> {
     /// Adds nodes that take nothing from each other. Their keys and look-ups are what planning mostly costs, and
@@ -73,10 +81,17 @@ impl Planner<'_> {
             .iter()
             .map(|node| self.prepare(node))
             .collect::<Result<_, _>>()?;
-        let found: Vec<Found> = prepared
+        let keys: Vec<Option<Digest>> = prepared
             .par_iter()
             .with_min_len(16)
-            .map(|prepared| self.find(prepared))
+            .map(Prepared::key)
+            .collect::<Result<_, _>>()?;
+        let known: Vec<Digest> = keys.iter().flatten().copied().collect();
+        self.lookups.bring(&known);
+        let found: Vec<Option<Found>> = keys
+            .par_iter()
+            .with_min_len(16)
+            .map(|key| key.map(|key| self.find(key)).transpose())
             .collect::<Result<_, _>>()?;
         for (prepared, found) in prepared.into_iter().zip(found) {
             self.settle(prepared, found)?;
@@ -96,25 +111,19 @@ impl Planner<'_> {
         })
     }
 
-    fn find(&self, prepared: &Prepared) -> Result<Found, PlanError> {
-        let Some(preimage) = &prepared.preimage else {
-            return Ok(None);
-        };
-        let key = preimage
-            .digest()
-            .map_err(KeyError::canonical(prepared.node))?;
+    fn find(&self, key: Digest) -> Result<Found, PlanError> {
         if let Some(known) = self.records.get(&key) {
-            return Ok(Some((key, known.clone())));
+            return Ok((key, known.clone()));
         }
         let record = if self.options.paranoid {
             self.store.lookup_verified(&key)?
         } else {
             self.lookups.lookup(&key)?
         };
-        Ok(Some((key, record.map(Arc::new))))
+        Ok((key, record.map(Arc::new)))
     }
 
-    fn settle(&mut self, prepared: Prepared, found: Found) -> Result<(), PlanError> {
+    fn settle(&mut self, prepared: Prepared, found: Option<Found>) -> Result<(), PlanError> {
         let Prepared {
             node,
             files,

@@ -57,7 +57,7 @@ fn lock(assignment: &Assignment<'_>, shared: &Shared<'_>) -> Result<KeyLock, Out
     }
 }
 
-/// The result of another process that has computed the key meanwhile.
+/// The result of another process that has computed the key meanwhile, here or elsewhere.
 fn finished(
     assignment: &Assignment<'_>,
     shared: &Shared<'_>,
@@ -65,7 +65,9 @@ fn finished(
     if assignment.forced {
         return Ok(None);
     }
-    let record = shared.store.lookup(&assignment.key)?;
+    let lookups = shared.store.lookups();
+    lookups.bring(&[assignment.key]);
+    let record = lookups.lookup(&assignment.key)?;
     Ok(record
         .filter(|record| plan::fits(record, assignment.node))
         .map(Arc::new))

@@ -48,6 +48,8 @@ impl<'a> Scheduler<'a> {
 
 fn look_up(keys: &[(NodeId, Digest)], shared: &Shared<'_>) -> Answers {
     let lookups = shared.store.lookups();
+    let all: Vec<Digest> = keys.iter().map(|(_, key)| *key).collect();
+    lookups.bring(&all);
     let mut answers = Vec::with_capacity(keys.len());
     for (id, key) in keys {
         if shared.stop.load(Ordering::Relaxed) {
