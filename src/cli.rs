@@ -343,7 +343,7 @@ pub(crate) enum ExportFormat {
 /// `cache`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Cache {
-    /// List results: label, key, age, size, seconds
+    /// List results: label, key, age, size, seconds; with -v where and by which run each was made
     Ls(CacheLs),
     /// Print the cache's folder, or the folder of an artifact's files
     Path(CachePath),

@@ -16,6 +16,7 @@ mod report;
 mod select;
 mod settings;
 mod terminal;
+mod used;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -1,6 +1,6 @@
 //! `dcsft cache`: look into the cache, check it, make it smaller.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use crate::output::{bytes, count, print_json, print_table, stdout, table};
 use crate::remote;
 use crate::report::scale::duration;
 use crate::settings::{App, Project};
+use crate::used::{self, Used};
 
 /// How many runs of a spec are looked at for the latest ones of each device.
 const RUNS_LOOKED_AT: usize = 20;
@@ -53,19 +54,22 @@ fn ls(app: &App, args: &CacheLs) -> Result<Exit, Failure> {
     });
     let mut out = stdout();
     if app.terminal.json {
+        let runs = used::of(&store);
         for record in &records {
             let execution = Execution::of(record);
+            let used = runs.get(&record.key).cloned().unwrap_or_default();
             print_json(
                 &mut out,
                 &json!({
                     "key": record.key, "label": record.label, "outputs": record.outputs, "bytes": size(record),
                     "seconds": execution.seconds, "cost_seconds": execution.cost().seconds,
                     "created_unix": record.created_unix, "summary": record.summary, "execution": record.execution,
+                    "made_by": used.made_by, "used_by": used.by,
                 }),
             )?;
         }
     } else {
-        print_records(&mut out, &store, &records)?;
+        print_records(&mut out, &store, &records, app.terminal.verbose)?;
     }
     out.flush()?;
     Ok(Exit::Done)
@@ -76,23 +80,40 @@ fn size(record: &Record) -> u64 {
     record.outputs.values().map(|output| output.bytes).sum()
 }
 
-fn print_records(out: &mut impl Write, store: &Store, records: &[Record]) -> Result<(), Failure> {
+/// `origins` adds where each result was made, by what, and how many runs used it.
+fn print_records(
+    out: &mut impl Write,
+    store: &Store,
+    records: &[Record],
+    origins: bool,
+) -> Result<(), Failure> {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs());
-    let mut list = table(
-        &["stage", "key", "outputs", "size", "computed in", "age"],
-        &[2, 3, 4, 5],
-    );
+    let mut heading = vec!["stage", "key", "outputs", "size", "computed in", "age"];
+    if origins {
+        heading.extend(["device", "host", "dcsft", "run", "runs"]);
+    }
+    let runs = if origins {
+        used::of(store)
+    } else {
+        BTreeMap::new()
+    };
+    let mut list = table(&heading, &[2, 3, 4, 5, 10]);
     for record in records {
-        list.add_row([
+        let execution = Execution::of(record);
+        let mut row = vec![
             record.label.clone(),
             record.key.short(),
             record.outputs.len().to_string(),
             bytes(size(record)),
-            duration(Execution::of(record).seconds),
+            duration(execution.seconds),
             age(now.saturating_sub(record.created_unix)),
-        ]);
+        ];
+        if origins {
+            row.extend(origin(execution, runs.get(&record.key)));
+        }
+        list.add_row(row);
     }
     print_table(out, &list)?;
     let usage = store.usage()?;
@@ -105,6 +126,18 @@ fn print_records(out: &mut impl Write, store: &Store, records: &[Record]) -> Res
         store.root().display()
     )?;
     Ok(())
+}
+
+/// Device, host, program, the run that made a result and the number of those that used it; `?` for what is not known.
+fn origin(execution: Execution, used: Option<&Used>) -> [String; 5] {
+    let known = |text: Option<String>| text.unwrap_or_else(|| "?".to_owned());
+    [
+        known(execution.device),
+        known(execution.machine.and_then(|machine| machine.host)),
+        known(execution.program.map(|program| program.to_string())),
+        known(used.and_then(|used| used.made_by.clone())),
+        used.map_or(0, |used| used.by.len()).to_string(),
+    ]
 }
 
 fn age(seconds: u64) -> String {

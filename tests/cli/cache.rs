@@ -30,6 +30,31 @@ fn ls_lists_results_and_filters_them() {
 }
 
 #[test]
+fn ls_says_which_run_made_a_result_and_which_used_it() {
+    let lab = finished();
+    lab.ok(&["run", "spec.yaml", "--quiet", "--force", "untrained"]);
+    lab.ok(&["run", "spec.yaml", "--quiet"]);
+    let runs = lines(&lab.ok(&["status", "--json"]));
+    // Latest first.
+    let runs: Vec<&str> = runs.iter().filter_map(|run| run["run"].as_str()).collect();
+    assert_eq!(runs.len(), 3, "{runs:?}");
+    for one in lines(&lab.ok(&["cache", "ls", "--json"])) {
+        let again = one["label"] == "untrained";
+        let made_by = if again { runs[1] } else { runs[2] };
+        assert_eq!(one["made_by"], made_by, "{one}");
+        assert_eq!(one["used_by"], serde_json::json!(runs), "{one}");
+        assert_eq!(one["execution"]["device"], "cpu", "{one}");
+        assert!(one["execution"]["program"]["version"].is_string(), "{one}");
+    }
+    let table = lab.ok(&["cache", "ls", "--verbose"]);
+    assert!(
+        table.contains(runs[1]) && table.contains(runs[2]),
+        "{table}"
+    );
+    assert!(!lab.ok(&["cache", "ls"]).contains(runs[2]));
+}
+
+#[test]
 fn path_leads_to_the_files_of_an_output() {
     let lab = finished();
     let one = lines(&lab.ok(&["cache", "ls", "world[seed=0]", "--json"])).remove(0);
