@@ -4,7 +4,7 @@
 # QWEN_FROM names a folder with tokenizer and processor files. PARTS are measured, each SECONDS_EACH (default 15) long and
 # given up after LIMIT (default 120) seconds. PROGRAM is the built example `bench_models`; without it it is built here.
 # SIZE (default 3b), DEVICE (default cuda:0), IMAGES (prompts of the rollouts, default 64), SIDES (of the images in
-# pixels; 224 are 64 image tokens, 896 are 1,024).
+# pixels; 224 are 64 image tokens, 896 are 1,024). PEER=0 measures without the peer.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 from=${QWEN_FROM:-${DCSFT_SHARED:+$DCSFT_SHARED/golden/ckpt}}
@@ -46,13 +46,13 @@ watched() {
   if [ "$status" = 0 ]; then
     sed "s/^{\"part\": \"[^\"]*\"/{\"part\": \"$what\", \"card_peak_mib\": ${peak:-0}/" "$work/line" | tee -a "$out"
   else
-    echo "$what: exit status $status, ${peak:-?} MiB on the card: $(tail -c 600 "$work/errors" | tr '\n' ' ')" | tee -a "$out"
+    echo "$what: $1: exit status $status, ${peak:-?} MiB on the card: $(tail -c 600 "$work/errors" | tr '\n' ' ')" | tee -a "$out"
   fi
 }
 
 both() {
   local what=$1 folder=$2 part=$3
-  watched "$what" "$python" bench/qwen_peer.py "$folder" "$part" --device "$device" --dtype bfloat16 --random \
+  [ "${PEER:-1}" = 0 ] || watched "$what" "$python" bench/qwen_peer.py "$folder" "$part" --device "$device" --dtype bfloat16 --random \
     --seconds "$seconds" --threads "$(nproc)"
   watched "$what" "$program" "$folder" "$part" "$seconds" "$device" bf16 random
 }

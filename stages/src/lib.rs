@@ -48,14 +48,17 @@ pub fn registry() -> Registry {
         .with::<shapes::Shapes>()
 }
 
-/// The arithmetic of a device (`cpu`, `cuda:0`), whatever its index: burn's backend and the element type.
+/// The arithmetic of a device (`cpu`, `cuda:0`), whatever its index: burn's backend and the element type. On NVIDIA cards
+/// products of 32-bit matrices are made by tensor cores, which read their inputs rounded to TF32 (10 bits after the
+/// point).
 pub fn numerics(device: &str) -> Numerics {
-    let backend = match device.split(':').next() {
-        None | Some("" | "cpu") => "flex",
-        Some(other) => other,
+    let (backend, dtype) = match device.split(':').next() {
+        None | Some("" | "cpu") => ("flex", "f32"),
+        Some("cuda") => ("cuda", "tf32"),
+        Some(other) => (other, "f32"),
     };
     Numerics {
         backend: backend.to_owned(),
-        dtype: "f32".to_owned(),
+        dtype: dtype.to_owned(),
     }
 }

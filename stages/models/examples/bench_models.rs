@@ -56,6 +56,7 @@ fn main() -> Result<(), Failure> {
         "bf16" => Precision::Bf16,
         other => return Err(format!("no precision {other:?}: f32 or bf16").into()),
     };
+    let start = Instant::now();
     let mut model = open(
         Path::new(folder),
         &device,
@@ -64,6 +65,7 @@ fn main() -> Result<(), Failure> {
     )?;
     let prompts = prompts(&Path::new(folder).join("images"))?;
     let loaded = memory("VmRSS:");
+    eprintln!("loaded after {:.1} s", start.elapsed().as_secs_f64());
     let Timed {
         rate,
         steps,
@@ -325,6 +327,7 @@ impl Observer<GrpoRecord> for Watch {
     fn step(&mut self, _: usize, _: &GrpoRecord) {
         if self.warm_up > 0 {
             self.warm_up -= 1;
+            eprintln!("warm-up: {:.2} s", self.start.elapsed().as_secs_f64());
             (self.start, self.used) = (Instant::now(), processor_seconds());
         } else {
             self.steps += 1;
@@ -343,7 +346,9 @@ fn timed(
     mut step: impl FnMut() -> Result<(), Failure>,
 ) -> Result<Timed, Failure> {
     for _ in 0..variable("BENCH_WARM_UP", 2)? {
+        let start = Instant::now();
         step()?;
+        eprintln!("warm-up: {:.2} s", start.elapsed().as_secs_f64());
     }
     let (start, used, mut steps) = (Instant::now(), processor_seconds(), 0);
     while start.elapsed() < limit {

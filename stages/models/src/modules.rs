@@ -289,8 +289,7 @@ impl Source<'_> {
                     return Ok(vec![value; count]);
                 }
                 let (std, key) = (std(weight), StreamKey::new("init", *seed).text(name));
-                let mut stream = key.stream();
-                Ok((0..count).map(|_| (stream.normal() * std) as f32).collect())
+                Ok(key.stream().normals(count, std))
             }
         }
     }

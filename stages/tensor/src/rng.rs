@@ -9,6 +9,7 @@
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng};
+use rayon::prelude::*;
 
 /// Names one stream of random numbers; build it with [`StreamKey::new`], refine it, then [`StreamKey::stream`].
 #[derive(Clone)]
@@ -52,7 +53,14 @@ impl StreamKey {
     }
 }
 
+/// Numbers that a thread draws in one go.
+const CHUNK: usize = 1 << 16;
+
+/// 32-bit words of a stream that a normal number takes: two draws of 64 bits.
+const WORDS_OF_A_NORMAL: u128 = 4;
+
 /// A sequence of random numbers.
+#[derive(Clone)]
 pub struct Stream(ChaCha8Rng);
 
 impl Stream {
@@ -91,6 +99,22 @@ impl Stream {
         radius * libm::cos(std::f64::consts::TAU * self.uniform())
     }
 
+    /// `count` normal numbers of standard deviation `std` from the start of the stream: those that [`Stream::normal`]
+    /// gives one after the other, drawn on all threads.
+    pub fn normals(self, count: usize, std: f64) -> Vec<f32> {
+        let mut all = vec![0.0; count];
+        all.par_chunks_mut(CHUNK)
+            .enumerate()
+            .for_each(|(index, part)| {
+                let mut stream = self.clone();
+                stream
+                    .0
+                    .set_word_pos((index * CHUNK) as u128 * WORDS_OF_A_NORMAL);
+                part.fill_with(|| (stream.normal() * std) as f32);
+            });
+        all
+    }
+
     /// Fisher-Yates shuffle.
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
@@ -106,6 +130,18 @@ fn unit(bits: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::StreamKey;
+
+    #[test]
+    fn many_normals_are_those_of_one_thread() {
+        let key = StreamKey::new("test", 3);
+        for count in [0, 1, 1000, super::CHUNK, 2 * super::CHUNK + 17] {
+            let mut stream = key.stream();
+            let one: Vec<f32> = (0..count)
+                .map(|_| (stream.normal() * 0.02) as f32)
+                .collect();
+            assert_eq!(key.stream().normals(count, 0.02), one, "{count}");
+        }
+    }
 
     #[test]
     fn the_same_key_gives_the_same_numbers_and_another_key_gives_others() {

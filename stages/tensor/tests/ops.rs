@@ -491,10 +491,12 @@ fn an_entropy_is_right_where_tokens_are_impossible_and_where_all_are_alike() {
         let width = row.len();
         Tensor::<2>::from_data(TensorData::new(row, [1, width]), &test_device())
     };
-    let entropy = |row| values_of(ops::entropy(logits(row), 1.0))[0];
-    let alike = entropy(vec![3.0; 37]);
-    assert!((alike - 37f32.ln()).abs() < 1e-6, "{alike}");
-    assert_eq!(entropy(vec![0.0, f32::NEG_INFINITY, -200.0]), 0.0);
+    for entropy in [ops::entropy, composed::entropy] {
+        let entropy = |row| values_of(entropy(logits(row), 1.0))[0];
+        let alike = entropy(vec![3.0; 37]);
+        assert!((alike - 37f32.ln()).abs() < 1e-6, "{alike}");
+        assert_eq!(entropy(vec![0.0, f32::NEG_INFINITY, -200.0]), 0.0);
+    }
 }
 
 /// Rounded to bf16, differentiable.

@@ -1,6 +1,9 @@
 //! Inputs that training leaves out at random.
 
+use std::ops::Range;
 use std::sync::Arc;
+
+use rayon::prelude::*;
 
 use crate::rng::StreamKey;
 
@@ -28,29 +31,58 @@ impl Dropout {
     ) -> Self {
         let key = key.clone().text(layer);
         let log_keep = libm::log1p(-probability);
-        let mut dropped = Vec::new();
-        let mut start = 0u64;
-        for (sample, count) in rows {
-            let end = start + (count * width) as u64;
+        let of_sample = |(sample, inputs): (&str, Range<u64>), dropped: &mut Vec<u32>| {
             let mut stream = key.clone().text(sample).stream();
-            let mut next = start;
+            let mut next = inputs.start;
             loop {
                 // 1 - u is in (0, 1], so the gap is finite; the cast saturates.
                 next = next.saturating_add((libm::log(1.0 - stream.uniform()) / log_keep) as u64);
-                if next >= end {
+                if next >= inputs.end {
                     break;
                 }
                 dropped.push(next as u32);
                 next += 1;
             }
-            start = end;
+        };
+        let mut end = 0u64;
+        let samples: Vec<(&str, Range<u64>)> = rows
+            .map(|(sample, count)| {
+                let start = end;
+                end += (count * width) as u64;
+                (sample, start..end)
+            })
+            .collect();
+        let mut dropped = Vec::new();
+        if end as f64 * probability < SHARED_OUT {
+            for sample in samples {
+                of_sample(sample, &mut dropped);
+            }
+        } else {
+            let each = samples.into_par_iter().map(|sample| {
+                let mut dropped = Vec::new();
+                of_sample(sample, &mut dropped);
+                dropped
+            });
+            dropped = each.collect::<Vec<_>>().concat();
         }
         Self {
             probability,
             dropped: dropped.into(),
         }
     }
+
+    /// Of `inputs` inputs a bit each, 1 for those that stay, the lowest bit of a word first.
+    pub(super) fn kept_bits(&self, inputs: usize) -> Vec<i32> {
+        let mut words = vec![-1i32; inputs.div_ceil(32)];
+        for &index in self.dropped.iter() {
+            words[index as usize / 32] &= !(1 << (index % 32));
+        }
+        words
+    }
 }
+
+/// Draws from which on the samples are worth sharing out among threads.
+const SHARED_OUT: f64 = 65_536.0;
 
 #[cfg(test)]
 mod tests {

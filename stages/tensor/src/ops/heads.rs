@@ -1,6 +1,8 @@
 //! How the rows of attention are cut into heads, and the angles by which they are turned.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
 
 /// Heads of an attention layer. With fewer key heads than query heads, neighbouring query heads share one head of
 /// keys and values (grouped-query attention, Ainslie et al. 2023).
@@ -38,6 +40,15 @@ pub struct Rotary {
     half: usize,
     cos: Arc<[f32]>,
     sin: Arc<[f32]>,
+    tables: Arc<OnceLock<Tables>>,
+}
+
+/// Cosines and sines on a device, `[rows, 1, half]` each.
+#[derive(Debug)]
+struct Tables {
+    device: Device,
+    dtype: DType,
+    pair: [Tensor<3>; 2],
 }
 
 impl Rotary {
@@ -47,6 +58,7 @@ impl Rotary {
             half,
             cos: angles.iter().map(|&angle| libm::cosf(angle)).collect(),
             sin: angles.iter().map(|&angle| libm::sinf(angle)).collect(),
+            tables: Arc::default(),
         }
     }
 
@@ -65,6 +77,26 @@ impl Rotary {
         &self.sin
     }
 
+    /// Cosines and sines on `device`, `[rows, 1, half]` each. They are brought there once: all layers turn by the same
+    /// angles.
+    pub(super) fn tables(&self, device: &Device, dtype: DType) -> [Tensor<3>; 2] {
+        let table = |values: &[f32]| -> Tensor<3> {
+            let shape = [values.len() / self.half, 1, self.half];
+            Tensor::<3>::from_data(TensorData::new(values.to_vec(), shape), device).cast(dtype)
+        };
+        let new = || [table(&self.cos), table(&self.sin)];
+        let tables = self.tables.get_or_init(|| Tables {
+            device: device.clone(),
+            dtype,
+            pair: new(),
+        });
+        let same = tables.device == *device && tables.device.is_autodiff() == device.is_autodiff();
+        match same && tables.dtype == dtype {
+            true => tables.pair.clone(),
+            false => new(),
+        }
+    }
+
     /// The rows `indices`, in that order.
     pub fn take_rows(&self, indices: &[u32]) -> Self {
         let take = |values: &[f32]| {
@@ -78,6 +110,7 @@ impl Rotary {
             half: self.half,
             cos: take(&self.cos),
             sin: take(&self.sin),
+            tables: Arc::default(),
         }
     }
 }

@@ -16,11 +16,11 @@ mod spans;
 
 use burn::tensor::{DType, Device, Tensor};
 
-pub use cache::{Continuation, KvCache};
+pub use cache::KvCache;
 pub use composed::{Activation, Adapter};
 pub use dropout::Dropout;
 pub use heads::{Heads, Rotary};
-pub use spans::{Span, Spans};
+pub use spans::{Continuation, Span, Spans};
 
 /// Whether a tensor is in the memory of the CPU device.
 pub fn on_host<const D: usize>(tensor: &Tensor<D>) -> bool {

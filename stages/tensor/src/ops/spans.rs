@@ -1,6 +1,8 @@
 //! Which rows of a packed batch attend to which.
 
+use std::any::Any;
 use std::ops::Range;
+use std::sync::{Arc, OnceLock};
 
 /// One sequence, or a part of one, within the rows of a packed batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,9 +18,30 @@ pub struct Span {
     pub causal: bool,
 }
 
+/// One of the sequences that continue a prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Continuation {
+    /// Which prefix.
+    pub prefix: usize,
+    /// Which sequence, among those of all prefixes.
+    pub sequence: usize,
+}
+
 /// The spans of a batch; the rows that they ask for are given out one span after the other.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Spans(Vec<Span>);
+#[derive(Clone, Debug)]
+pub struct Spans {
+    list: Vec<Span>,
+    /// What follows from them on a device.
+    laid: OnceLock<Arc<dyn Any + Send + Sync>>,
+}
+
+impl PartialEq for Spans {
+    fn eq(&self, other: &Self) -> bool {
+        self.list == other.list
+    }
+}
+
+impl Eq for Spans {}
 
 impl Spans {
     /// Takes the spans over.
@@ -34,7 +57,10 @@ impl Spans {
                 span.own
             );
         }
-        Self(spans)
+        Self {
+            list: spans,
+            laid: OnceLock::new(),
+        }
     }
 
     /// `count` sequences of `length` rows each, every row attending to its whole sequence.
@@ -46,22 +72,36 @@ impl Spans {
             queries: rows(index),
             causal: false,
         };
-        Self((0..count).map(span).collect())
+        Self::new((0..count).map(span).collect())
     }
 
     /// The spans.
     pub fn iter(&self) -> std::slice::Iter<'_, Span> {
-        self.0.iter()
+        self.list.iter()
+    }
+
+    /// What follows from the spans alone, worked out once; `fits` says whether it is the right one for this use, and
+    /// where it is not another is made.
+    pub(super) fn laid<T: Any + Send + Sync>(
+        &self,
+        fits: impl FnOnce(&T) -> bool,
+        make: impl Fn() -> T,
+    ) -> Arc<T> {
+        let laid = self.laid.get_or_init(|| Arc::new(make())).clone();
+        match laid.downcast::<T>() {
+            Ok(laid) if fits(&laid) => laid,
+            _ => Arc::new(make()),
+        }
     }
 
     /// How many rows are asked for.
     pub fn outputs(&self) -> usize {
-        self.0.iter().map(|span| span.queries.len()).sum()
+        self.list.iter().map(|span| span.queries.len()).sum()
     }
 
     /// The indices of the rows that are asked for, in the order in which they are given out.
     pub fn query_rows(&self) -> Vec<u32> {
-        self.0
+        self.list
             .iter()
             .flat_map(|span| span.queries.clone())
             .map(|row| row as u32)

@@ -10,6 +10,7 @@ use std::ops::Range;
 
 use dcsft_tensor::ops::Continuation;
 use dcsft_tensor::rng::StreamKey;
+use rayon::prelude::*;
 
 use crate::error::VlmError;
 use crate::model::{Completion, Sampling};
@@ -141,25 +142,13 @@ pub fn write(
         .chunks_exact(vocabulary.size)
         .flat_map(|row| row.repeat(per_prompt))
         .collect();
-    let mut sampler = Sampler::new(sampling);
     while !rows.is_empty() {
+        let drawn = draw(&rows, &mut logits, vocabulary, prompts, &answers, sampling)?;
         let mut writing = Vec::with_capacity(rows.len());
         let mut steps = Vec::with_capacity(rows.len());
-        for (row, logits) in rows
-            .into_iter()
-            .zip(logits.chunks_exact_mut(vocabulary.size))
-        {
+        for (row, (token, logprob)) in rows.into_iter().zip(drawn) {
             let (asked, answer) = (&prompts[row.owner.prefix], &mut answers[row.owner.sequence]);
             let index = answer.tokens.len();
-            if let Some(&value) = logits.iter().find(|logit| !logit.is_finite()) {
-                return Err(VlmError::Logits {
-                    sample: asked.id.to_owned(),
-                    token: index + 1,
-                    value,
-                });
-            }
-            let (token, logprob) =
-                sampler.draw(logits, [asked.tokens, &answer.tokens], &row.key, index);
             answer.tokens.push(token);
             answer.logprobs.push(logprob);
             answer.finished = vocabulary.stops.contains(&token);
@@ -183,4 +172,47 @@ pub fn write(
         .iter()
         .map(|_| answers.by_ref().take(per_prompt).collect())
         .collect())
+}
+
+/// Rows times vocabulary from which on the rows are worth sharing out among threads.
+const SHARED_OUT: usize = 1 << 17;
+
+/// The next token of each row and its log-probability, from the rows' logits. Each row draws for itself: threads change
+/// nothing.
+fn draw(
+    rows: &[Row],
+    logits: &mut [f32],
+    vocabulary: &Vocabulary,
+    prompts: &[Asked],
+    answers: &[Completion],
+    sampling: &Sampling,
+) -> Result<Vec<(u32, f32)>, VlmError> {
+    let one = |sampler: &mut Sampler<'_>, row: &Row, logits: &mut [f32]| {
+        let (asked, answer) = (&prompts[row.owner.prefix], &answers[row.owner.sequence]);
+        let index = answer.tokens.len();
+        if let Some(&value) = logits.iter().find(|logit| !logit.is_finite()) {
+            return Err(VlmError::Logits {
+                sample: asked.id.to_owned(),
+                token: index + 1,
+                value,
+            });
+        }
+        Ok(sampler.draw(logits, [asked.tokens, &answer.tokens], &row.key, index))
+    };
+    let sampler = || Sampler::new(sampling);
+    if logits.len() < SHARED_OUT {
+        let mut sampler = sampler();
+        let each = rows.iter().zip(logits.chunks_exact_mut(vocabulary.size));
+        return each
+            .map(|(row, logits)| one(&mut sampler, row, logits))
+            .collect();
+    }
+    // The first row in order whose logits are no numbers is the one to be named.
+    let each = rows
+        .par_iter()
+        .zip(logits.par_chunks_exact_mut(vocabulary.size));
+    let drawn: Vec<Result<_, _>> = each
+        .map_init(sampler, |sampler, (row, logits)| one(sampler, row, logits))
+        .collect();
+    drawn.into_iter().collect()
 }

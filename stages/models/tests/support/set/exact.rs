@@ -4,8 +4,8 @@ use dcsft_models::processor::Encode;
 use dcsft_models::{HubModel, Sequence};
 use dcsft_vlm::model::Tokenizer as _;
 
+use super::super::{Tensors, choose, conversation, numbers};
 use super::{Set, unpadded};
-use crate::support::{Tensors, choose, conversation, numbers};
 
 /// Texts, templates, ids, labels: whatever is exact and needs no image's pixels.
 pub(crate) fn texts(set: &Set) {

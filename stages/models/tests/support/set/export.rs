@@ -2,8 +2,8 @@
 
 use dcsft_vlm::model::VisionLanguageModel;
 
+use super::super::{Tensors, read_json};
 use super::{Set, copy_folder, load};
-use crate::support::{Tensors, read_json};
 
 /// Import and export of all weights in both layouts: the same names, shapes, types and bits.
 pub(crate) fn export(set: &Set) {

@@ -2,8 +2,8 @@
 
 use dcsft_models::{HubModel, Sequence};
 
+use super::super::compare::{close, values};
 use super::{Set, load, real_rows};
-use crate::support::compare::{close, values};
 
 /// Logits of every case, alone and packed; `reference` gives a step's tensor in the set and ours in its order.
 pub(crate) fn forward(

@@ -7,9 +7,9 @@ use dcsft_tensor::ops::{entropy, token_logprobs};
 use dcsft_vlm::model::{Completion, Forward, Prompt, Sampling, VisionLanguageModel as _};
 use serde_json::Value;
 
+use super::super::compare::{close, values};
+use super::super::numbers;
 use super::{Set, number, unpadded};
-use crate::support::compare::{close, values};
-use crate::support::numbers;
 
 fn greedy(facts: &Value, run: &Value) -> Sampling {
     Sampling {

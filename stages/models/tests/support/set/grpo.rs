@@ -7,10 +7,10 @@ use dcsft_tensor::ops::token_logprobs;
 use dcsft_vlm::model::Forward;
 use dcsft_vlm::train::grpo::loss::{LossType, Objective, answer_weights, token_loss};
 
+use super::super::compare::{close, values};
+use super::super::training::{add, by_name, norm, trainable};
 use super::generation::rows_of;
 use super::{PEFT_PREFIX, Set, close_gradient, number, unpadded};
-use crate::support::compare::{close, values};
-use crate::support::training::{add, by_name, norm, trainable};
 
 fn vector(values: Vec<f32>) -> Tensor<1> {
     let count = values.len();

@@ -8,10 +8,10 @@ use dcsft_vlm::train::adamw::{AdamW, AdamWSettings};
 use dcsft_vlm::train::schedule::{LearningRate, Schedule};
 use serde_json::Value;
 
+use super::super::Tensors;
+use super::super::compare::{close, largest, values};
+use super::super::training::{by_name, in_file_layout, loss_and_gradients, norm, trainable};
 use super::{PEFT_PREFIX, Set, close_gradient, load, number};
-use crate::support::Tensors;
-use crate::support::compare::{close, largest, values};
-use crate::support::training::{by_name, in_file_layout, loss_and_gradients, norm, trainable};
 
 fn adamw(optimizer: &Value) -> AdamW {
     AdamW::new(AdamWSettings {

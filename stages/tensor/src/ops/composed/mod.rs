@@ -1,10 +1,18 @@
 //! The operations written in burn's own: their definition, and what runs on every device.
 
-use std::ops::Range;
+mod attention;
+mod gather;
+mod slots;
 
-use burn::tensor::{Bool, Device, FloatDType, Int, Tensor, TensorData, activation};
+use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData, activation};
 
-use super::{Dropout, Heads, Rotary, Spans};
+use gather::Gather;
+
+use super::{Dropout, Rotary};
+
+pub use attention::attention;
+
+pub(super) use slots::Slots;
 
 /// What follows a linear layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,12 +74,19 @@ pub fn convolve(patches: Tensor<2>, kernel: &Tensor<2>) -> Tensor<2> {
 }
 
 fn dropout_mask(dropout: &Dropout, [rows, width]: [usize; 2], device: &Device) -> Tensor<2> {
-    let keep = (1.0 / (1.0 - dropout.probability)) as f32;
-    let mut mask = vec![keep; rows * width];
-    for &index in dropout.dropped.iter() {
-        mask[index as usize] = 0.0;
-    }
-    Tensor::from_data(TensorData::new(mask, [rows, width]), device)
+    // A bit an input goes to the device, and is made a factor there.
+    let words = dropout.kept_bits(rows * width);
+    let count = words.len();
+    let words = Tensor::<2, Int>::from_data(TensorData::new(words, [count, 1]), device);
+    let places = TensorData::new((0..32i32).collect::<Vec<_>>(), [1, 32]);
+    let places = Tensor::<2, Int>::from_data(places, device);
+    let bits = words
+        .bitwise_right_shift(places)
+        .bitwise_and_scalar(1)
+        .reshape([count * 32])
+        .narrow(0, 0, rows * width)
+        .reshape([rows, width]);
+    bits.float() * (1.0 / (1.0 - dropout.probability))
 }
 
 /// As [`super::tied_head`].
@@ -84,82 +99,6 @@ pub fn layer_norm(x: Tensor<2>, scale: &Tensor<2>, shift: &Tensor<2>, epsilon: f
     let centred = x.clone() - x.mean_dim(1);
     let variance = centred.clone().powi_scalar(2).mean_dim(1);
     centred / (variance + epsilon).sqrt() * scale.clone() + shift.clone()
-}
-
-/// As [`super::attention`]: gathers the packed rows into padded `[spans, heads, length, head width]` batches, attends, and gathers back.
-pub fn attention(qkv: Tensor<2>, spans: &Spans, heads: Heads) -> Tensor<2> {
-    let head = heads.width(qkv.dims()[1]);
-    let group = heads.queries / heads.keys;
-    let device = qkv.device();
-    let count = spans.iter().count();
-    let longest_query = spans
-        .iter()
-        .map(|span| span.queries.len())
-        .max()
-        .unwrap_or(0);
-    let longest = spans
-        .iter()
-        .map(|span| span.prefix.len() + span.own.len())
-        .max()
-        .unwrap_or(0);
-
-    let mut query_rows = vec![0i32; count * longest_query];
-    let mut key_rows = vec![0i32; count * longest];
-    let mut hidden = vec![true; count * longest_query * longest];
-    let mut given_out = Vec::with_capacity(spans.outputs());
-    for (index, span) in spans.iter().enumerate() {
-        for (slot, row) in span.prefix.clone().chain(span.own.clone()).enumerate() {
-            key_rows[index * longest + slot] = row as i32;
-        }
-        for (slot, row) in span.queries.clone().enumerate() {
-            let at = index * longest_query + slot;
-            query_rows[at] = row as i32;
-            hidden[at * longest..][..span.visible(row)].fill(false);
-            given_out.push(at as u32);
-        }
-        // Padding queries look at the first key, so that their softmax is defined; they are not given out.
-        for slot in span.queries.len()..longest_query {
-            hidden[(index * longest_query + slot) * longest] = false;
-        }
-    }
-
-    // The heads `which` of some rows: `[spans, heads, length, head width]`.
-    let part = |rows: &[i32], length: usize, which: Range<usize>| -> Tensor<4> {
-        let rows =
-            Tensor::<1, Int>::from_data(TensorData::new(rows.to_vec(), [rows.len()]), &device);
-        let count_heads = which.len();
-        let part = qkv
-            .clone()
-            .slice([0..qkv.dims()[0], which.start * head..which.end * head])
-            .select(0, rows)
-            .reshape([count, length, count_heads, head])
-            .swap_dims(1, 2);
-        if count_heads == heads.queries {
-            return part;
-        }
-        // Each head of keys and values serves a group of query heads.
-        part.reshape([count, count_heads, 1, length * head])
-            .repeat_dim(2, group)
-            .reshape([count, heads.queries, length, head])
-    };
-    let (queries, keys) = (heads.queries, heads.keys);
-    let hidden = Tensor::<4, Bool>::from_data(
-        TensorData::new(hidden, [count, 1, longest_query, longest]),
-        &device,
-    )
-    .repeat_dim(1, queries);
-    let scale = 1.0 / (head as f64).sqrt();
-    let scores = part(&query_rows, longest_query, 0..queries)
-        .matmul(part(&key_rows, longest, queries..queries + keys).swap_dims(2, 3));
-    let dtype = scores.dtype();
-    // As in Transformers: the softmax runs in 32 bits, whatever the model's type is.
-    let scores = (scores * scale).mask_fill(hidden, f32::NEG_INFINITY);
-    let weights = activation::softmax(scores.cast(FloatDType::F32), 3).cast(dtype);
-    let mixed = weights
-        .matmul(part(&key_rows, longest, queries + keys..queries + 2 * keys))
-        .swap_dims(1, 2)
-        .reshape([count * longest_query, queries * head]);
-    take_rows(mixed, &given_out)
 }
 
 /// As [`super::rms_norm`]; the mean square is taken in 32 bits.
@@ -179,12 +118,7 @@ pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
 pub fn rotate(x: Tensor<2>, rotary: &Rotary, heads: usize) -> Tensor<2> {
     let [rows, width] = x.dims();
     let half = rotary.half();
-    let (device, dtype) = (x.device(), x.dtype());
-    let table = |values: &[f32]| -> Tensor<3> {
-        let table = TensorData::new(values.to_vec(), [rows, 1, half]);
-        Tensor::<3>::from_data(table, &device).cast(dtype)
-    };
-    let (cos, sin) = (table(rotary.cos()), table(rotary.sin()));
+    let [cos, sin] = rotary.tables(&x.device(), x.dtype());
     let turned = x
         .clone()
         .slice([0..rows, 0..heads * 2 * half])
@@ -214,8 +148,8 @@ pub fn rotate_wide(x: Tensor<2>, rotary: &Rotary, heads: usize) -> Tensor<2> {
 
 /// As [`super::take_rows`].
 pub fn take_rows(x: Tensor<2>, indices: &[u32]) -> Tensor<2> {
-    let device = x.device();
-    x.select(0, indices_tensor(indices, &device))
+    let places: Vec<Option<u32>> = indices.iter().copied().map(Some).collect();
+    Gather::new(&places, x.dims()[0], &x.device()).take(x)
 }
 
 /// As [`super::token_logprobs`].
@@ -232,7 +166,8 @@ pub fn token_logprobs(logits: Tensor<2>, targets: &[u32], temperature: f64) -> T
 pub fn entropy(logits: Tensor<2>, temperature: f64) -> Tensor<1> {
     let rows = logits.dims()[0];
     let logprobs = activation::log_softmax(logits.cast(FloatDType::F32) / temperature, 1);
-    (logprobs.clone().exp() * logprobs)
+    // A token that cannot come has no part in it: 0 times minus infinity is no number.
+    (logprobs.clone().exp() * logprobs.clamp_min(f32::MIN))
         .sum_dim(1)
         .neg()
         .reshape([rows])

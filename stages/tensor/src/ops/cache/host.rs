@@ -1,104 +1,16 @@
-//! Keys and values of sequences that grow row by row, for one attention layer.
-//!
-//! The rows of a prefix are kept once and shared by all sequences that continue it; each of these adds its own.
+//! Keys and values in the processor's memory.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use burn::tensor::{DType, Tensor, TensorData};
 
-use super::{Heads, Span, Spans, attention, on_host, take_rows};
 use crate::host;
 use crate::kernels::{self, MatMut, MatRef, add_product, parallel};
-
-/// One of the sequences that continue a prefix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Continuation {
-    /// Which prefix.
-    pub prefix: usize,
-    /// Which sequence, among those of all prefixes.
-    pub sequence: usize,
-}
-
-/// The cache of one layer for a group of prefixes.
-pub struct KvCache {
-    heads: Heads,
-    store: Store,
-}
-
-enum Store {
-    Host(Host),
-    Tensors(Box<Rows>),
-}
-
-impl KvCache {
-    /// From the packed queries, keys and values of the prefixes, `[rows, (heads.queries + 2 * heads.keys) * head
-    /// width]`; `prefixes` are the rows of each.
-    pub fn new(qkv: &Tensor<2>, prefixes: &[Range<usize>], heads: Heads) -> Self {
-        let store = match on_host(qkv) {
-            true => Store::Host(Host::new(qkv, prefixes, heads)),
-            false => Store::Tensors(Box::new(Rows::new(qkv, prefixes))),
-        };
-        Self { heads, store }
-    }
-
-    /// Adds each row to the sequence that `owners` names for it, and attends from it: `[rows, heads.queries * head
-    /// width]`. Rows of one prefix follow each other.
-    pub fn step(&mut self, qkv: Tensor<2>, owners: &[Continuation]) -> Tensor<2> {
-        match &mut self.store {
-            Store::Host(host) => host.step(qkv, owners, self.heads),
-            Store::Tensors(rows) => rows.step(qkv, owners, self.heads),
-        }
-    }
-}
-
-/// As rows of one tensor, gathered for each step.
-struct Rows {
-    all: Tensor<2>,
-    prefixes: Vec<Range<usize>>,
-    /// Rows of each sequence.
-    sequences: BTreeMap<usize, Vec<u32>>,
-}
-
-impl Rows {
-    fn new(qkv: &Tensor<2>, prefixes: &[Range<usize>]) -> Self {
-        Self {
-            all: qkv.clone(),
-            prefixes: prefixes.to_vec(),
-            sequences: BTreeMap::new(),
-        }
-    }
-
-    fn step(&mut self, qkv: Tensor<2>, owners: &[Continuation], heads: Heads) -> Tensor<2> {
-        let first = self.all.dims()[0] as u32;
-        for (owner, row) in owners.iter().zip(first..) {
-            self.sequences.entry(owner.sequence).or_default().push(row);
-        }
-        self.all = Tensor::cat(vec![self.all.clone(), qkv], 0);
-        let prefix_rows = self.prefixes.last().map_or(0, |rows| rows.end);
-        let mut rows: Vec<u32> = (0..prefix_rows as u32).collect();
-        let mut spans = Vec::with_capacity(owners.len());
-        for owner in owners {
-            let start = rows.len();
-            rows.extend(self.sequences.get(&owner.sequence).into_iter().flatten());
-            let end = rows.len();
-            spans.push(Span {
-                prefix: self.prefixes[owner.prefix].clone(),
-                own: start..end,
-                queries: end - 1..end,
-                causal: true,
-            });
-        }
-        attention(
-            take_rows(self.all.clone(), &rows),
-            &Spans::new(spans),
-            heads,
-        )
-    }
-}
+use crate::ops::{Continuation, Heads};
 
 /// In buffers of the processor's memory.
-struct Host {
+pub(super) struct Host {
     /// Width of a head.
     width: usize,
     prefixes: Vec<Prefix>,
@@ -116,7 +28,7 @@ struct Prefix {
 }
 
 impl Host {
-    fn new(qkv: &Tensor<2>, prefixes: &[Range<usize>], heads: Heads) -> Self {
+    pub(super) fn new(qkv: &Tensor<2>, prefixes: &[Range<usize>], heads: Heads) -> Self {
         let row = qkv.dims()[1];
         let width = heads.width(row);
         let values = read(qkv.clone());
@@ -128,7 +40,12 @@ impl Host {
         }
     }
 
-    fn step(&mut self, qkv: Tensor<2>, owners: &[Continuation], heads: Heads) -> Tensor<2> {
+    pub(super) fn step(
+        &mut self,
+        qkv: Tensor<2>,
+        owners: &[Continuation],
+        heads: Heads,
+    ) -> Tensor<2> {
         let row = heads.row(self.width);
         let queries = heads.queries * self.width;
         let (device, dtype) = (qkv.device(), qkv.dtype());
@@ -233,59 +150,6 @@ impl Prefix {
 }
 
 /// The values of a tensor of the CPU device in 32 bits.
-fn read(tensor: Tensor<2>) -> Vec<f32> {
+pub(super) fn read(tensor: Tensor<2>) -> Vec<f32> {
     host::values(tensor).expect("the CPU device's values are at hand")
-}
-
-#[cfg(test)]
-mod tests {
-    use burn::tensor::Device;
-
-    use super::*;
-    use crate::rng::StreamKey;
-
-    fn random(name: &str, shape: [usize; 2]) -> Tensor<2> {
-        let mut stream = StreamKey::new("cache test", 0).text(name).stream();
-        let values: Vec<f32> = (0..shape[0] * shape[1])
-            .map(|_| stream.normal() as f32)
-            .collect();
-        Tensor::from_data(TensorData::new(values, shape), &Device::flex())
-    }
-
-    #[test]
-    fn both_stores_give_the_same_attention() {
-        let heads = Heads {
-            queries: 4,
-            keys: 2,
-        };
-        let width = heads.row(6);
-        let prefixes = [0..3, 3..8];
-        let qkv = random("prefixes", [8, width]);
-        let mut host = KvCache::new(&qkv, &prefixes, heads);
-        assert!(matches!(host.store, Store::Host(_)));
-        let store = Store::Tensors(Box::new(Rows::new(&qkv, &prefixes)));
-        let mut tensors = KvCache { heads, store };
-        // Two sequences continue each prefix; one of the first's ends early.
-        for (round, slots) in [[0, 1, 2, 3].as_slice(), &[0, 1, 2, 3], &[1, 2, 3]]
-            .into_iter()
-            .enumerate()
-        {
-            let owners: Vec<Continuation> = slots
-                .iter()
-                .map(|&sequence| Continuation {
-                    prefix: sequence / 2,
-                    sequence,
-                })
-                .collect();
-            let qkv = random(&format!("round {round}"), [slots.len(), width]);
-            let left = read(host.step(qkv.clone(), &owners));
-            let right = read(tensors.step(qkv, &owners));
-            for (left, right) in left.iter().zip(&right) {
-                assert!(
-                    (left - right).abs() < 1e-5,
-                    "round {round}: {left} and {right}"
-                );
-            }
-        }
-    }
 }
