@@ -7,6 +7,7 @@ mod cli;
 mod collect;
 mod commands;
 mod exit;
+mod origin;
 mod output;
 mod program;
 mod progress;
@@ -16,7 +17,6 @@ mod report;
 mod select;
 mod settings;
 mod terminal;
-mod used;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -152,49 +152,14 @@ impl<W: Write> Write for Shown<W> {
     }
 }
 
-/// A size for people: `1.4 GiB`.
-pub(crate) fn bytes(size: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut value = size as f64;
-    let mut unit = 0;
-    while value >= 1023.5 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 {
-        format!("{size} B")
-    } else {
-        format!("{value:.1} {}", UNITS[unit])
-    }
-}
-
 /// `1 stage`, `2 stages`.
 pub(crate) fn count(number: usize, singular: &str, plural: &str) -> String {
     format!("{number} {}", if number == 1 { singular } else { plural })
 }
 
-/// Seconds since 1970 as `2025-01-31 12:00 UTC`.
-pub(crate) fn date(unix: u64) -> String {
-    let stamp = i64::try_from(unix)
-        .ok()
-        .and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
-    stamp.map_or_else(
-        || unix.to_string(),
-        |stamp| stamp.strftime("%Y-%m-%d %H:%M UTC").to_string(),
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_are_in_the_unit_a_person_would_take() {
-        assert_eq!(
-            [0, 1023, 1024, 1_048_575, 5_368_709_120].map(bytes),
-            ["0 B", "1023 B", "1.0 KiB", "1.0 MiB", "5.0 GiB"]
-        );
-    }
 
     #[test]
     fn a_table_shows_what_cannot_be_seen_and_keeps_its_rows() {
@@ -228,10 +193,5 @@ mod tests {
         let mut out = Shown::new(Vec::new());
         out.write_all(b"a\xffb").unwrap();
         assert_eq!(out.out, "a\u{fffd}b".as_bytes());
-    }
-
-    #[test]
-    fn dates_are_in_utc() {
-        assert_eq!(date(0), "1970-01-01 00:00 UTC");
     }
 }

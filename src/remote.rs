@@ -9,10 +9,11 @@ use dcsft_cache::{Digest, Pusher, Remote, Store, Traffic};
 use dcsft_engine::journal::RunEvent;
 use dcsft_engine::plan::Plan;
 use dcsft_engine::run::Reporter;
+use dcsft_engine::units;
 
 use crate::cli::RemoteArgs;
 use crate::exit::Failure;
-use crate::output::{bytes, count};
+use crate::output::count;
 use crate::project_file::ProjectFile;
 use crate::settings::threads_missing;
 use crate::terminal::Terminal;
@@ -101,11 +102,15 @@ pub(crate) fn tell(terminal: Terminal, remote: &Remote) -> bool {
         terminal.say(&format!(
             "{} from {name}, {}",
             moved(pulled),
-            bytes(bytes_down)
+            units::size(bytes_down)
         ));
     }
     if pushed > 0 {
-        terminal.say(&format!("{} to {name}, {}", moved(pushed), bytes(bytes_up)));
+        terminal.say(&format!(
+            "{} to {name}, {}",
+            moved(pushed),
+            units::size(bytes_up)
+        ));
     }
     fine
 }

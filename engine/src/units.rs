@@ -1,7 +1,7 @@
-//! Times and sizes as people write them, the same in specs, in flags and in the schema.
+//! Times and sizes as people write and read them, the same in specs, in flags, in the schema and in all that is shown.
 
 use bytesize::ByteSize;
-use jiff::{Span, SpanRelativeTo, Unit};
+use jiff::{Span, SpanRelativeTo, Timestamp, Unit};
 
 /// What [`seconds`] takes, as a regular expression.
 pub const TIME: &str = r"^([0-9]+(\.[0-9]+)?[smh]|[0-9]+[dw])$";
@@ -33,6 +33,38 @@ pub fn bytes(text: &str) -> Option<u64> {
 pub fn is_memory(text: &str) -> bool {
     let has_unit = text.ends_with(|c: char| c.is_ascii_alphabetic());
     has_unit && bytes(text).is_some_and(|bytes| bytes > 0)
+}
+
+/// A size for people: `1.4 GiB`.
+pub fn size(bytes: u64) -> String {
+    ByteSize::b(bytes).display().iec().to_string()
+}
+
+/// Seconds in the unit a person would take: `84 ms`, `1.8 s`, `42 s`, `4 min 10 s`, `2 h 5 min`.
+pub fn duration(seconds: f64) -> String {
+    if seconds < 0.9995 {
+        return format!("{:.0} ms", seconds * 1000.0);
+    }
+    if seconds < 9.95 {
+        return format!("{seconds:.1} s");
+    }
+    let whole = seconds.round() as u64;
+    match whole {
+        0..60 => format!("{whole} s"),
+        60..3600 => format!("{} min {} s", whole / 60, whole % 60),
+        _ => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
+    }
+}
+
+/// Seconds since 1970 as `2025-01-31 12:00 UTC`.
+pub fn date(unix: u64) -> String {
+    let stamp = i64::try_from(unix)
+        .ok()
+        .and_then(|seconds| Timestamp::from_second(seconds).ok());
+    stamp.map_or_else(
+        || unix.to_string(),
+        |stamp| stamp.strftime("%Y-%m-%d %H:%M UTC").to_string(),
+    )
 }
 
 #[cfg(test)]
@@ -73,5 +105,33 @@ mod tests {
             assert_eq!(bytes(text), None, "{text}");
         }
         assert!(is_memory("16G") && !is_memory("16") && !is_memory("0G"));
+    }
+
+    #[test]
+    fn sizes_are_in_the_unit_a_person_would_take() {
+        assert_eq!(
+            [0, 1023, 1024, 1_572_864, 5_368_709_120].map(size),
+            ["0 B", "1023 B", "1.0 KiB", "1.5 MiB", "5.0 GiB"]
+        );
+    }
+
+    #[test]
+    fn durations_are_in_the_unit_a_person_would_take() {
+        assert_eq!(
+            [0.04, 1.84, 42.4, 59.6, 250.0, 7500.0].map(duration),
+            [
+                "40 ms",
+                "1.8 s",
+                "42 s",
+                "1 min 0 s",
+                "4 min 10 s",
+                "2 h 5 min"
+            ]
+        );
+    }
+
+    #[test]
+    fn dates_are_in_utc() {
+        assert_eq!(date(0), "1970-01-01 00:00 UTC");
     }
 }

@@ -5,12 +5,12 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::rc::Rc;
 
+use dcsft_engine::results::arms::{self, Group, Measured};
 use dcsft_engine::results::paired::Paired;
 use dcsft_engine::stage::ArtifactType;
 use serde::Deserialize;
 
 use super::Results;
-use super::groups::{self, Group, Measured};
 use super::tables::{FEW, each_two, split_sets};
 use crate::report::data::{Comparison, SetComparison};
 
@@ -24,8 +24,8 @@ type Answers = BTreeMap<String, bool>;
 /// Compares the arms at their last steps that have one run in common. With more seeds in common, the seeds tell how far
 /// two arms are apart, and nothing is compared here.
 pub(super) fn compare(results: &Results<'_>, groups: &[Group]) -> (Vec<Comparison>, Vec<String>) {
-    let last = groups::last_steps(groups);
-    let sets = groups::sets(&results.places);
+    let last = arms::last_steps(groups);
+    let sets = arms::sets(&results.places);
     let named = super::tables::chosen(results, &last);
     let known: HashSet<(&str, &str)> = named.iter().map(|(a, b)| (&*a.arm, &*b.arm)).collect();
     let mut pairs = named.clone();
@@ -46,7 +46,7 @@ pub(super) fn compare(results: &Results<'_>, groups: &[Group]) -> (Vec<Compariso
 /// How many of these a table for people shows: all where the arms are few, else those that [`super::tables::chosen`]
 /// names, which stand first.
 pub(super) fn shown(results: &Results<'_>, groups: &[Group], comparisons: &[Comparison]) -> usize {
-    let last = groups::last_steps(groups);
+    let last = arms::last_steps(groups);
     if last.len() <= FEW {
         return comparisons.len();
     }

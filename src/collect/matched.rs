@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dcsft_engine::results::aggregate::mean_and_error;
+use dcsft_engine::results::arms::{self, Group, Measured};
 use dcsft_engine::results::matched::{Point, matched};
 use dcsft_engine::results::places::{EVALUATION, STAGE};
+use dcsft_engine::results::statistics::{Gap, mean_and_error};
 
 use super::Results;
-use super::groups::{self, Group, Measured};
 use super::tables::split_sets;
-use crate::report::data::{Gap, MatchedGap};
+use crate::report::data::MatchedGap;
 
 /// Pairs that stand first and this way round, by the last part of the arms' names.
 const PAIRS: [(&str, &str); 3] = [
@@ -47,7 +47,7 @@ impl Curve<'_> {
 /// Compares each two arms under the same conditions of which one has several points and neither is a baseline of one
 /// point; one seed at a time, then the mean.
 pub(super) fn compare(results: &Results<'_>, groups: &[Group]) -> Vec<MatchedGap> {
-    let sets = groups::sets(&results.places);
+    let sets = arms::sets(&results.places);
     let (id, ood) = (split_sets(&sets, false), split_sets(&sets, true));
     if id.is_empty() || ood.is_empty() {
         return Vec::new();
@@ -183,15 +183,7 @@ fn compare_two(results: &Results<'_>, arm: &Curve<'_>, versus: &Curve<'_>) -> Op
     if gaps.is_empty() && apart == 0 {
         return None;
     }
-    let gap = (!gaps.is_empty()).then(|| {
-        let (mean, se) = mean_and_error(&gaps);
-        Gap {
-            mean,
-            se,
-            pairs: gaps.len(),
-            wins: gaps.iter().filter(|gap| **gap > 0.0).count(),
-        }
-    });
+    let gap = Gap::of(&gaps);
     let end = |index: usize| {
         let ends: Vec<f64> = ranges.iter().map(|range| range[index]).collect();
         mean_and_error(&ends).0

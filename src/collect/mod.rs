@@ -2,7 +2,6 @@
 
 mod answers;
 mod difficulty;
-pub(crate) mod groups;
 pub(crate) mod history;
 mod matched;
 pub(crate) mod missing;
@@ -14,14 +13,14 @@ mod tables;
 mod times;
 
 use dcsft_cache::Store;
+use dcsft_engine::results::arms::{self, Group};
+use dcsft_engine::results::statistics::Spread;
 use dcsft_engine::study::StudyId;
+use dcsft_engine::units::{date, duration};
 
-use crate::output::date;
 use crate::report::data::{
-    ArmTime, Comparison, Difference, Fact, MatchedGap, ReportData, ResultTable, Spread, Timing,
+    ArmTime, Comparison, Difference, Fact, MatchedGap, ReportData, ResultTable, Timing,
 };
-use crate::report::scale::duration;
-use groups::Group;
 use history::History;
 
 pub(crate) use results::{ACCURACY, FORMAT_ACCURACY, Results};
@@ -50,7 +49,7 @@ impl Results<'_> {
             shown: answers::shown(self, &groups, comparisons),
             comparisons: comparisons.clone(),
             matched: matched::compare(self, &groups),
-            spread: groups::spread(&groups),
+            spread: arms::spread(&groups),
             times,
             timing,
             notes,
@@ -109,7 +108,7 @@ pub(crate) fn report_data(results: &Results<'_>, store: &Store, device: &str) ->
         overrides: study.overrides.clone(),
         facts: facts(results, &history),
         baseline: results.baseline().map(str::to_owned),
-        spread: groups::spread(&groups),
+        spread: arms::spread(&groups),
         table: tables::final_steps(results, &groups, &times),
         differences: tables::differences(results, &groups),
         comparisons: comparisons.clone(),

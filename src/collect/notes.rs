@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use dcsft_cache::{Record, Store};
+use dcsft_engine::results::arms::{Group, SEED};
 use dcsft_engine::results::places::Place;
 use dcsft_engine::stage::Params;
 use dcsft_engine::stage::{ArtifactType, LeftOut, Summary};
@@ -12,7 +13,6 @@ use dcsft_engine::study::{Node, NodeId, Study};
 use dcsft_engine::text::plain;
 use serde_json::Value;
 
-use super::groups::{Group, SEED};
 use super::{ACCURACY, FORMAT_ACCURACY, Results};
 use crate::output::count;
 

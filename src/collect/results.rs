@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use dcsft_cache::{Digest, Record, Store};
 use dcsft_engine::key::KeyPreimage;
+use dcsft_engine::results::arms::{self, Group};
 use dcsft_engine::results::places::{Place, places};
 use dcsft_engine::results::{self, ResultRow};
 use dcsft_engine::stage::ArtifactType;
 use dcsft_engine::study::{NodeId, Reference, Study};
 
-use super::groups::{self, Group};
 use crate::report::data::Comparison;
 
 /// The metric of the study's tables.
@@ -61,7 +61,7 @@ impl<'a> Results<'a> {
             study,
             records,
             store,
-            places: places(&rows, groups::SEED),
+            places: places(&rows, arms::SEED),
             samples: nodes
                 .iter()
                 .map(|node| samples_of(study, records, *node))
@@ -76,7 +76,7 @@ impl<'a> Results<'a> {
 
     /// The rows of a metric by arm and step.
     pub(crate) fn groups(&self, metric: &str) -> Vec<Group> {
-        groups::group(&self.rows, &self.places, metric)
+        arms::group(&self.rows, &self.places, metric)
     }
 
     /// Whether two rows are of the same samples: their sets have one content, or come from one cell of a stage where the

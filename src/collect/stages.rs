@@ -9,6 +9,7 @@ use dcsft_engine::study::Node;
 
 use super::Results;
 use super::history::History;
+use crate::origin::{self, Origin};
 use crate::report::data::{NodeRow, StageBox};
 
 /// What the last run did with a node.
@@ -24,6 +25,7 @@ fn state(record: Option<&Arc<Record>>, node: &Node, history: &History) -> &'stat
 
 /// One row per node.
 pub(super) fn rows(results: &Results<'_>, history: &History) -> Vec<NodeRow> {
+    let runs = origin::runs(results.store);
     let nodes = results.study.nodes.iter().zip(results.records);
     nodes
         .map(|(node, record)| NodeRow {
@@ -32,6 +34,9 @@ pub(super) fn rows(results: &Results<'_>, history: &History) -> Vec<NodeRow> {
             state: state(record.as_ref(), node, history).to_owned(),
             seconds: record.as_ref().map(|record| Execution::of(record).seconds),
             key: record.as_ref().map(|record| record.key.short()),
+            origin: record
+                .as_ref()
+                .map(|record| Origin::of(record, &runs).cells()),
         })
         .collect()
 }

@@ -2,14 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use dcsft_engine::results::aggregate::mean_and_error;
+use dcsft_engine::results::arms::{self, Group};
 use dcsft_engine::results::places::STAGE;
+use dcsft_engine::results::statistics::{Estimate, Gap};
 
-use super::groups::{self, Group};
 use super::{FORMAT_ACCURACY, Results};
-use crate::report::data::{
-    ArmRow, ArmTime, Curve, CurvePoint, Difference, Estimate, Gap, ResultTable,
-};
+use crate::report::data::{ArmRow, ArmTime, Curve, CurvePoint, Difference, ResultTable};
 
 /// Curves are drawn of at most this many arms.
 const MAX_CURVES: usize = 8;
@@ -35,11 +33,11 @@ pub(crate) fn final_steps(
     groups: &[Group],
     times: &[ArmTime],
 ) -> ResultTable {
-    table(results, &groups::last_steps(groups), times)
+    table(results, &arms::last_steps(groups), times)
 }
 
 fn table(results: &Results<'_>, groups: &[&Group], times: &[ArmTime]) -> ResultTable {
-    let sets = groups::sets(&results.places);
+    let sets = arms::sets(&results.places);
     let (id, ood) = (split_sets(&sets, false), split_sets(&sets, true));
     let seeds = groups.iter().map(|group| group.seeds.len()).max();
     let formats = results.groups(FORMAT_ACCURACY);
@@ -83,8 +81,8 @@ fn mean(group: &Group, sets: &[&str]) -> Option<Estimate> {
 
 /// Differences at last steps, over the seeds that both arms have, of the pairs that [`chosen`] names.
 pub(crate) fn differences(results: &Results<'_>, groups: &[Group]) -> Vec<Difference> {
-    let last = groups::last_steps(groups);
-    let sets = groups::sets(&results.places);
+    let last = arms::last_steps(groups);
+    let sets = arms::sets(&results.places);
     let (id, ood) = (split_sets(&sets, false), split_sets(&sets, true));
     chosen(results, &last)
         .into_iter()
@@ -196,29 +194,20 @@ fn gap(results: &Results<'_>, arm: &Group, versus: &Group, sets: &[&str]) -> Opt
     if sets.is_empty() {
         return None;
     }
-    let runs = groups::pairs(arm, versus, sets, |a, b| results.same_samples(a, b));
+    let runs = arms::pairs(arm, versus, sets, |a, b| results.same_samples(a, b));
     let gaps: Vec<f64> = runs
         .iter()
         .filter_map(|(ours, theirs)| {
-            Some(groups::mean_of_sets(ours)?.value - groups::mean_of_sets(theirs)?.value)
+            Some(arms::mean_of_sets(ours)?.value - arms::mean_of_sets(theirs)?.value)
         })
         .collect();
-    if gaps.is_empty() {
-        return None;
-    }
-    let (mean, se) = mean_and_error(&gaps);
-    Some(Gap {
-        mean,
-        se,
-        pairs: gaps.len(),
-        wins: gaps.iter().filter(|gap| **gap > 0.0).count(),
-    })
+    Gap::of(&gaps)
 }
 
 /// Accuracy over steps: of easy+medium and GRPO where both were evaluated at several steps, else of the first arms
 /// that were. Each begins at step 0 with the baseline it was trained from.
 pub(crate) fn curves(results: &Results<'_>, groups: &[Group]) -> Vec<Curve> {
-    let sets = groups::sets(&results.places);
+    let sets = arms::sets(&results.places);
     let (id, ood) = (split_sets(&sets, false), split_sets(&sets, true));
     let mut arms: BTreeMap<usize, (&str, Vec<CurvePoint>)> = BTreeMap::new();
     let mut order: Vec<&str> = Vec::new();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dcsft_cache::{Digest, Record};
 use dcsft_engine::record::Execution;
-use dcsft_engine::results::aggregate::mean_and_error;
+use dcsft_engine::results::statistics::mean_and_error;
 use dcsft_engine::stage::Cost;
 use dcsft_engine::study::{Node, NodeId};
 

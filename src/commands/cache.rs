@@ -10,16 +10,16 @@ use dcsft_cache::{Depth, Digest, Record, Remote, Store, gc, verify};
 use dcsft_engine::journal::{self, retention};
 use dcsft_engine::keep;
 use dcsft_engine::record::Execution;
+use dcsft_engine::units::{self, duration};
 use serde_json::json;
 
 use super::lock;
 use crate::cli::{Cache, CacheGc, CacheLs, CachePath, CacheRemote, SpecArgs};
 use crate::exit::{Exit, Failure};
-use crate::output::{bytes, count, print_json, print_table, stdout, table};
+use crate::origin::{self, Origin};
+use crate::output::{count, print_json, print_table, stdout, table};
 use crate::remote;
-use crate::report::scale::duration;
 use crate::settings::{App, Project};
-use crate::used::{self, Used};
 
 /// How many runs of a spec are looked at for the latest ones of each device.
 const RUNS_LOOKED_AT: usize = 20;
@@ -54,17 +54,17 @@ fn ls(app: &App, args: &CacheLs) -> Result<Exit, Failure> {
     });
     let mut out = stdout();
     if app.terminal.json {
-        let runs = used::of(&store);
+        let runs = origin::runs(&store);
         for record in &records {
             let execution = Execution::of(record);
-            let used = runs.get(&record.key).cloned().unwrap_or_default();
+            let origin = Origin::of(record, &runs);
             print_json(
                 &mut out,
                 &json!({
                     "key": record.key, "label": record.label, "outputs": record.outputs, "bytes": size(record),
                     "seconds": execution.seconds, "cost_seconds": execution.cost().seconds,
                     "created_unix": record.created_unix, "summary": record.summary, "execution": record.execution,
-                    "made_by": used.made_by, "used_by": used.by,
+                    "made_by": origin.made_by, "used_by": origin.used_by,
                 }),
             )?;
         }
@@ -95,7 +95,7 @@ fn print_records(
         heading.extend(["device", "host", "dcsft", "run", "runs"]);
     }
     let runs = if origins {
-        used::of(store)
+        origin::runs(store)
     } else {
         BTreeMap::new()
     };
@@ -106,12 +106,14 @@ fn print_records(
             record.label.clone(),
             record.key.short(),
             record.outputs.len().to_string(),
-            bytes(size(record)),
+            units::size(size(record)),
             duration(execution.seconds),
             age(now.saturating_sub(record.created_unix)),
         ];
         if origins {
-            row.extend(origin(execution, runs.get(&record.key)));
+            let origin = Origin::of(record, &runs);
+            row.extend(origin.cells());
+            row.push(origin.used_by.len().to_string());
         }
         list.add_row(row);
     }
@@ -122,22 +124,10 @@ fn print_records(
         "\n{} of {}; {} on disk in {}",
         count(records.len(), "result", "results"),
         usage.records,
-        bytes(usage.blob_bytes + usage.work_bytes + usage.quarantine_bytes + usage.tmp_bytes),
+        units::size(usage.blob_bytes + usage.work_bytes + usage.quarantine_bytes + usage.tmp_bytes),
         store.root().display()
     )?;
     Ok(())
-}
-
-/// Device, host, program, the run that made a result and the number of those that used it; `?` for what is not known.
-fn origin(execution: Execution, used: Option<&Used>) -> [String; 5] {
-    let known = |text: Option<String>| text.unwrap_or_else(|| "?".to_owned());
-    [
-        known(execution.device),
-        known(execution.machine.and_then(|machine| machine.host)),
-        known(execution.program.map(|program| program.to_string())),
-        known(used.and_then(|used| used.made_by.clone())),
-        used.map_or(0, |used| used.by.len()).to_string(),
-    ]
 }
 
 fn age(seconds: u64) -> String {
@@ -247,7 +237,7 @@ fn verified(report: &verify::Report) -> String {
     let mut text = format!(
         "{} checked, {} read, {} damaged",
         report.checked,
-        bytes(report.bytes),
+        units::size(report.bytes),
         report.damaged.len(),
     );
     if !report.voided.is_empty() {
@@ -340,7 +330,7 @@ fn collect(app: &App, args: &CacheGc) -> Result<Exit, Failure> {
                 "removed"
             };
             let runs = count(journals.runs as usize, "old run", "old runs");
-            let size = bytes(journals.bytes);
+            let size = units::size(journals.bytes);
             writeln!(out, "{word} the journals of {runs}, {size}")?;
         }
     }
@@ -400,7 +390,7 @@ fn print_collected(
     kept: &keep::Kept,
 ) -> Result<(), Failure> {
     for removed in &report.removed {
-        let (key, size) = (removed.key.short(), bytes(removed.bytes));
+        let (key, size) = (removed.key.short(), units::size(removed.bytes));
         writeln!(out, "{key}  {size}  {}", removed.label)?;
     }
     if kept.below > 0 {
@@ -421,9 +411,9 @@ fn print_collected(
         },
         count(report.removed_records as usize, "result", "results"),
         count(report.removed_artifacts as usize, "artifact", "artifacts"),
-        bytes(report.freed_bytes),
+        units::size(report.freed_bytes),
         count(report.kept_records as usize, "result", "results"),
-        bytes(report.kept_bytes),
+        units::size(report.kept_bytes),
     )?;
     if !report.in_use.is_empty() {
         let holders = report.in_use.join(", ");

@@ -1,5 +1,6 @@
 //! `dcsft doctor`: what a run would find on this machine.
 
+use dcsft_engine::units;
 use std::io::Write;
 use std::path::Path;
 
@@ -9,7 +10,7 @@ use serde::Serialize;
 
 use crate::cli::Doctor;
 use crate::exit::{Exit, Failure};
-use crate::output::{bytes, print_json, stdout};
+use crate::output::{print_json, stdout};
 use crate::settings::{App, device_class};
 
 /// Less than this free is worth a word: a study of the micro world fits in it several times.
@@ -148,7 +149,7 @@ fn space(cache: &Path) -> Check {
             Check {
                 name: "free space",
                 ok: free >= LOW_SPACE,
-                detail: bytes(free),
+                detail: units::size(free),
             }
         }
         Err(error) => Check {

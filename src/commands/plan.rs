@@ -8,6 +8,7 @@ use dcsft_engine::plan::forecast::memories;
 use dcsft_engine::plan::{NodeState, Plan, PlannedNode};
 use dcsft_engine::stage::Memory;
 use dcsft_engine::study::{Node, NodeId};
+use dcsft_engine::units::{self, duration};
 use dcsft_engine::why::Explainer;
 use serde_json::json;
 
@@ -15,8 +16,7 @@ use super::why::after_state;
 use crate::cli;
 use crate::collect::samples::{Samples, samples};
 use crate::exit::{Exit, Failure};
-use crate::output::{Table, bytes, count, print_json, print_table, stdout, table};
-use crate::report::scale::duration;
+use crate::output::{Table, count, print_json, print_table, stdout, table};
 use crate::settings::{App, Project};
 
 /// Prints the totals and the stages that have to run.
@@ -202,7 +202,7 @@ fn cells(memory: Option<&Memory>) -> [String; 3] {
     };
     let size = |size| match size {
         0 => "-".to_owned(),
-        size => bytes(size),
+        size => units::size(size),
     };
     [
         numbers(memory.parameters),

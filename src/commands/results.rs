@@ -5,20 +5,22 @@ use std::io::Write;
 use std::path::Path;
 
 use dcsft_engine::results::ResultRow;
+use dcsft_engine::results::arms::SEED;
 use dcsft_engine::results::csv::table as csv_table;
+use dcsft_engine::results::statistics::{Estimate, Gap, Spread};
 use dcsft_engine::text;
+use dcsft_engine::units::duration;
+use serde::Serialize;
 use serde_json::json;
 
 use super::plan::records;
 use crate::cli::{self, ResultsFormat};
-use crate::collect::groups::SEED;
 use crate::collect::{Results, Tables, missing};
 use crate::exit::{Exit, Failure};
+use crate::origin::{self, Origin};
 use crate::output::{Table, count, print_json, print_markdown, print_table, stdout, table};
-use crate::report::data::{
-    ArmTime, Comparison, Difference, Estimate, Gap, MatchedGap, ResultTable, Spread, Timing,
-};
-use crate::report::scale::{duration, percent, points};
+use crate::report::data::{ArmTime, Comparison, Difference, MatchedGap, ResultTable, Timing};
+use crate::report::scale::{percent, points};
 use crate::report::words::{difference, estimate, is_lopsided, p_value, seeds_of};
 use crate::settings::App;
 
@@ -43,10 +45,7 @@ pub(crate) fn run(app: &App, args: &cli::Results) -> Result<Exit, Failure> {
     let mut out = stdout();
     match format {
         ResultsFormat::Json if args.seeds => print_seeds_json(&mut out, &tables)?,
-        ResultsFormat::Json => found
-            .rows
-            .iter()
-            .try_for_each(|row| print_json(&mut out, row))?,
+        ResultsFormat::Json => print_rows(&mut out, &found)?,
         ResultsFormat::Csv if args.seeds => {
             return Err(Failure::usage("--seeds has no table to go into with --format csv")
                 .help("`--json --seeds` has means and differences; the rows of `--format csv` have every seed"));
@@ -65,6 +64,23 @@ pub(crate) fn run(app: &App, args: &cli::Results) -> Result<Exit, Failure> {
         app.terminal.help("`dcsft run` computes them");
     }
     Ok(Exit::Done)
+}
+
+/// Each row with where its evaluation comes from.
+fn print_rows(out: &mut impl Write, found: &Results<'_>) -> Result<(), Failure> {
+    #[derive(Serialize)]
+    struct Line<'r> {
+        #[serde(flatten)]
+        row: &'r ResultRow,
+        origin: Option<Origin>,
+    }
+    let runs = origin::runs(found.store);
+    for (row, node) in found.rows.iter().zip(&found.nodes) {
+        let record = found.records[node.0].as_ref();
+        let origin = record.map(|record| Origin::of(record, &runs));
+        print_json(out, &Line { row, origin })?;
+    }
+    Ok(())
 }
 
 /// The notes, where stdout is for programs.

@@ -15,6 +15,7 @@ use dcsft_engine::run::slurm;
 use dcsft_engine::run::{self, Executor, JsonReporter, Pause, Reporter, RunOptions, RunOutcome};
 use dcsft_engine::study::Node;
 use dcsft_engine::text;
+use dcsft_engine::units::duration;
 use dcsft_tensor::device::DeviceSpec;
 
 use super::cancel;
@@ -27,7 +28,6 @@ use crate::output::count;
 use crate::program;
 use crate::progress;
 use crate::remote::{self, Upload, Uploading};
-use crate::report::scale::duration;
 use crate::settings::{App, Project, start_threads, threads_missing};
 
 /// How often a run begins again because results that it had found turned out to rest on damage.

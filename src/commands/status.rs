@@ -8,12 +8,12 @@ use dcsft_engine::plan::{NodeState, Plan, PlannedNode};
 use dcsft_engine::record::Execution;
 use dcsft_engine::stage::Summary;
 use dcsft_engine::study::StudyId;
+use dcsft_engine::units::{date, duration};
 use serde_json::json;
 
 use crate::cli::{SpecArgs, Status};
 use crate::exit::{Exit, Failure};
-use crate::output::{count, date, print_json, print_table, stdout, table};
-use crate::report::scale::duration;
+use crate::output::{count, print_json, print_table, stdout, table};
 use crate::settings::{App, Project};
 
 /// Runs listed without a spec.

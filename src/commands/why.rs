@@ -5,12 +5,12 @@ use std::io::Write;
 use dcsft_engine::plan::NodeState;
 use dcsft_engine::study::NodeId;
 use dcsft_engine::text;
+use dcsft_engine::units::{date, duration};
 use dcsft_engine::why::{Comparison, Explainer, Explanation, Reason};
 
 use crate::cli::Why;
 use crate::exit::{Exit, Failure};
-use crate::output::{date, print_json, stdout};
-use crate::report::scale::duration;
+use crate::output::{print_json, stdout};
 use crate::select;
 use crate::settings::App;
 

@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use dcsft_engine::journal::RunEvent;
 use dcsft_engine::stage::Progress;
 use dcsft_engine::text;
-
-use crate::report::scale::duration;
+use dcsft_engine::units::duration;
 
 /// How many stages are done, of how many.
 #[derive(Clone, Copy, Debug, Default)]

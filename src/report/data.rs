@@ -3,6 +3,7 @@
 //! Accuracies and shares are fractions in 0..=1, times are seconds.
 
 use dcsft_engine::results::paired::Paired;
+use dcsft_engine::results::statistics::{Estimate, Gap, Spread};
 use serde::Serialize;
 
 /// Everything one report shows.
@@ -55,58 +56,6 @@ pub(crate) struct Fact {
     pub(crate) name: String,
     /// Its value, as text.
     pub(crate) value: String,
-}
-
-/// What an [`Estimate`]'s interval means.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case", tag = "kind")]
-pub(crate) enum Spread {
-    /// 95% Wilson interval over the samples of a set.
-    #[default]
-    Wilson95,
-    /// One standard error of the mean over seeds.
-    StandardError {
-        /// How many seeds.
-        seeds: usize,
-    },
-}
-
-impl Spread {
-    /// In words, for captions.
-    pub(crate) fn words(self) -> String {
-        match self {
-            Self::Wilson95 => "95% Wilson interval".to_owned(),
-            Self::StandardError { seeds } => format!("mean ± standard error over {seeds} seeds"),
-        }
-    }
-}
-
-/// A measured fraction with its interval.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(crate) struct Estimate {
-    /// The value.
-    pub(crate) value: f64,
-    /// Lower end of the interval.
-    pub(crate) low: f64,
-    /// Upper end of the interval.
-    pub(crate) high: f64,
-    /// Runs that it is the mean of: of one, the interval is Wilson's; of several, it is one standard error to each side.
-    pub(crate) runs: usize,
-}
-
-impl Estimate {
-    /// Half the interval's width.
-    pub(crate) fn half_width(&self) -> f64 {
-        (self.high - self.low) / 2.0
-    }
-
-    /// `{"kind": "wilson95"}` or `{"kind": "standard_error", "seeds": 3}`.
-    pub(crate) fn spread(&self) -> Spread {
-        match self.runs {
-            0 | 1 => Spread::Wilson95,
-            seeds => Spread::StandardError { seeds },
-        }
-    }
 }
 
 /// Arms by evaluation sets.
@@ -173,19 +122,6 @@ pub(crate) struct Difference {
     pub(crate) id: Option<Gap>,
     /// Out of distribution.
     pub(crate) ood: Option<Gap>,
-}
-
-/// How far two arms are apart, over the seeds that both have.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub(crate) struct Gap {
-    /// Mean of arm - versus, as a fraction.
-    pub(crate) mean: f64,
-    /// Standard error of that mean; none with one pair.
-    pub(crate) se: Option<f64>,
-    /// Seeds that both have.
-    pub(crate) pairs: usize,
-    /// Seeds on which the arm is better.
-    pub(crate) wins: usize,
 }
 
 /// Two arms over all their settings, compared where both reach the same in-distribution accuracy.
@@ -445,4 +381,6 @@ pub(crate) struct NodeRow {
     pub(crate) seconds: Option<f64>,
     /// First digits of its key.
     pub(crate) key: Option<String>,
+    /// Device, host, program and run that its result comes from.
+    pub(crate) origin: Option<[String; 4]>,
 }

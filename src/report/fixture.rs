@@ -1,6 +1,7 @@
 //! A small study with the reference figures of the micro world, for tests.
 
 use dcsft_engine::results::paired::Paired;
+use dcsft_engine::results::statistics::{Estimate, Gap, Spread};
 
 use super::data::*;
 
@@ -251,6 +252,9 @@ pub(crate) fn study() -> ReportData {
             state: "executed".to_owned(),
             seconds: Some(6.1),
             key: Some("0123456789ab".to_owned()),
+            origin: Some(
+                ["cpu", "node-1", "0.1.0 (0123456789ab)", "20250131-120000-1"].map(str::to_owned),
+            ),
         }],
     }
 }

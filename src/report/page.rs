@@ -1,17 +1,16 @@
 //! The HTML page: one file with its style, scripts and images inside, so that it can be mailed or archived.
 
+mod tables;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest as _, Sha256};
 
-use super::data::{
-    ArmRow, Comparison, Estimate, GalleryBin, GallerySample, Gap, ReportData, SetComparison, Spread,
-};
+use super::data::{GalleryBin, GallerySample, ReportData};
 use super::figures::{self, Figure};
-use super::scale::{duration, percent, points};
+use super::scale::{percent, points};
 use super::theme::{Ink, Theme, ink_of};
-use super::words::{difference, p_value, seeds_of, uncertainty};
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
@@ -39,14 +38,14 @@ pub(crate) fn render(data: &ReportData) -> String {
                     (notes(&data.notes))
                     section #results {
                         h2 { "Results" }
-                        (results(data))
+                        (tables::results(data))
                         (figure(named("accuracy")))
                         (figure(named("steps")))
                         (figure(named("time")))
                     }
-                    (differences(data))
-                    (comparisons(&data.comparisons))
-                    (matched(data))
+                    (tables::differences(data))
+                    (tables::comparisons(&data.comparisons))
+                    (tables::matched(data))
                     @if data.histogram.is_some() || data.filter.is_some() {
                         section #difficulty {
                             h2 { "Difficulty" }
@@ -197,85 +196,6 @@ fn headlines(data: &ReportData) -> Markup {
     }
 }
 
-fn results(data: &ReportData) -> Markup {
-    let table = &data.table;
-    let steps = table.rows.iter().any(|row| row.step.is_some());
-    let times = table.rows.iter().any(|row| row.seconds.is_some());
-    let scored = data.times.iter().any(|time| time.scoring > 0.0);
-    let with_scoring = |arm: &str| {
-        let time = data.times.iter().find(|time| time.arm == arm)?;
-        Some(time.training + time.scoring)
-    };
-    let formats = table.rows.iter().any(|row| row.format.is_some());
-    let means = table.sets.iter().filter(|(_, ood)| *ood).count() > 1;
-    let seeds = table.is_mixed() || table.lacks_seeds();
-    let cell = |cell: Option<&Estimate>, row: &ArmRow| estimate(cell, row.seeds, table.seeds);
-    html! {
-        @if table.rows.is_empty() {
-            p.note { "No evaluation has finished yet." }
-        } @else {
-            div.scroll {
-                table.sortable {
-                    thead { tr {
-                        th { "arm" }
-                        @if steps { th.number { "step" } }
-                        @if seeds { th.number { "seeds" } }
-                        @for (set, ood) in &table.sets {
-                            th.number { (set) " " span.split { @if *ood { "OOD" } @else { "ID" } } }
-                        }
-                        @if means { th.number { "OOD mean" } }
-                        @if formats { th.number { "in format" } }
-                        @if times { th.number { (data.timing.heading()) } }
-                        @if scored { th.number { "with scoring" } }
-                    } }
-                    tbody {
-                        @for (index, row) in table.rows.iter().enumerate() {
-                            tr {
-                                th scope="row" { (swatch(ink_of(&row.arm, index))) (row.arm) }
-                                @if steps { td.number data-value=[row.step] { @if let Some(step) = row.step { (step) } } }
-                                @if seeds { td.number data-value=[row.seeds] { (seeds_of(row.seeds, table.seeds)) } }
-                                @for estimate in &row.cells { (cell(estimate.as_ref(), row)) }
-                                @if means { (cell(row.ood.as_ref(), row)) }
-                                @if formats {
-                                    td.number data-value=[row.format] { @if let Some(f) = row.format { (percent(f)) } }
-                                }
-                                @if times { (seconds(row.seconds)) }
-                                @if scored { (seconds(with_scoring(&row.arm))) }
-                            }
-                        }
-                    }
-                }
-            }
-            p.note {
-                "Accuracy in percent; " (data.spread.words())
-                @if table.is_mixed() { "; [low, high] is the 95% Wilson interval of a single run" }
-                @if table.lacks_seeds() { "; (n) is a mean over n seeds only" }
-                ". Click a heading to sort."
-            }
-        }
-    }
-}
-
-fn estimate(cell: Option<&Estimate>, seeds: Option<usize>, most: usize) -> Markup {
-    html! {
-        td.number data-value=[cell.map(|cell| cell.value)] {
-            @if let Some(cell) = cell {
-                (percent(cell.value)) " " span.interval { (uncertainty(cell, seeds, most)) }
-            } @else { "–" }
-        }
-    }
-}
-
-fn seconds(seconds: Option<f64>) -> Markup {
-    html! {
-        td.number data-value=[seconds] { @if let Some(seconds) = seconds { (duration(seconds)) } }
-    }
-}
-
-fn swatch(ink: Ink) -> Markup {
-    html! { span class={ "swatch swatch" (ink.variable()) } {} }
-}
-
 fn figure(figure: Option<&Figure>) -> Markup {
     html! {
         @if let Some(figure) = figure {
@@ -287,43 +207,6 @@ fn figure(figure: Option<&Figure>) -> Markup {
     }
 }
 
-fn differences(data: &ReportData) -> Markup {
-    let rows = &data.differences;
-    // One seed says nothing about the spread of a difference; the table above has its numbers.
-    let several = matches!(data.spread, Spread::StandardError { .. });
-    html! {
-        @if several && !rows.is_empty() {
-            section #differences {
-                h2 { "Paired differences" }
-                div.scroll {
-                    table.sortable {
-                        thead { tr {
-                            th { "arm" } th { "against" }
-                            th.number { "OOD" } th.number { "better on" }
-                            th.number { "ID" } th.number { "better on" }
-                        } }
-                        tbody {
-                            @for row in rows {
-                                tr {
-                                    th scope="row" { (row.arm) }
-                                    td { (row.versus) }
-                                    (gap(row.ood.as_ref()))
-                                    (gap(row.id.as_ref()))
-                                }
-                            }
-                        }
-                    }
-                }
-                p.note {
-                    "In points of accuracy, mean ± standard error over seeds. Both arms of a pair share the seed: \
-                     the same data, base model and cold start."
-                }
-            }
-        }
-    }
-}
-
-/// What was left out, and what else is to be known before the numbers are read.
 fn notes(notes: &[String]) -> Markup {
     html! {
         @if !notes.is_empty() {
@@ -335,124 +218,13 @@ fn notes(notes: &[String]) -> Markup {
     }
 }
 
-fn comparisons(comparisons: &[Comparison]) -> Markup {
-    let row = |one: &Comparison,
-               set: &str,
-               value: f64,
-               interval: [f64; 2],
-               paired: Option<&SetComparison>| {
-        html! {
-            tr {
-                th scope="row" { (one.arm) } td { (one.versus) } td { (set) }
-                td.number data-value=(value) { (difference(value, interval)) }
-                @if let Some(SetComparison { paired, unshared, .. }) = paired {
-                    td.number data-value=(paired.better) { (paired.better) }
-                    td.number data-value=(paired.worse) { (paired.worse) }
-                    td.number data-value=(paired.p) { (p_value(paired.p)) }
-                    td.number data-value=(paired.n) { (paired.n) @if *unshared > 0 { " (" (unshared) " not shared)" } }
-                } @else { td {} td {} td {} td {} }
-            }
-        }
-    };
-    html! {
-        @if !comparisons.is_empty() {
-            section #comparisons {
-                h2 { "Sample by sample" }
-                div.scroll {
-                    table.sortable {
-                        thead { tr {
-                            th { "arm" } th { "against" } th { "set" }
-                            th.number { "difference" }
-                            th.number { "better" } th.number { "worse" } th.number { "p" } th.number { "samples" }
-                        } }
-                        tbody {
-                            @for one in comparisons {
-                                @for set in &one.sets {
-                                    (row(one, &set.set, set.paired.difference, set.paired.interval, Some(set)))
-                                }
-                                @if let Some((difference, interval)) = one.id {
-                                    (row(one, "ID mean", difference, interval, None))
-                                }
-                                @if let Some((difference, interval)) = one.ood {
-                                    (row(one, "OOD mean", difference, interval, None))
-                                }
-                            }
-                        }
-                    }
-                }
-                p.note {
-                    "Arms of one run each that answered the same samples, joined by sample, in points of accuracy ± half the 95% \
-                     interval, or with the interval where it is lopsided. \
-                     better and worse count the samples that only one of the two has right; p is that of the exact \
-                     McNemar test, the interval that of Agresti and Min (2005) for matched proportions."
-                }
-            }
-        }
-    }
-}
-
-fn matched(data: &ReportData) -> Markup {
-    html! {
-        @if !data.matched.is_empty() {
-            section #matched {
-                h2 { "At matched ID accuracy" }
-                div.scroll {
-                    table.sortable {
-                        thead { tr {
-                            th { "arm" } th { "against" } th.number { "OOD" } th.number { "better on" }
-                            th.number { "ID from" } th.number { "to" }
-                        } }
-                        tbody {
-                            @for row in &data.matched {
-                                tr {
-                                    th scope="row" { (row.arm) } td { (row.versus) }
-                                    @if row.gap.is_some() {
-                                        (gap(row.gap.as_ref()))
-                                    } @else {
-                                        td.number { "no common ID" } td.number {}
-                                    }
-                                    @for end in 0..2 {
-                                        td.number data-value=[row.range.map(|range| range[end])] {
-                                            @if let Some(range) = row.range { (percent(range[end])) }
-                                        }
-                                    }
-                                }
-                            }
-                        }
-                    }
-                }
-                p.note {
-                    "Each arm over all its settings and steps: the best OOD accuracy that it has at an ID accuracy \
-                     or above, averaged over the ID accuracies that both arms reach. Nothing is interpolated between \
-                     its settings or extrapolated beyond them. In points; mean ± standard error over seeds."
-                }
-            }
-        }
-    }
-}
-
-/// A difference and its wins: two cells.
-fn gap(gap: Option<&Gap>) -> Markup {
-    html! {
-        td.number data-value=[gap.map(|gap| gap.mean)] {
-            @if let Some(gap) = gap {
-                strong { (points(gap.mean)) }
-                @if let Some(se) = gap.se { " " span.interval { "±" (percent(se)) } }
-            }
-        }
-        td.number data-value=[gap.map(|gap| gap.wins)] {
-            @if let Some(gap) = gap { (gap.wins) " of " (gap.pairs) }
-        }
-    }
-}
-
 fn gallery(bins: &[GalleryBin]) -> Markup {
     html! {
         @if !bins.is_empty() {
             section #samples {
                 h2 { "Samples by difficulty" }
                 @for (index, bin) in bins.iter().enumerate() {
-                    h3 { (swatch(ink_of(&bin.bin, index))) (bin.bin) }
+                    h3 { (tables::swatch(ink_of(&bin.bin, index))) (bin.bin) }
                     div.gallery { @for sample in &bin.samples { (sample_card(sample)) } }
                 }
             }
@@ -494,18 +266,20 @@ fn nodes(data: &ReportData) -> Markup {
     html! {
         @if !data.nodes.is_empty() {
             details {
-                summary { "All " (data.nodes.len()) " stages with times" }
+                summary { "All " (data.nodes.len()) " stages, with times and where their results come from" }
                 div.scroll {
                     table.sortable {
-                        thead { tr { th { "stage" } th { "kind" } th { "state" } th.number { "time" } th { "key" } } }
+                        thead { tr { th { "stage" } th { "kind" } th { "state" } th.number { "time" } th { "key" }
+                            th { "device" } th { "host" } th { "dcsft" } th { "run" } } }
                         tbody {
                             @for node in &data.nodes {
                                 tr {
                                     th scope="row" { (node.title) }
                                     td { (node.kind) }
                                     td { (node.state) }
-                                    (seconds(node.seconds))
+                                    (tables::seconds(node.seconds))
                                     td.key { @if let Some(key) = &node.key { (key) } }
+                                    @for cell in node.origin.iter().flatten() { td { (cell) } }
                                 }
                             }
                         }

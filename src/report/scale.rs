@@ -91,22 +91,6 @@ pub(crate) fn points(difference: f64) -> String {
     }
 }
 
-/// Seconds in the unit a person would take: `84 ms`, `1.8 s`, `42 s`, `4 min 10 s`, `2 h 5 min`.
-pub(crate) fn duration(seconds: f64) -> String {
-    if seconds < 0.9995 {
-        return format!("{:.0} ms", seconds * 1000.0);
-    }
-    if seconds < 9.95 {
-        return format!("{seconds:.1} s");
-    }
-    let whole = seconds.round() as u64;
-    match whole {
-        0..60 => format!("{whole} s"),
-        60..3600 => format!("{} min {} s", whole / 60, whole % 60),
-        _ => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,25 +110,6 @@ mod tests {
         let scale = Scale::nice(0.5, 0.5, 4, 0.0, 10.0);
         assert!(scale.at(0.5).is_finite());
         assert!(scale.ticks().len() >= 2);
-    }
-
-    #[test]
-    fn durations_are_in_the_unit_a_person_would_take() {
-        let shown: Vec<String> = [0.04, 1.84, 42.4, 59.6, 250.0, 7500.0]
-            .into_iter()
-            .map(duration)
-            .collect();
-        assert_eq!(
-            shown,
-            [
-                "40 ms",
-                "1.8 s",
-                "42 s",
-                "1 min 0 s",
-                "4 min 10 s",
-                "2 h 5 min"
-            ]
-        );
     }
 
     #[test]

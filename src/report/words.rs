@@ -1,6 +1,7 @@
 //! Numbers with their uncertainty, as tables and the page write them.
 
-use super::data::Estimate;
+use dcsft_engine::results::statistics::Estimate;
+
 use super::scale::{percent, points};
 
 /// One side is longer than the other by more than this factor: half the width would mislead.

@@ -25,12 +25,14 @@ pub mod shapes;
 mod shown_set;
 mod skipped;
 mod training;
+mod writing;
 
 use dcsft_engine::command::Command;
 use dcsft_engine::stage::{Numerics, Registry};
 pub use shown_set::ShownSet;
 pub use skipped::OnEmpty;
 pub use training::TrainingParams;
+pub use writing::Writing;
 
 /// All stage kinds.
 pub fn registry() -> Registry {

@@ -251,12 +251,7 @@ fn of_sft() {
         ("lora.rank", lora.clone(), json!(3), Counts),
         ("lora.alpha", lora.clone(), json!(8), Counts),
         ("lora.dropout", lora.clone(), json!(0.5), Counts),
-        (
-            "lora.target_modules",
-            lora.clone(),
-            json!(["q_proj"]),
-            Refused("lora.target_modules"),
-        ),
+        ("lora.target_modules", lora.clone(), json!(["qkv"]), Counts),
         ("lora.targets", lora, json!(["vision"]), Counts),
         ("on_error", nothing(), json!("fail"), Refused("Red!")),
         (
@@ -348,12 +343,7 @@ fn of_grpo() {
         ("lora.rank", lora.clone(), json!(3), Counts),
         ("lora.alpha", lora.clone(), json!(8), Counts),
         ("lora.dropout", lora.clone(), json!(0.5), Counts),
-        (
-            "lora.target_modules",
-            lora.clone(),
-            json!(["q_proj"]),
-            Refused("lora.target_modules"),
-        ),
+        ("lora.target_modules", lora.clone(), json!(["qkv"]), Counts),
         ("lora.targets", lora, json!(["vision"]), Counts),
         ("reward", nothing(), pattern, Counts),
         fits(),

@@ -33,6 +33,15 @@ stages:
     with: {model: "${base}", data: "${world.val}", max_new_tokens: 4}
 "#;
 
+const RUN: [&str; 6] = [
+    "run",
+    "spec.yaml",
+    "--executor",
+    "slurm",
+    "--json",
+    "--no-report",
+];
+
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The cluster, for one test at a time.
@@ -188,8 +197,16 @@ impl Lab {
         Self { folder }
     }
 
+    /// Its spec.
+    pub(crate) fn spec(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("spec.yaml")).expect("its spec")
+    }
+
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_dcsft"));
+        self.command_of(Command::new(env!("CARGO_BIN_EXE_dcsft")), args)
+    }
+
+    fn command_of(&self, mut command: Command, args: &[&str]) -> Command {
         command
             .args(args)
             .current_dir(self.folder.path())
@@ -222,15 +239,20 @@ impl Lab {
 
     /// Starts a run on the cluster.
     pub(crate) fn start(&self) -> Running {
-        let args = [
-            "run",
-            "spec.yaml",
-            "--executor",
-            "slurm",
-            "--json",
-            "--no-report",
-        ];
-        let mut command = self.command(&args);
+        Self::started(self.command(&RUN))
+    }
+
+    /// The same on a host of another name, where other processes are seen.
+    pub(crate) fn start_on(&self, host: &str) -> Running {
+        let mut unshare = Command::new("unshare");
+        unshare
+            .args(["--uts", "--pid", "--fork", "--kill-child", "--mount-proc"])
+            .args(["sh", "-c", "hostname \"$0\" && exec \"$@\"", host])
+            .arg(env!("CARGO_BIN_EXE_dcsft"));
+        Self::started(self.command_of(unshare, &RUN))
+    }
+
+    fn started(mut command: Command) -> Running {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary starts");
         let lines = BufReader::new(child.stdout.take().expect("its stdout")).lines();

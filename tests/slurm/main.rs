@@ -6,7 +6,7 @@ mod cluster;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use cluster::{Cluster, Lab, SMALL};
+use cluster::{Cluster, Lab, Running, SMALL};
 use serde_json::Value;
 
 fn finished(events: &[Value]) -> BTreeMap<String, u32> {
@@ -48,7 +48,19 @@ fn a_study_runs_as_jobs_with_the_bytes_of_a_local_run() {
 fn a_run_that_died_is_followed_by_one_that_adopts_its_jobs() {
     let _cluster = Cluster::get();
     let lab = Lab::new(SMALL);
-    let mut run = lab.start();
+    adopts(&lab, lab.start());
+}
+
+#[test]
+#[ignore = "needs a Slurm cluster: .ci/slurm"]
+fn a_run_that_died_on_another_login_node_is_followed_by_one_that_adopts_its_jobs() {
+    let _cluster = Cluster::get();
+    let lab = Lab::new(&SMALL.replace("steps: 600", "steps: 6000"));
+    adopts(&lab, lab.start_on("login2"));
+}
+
+/// The run is killed in the middle, and the next one takes over what it has submitted.
+fn adopts(lab: &Lab, mut run: Running) {
     run.wait_for(|event| event["event"] == "stage_finished" && event["stage"] == "base[seed=0]");
     run.wait_for(|event| event["event"] == "stage_started" && event["stage"] == "slow");
     // Long enough for the job to be submitted.
@@ -67,7 +79,8 @@ fn a_run_that_died_is_followed_by_one_that_adopts_its_jobs() {
     };
     assert_eq!(slow(&submitted), 1, "{submitted:?}");
     assert_eq!(slow(&lab.arrays()), 1, "{:?}", lab.arrays());
-    assert_eq!(lab.ok(&["lock", "spec.yaml", "--print"]), local_lock(SMALL));
+    let lock = lab.ok(&["lock", "spec.yaml", "--print"]);
+    assert_eq!(lock, local_lock(&lab.spec()));
 }
 
 #[test]

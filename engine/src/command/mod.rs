@@ -91,7 +91,7 @@ impl Kind for Command {
             inputs: &[],
             numeric: false,
             labelled: false,
-            paths: &["files"],
+            paths: &[&["files"]],
         }
     }
 

@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::ResultRow;
+use super::statistics::{Gap, mean_and_error};
 
 /// What a group of rows has in common: everything but the repeat and the value.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Group {
     /// The arm.
     pub arm: String,
@@ -73,11 +74,11 @@ pub struct Paired {
 
 /// Groups rows over the axis `over`, groups in the order of their first rows.
 pub fn aggregate(rows: &[ResultRow], over: &str) -> Vec<Aggregate> {
-    let mut index: HashMap<String, usize> = HashMap::new();
+    let mut index: HashMap<Group, usize> = HashMap::new();
     let mut groups: Vec<(Group, Vec<(Value, f64)>)> = Vec::new();
     for row in rows {
         let (group, repeat) = group_of(row, over);
-        let at = *index.entry(identity(&group)).or_insert(groups.len());
+        let at = *index.entry(group.clone()).or_insert(groups.len());
         if at == groups.len() {
             groups.push((group, Vec::new()));
         }
@@ -146,18 +147,6 @@ pub fn paired(aggregates: &[Aggregate], baseline: &str) -> Vec<Paired> {
     pairs
 }
 
-/// Mean and standard error of the mean.
-pub fn mean_and_error(values: &[f64]) -> (f64, Option<f64>) {
-    #[expect(clippy::cast_precision_loss, reason = "counts of repeats are small")]
-    let n = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / n;
-    if values.len() < 2 {
-        return (mean, None);
-    }
-    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-    (mean, Some((squares / (n - 1.0) / n).sqrt()))
-}
-
 fn comparable(arm: &Group, base: &Group, final_only: bool) -> bool {
     let axes = arm
         .axes
@@ -182,28 +171,14 @@ fn pair(arm: &Aggregate, base: &Aggregate) -> Option<Paired> {
             Some(value - other)
         })
         .collect();
-    if differences.is_empty() {
-        return None;
-    }
-    let (mean_difference, standard_error) = mean_and_error(&differences);
+    let gap = Gap::of(&differences)?;
     Some(Paired {
         group: arm.group.clone(),
         baseline: base.group.clone(),
-        pairs: differences.len(),
-        mean_difference,
-        standard_error,
-        wins: differences
-            .iter()
-            .filter(|difference| **difference > 0.0)
-            .count(),
-        ties: differences
-            .iter()
-            .filter(|difference| **difference == 0.0)
-            .count(),
+        pairs: gap.pairs,
+        mean_difference: gap.mean,
+        standard_error: gap.se,
+        wins: gap.wins,
+        ties: differences.iter().filter(|one| **one == 0.0).count(),
     })
-}
-
-/// A group as text, to look it up by: JSON with sorted axes.
-fn identity(group: &Group) -> String {
-    serde_json::json!(group).to_string()
 }

@@ -1,10 +1,12 @@
-//! Results: one row for each metric of each finished evaluation.
+//! Results: one row for each metric of each finished evaluation, and what tables make of them.
 
 pub mod aggregate;
+pub mod arms;
 pub mod csv;
 pub mod matched;
 pub mod paired;
 pub mod places;
+pub mod statistics;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

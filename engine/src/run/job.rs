@@ -35,6 +35,10 @@ pub(super) fn write(
         device: assignment.device.clone(),
         threads: assignment.threads,
         relatives: prepared.relatives.clone(),
+        publish: shared
+            .executor
+            .is_elsewhere()
+            .then(|| shared.store.root().to_owned()),
     };
     file::write(&path(workspace), serde_json::to_vec(&job)?)
 }

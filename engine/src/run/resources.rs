@@ -7,6 +7,7 @@ use super::options::RunOptions;
 use crate::plan::Plan;
 use crate::stage::Registry;
 use crate::study::{Node, Study};
+use crate::units;
 
 /// What this machine has to share out. Where stages run elsewhere, a batch system does, and here nothing runs out.
 pub(super) struct Resources {
@@ -151,8 +152,8 @@ impl Resources {
             if let Some(memory) = self.memory.filter(|memory| *memory < asked) {
                 return Err(no_room(format!(
                     "{} of memory, and this machine has {}",
-                    in_gib(asked),
-                    in_gib(memory)
+                    units::size(asked),
+                    units::size(memory)
                 )));
             }
             if self.needs_accelerator(numeric) && accelerators(node) > self.accelerators {
@@ -170,10 +171,6 @@ impl Resources {
 /// How many accelerators a numeric stage gets where there are some.
 fn accelerators(node: &Node) -> usize {
     node.execution.resources.gpus.max(1) as usize
-}
-
-fn in_gib(bytes: u64) -> String {
-    format!("{:.1} GiB", bytes as f64 / (1_u64 << 30) as f64)
 }
 
 /// Bytes of memory that this process's group may use; none where the system does not tell.

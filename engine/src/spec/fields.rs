@@ -121,7 +121,8 @@ impl<'a> Fields<'a> {
         let mut with = Value::Object(with);
         let mut paths = Paths::new();
         for field in kind.decl().paths {
-            match self.path(stage, scope, field, &mut with) {
+            let field = FieldPath::from(*field);
+            match self.path(stage, scope, &field, &mut with) {
                 Ok(found) => drop(paths.insert(field, found)),
                 Err(problem) => {
                     self.report(stage, scope, &problem, &paths, findings);
@@ -178,19 +179,18 @@ impl<'a> Fields<'a> {
         &self,
         stage: &Stage<'_>,
         scope: &Scope<'_>,
-        field: &str,
+        field: &FieldPath,
         with: &mut Value,
     ) -> Result<Vec<(String, Giver)>, Problem> {
-        let parts = FieldPath::from(field);
-        let Some(slot) = parts.find_mut(with) else {
+        let Some(slot) = field.find_mut(with) else {
             return Ok(Vec::new());
         };
-        let tree = place::find(stage.decl.with, parts.iter().map(String::as_str));
-        let form = form_at(stage, &parts);
+        let tree = place::find(stage.decl.with, field.iter().map(String::as_str));
+        let form = form_at(stage, field);
         let one = |slot: &mut Value, at: Option<(&Form, Option<&Tree>)>| {
             let giver = at.and_then(|(form, tree)| self.origins.giver(form, tree, scope));
             self.one_path(slot, giver.unwrap_or(Giver::Spec))
-                .map_err(|message| Problem::new(parts.clone(), message))
+                .map_err(|message| Problem::new(field.clone(), message))
         };
         let Value::Array(items) = slot else {
             return Ok(one(slot, form.map(|form| (form, tree)))?
@@ -228,7 +228,7 @@ impl<'a> Fields<'a> {
         stage: &Stage<'_>,
         scope: &Scope<'_>,
         problem: &Problem,
-        paths: &Paths<'_>,
+        paths: &Paths,
         findings: &mut Findings,
     ) {
         let (key, value) = place::nearest(stage.decl.with, &problem.path, stage.decl.span);
@@ -245,7 +245,7 @@ impl<'a> Fields<'a> {
             Some(note) => diagnostic.note(note.clone()),
             None => diagnostic,
         };
-        let diagnostic = self.say_who_gave(diagnostic, &problem.path.to_string(), paths);
+        let diagnostic = self.say_who_gave(diagnostic, &problem.path, paths);
         findings.push(diagnostic.maybe_help(problem.help.clone()));
     }
 
@@ -266,7 +266,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Adds where a path comes from to what is wrong with it.
-    fn say_who_gave(&self, problem: Diagnostic, field: &str, paths: &Paths<'_>) -> Diagnostic {
+    fn say_who_gave(&self, problem: Diagnostic, field: &FieldPath, paths: &Paths) -> Diagnostic {
         let given = paths.get(field).map(Vec::as_slice).unwrap_or_default();
         let is_meant = |(text, _): &&(String, Giver)| {
             let name = Path::new(text).file_name().unwrap_or_default();
@@ -285,7 +285,7 @@ impl<'a> Fields<'a> {
         stage: &Stage<'_>,
         scope: &Scope<'_>,
         resolved: &Resolved,
-        paths: &Paths<'_>,
+        paths: &Paths,
         findings: &mut Findings,
     ) {
         for param in resolved.files.iter().filter(|param| param.required) {
@@ -323,11 +323,11 @@ struct Filled<'f> {
     with: Value,
     /// Fields that are not known.
     holes: Vec<&'f str>,
-    paths: Paths<'f>,
+    paths: Paths,
 }
 
 /// Fields that are paths: what was written, and who gave it.
-type Paths<'f> = BTreeMap<&'f str, Vec<(String, Giver)>>;
+type Paths = BTreeMap<FieldPath, Vec<(String, Giver)>>;
 
 /// What is wrong with a file or folder that has to be there.
 fn missing(path: &Path) -> Option<String> {

@@ -30,6 +30,7 @@ mod place;
 mod problem;
 mod relation;
 mod scope;
+mod series;
 mod source;
 mod template;
 mod tree;

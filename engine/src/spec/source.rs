@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use super::axis;
+use super::series;
 use super::tree::{Data, Entry, Tree};
 use super::yaml;
 use crate::diagnostic::{Diagnostic, Findings, Span};
@@ -155,7 +155,7 @@ fn file_name(path: &Path) -> String {
 /// `over` laid on `base`: maps merge, null removes what the base has, everything else replaces; so does one way to make
 /// the values of an axis another.
 fn merge(base: Tree, over: Tree) -> Tree {
-    if axis::is_series(&base) && axis::is_series(&over) {
+    if series::is_series(&base) && series::is_series(&over) {
         return over;
     }
     let (mut entries, additions) = match (base.data, over.data) {

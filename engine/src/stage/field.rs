@@ -49,6 +49,13 @@ impl From<&String> for FieldPath {
     }
 }
 
+/// Keys, outermost first.
+impl From<&[&str]> for FieldPath {
+    fn from(parts: &[&str]) -> Self {
+        Self(parts.iter().map(|part| (*part).to_owned()).collect())
+    }
+}
+
 impl From<Vec<String>> for FieldPath {
     fn from(parts: Vec<String>) -> Self {
         Self(parts)

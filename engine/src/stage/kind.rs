@@ -14,6 +14,7 @@ use serde_path_to_error::Segment;
 
 use super::context::StageContext;
 use super::error::StageError;
+use super::field::FieldPath;
 use super::forecast::{Forecast, Prospect};
 use super::numerics::Numerics;
 use super::params::{FileParam, ParamProblem, ResolvedParams};
@@ -35,10 +36,10 @@ pub struct KindDecl {
     pub numeric: bool,
     /// Whether the labels of the inputs (stage name, axes, arm) reach the output and so enter the key.
     pub labelled: bool,
-    /// Fields of `with:` that are paths of files or folders (dots between the parts). What is written in a spec is
+    /// Fields of `with:` that are paths of files or folders (keys, outermost first). What is written in a spec is
     /// relative to the spec's folder, what comes with `--set` or from the environment to the current one; the kind is
     /// given the former as written and the latter absolute.
-    pub paths: &'static [&'static str],
+    pub paths: &'static [&'static [&'static str]],
 }
 
 /// A stage kind, as its author writes it.
@@ -151,9 +152,8 @@ impl<S: Stage> Kind for Typed<S> {
         }
         let files = S::files(&params, root).map_err(|problem| vec![problem])?;
         debug_assert!(files.iter().all(|file| {
-            let field = file.field.to_string();
             let mut paths = S::DECL.paths.iter();
-            paths.any(|path| field.starts_with(path))
+            paths.any(|path| file.field.starts_with(&FieldPath::from(*path)))
         }));
         let value = serde_json::to_value(&params)
             .map_err(|error| vec![ParamProblem::new("", error.to_string())])?;

@@ -39,6 +39,9 @@ pub struct Job {
     /// Finished results of the stage's family.
     #[serde(default)]
     pub relatives: Vec<Relative>,
+    /// The cache that the worker itself moves its outputs into, where that is nearer to it than to the run.
+    #[serde(default)]
+    pub publish: Option<PathBuf>,
 }
 
 /// How far a stage is.

@@ -1,6 +1,7 @@
 //! The worker process: one frozen job in, events on stdout, nothing planned.
 
 pub mod done;
+mod publish;
 pub(crate) mod spent;
 pub(crate) mod turn;
 
@@ -194,6 +195,7 @@ fn run(
         device,
         threads,
         relatives,
+        publish,
         ..
     } = job;
     let of_the_workspace =
@@ -251,6 +253,9 @@ fn run(
         return Err(Trouble::Stage(StageError::failed(lost)));
     }
     done.write(&workspace)?;
+    if let Some(cache) = publish {
+        publish::all(&cache, &workspace, &done, &turn);
+    }
     Ok(done)
 }
 

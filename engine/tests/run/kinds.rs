@@ -516,7 +516,7 @@ impl Stage for ReadFile {
         inputs: &[],
         numeric: false,
         labelled: false,
-        paths: &["path"],
+        paths: &[&["path"]],
     };
 
     fn outputs(_: &ReadFileParams) -> Vec<OutputDecl> {

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use dcsft_engine::results::aggregate::{aggregate, mean_and_error, paired};
+use dcsft_engine::results::aggregate::{aggregate, paired};
+use dcsft_engine::results::statistics::mean_and_error;
 use dcsft_engine::results::{ResultRow, rows};
 use dcsft_engine::study::Study;
 use serde_json::{Value, json};

@@ -65,7 +65,7 @@ impl Stage for World {
         inputs: &[],
         numeric: false,
         labelled: false,
-        paths: &["path"],
+        paths: &[&["path"]],
     };
 
     fn outputs(_: &WorldParams) -> Vec<OutputDecl> {

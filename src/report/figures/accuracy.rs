@@ -1,9 +1,11 @@
 //! ID and OOD accuracy of each arm against the baseline.
 
+use dcsft_engine::results::statistics::Estimate;
+
 use super::parts::{
     ARMS, Figure, LABEL, WIDTH, heading, label, left_out, name_column, small, whiskers,
 };
-use crate::report::data::{ArmRow, Estimate, ReportData};
+use crate::report::data::{ArmRow, ReportData};
 use crate::report::scale::{Scale, percent, points, tick_label};
 use crate::report::svg::{Rect, Style, Svg};
 use crate::report::theme::{Ink, Theme, ink_of};

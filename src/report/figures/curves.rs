@@ -1,7 +1,9 @@
 //! Accuracy over training steps.
 
+use dcsft_engine::results::statistics::Estimate;
+
 use super::parts::{Figure, LABEL, WIDTH, heading, label, small, step_axis, whiskers};
-use crate::report::data::{Curve, CurvePoint, Estimate, ReportData};
+use crate::report::data::{Curve, CurvePoint, ReportData};
 use crate::report::scale::{Scale, tick_label};
 use crate::report::svg::{Style, Svg, fitted, text_width};
 use crate::report::theme::{Ink, Theme, ink_of};

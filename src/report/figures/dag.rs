@@ -1,11 +1,11 @@
 //! The stages of the spec, their states and times. All cells of a stage are one box, so the figure stays
 //! readable for a grid of thousands.
 
+use dcsft_engine::units::duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::parts::{Figure, LABEL, WIDTH, heading, small};
 use crate::report::data::{ReportData, StageBox};
-use crate::report::scale::duration;
 use crate::report::svg::{Rect, Style, Svg, fitted, text_width};
 use crate::report::theme::{Ink, Theme};
 

@@ -1,8 +1,10 @@
 //! Training time, and what rollout scoring adds to it.
 
+use dcsft_engine::units::duration;
+
 use super::parts::{ARMS, Figure, WIDTH, heading, label, left_out, name_column, small};
 use crate::report::data::{ArmTime, ReportData};
-use crate::report::scale::{Scale, duration, tick_label};
+use crate::report::scale::{Scale, tick_label};
 use crate::report::svg::{Rect, Svg, fitted};
 use crate::report::theme::{Ink, Theme, ink_of};
 

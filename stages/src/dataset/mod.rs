@@ -56,7 +56,7 @@ impl Stage for ImportDataset {
         inputs: &[],
         numeric: false,
         labelled: false,
-        paths: &["path", "image_root"],
+        paths: &[&["path"], &["image_root"]],
     };
 
     fn outputs(_params: &DatasetParams) -> Vec<OutputDecl> {

@@ -58,7 +58,7 @@ impl Stage for Difficulty {
         ],
         numeric: false,
         labelled: false,
-        paths: &["scores"],
+        paths: &[&["scores"]],
     };
 
     fn outputs(params: &DifficultyParams) -> Vec<OutputDecl> {

@@ -22,9 +22,9 @@ use crate::lent::Lent;
 use crate::memory;
 use crate::misfit::{Dropped, OnError};
 use crate::reward::{self, Asked, Form, Reward};
-use crate::rollout::check_writing;
 use crate::shown_set::ShownSet;
 use crate::skipped;
+use crate::writing::Writing;
 
 pub use metrics::{Answer, Metrics};
 pub use wilson::wilson;
@@ -35,17 +35,13 @@ pub use wilson::wilson;
 pub struct EvalParams {
     /// What makes an answer right.
     pub reward: Reward,
-    /// Makes tokens that the prompt or the answer has already less likely, as in Hugging Face's `generate`; 1 switches
-    /// it off.
-    #[schemars(range(min = 0.0))]
-    pub repetition_penalty: f64,
-    /// An answer ends after this many tokens at the latest.
-    #[schemars(range(min = 1))]
-    pub max_new_tokens: usize,
     /// Asked in the place of each sample's own question.
     pub prompt: Option<String>,
     /// What happens to a sample that the model cannot take.
     pub on_error: OnError,
+    /// How answers are written.
+    #[serde(flatten)]
+    pub writing: Writing,
     /// Model and set.
     #[serde(flatten)]
     pub set: ShownSet,
@@ -55,10 +51,9 @@ impl Default for EvalParams {
     fn default() -> Self {
         Self {
             reward: Reward::default(),
-            repetition_penalty: 1.0,
-            max_new_tokens: 128,
             prompt: None,
             on_error: OnError::Fail,
+            writing: Writing::default(),
             set: ShownSet::default(),
         }
     }
@@ -101,14 +96,21 @@ impl Stage for Eval {
     }
 
     fn check(params: &EvalParams) -> Vec<ParamProblem> {
-        check_writing(params.max_new_tokens, params.repetition_penalty)
+        params
+            .writing
+            .problems()
             .chain(reward_problems(&params.reward))
             .chain(params.set.problems())
             .collect()
     }
 
     fn forecast(params: &EvalParams, prospect: &Prospect) -> Forecast {
-        memory::ask(prospect, 1, params.max_new_tokens, params.set.limits())
+        memory::ask(
+            prospect,
+            1,
+            params.writing.max_new_tokens,
+            params.set.limits(),
+        )
     }
 
     fn run(params: EvalParams, ctx: &mut StageContext) -> Result<(), StageError> {
@@ -122,8 +124,8 @@ impl Stage for Eval {
                 temperature: 0.0,
                 top_p: 1.0,
                 top_k: 0,
-                repetition_penalty: params.repetition_penalty,
-                max_new_tokens: params.max_new_tokens,
+                repetition_penalty: params.writing.repetition_penalty,
+                max_new_tokens: params.writing.max_new_tokens,
                 seed: 0,
             },
             n: 1,

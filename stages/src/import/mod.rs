@@ -77,7 +77,7 @@ impl Stage for ImportRollouts {
         ],
         numeric: false,
         labelled: false,
-        paths: &["path", reward::FILES],
+        paths: &[&["path"], reward::FILES],
     };
 
     fn outputs(_params: &ImportParams) -> Vec<OutputDecl> {

@@ -33,7 +33,7 @@ impl Stage for Model {
         inputs: &[],
         numeric: false,
         labelled: false,
-        paths: &["path"],
+        paths: &[&["path"]],
     };
 
     fn outputs(_params: &ModelParams) -> Vec<OutputDecl> {

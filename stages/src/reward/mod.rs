@@ -68,7 +68,7 @@ pub enum Reward {
 }
 
 /// The field of a reward's own files, where the reward stands in `reward:`.
-pub(crate) const FILES: &str = "reward.program.files";
+pub(crate) const FILES: &[&str] = &["reward", "program", "files"];
 
 impl Reward {
     /// Whether a program of the user's scores.

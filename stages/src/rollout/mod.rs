@@ -21,6 +21,7 @@ use crate::misfit::{Dropped, OnError};
 use crate::reward::{self, Asked, Grader, Reward};
 use crate::shown_set::ShownSet;
 use crate::skipped;
+use crate::writing::Writing;
 
 /// `with:` of `rollout`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -37,13 +38,6 @@ pub struct RolloutParams {
     pub top_p: f64,
     /// Sampling is cut to the k likeliest tokens; 0 switches it off.
     pub top_k: usize,
-    /// Makes tokens that the prompt or the answer has already less likely, as in Hugging Face's `generate`; 1 switches
-    /// it off.
-    #[schemars(range(min = 0.0))]
-    pub repetition_penalty: f64,
-    /// An answer ends after this many tokens at the latest.
-    #[schemars(range(min = 1))]
-    pub max_new_tokens: usize,
     /// What makes an answer right.
     pub reward: Reward,
     /// Seed of the draws. A draw is keyed by seed, sample, generation and position, so it depends neither on the
@@ -51,6 +45,9 @@ pub struct RolloutParams {
     pub seed: u64,
     /// What happens to a sample that the model cannot take.
     pub on_error: OnError,
+    /// How answers are written.
+    #[serde(flatten)]
+    pub writing: Writing,
     /// Model and set.
     #[serde(flatten)]
     pub set: ShownSet,
@@ -63,11 +60,10 @@ impl Default for RolloutParams {
             temperature: 0.9,
             top_p: 1.0,
             top_k: 50,
-            repetition_penalty: 1.0,
-            max_new_tokens: 128,
             reward: Reward::default(),
             seed: 0,
             on_error: OnError::default(),
+            writing: Writing::default(),
             set: ShownSet::default(),
         }
     }
@@ -111,10 +107,7 @@ impl Stage for Rollout {
 
     fn check(params: &RolloutParams) -> Vec<ParamProblem> {
         check_sampling(params.temperature, params.top_p)
-            .chain(check_writing(
-                params.max_new_tokens,
-                params.repetition_penalty,
-            ))
+            .chain(params.writing.problems())
             .chain((params.n == 0).then(|| ParamProblem::new("n", "must be at least 1, not 0")))
             .chain(reward_problems(&params.reward))
             .chain(params.set.problems())
@@ -138,7 +131,7 @@ impl Stage for Rollout {
         memory::ask(
             prospect,
             params.n,
-            params.max_new_tokens,
+            params.writing.max_new_tokens,
             params.set.limits(),
         )
     }
@@ -154,8 +147,8 @@ impl Stage for Rollout {
                 temperature: params.temperature,
                 top_p: params.top_p,
                 top_k: params.top_k,
-                repetition_penalty: params.repetition_penalty,
-                max_new_tokens: params.max_new_tokens,
+                repetition_penalty: params.writing.repetition_penalty,
+                max_new_tokens: params.writing.max_new_tokens,
                 seed: params.seed,
             },
             n: params.n,
@@ -213,22 +206,6 @@ fn check_sampling(temperature: f64, top_p: f64) -> impl Iterator<Item = ParamPro
         )
     });
     temperature.into_iter().chain(top_p)
-}
-
-/// Mistakes in settings that `eval` has too.
-pub(crate) fn check_writing(
-    max_new_tokens: usize,
-    repetition_penalty: f64,
-) -> impl Iterator<Item = ParamProblem> {
-    let tokens = (max_new_tokens == 0)
-        .then(|| ParamProblem::new("max_new_tokens", "must be at least 1, not 0"));
-    let penalty = (!(repetition_penalty.is_finite() && repetition_penalty > 0.0)).then(|| {
-        ParamProblem::new(
-            "repetition_penalty",
-            format!("must be a number above 0, not {repetition_penalty}"),
-        )
-    });
-    tokens.into_iter().chain(penalty)
 }
 
 /// The answers to a sample with their rewards.

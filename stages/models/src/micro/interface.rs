@@ -34,12 +34,6 @@ impl VisionLanguageModel for MicroVlm {
     }
 
     fn add_lora(&mut self, config: &LoraConfig, seed: u64) -> Result<(), VlmError> {
-        if config.target_modules.is_some() {
-            return Err(VlmError::Config(
-                "lora.target_modules goes with models of Hugging Face's layout; a micro model's adapters are on whole groups"
-                    .into(),
-            ));
-        }
         lora::add(&self.layers, &mut self.weights, &self.device, config, seed)
     }
 

@@ -1,6 +1,5 @@
 //! Keys and values in the processor's memory.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use burn::tensor::{DType, Tensor, TensorData};
@@ -9,13 +8,16 @@ use crate::host;
 use crate::kernels::{self, MatMut, MatRef, add_product, parallel};
 use crate::ops::{Continuation, Heads};
 
+/// Rows that a sequence has room for at first.
+const FIRST_ROWS: usize = 8;
+
 /// In buffers of the processor's memory.
 pub(super) struct Host {
     /// Width of a head.
     width: usize,
     prefixes: Vec<Prefix>,
     /// Keys and values of each sequence, row after row.
-    sequences: BTreeMap<usize, Vec<f32>>,
+    sequences: Vec<Vec<f32>>,
 }
 
 /// Keys and values of one prefix.
@@ -36,7 +38,7 @@ impl Host {
         Self {
             width,
             prefixes: prefixes.iter().map(prefix).collect(),
-            sequences: BTreeMap::new(),
+            sequences: Vec::new(),
         }
     }
 
@@ -50,11 +52,16 @@ impl Host {
         let queries = heads.queries * self.width;
         let (device, dtype) = (qkv.device(), qkv.dtype());
         let values = read(qkv);
+        let known = owners.iter().map(|owner| owner.sequence + 1).max();
+        if let Some(known) = known.filter(|known| *known > self.sequences.len()) {
+            self.sequences.resize_with(known, Vec::new);
+        }
         for (owner, qkv) in owners.iter().zip(values.chunks_exact(row)) {
-            self.sequences
-                .entry(owner.sequence)
-                .or_default()
-                .extend(&qkv[queries..]);
+            let sequence = &mut self.sequences[owner.sequence];
+            if sequence.is_empty() {
+                sequence.reserve(FIRST_ROWS * (row - queries));
+            }
+            sequence.extend_from_slice(&qkv[queries..]);
         }
         let mut out = vec![0.0; owners.len() * queries];
         let (mut qkv_left, mut out_left) = (&values[..], &mut out[..]);
@@ -83,7 +90,7 @@ impl Host {
         let prefix = &self.prefixes[owners[0].prefix];
         let own: Vec<&[f32]> = owners
             .iter()
-            .map(|owner| &self.sequences[&owner.sequence][..])
+            .map(|owner| &self.sequences[owner.sequence][..])
             .collect();
         let longest = own.iter().map(|own| own.len() / own_row).max().unwrap_or(0);
         let stride = prefix.rows + longest;

@@ -93,6 +93,8 @@ fn layer(
     });
     let [x, weight, bias] = [x, weight.clone(), bias].map(Input::new);
     let factors = adapter.map(|adapter| [&adapter.a, &adapter.b].map(|f| Input::new(f.clone())));
+    let all = [&x, &weight, &bias].into_iter();
+    let asked = all.chain(factors.iter().flatten()).any(Input::asks);
     let mut state = State {
         x: x.contiguous(),
         weight: weight.contiguous(),
@@ -120,7 +122,10 @@ fn layer(
         parallel::rows(&mut out, outputs, |first, out| {
             activate(&before[first * outputs..][..out.len()], out);
         });
-        state.before = Some(before.into());
+        // Nothing is copied for a backward pass that there will not be.
+        if asked {
+            state.before = Some(before.into());
+        }
     }
     let out = new(out, [rows, outputs]);
     match factors {

@@ -1,44 +1,42 @@
-//! Result rows by arm and step, over seeds and sets: what tables and figures are made of.
+//! Result rows by arm and step, over repeats and sets: what tables and figures are made of.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use dcsft_engine::results::ResultRow;
-use dcsft_engine::results::aggregate::mean_and_error;
-use dcsft_engine::results::places::Place;
-
-use crate::report::data::{Estimate, Spread};
+use super::ResultRow;
+use super::places::Place;
+use super::statistics::{Estimate, Spread, mean_and_error};
 
 /// The axis over which means are taken.
-pub(crate) const SEED: &str = "seed";
+pub const SEED: &str = "seed";
 
 /// A measured value with its 95% interval, as one evaluation gave it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Measured {
+pub struct Measured {
     /// The value, a fraction.
-    pub(crate) value: f64,
+    pub value: f64,
     /// The interval.
-    pub(crate) interval: [f64; 2],
+    pub interval: [f64; 2],
     /// Index of its row; of a mean over sets, of the first.
-    pub(crate) row: usize,
+    pub row: usize,
 }
 
 /// All evaluations of one arm at one step.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Group {
+pub struct Group {
     /// The arm, with what tells its lines apart: `sft/easy+medium lr=0.001`.
-    pub(crate) arm: String,
+    pub arm: String,
     /// The arm alone.
-    pub(crate) plain_arm: String,
+    pub plain_arm: String,
     /// What tells its lines apart, as (name, value).
-    pub(crate) told: Vec<(String, String)>,
+    pub told: Vec<(String, String)>,
     /// The training step.
-    pub(crate) step: Option<u64>,
+    pub step: Option<u64>,
     /// By seed (`""` where there is no such axis), then by set: accuracy.
-    pub(crate) seeds: BTreeMap<String, BTreeMap<String, Measured>>,
+    pub seeds: BTreeMap<String, BTreeMap<String, Measured>>,
 }
 
 /// The evaluation sets, in-distribution ones first: (name, is out of distribution).
-pub(crate) fn sets(places: &[Place]) -> Vec<(String, bool)> {
+pub fn sets(places: &[Place]) -> Vec<(String, bool)> {
     let mut known = BTreeSet::new();
     let mut sets: Vec<(String, bool)> = Vec::new();
     for place in places {
@@ -52,7 +50,7 @@ pub(crate) fn sets(places: &[Place]) -> Vec<(String, bool)> {
 
 /// Groups the rows of `metric`, which stand at `places`; groups stand in the order in which their first rows do, steps
 /// ascending.
-pub(crate) fn group(rows: &[ResultRow], places: &[Place], metric: &str) -> Vec<Group> {
+pub fn group(rows: &[ResultRow], places: &[Place], metric: &str) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     let mut known: HashMap<(&str, Option<u64>), usize> = HashMap::new();
     let mut order: HashMap<&str, usize> = HashMap::new();
@@ -83,7 +81,7 @@ pub(crate) fn group(rows: &[ResultRow], places: &[Place], metric: &str) -> Vec<G
 }
 
 /// The groups at each arm's last step.
-pub(crate) fn last_steps(groups: &[Group]) -> Vec<&Group> {
+pub fn last_steps(groups: &[Group]) -> Vec<&Group> {
     let mut last: Vec<&Group> = Vec::new();
     let mut at: HashMap<&str, usize> = HashMap::new();
     for group in groups {
@@ -98,7 +96,7 @@ pub(crate) fn last_steps(groups: &[Group]) -> Vec<&Group> {
 }
 
 /// How intervals are to be read: standard errors as soon as some arm has two seeds.
-pub(crate) fn spread(groups: &[Group]) -> Spread {
+pub fn spread(groups: &[Group]) -> Spread {
     match groups.iter().map(|group| group.seeds.len()).max() {
         Some(seeds @ 2..) => Spread::StandardError { seeds },
         _ => Spread::Wilson95,
@@ -107,13 +105,13 @@ pub(crate) fn spread(groups: &[Group]) -> Spread {
 
 impl Group {
     /// How many seeds it has; none where the axis does not touch it.
-    pub(crate) fn seed_count(&self) -> Option<usize> {
+    pub fn seed_count(&self) -> Option<usize> {
         let untouched = self.seeds.len() == 1 && self.seeds.contains_key("");
         (!untouched).then_some(self.seeds.len())
     }
 
     /// The mean over `sets` for each seed that has them all.
-    pub(crate) fn by_seed(&self, sets: &[&str]) -> BTreeMap<&str, Measured> {
+    pub fn by_seed(&self, sets: &[&str]) -> BTreeMap<&str, Measured> {
         let mean = |cells: &BTreeMap<String, Measured>| -> Option<Measured> {
             let found: Vec<Measured> = sets
                 .iter()
@@ -128,7 +126,7 @@ impl Group {
     }
 
     /// The accuracy on the mean of `sets`: over seeds, mean and standard error; of one seed, the 95% interval.
-    pub(crate) fn estimate(&self, sets: &[&str]) -> Option<Estimate> {
+    pub fn estimate(&self, sets: &[&str]) -> Option<Estimate> {
         let by_seed: Vec<Measured> = self.by_seed(sets).into_values().collect();
         let runs = by_seed.len();
         if let [only] = by_seed.as_slice() {
@@ -157,7 +155,7 @@ impl Group {
 
 /// The runs of two arms that belong together: seed by seed, and a run that the seeds do not touch with each of the
 /// other's. Only those whose sets hold the same samples, as `same` says of two rows.
-pub(crate) fn pairs(
+pub fn pairs(
     arm: &Group,
     versus: &Group,
     sets: &[&str],
@@ -189,7 +187,7 @@ pub(crate) fn pairs(
 
 /// The mean over independent sets. Half widths of intervals add as standard deviations do: root of the sum of
 /// squares, divided by the number of sets.
-pub(crate) fn mean_of_sets(found: &[Measured]) -> Option<Measured> {
+pub fn mean_of_sets(found: &[Measured]) -> Option<Measured> {
     if let [only] = found {
         return Some(*only);
     }
@@ -212,10 +210,10 @@ pub(crate) fn mean_of_sets(found: &[Measured]) -> Option<Measured> {
 
 #[cfg(test)]
 mod tests {
-    use dcsft_engine::results::places::places;
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::results::places::places;
 
     fn row(arm: &str, axes: Value, step: Option<u64>, set: &str, value: f64) -> ResultRow {
         let Value::Object(axes) = axes else {
