@@ -254,7 +254,10 @@ fn run(
     }
     done.write(&workspace)?;
     if let Some(cache) = publish {
-        publish::all(&cache, &workspace, &done, &turn);
+        if let Err(error) = publish::all(&cache, &workspace, &done, &turn) {
+            let message = format!("the run is left to store the outputs: {error}");
+            emit(&Event::Log { message });
+        }
     }
     Ok(done)
 }

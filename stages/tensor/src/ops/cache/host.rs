@@ -4,9 +4,8 @@ use std::ops::Range;
 
 use burn::tensor::{DType, Tensor, TensorData};
 
-use crate::host;
 use crate::kernels::{self, MatMut, MatRef, add_product, parallel};
-use crate::ops::{Continuation, Heads};
+use crate::ops::{Continuation, Heads, fused};
 
 /// Rows that a sequence has room for at first.
 const FIRST_ROWS: usize = 8;
@@ -33,11 +32,13 @@ impl Host {
     pub(super) fn new(qkv: &Tensor<2>, prefixes: &[Range<usize>], heads: Heads) -> Self {
         let row = qkv.dims()[1];
         let width = heads.width(row);
-        let values = read(qkv.clone());
-        let prefix = |rows: &Range<usize>| Prefix::new(&values, row, rows.clone(), heads);
+        let all = |values: &[f32]| {
+            let prefix = |rows: &Range<usize>| Prefix::new(values, row, rows.clone(), heads);
+            prefixes.iter().map(prefix).collect()
+        };
         Self {
             width,
-            prefixes: prefixes.iter().map(prefix).collect(),
+            prefixes: read(qkv.clone(), all),
             sequences: Vec::new(),
         }
     }
@@ -48,10 +49,20 @@ impl Host {
         owners: &[Continuation],
         heads: Heads,
     ) -> Tensor<2> {
+        let (device, dtype) = (qkv.device(), qkv.dtype());
+        let shape = [owners.len(), heads.queries * self.width];
+        let out = read(qkv, |values| self.attend_all(values, owners, heads));
+        let out = Tensor::<2>::from_data(TensorData::new(out, shape), &device);
+        match dtype {
+            DType::F32 => out,
+            own => out.cast(own),
+        }
+    }
+
+    /// Adds each row to its sequence, and attends from it.
+    fn attend_all(&mut self, values: &[f32], owners: &[Continuation], heads: Heads) -> Vec<f32> {
         let row = heads.row(self.width);
         let queries = heads.queries * self.width;
-        let (device, dtype) = (qkv.device(), qkv.dtype());
-        let values = read(qkv);
         let known = owners.iter().map(|owner| owner.sequence + 1).max();
         if let Some(known) = known.filter(|known| *known > self.sequences.len()) {
             self.sequences.resize_with(known, Vec::new);
@@ -64,7 +75,7 @@ impl Host {
             sequence.extend_from_slice(&qkv[queries..]);
         }
         let mut out = vec![0.0; owners.len() * queries];
-        let (mut qkv_left, mut out_left) = (&values[..], &mut out[..]);
+        let (mut qkv_left, mut out_left) = (values, &mut out[..]);
         let mut work = Vec::new();
         for owners in owners.chunk_by(|a, b| a.prefix == b.prefix) {
             let (own, rest) = qkv_left.split_at(owners.len() * row);
@@ -75,12 +86,7 @@ impl Host {
         parallel::for_each(work, |(qkv, owners, out)| {
             self.attend(qkv, owners, heads, out)
         });
-        let shape = [owners.len(), queries];
-        let out = Tensor::<2>::from_data(TensorData::new(out, shape), &device);
-        match dtype {
-            DType::F32 => out,
-            own => out.cast(own),
-        }
+        out
     }
 
     /// Attention of the sequences of one prefix: over the prefix's rows, then over each one's own.
@@ -156,7 +162,11 @@ impl Prefix {
     }
 }
 
-/// The values of a tensor of the CPU device in 32 bits.
-pub(super) fn read(tensor: Tensor<2>) -> Vec<f32> {
-    host::values(tensor).expect("the CPU device's values are at hand")
+/// Calls `f` with the values of a tensor of the CPU device, in 32 bits.
+pub(super) fn read<T>(tensor: Tensor<2>, f: impl FnOnce(&[f32]) -> T) -> T {
+    let tensor = match tensor.dtype() {
+        DType::F32 => tensor,
+        _ => tensor.cast(DType::F32),
+    };
+    fused::with_values(tensor, f)
 }

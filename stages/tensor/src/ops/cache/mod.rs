@@ -89,8 +89,8 @@ mod tests {
                 })
                 .collect();
             let qkv = random(&format!("round {round}"), [slots.len(), width]);
-            let left = read(host.step(qkv.clone(), &owners));
-            let right = read(tensors.step(qkv, &owners));
+            let left = read(host.step(qkv.clone(), &owners), <[f32]>::to_vec);
+            let right = read(tensors.step(qkv, &owners), <[f32]>::to_vec);
             for (left, right) in left.iter().zip(&right) {
                 assert!(
                     (left - right).abs() < 1e-5,

@@ -104,6 +104,11 @@ where
     })
 }
 
+/// Calls `f` with the values of a tensor of the CPU device in 32 bits, where they are: nothing is copied.
+pub(super) fn with_values<T>(tensor: Tensor<2>, f: impl FnOnce(&[f32]) -> T) -> T {
+    f(values(&Input::new(tensor).contiguous()))
+}
+
 /// The values of a contiguous tensor.
 fn values(tensor: &Flat) -> &[f32] {
     tensor.as_slice().expect("contiguous 32-bit floats")
