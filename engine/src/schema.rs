@@ -7,6 +7,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::stage::{Cardinality, InputDecl, Kind, Registry};
+use crate::study::Shards;
 use crate::units;
 
 /// The schema of specs that use the kinds of `registry`.
@@ -143,6 +144,10 @@ fn stage(registry: &Registry, complete: bool) -> Value {
             },
             "timeout": {"$ref": "#/$defs/duration", "description": "Stops an attempt: `90s`, `30m`, `2h`, or seconds."},
             "retries": {"type": "integer", "minimum": 0, "description": "Further tries after a failure."},
+            "shards": {
+                "anyOf": [{"type": "integer", "minimum": 1, "maximum": Shards::MOST}, {"const": "auto"}],
+                "description": "Parts that the samples of a rollout or an evaluation are cut into, each an attempt of its own.",
+            },
             "description": {"type": "string", "description": "For people; changes nothing."},
         },
         "allOf": branches,

@@ -24,6 +24,8 @@ mod records;
 mod recovery;
 #[path = "run/results.rs"]
 mod results;
+#[path = "run/shards.rs"]
+mod shards;
 #[path = "run/support.rs"]
 mod support;
 

@@ -5,7 +5,7 @@ mod kinds;
 
 use dcsft_engine::spec::Loaded;
 use dcsft_engine::stage::FieldPath;
-use dcsft_engine::study::Node;
+use dcsft_engine::study::{Node, Shards};
 use kinds::{load_files, load_text, titles};
 use serde_json::{Value, json};
 
@@ -919,6 +919,48 @@ fn execution_settings_are_read_and_are_no_params() {
     );
     assert_eq!(node(&loaded, "b").execution.timeout, Some(90.0));
     assert!(node(&loaded, "a").params.value().get("timeout").is_none());
+}
+
+#[test]
+fn shards_are_a_number_or_auto_of_a_kind_that_can_be_cut() {
+    let shards = |written: &str| {
+        let text = format!(
+            "  a: {{uses: train, with: {{data: '${{world}}', steps: 1}}}}\n  b:\n    uses: eval\n    shards: {written}\n    with: {{model: '${{a}}', data: '${{world}}'}}\n"
+        );
+        node(&load_stages("", &text), "b").execution.shards
+    };
+    assert_eq!(shards("3"), Shards::Count(3));
+    assert_eq!(shards("1000"), Shards::Count(1000));
+    assert_eq!(shards("auto"), Shards::Auto);
+    let stage = |line: &str| {
+        refusal(&format!(
+            "dcsft: 1\nname: cut\nstages:\n  world: {{uses: world}}\n  a: {{uses: train, with: {{data: '${{world}}', steps: 1}}}}\n  b: {{uses: eval, with: {{model: '${{a}}', data: '${{world}}'}}, {line}}}\n"
+        ))
+    };
+    for (line, found) in [
+        ("shards: 0", "not the number 0"),
+        ("shards: -2", "not the number -2"),
+        ("shards: 1.5", "not the number 1.5"),
+        ("shards: 1001", "not the number 1001"),
+        ("shards: many", "not the text \"many\""),
+        ("shards: [2]", "not a list"),
+    ] {
+        let message = stage(line);
+        assert!(
+            message.contains("`shards` takes a whole number from 1 to 1000, or `auto`")
+                && message.contains(found),
+            "{message}"
+        );
+    }
+    let message = refusal("dcsft: 1\nname: cut\nstages:\n  world: {uses: world, shards: 2}\n");
+    for part in [
+        "a stage of kind `world` cannot be cut into shards",
+        "those of `eval` can",
+        "leave `shards` out",
+        "4:32",
+    ] {
+        assert!(message.contains(part), "{part}:\n{message}");
+    }
 }
 
 #[test]

@@ -45,8 +45,9 @@ fn full() -> Value {
                     "schedule": "cosine"
                 }
             },
+            "few": {"uses": "eval", "shards": "auto", "with": {"model": "${sft}", "data": "${world}"}},
             "whole": {"uses": "train", "with": {"data": "${world}", "steps": 1, "lora": "${vars.lora}"}},
-            "eval": {"uses": "eval", "with": {"model": "${sft}", "data": "${world}"}},
+            "eval": {"uses": "eval", "shards": 4, "with": {"model": "${sft}", "data": "${world}"}},
             "curve": {
                 "uses": "train",
                 "matrix": {"step": {"every": ["${vars.save}", "${vars.steps}"]}, "name": "${vars.names}"},
@@ -100,7 +101,7 @@ fn the_schema_checks_a_stage_whose_kind_stands_in_the_extended_spec() {
 
 #[test]
 fn the_schema_refuses_what_does_not_load() {
-    let mistakes: [(&str, Value); 12] = [
+    let mistakes: [(&str, Value); 15] = [
         ("/stages/sft/with/lr", json!("fast")),
         ("/stages/sft/with/stepz", json!(1)),
         ("/stages/sft/with/lora/rank", json!(0)),
@@ -110,6 +111,9 @@ fn the_schema_refuses_what_does_not_load() {
         ("/stages/sft/uses", json!("trian")),
         ("/stages/sft/resources/gpu", json!(1)),
         ("/stages/sft/retries", json!(-1)),
+        ("/stages/eval/shards", json!(0)),
+        ("/stages/eval/shards", json!(1001)),
+        ("/stages/eval/shards", json!("many")),
         ("/stages/eval/with", json!({"data": "${world}"})),
         ("/matrix/seed", json!(3)),
         ("/stagse", json!({})),

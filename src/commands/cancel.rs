@@ -1,7 +1,7 @@
 //! `dcsft cancel SPEC`: ends the jobs that runs of a spec have left in a batch system's queue.
 
 use dcsft_engine::plan::Plan;
-use dcsft_engine::run::slurm;
+use dcsft_engine::run::{shard_workspaces, slurm};
 
 use crate::cli::Cancel;
 use crate::exit::{Exit, Failure};
@@ -27,7 +27,7 @@ pub(crate) fn run(app: &App, args: &Cancel) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// The workspaces of the stages that have to run.
+/// The workspaces of the stages that have to run, and of their shards.
 ///
 /// # Errors
 /// If the cache cannot be used.
@@ -40,5 +40,11 @@ pub(crate) fn workspaces(
         .iter()
         .filter(|planned| planned.state.record().is_none());
     let keys = keys.filter_map(|planned| planned.state.key());
-    keys.map(|key| Ok(project.store.workspace(&key)?)).collect()
+    let mut workspaces = Vec::new();
+    for key in keys {
+        let stage = project.store.workspace(&key)?;
+        workspaces.extend(shard_workspaces(&stage));
+        workspaces.push(stage);
+    }
+    Ok(workspaces)
 }

@@ -7,7 +7,7 @@ use dcsft_cache::Record;
 use dcsft_engine::plan::forecast::memories;
 use dcsft_engine::plan::{NodeState, Plan, PlannedNode};
 use dcsft_engine::stage::Memory;
-use dcsft_engine::study::{Node, NodeId};
+use dcsft_engine::study::{Node, NodeId, Shards};
 use dcsft_engine::units::{self, duration};
 use dcsft_engine::why::Explainer;
 use serde_json::json;
@@ -103,6 +103,7 @@ fn print_lines(
             out,
             &json!({
                 "stage": stage.node.title(), "kind": stage.node.kind, "state": state.word(), "reason": stage.reason,
+                "shards": shards(stage.node.execution.shards),
                 "key": state.key(), "shares": stage.shares.map(title), "memory": stage.memory,
                 "samples": stage.samples.map(|samples| samples.count),
                 "samples_basis": stage.samples.map(|samples| samples.basis),
@@ -183,7 +184,7 @@ fn stage_table(lines: &[Line<'_>]) -> Table {
         let [params, activations, peak] = cells(stage.memory.as_ref());
         list.add_row([
             line.title(),
-            stage.node.kind.clone(),
+            kind(stage.node),
             stage.planned.state.word().to_owned(),
             stage.samples.map_or_else(String::new, Samples::text),
             params,
@@ -193,6 +194,24 @@ fn stage_table(lines: &[Line<'_>]) -> Table {
         ]);
     }
     list
+}
+
+/// As the spec has it.
+fn shards(shards: Shards) -> serde_json::Value {
+    match shards {
+        Shards::Count(count) => count.into(),
+        Shards::Auto => "auto".into(),
+    }
+}
+
+/// `rollout`, or `rollout, 4 shards`.
+fn kind(node: &Node) -> String {
+    let kind = &node.kind;
+    match node.execution.shards {
+        Shards::Count(1) => kind.clone(),
+        Shards::Count(count) => format!("{kind}, {count} shards"),
+        Shards::Auto => format!("{kind}, auto shards"),
+    }
 }
 
 /// Parameters, activations and peak of a stage's estimate; a dash where there is none.

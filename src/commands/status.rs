@@ -301,6 +301,7 @@ fn rows(project: &Project, run: Option<&RunFolder>, plan: Option<&Plan>) -> Vec<
     let said = run.map(RunFolder::stages).unwrap_or_default();
     let lives = run.is_some_and(|run| run.state() == RunState::Running);
     let live = run.and_then(RunFolder::live).unwrap_or_default();
+    let shards = run.map(RunFolder::shards).unwrap_or_default();
     let nodes = project.study.nodes.iter();
     nodes
         .map(|node| {
@@ -310,7 +311,7 @@ fn rows(project: &Project, run: Option<&RunFolder>, plan: Option<&Plan>) -> Vec<
             let record = planned.and_then(|planned| planned.state.record());
             let live = live.stages.get(&title).filter(|_| is_at_work(entry));
             let (state, mut detail) = if is_at_work(entry) {
-                at_work(entry, live, lives)
+                at_work(entry, shards.get(&title), live, lives)
             } else {
                 state(entry, planned)
             };
@@ -339,7 +340,12 @@ fn is_at_work(entry: Option<&Entry>) -> bool {
 }
 
 /// Of a stage that has begun and not ended.
-fn at_work(entry: Option<&Entry>, live: Option<&StageLive>, lives: bool) -> (&'static str, String) {
+fn at_work(
+    entry: Option<&Entry>,
+    shards: Option<&(u32, u32)>,
+    live: Option<&StageLive>,
+    lives: bool,
+) -> (&'static str, String) {
     let Some(entry) = entry else {
         return ("unknown", String::new());
     };
@@ -351,6 +357,7 @@ fn at_work(entry: Option<&Entry>, live: Option<&StageLive>, lives: bool) -> (&'s
         let since = entry.at.map(|at| duration((unix_now() - at).max(0.0)));
         detail.extend(since.map(|since| format!("for {since}")));
     }
+    detail.extend(shards.map(|(done, of)| format!("{done} of {of} shards done")));
     detail.extend(live.map(progress));
     detail.push(format!("log: {}", log.display()));
     let word = if lives { "running" } else { "stopped" };

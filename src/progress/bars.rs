@@ -22,6 +22,8 @@ pub(crate) struct Bars {
     multi: MultiProgress,
     overall: ProgressBar,
     stages: BTreeMap<String, ProgressBar>,
+    /// Shards that are done, of the stages that are cut.
+    shards: BTreeMap<String, u32>,
     count: Count,
 }
 
@@ -35,6 +37,7 @@ impl Bars {
             multi,
             overall,
             stages: BTreeMap::new(),
+            shards: BTreeMap::new(),
             count: Count::default(),
         }
     }
@@ -94,7 +97,17 @@ impl Bars {
         bar.set_position(progress.done);
     }
 
+    /// A shard of a stage is done: `rollout 2/4` says how many are.
+    fn count_shard(&mut self, stage: &str, of: u32) {
+        let done = self.shards.entry(stage.to_owned()).or_default();
+        *done += 1;
+        if let Some(bar) = self.stages.get(stage) {
+            bar.set_prefix(format!("{} {done}/{of}", text::line(stage)));
+        }
+    }
+
     fn stop(&mut self, stage: &str) {
+        self.shards.remove(stage);
         if let Some(bar) = self.stages.remove(stage) {
             bar.finish_and_clear();
             self.multi.remove(&bar);
@@ -116,6 +129,7 @@ impl Reporter for Bars {
             }
             RunEvent::StageStarted { stage, .. } => self.start(stage),
             RunEvent::Progress { stage, progress } => self.progress(stage, progress),
+            RunEvent::ShardFinished { stage, shard, .. } => self.count_shard(stage, shard.of),
             RunEvent::StageCached { stage, .. } => {
                 self.advance();
                 self.stop(stage);

@@ -74,6 +74,22 @@ pub(super) fn remark(event: &RunEvent, verbose: bool) -> Option<String> {
             attempts + 1,
             duration(*delay)
         )),
+        RunEvent::ShardRetries {
+            shard,
+            attempts,
+            message,
+            delay,
+            ..
+        } => Some(format!(
+            "{stage} {shard} failed ({message}); try {} follows in {}",
+            attempts + 1,
+            duration(*delay)
+        )),
+        RunEvent::ShardStarted { shard, .. } if verbose => Some(format!("{stage} {shard} started")),
+        RunEvent::ShardFinished { shard, seconds, .. } if verbose => Some(match seconds {
+            0.0 => format!("{stage} {shard} is done already"),
+            seconds => format!("{stage} {shard} done in {}", duration(*seconds)),
+        }),
         RunEvent::StageReopened { message, .. } => Some(format!("{stage} runs again: {message}")),
         RunEvent::StageFailed { failure, .. } => {
             Some(format!("{stage} failed: {}", failure.message))

@@ -1,15 +1,19 @@
 //! Asks a model about every sample of a set, chunk after chunk, and survives interrupts.
 //!
 //! An answer is a pure function of model, sample and sampling settings, so it does not matter where a chunk is
-//! cut or at which sample an interrupted stage goes on. Finished samples are [kept](crate::kept) in the stage's state
-//! folder; a last line that a kill has cut short is asked again.
+//! cut, at which sample an interrupted stage goes on, or who asks. Finished samples are [kept](crate::kept) in the stage's
+//! state folder; a last line that a kill has cut short is asked again. A shard does no more than that for its part of the
+//! set. The whole stage then finds all answers there, scores them and writes the outputs; where some are missing, it asks.
+//!
+//! The last digits of log-probabilities may depend on the shape of a batch on an accelerator. Chunks begin at multiples of
+//! their length, and shards there too: so that a set is asked in the same batches however it is cut.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use dcsft_engine::stage::{ParamProblem, StageContext, StageError};
+use dcsft_engine::stage::{ParamProblem, Shard, StageContext, StageError};
 use dcsft_vlm::model::{Completion, Prompt, Sampling, VisionLanguageModel};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -17,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::{DataError, Dataset, Sample, Shown};
 use crate::kept::Kept;
 use crate::lent::Lent;
-use crate::misfit::{Dropped, Misfit};
+use crate::misfit::{Dropped, Misfit, OnError};
 use crate::progress::Meter;
 use crate::reward::{Grader, Reward};
 
@@ -69,44 +73,91 @@ pub(crate) fn ask_all(
     dropped: &mut Dropped,
     mut take: impl FnMut(usize, Vec<Completion>) -> Result<(), StageError>,
 ) -> Result<(), StageError> {
-    let per_sample = u64::from(request.n);
-    let mut meter = Meter::new(data.len() as u64, "sample");
-    let (mut kept, known): (_, Vec<Reply>) = Kept::open(ctx, data)?;
     if let lent @ 1.. = request.lent.count(data, request.n as usize) {
-        let all = data.len() as u64 * per_sample;
+        let all = data.len() as u64 * u64::from(request.n);
         ctx.log(format!("{lent} of {all} answers are those of earlier runs"));
     }
-    let mut row = 0;
-    let mut hand_over = |ctx: &mut StageContext, reply: Reply| {
-        row += 1;
-        match reply {
+    ask_rows(
+        ctx,
+        model,
+        data,
+        request,
+        0..data.len(),
+        |ctx, row, reply| match reply {
             Reply::Misfit(misfit) => dropped.add(ctx, misfit),
             Reply::Answers(answers) => {
-                let id = &data.samples()[row - 1].id;
+                let id = &data.samples()[row].id;
                 ctx.save(request.lent.cost(id, request.n as usize));
-                take(row - 1, answers.into_iter().map(completion).collect())
+                take(row, answers.into_iter().map(completion).collect())
             }
-        }
+        },
+    )
+    .map(drop)
+}
+
+/// Asks about the samples of a shard and keeps the answers.
+pub(crate) fn ask_shard(
+    ctx: &mut StageContext,
+    shard: Shard,
+    model: &dyn VisionLanguageModel,
+    data: &Dataset,
+    request: &Request<'_>,
+    on_error: OnError,
+) -> Result<(), StageError> {
+    let grain = match ctx.device() {
+        "cpu" => 1,
+        _ => model.questions_at_once(),
     };
+    let rows = shard.rows(data.len(), grain);
+    let mut kept = ask_rows(ctx, model, data, request, rows, |_, _, reply| match reply {
+        Reply::Misfit(misfit) => misfit.refuse(on_error),
+        Reply::Answers(_) => Ok(()),
+    })?;
+    kept.save()
+}
+
+/// Asks about the samples in `rows` that have no reply yet; `take` gets all replies, in the set's order.
+fn ask_rows(
+    ctx: &mut StageContext,
+    model: &dyn VisionLanguageModel,
+    data: &Dataset,
+    request: &Request<'_>,
+    rows: Range<usize>,
+    mut take: impl FnMut(&mut StageContext, usize, Reply) -> Result<(), StageError>,
+) -> Result<Kept, StageError> {
+    let (mut kept, mut known): (_, BTreeMap<usize, Reply>) = Kept::open(ctx, data, &rows)?;
+    let mut meter = Meter::new(data.len() as u64, "sample").until(rows.len() as u64);
+    let at_once = model.questions_at_once().max(1);
     let mut done = known.len();
-    for reply in known {
-        hand_over(ctx, reply)?;
-    }
-    while done < data.len() {
+    let mut chunk = rows.start..rows.start;
+    while chunk.end < rows.end {
+        let end = (chunk.end / at_once + 1) * at_once;
+        chunk = chunk.end..end.min(rows.end);
+        let missing: Vec<usize> = chunk
+            .clone()
+            .filter(|row| !known.contains_key(row))
+            .collect();
         if ctx.interrupted() {
             kept.save()?;
             return Err(StageError::Interrupted);
         }
-        let rows = done..data.len().min(done + model.questions_at_once());
-        for (row, reply) in rows.clone().zip(ask(model, data, rows.clone(), request)?) {
-            kept.push(row, &data.samples()[row], &reply);
-            hand_over(ctx, reply)?;
+        if !missing.is_empty() {
+            for (row, reply) in missing.iter().zip(ask(model, data, &missing, request)?) {
+                kept.push(*row, &data.samples()[*row], &reply);
+                known.insert(*row, reply);
+            }
+            kept.save_if_due()?;
         }
-        kept.save_if_due()?;
-        done = rows.end;
-        meter.tick(ctx, done as u64, rows.len() as u64 * per_sample, &[]);
+        for row in chunk.clone() {
+            if let Some(reply) = known.remove(&row) {
+                take(ctx, row, reply)?;
+            }
+        }
+        done += missing.len();
+        let answers = missing.len() as u64 * u64::from(request.n);
+        meter.tick(ctx, done as u64, answers, &[]);
     }
-    Ok(())
+    Ok(kept)
 }
 
 /// One chunk: what is lent is taken; for the rest prompts are made on all threads, and those that fit go to the model
@@ -114,7 +165,7 @@ pub(crate) fn ask_all(
 fn ask(
     model: &dyn VisionLanguageModel,
     data: &Dataset,
-    rows: Range<usize>,
+    rows: &[usize],
     request: &Request<'_>,
 ) -> Result<Vec<Reply>, StageError> {
     let lent = |sample: &Sample| request.lent.to(&sample.id, request.n as usize);
@@ -123,10 +174,10 @@ fn ask(
         let images = data.images(sample)?.into_iter().map(Into::into).collect();
         Ok(Shown::new(sample, model).prompt(images))
     };
-    let samples = &data.samples()[rows];
+    let samples: Vec<&Sample> = rows.iter().map(|row| &data.samples()[*row]).collect();
     let prompts: Vec<_> = samples
         .par_iter()
-        .map(|sample| (!complete(sample)).then(|| prompt(sample)))
+        .map(|sample| (!complete(sample)).then(|| prompt(*sample)))
         .collect();
     let mut replies: Vec<Option<Reply>> = Vec::with_capacity(samples.len());
     // By the number of answers that are lent.
@@ -161,7 +212,7 @@ fn ask(
             .generate(&prompts, known as u32..request.n, &request.sampling)
             .map_err(StageError::failed)?;
         for (index, drawn) in indices.into_iter().zip(drawn) {
-            let answers = lent(&samples[index]).iter().cloned().chain(drawn);
+            let answers = lent(samples[index]).iter().cloned().chain(drawn);
             replies[index] = Some(Reply::Answers(answers.map(raw).collect()));
         }
     }

@@ -1,15 +1,19 @@
-//! What a stage has of its finished samples while it is not done: a file of JSON lines in its state folder.
+//! What a stage has of its finished samples while it is not done: a file of JSON lines in its state folder. A shard's
+//! file is all that it leaves to the whole.
 //!
 //! The file lies about for as long as an interrupted stage is not resumed, and what is in it becomes part of the result.
-//! So each line carries the BLAKE3 of its text together with the row and the ID of its sample: a changed digit, a line
-//! that is missing or one of another sample is not believed. From the first such line on the samples are asked again.
+//! So each line carries the row of its sample, and the BLAKE3 of its text together with the row and the sample's ID: a
+//! changed digit, or a line of another sample, is not believed. What follows the first such line is asked again, and so is
+//! every sample that has no line.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Seek as _, Write as _};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use dcsft_cache::Digest;
+use dcsft_cache::{Digest, file};
 use dcsft_engine::stage::{StageContext, StageError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -20,11 +24,15 @@ use crate::files::remove;
 /// How much work an unexpected end may cost.
 const SAVE_EVERY: Duration = Duration::from_secs(5);
 
-/// What stands around a line's digest and its text.
+/// What stands around a line's digest, its row and its text.
 const HEAD: &str = "{\"blake3\":\"";
-const MIDDLE: &str = "\",\"reply\":";
+const ROW: &str = "\",\"row\":";
+const TEXT: &str = ",\"reply\":";
 const TAIL: &str = "}\n";
 const DIGEST_LEN: usize = 64;
+
+/// The file's name in a state folder.
+const FILE: &str = "answers.jsonl";
 
 /// The file of finished samples.
 pub(crate) struct Kept {
@@ -35,29 +43,43 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    /// Opens the file and reads what an earlier try has left in it: the replies to the first samples of `data`.
+    /// Opens the file. Returns the replies to samples in `rows` that an earlier try has left in it, or that other attempts
+    /// at the same result have left in theirs.
     pub(crate) fn open<R: DeserializeOwned>(
         ctx: &mut StageContext,
         data: &Dataset,
-    ) -> Result<(Self, Vec<R>), StageError> {
-        let path = ctx.state().join("answers.jsonl");
+        rows: &Range<usize>,
+    ) -> Result<(Self, BTreeMap<usize, R>), StageError> {
+        let path = ctx.state().join(FILE);
         fs::create_dir_all(ctx.state()).map_err(StageError::io(ctx.state()))?;
         if fs::symlink_metadata(&path).is_ok_and(|meta| !meta.is_file()) {
-            ctx.log("what was saved of the answers is no file: all are asked again");
+            ctx.log("what was saved of the answers is no file: it is left aside");
             remove(&path).map_err(StageError::io(&path))?;
         }
         let mut file = open(&path).map_err(StageError::io(&path))?;
-        let known = read(&file, data.samples());
-        if known.damaged {
-            let (good, all) = (known.replies.len(), data.len());
+        let mut known = Known::new(data.samples(), rows);
+        let own = known.read(&file);
+        if own.damaged {
             ctx.log(format!(
-                "what was saved of the answers is damaged: samples {} to {all} are asked again",
-                good + 1
+                "what was saved of the answers is damaged from line {} on: what follows is asked again",
+                own.lines + 1
             ));
         }
-        file.set_len(known.bytes).map_err(StageError::io(&path))?;
+        file.set_len(own.bytes).map_err(StageError::io(&path))?;
         file.seek(io::SeekFrom::End(0))
             .map_err(StageError::io(&path))?;
+        for part in ctx.parts() {
+            // One that is gone, or is still written to, has so much less to give.
+            if let Ok(file) = file::open(&part.join(FILE)) {
+                known.read(&file);
+            }
+        }
+        if !known.replies.is_empty() {
+            let (known, all) = (known.replies.len(), rows.len());
+            ctx.log(format!(
+                "{known} of {all} samples have their answers already"
+            ));
+        }
         let kept = Self {
             path,
             file,
@@ -73,7 +95,7 @@ impl Kept {
         // as a damaged line, and asked again.
         if let Ok(text) = serde_json::to_string(reply) {
             let digest = digest(row, &sample.id, &text);
-            let line = format!("{HEAD}{digest}{MIDDLE}{text}{TAIL}");
+            let line = format!("{HEAD}{digest}{ROW}{row}{TEXT}{text}{TAIL}");
             self.pending.extend_from_slice(line.as_bytes());
         }
     }
@@ -108,47 +130,72 @@ fn open(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// The lines of the file that can be believed.
-struct Known<R> {
-    replies: Vec<R>,
+/// Replies of lines that can be believed.
+struct Known<'a, R> {
+    samples: &'a [Sample],
+    /// Those that are asked for.
+    rows: &'a Range<usize>,
+    replies: BTreeMap<usize, R>,
+}
+
+/// How far a file can be believed.
+struct Sound {
+    lines: usize,
     /// Their length.
     bytes: u64,
-    /// Whether whole lines follow that cannot. A last line without an end is what a kill leaves behind.
+    /// Whether whole lines follow that cannot be. A last line without an end is what a kill leaves behind.
     damaged: bool,
 }
 
-fn read<R: DeserializeOwned>(file: &File, samples: &[Sample]) -> Known<R> {
-    let mut known = Known {
-        replies: Vec::new(),
-        bytes: 0,
-        damaged: false,
-    };
-    let mut reader = BufReader::new(file);
-    let mut line = Vec::new();
-    for (row, sample) in samples.iter().enumerate() {
-        line.clear();
-        let end = reader.read_until(b'\n', &mut line);
-        if matches!(end, Ok(0)) {
-            return known;
+impl<'a, R: DeserializeOwned> Known<'a, R> {
+    fn new(samples: &'a [Sample], rows: &'a Range<usize>) -> Self {
+        Self {
+            samples,
+            rows,
+            replies: BTreeMap::new(),
         }
-        let Some(reply) = parse(&line, row, &sample.id) else {
-            known.damaged = end.is_err() || line.ends_with(b"\n");
-            return known;
-        };
-        known.replies.push(reply);
-        known.bytes += line.len() as u64;
     }
-    known
-}
 
-fn parse<R: DeserializeOwned>(line: &[u8], row: usize, id: &str) -> Option<R> {
-    let line = std::str::from_utf8(line).ok()?;
-    let (check, rest) = line.strip_prefix(HEAD)?.split_at_checked(DIGEST_LEN)?;
-    let text = rest.strip_prefix(MIDDLE)?.strip_suffix(TAIL)?;
-    if check != digest(row, id, text).to_string() {
-        return None;
+    /// Adds what a file has.
+    fn read(&mut self, file: &File) -> Sound {
+        let mut sound = Sound {
+            lines: 0,
+            bytes: 0,
+            damaged: false,
+        };
+        let mut reader = BufReader::new(file);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let end = reader.read_until(b'\n', &mut line);
+            if matches!(end, Ok(0)) {
+                return sound;
+            }
+            if self.take(&line).is_none() {
+                sound.damaged = end.is_err() || line.ends_with(b"\n");
+                return sound;
+            }
+            sound.lines += 1;
+            sound.bytes += line.len() as u64;
+        }
     }
-    serde_json::from_str(text).ok()
+
+    /// Adds what a line has; none if it cannot be believed.
+    fn take(&mut self, line: &[u8]) -> Option<()> {
+        let line = std::str::from_utf8(line).ok()?;
+        let (check, rest) = line.strip_prefix(HEAD)?.split_at_checked(DIGEST_LEN)?;
+        let (row, rest) = rest.strip_prefix(ROW)?.split_once(TEXT)?;
+        let row: usize = row.parse().ok()?;
+        let text = rest.strip_suffix(TAIL)?;
+        let sample = self.samples.get(row)?;
+        if check != digest(row, &sample.id, text).to_string() {
+            return None;
+        }
+        if self.rows.contains(&row) {
+            self.replies.insert(row, serde_json::from_str(text).ok()?);
+        }
+        Some(())
+    }
 }
 
 fn digest(row: usize, id: &str, text: &str) -> Digest {

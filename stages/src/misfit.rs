@@ -93,6 +93,17 @@ impl Misfit {
         Self::new(reason, id, error)
     }
 
+    /// Fails where such samples are not to be left out.
+    pub(crate) fn refuse(&self, on_error: OnError) -> Result<(), StageError> {
+        if on_error != OnError::Fail {
+            return Ok(());
+        }
+        Err(StageError::failed(format!(
+            "sample {}: {} (`on_error: drop` leaves such samples out)",
+            self.id, self.detail
+        )))
+    }
+
     /// A problem of the sample's own data, or the error back where the whole set cannot be read.
     pub(crate) fn of_data(id: &str, error: DataError) -> Result<Self, StageError> {
         match error {
@@ -130,12 +141,8 @@ impl Dropped {
 
     /// Leaves a sample out, or fails.
     pub(crate) fn add(&mut self, ctx: &mut StageContext, misfit: Misfit) -> Result<(), StageError> {
+        misfit.refuse(self.on_error)?;
         let Misfit { id, reason, detail } = &misfit;
-        if self.on_error == OnError::Fail {
-            let message =
-                format!("sample {id}: {detail} (`on_error: drop` leaves such samples out)");
-            return Err(StageError::failed(message));
-        }
         let lines = match &mut self.lines {
             Some(lines) => lines,
             none => {

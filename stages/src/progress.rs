@@ -14,6 +14,8 @@ const SMOOTHING: f64 = 0.7;
 /// into an output.
 pub(crate) struct Meter {
     total: u64,
+    /// How many of them are to do.
+    to_do: u64,
     unit: &'static str,
     samples: u64,
     last: Instant,
@@ -26,12 +28,18 @@ impl Meter {
     pub(crate) fn new(total: u64, unit: &'static str) -> Self {
         Self {
             total,
+            to_do: total,
             unit,
             samples: 0,
             last: Instant::now(),
             sent: false,
             rate: None,
         }
+    }
+
+    /// The same where only `to_do` of the units are.
+    pub(crate) fn until(self, to_do: u64) -> Self {
+        Self { to_do, ..self }
     }
 
     /// `done` units are done, `samples` samples since the last call; `fields` are further numbers to show. An
@@ -45,7 +53,7 @@ impl Meter {
     ) {
         self.samples += samples;
         let elapsed = self.last.elapsed();
-        if self.sent && done < self.total && elapsed < PACE {
+        if self.sent && done < self.to_do && elapsed < PACE {
             return;
         }
         let now = self.samples as f64 / elapsed.as_secs_f64().max(1e-6);

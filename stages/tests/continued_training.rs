@@ -120,6 +120,7 @@ fn an_interrupt_after_taking_over_changes_nothing() {
             interrupt_after,
             state: Some(state.clone()),
             relatives,
+            ..How::default()
         };
         let relatives = vec![relative(&short, &["model", "step-4", "log", "state"])];
         let stopped = study.run(8, 0, how(Some(1), relatives));

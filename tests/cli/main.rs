@@ -17,5 +17,6 @@ mod results;
 mod reuse;
 mod running;
 mod self_description;
+mod shards;
 mod support;
 mod yaml;

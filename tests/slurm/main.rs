@@ -83,6 +83,56 @@ fn adopts(lab: &Lab, mut run: Running) {
     assert_eq!(lock, local_lock(&lab.spec()));
 }
 
+/// Answers in shards, long enough to be looked at.
+const SHARDS: &str = r#"
+dcsft: 1
+name: shards
+stages:
+  world:
+    uses: shapes
+    with: {counts: {pretrain: 4, cold_start: 4, train: 1500, val: 4, rendition: 0, adversarial: 0}}
+  untrained: {uses: model, with: {kind: micro}}
+  rollouts:
+    uses: rollout
+    shards: 3
+    with: {model: "${untrained}", data: "${world.train}", n: 16, max_new_tokens: 32}
+"#;
+
+#[test]
+#[ignore = "needs a Slurm cluster: .ci/slurm"]
+fn shards_are_tasks_of_one_array_and_are_adopted_too() {
+    let _cluster = Cluster::get();
+    let lab = Lab::new(SHARDS);
+    let mut run = lab.start();
+    run.wait_for(|event| event["event"] == "progress" && event["stage"] == "rollouts");
+    let rollouts = |lab: &Lab| -> Vec<usize> {
+        let arrays = lab.arrays().into_iter();
+        let arrays = arrays.filter(|(name, _)| name.contains("-rollouts-"));
+        arrays.map(|(_, tasks)| tasks).collect()
+    };
+    assert_eq!(rollouts(&lab), [3]);
+    run.kill();
+    let events = lab.run_to_end();
+    let adopted = events.iter().filter(|event| {
+        let message = event["message"].as_str().unwrap_or_default();
+        event["event"] == "log" && message.contains("which an earlier run has submitted")
+    });
+    assert_eq!(adopted.count(), 3, "{events:?}");
+    let shards = events
+        .iter()
+        .filter(|event| event["event"] == "shard_finished");
+    assert_eq!(shards.count(), 3);
+    // And one job that joins them.
+    let mut arrays = rollouts(&lab);
+    arrays.sort_unstable();
+    assert_eq!(arrays, [1, 3]);
+    let whole = SHARDS.replace("shards: 3", "shards: 1");
+    assert_eq!(
+        lab.ok(&["lock", "spec.yaml", "--print"]),
+        local_lock(&whole)
+    );
+}
+
 #[test]
 #[ignore = "needs a Slurm cluster: .ci/slurm"]
 fn an_interrupted_run_leaves_its_jobs_and_cancel_ends_them() {

@@ -7,7 +7,7 @@ use dcsft_cache::{Digest, Record};
 use serde::{Deserialize, Serialize};
 
 use crate::record::Execution;
-use crate::stage::Progress;
+use crate::stage::{Progress, Shard};
 
 /// What came out of a stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -126,7 +126,42 @@ pub enum RunEvent {
         /// The stage's log.
         log: PathBuf,
     },
-    /// How far a stage is.
+    /// An attempt at a shard of a stage begins. The stage has started before.
+    ShardStarted {
+        /// The stage.
+        stage: String,
+        /// Which shard.
+        shard: Shard,
+        /// `cpu` or `cuda:N`.
+        device: String,
+        /// Threads it was given.
+        threads: usize,
+        /// The shard's log.
+        log: PathBuf,
+    },
+    /// An attempt at a shard failed and there will be another.
+    ShardRetries {
+        /// The stage.
+        stage: String,
+        /// Which shard.
+        shard: Shard,
+        /// Tries made.
+        attempts: u32,
+        /// Why it failed.
+        message: String,
+        /// Seconds until the next try.
+        delay: f64,
+    },
+    /// A shard of a stage is computed. Once all are, the stage itself takes what they have.
+    ShardFinished {
+        /// The stage.
+        stage: String,
+        /// Which shard.
+        shard: Shard,
+        /// Seconds that it took; 0 where an earlier run had computed it.
+        seconds: f64,
+    },
+    /// How far a stage is, all its shards together.
     Progress {
         /// The stage.
         stage: String,
@@ -234,6 +269,9 @@ impl RunEvent {
         match self {
             Self::StageCached { stage, .. }
             | Self::StageStarted { stage, .. }
+            | Self::ShardStarted { stage, .. }
+            | Self::ShardRetries { stage, .. }
+            | Self::ShardFinished { stage, .. }
             | Self::Progress { stage, .. }
             | Self::Log { stage, .. }
             | Self::Warning { stage, .. }
@@ -259,11 +297,16 @@ impl RunEvent {
         }
     }
 
-    /// Whether this is about a stage's state and not about what it says on the way.
+    /// Whether this is about a stage's state and not about what it, or one of its shards, says on the way.
     pub fn is_state(&self) -> bool {
         let said = matches!(
             self,
-            Self::Progress { .. } | Self::Log { .. } | Self::Warning { .. }
+            Self::Progress { .. }
+                | Self::Log { .. }
+                | Self::Warning { .. }
+                | Self::ShardStarted { .. }
+                | Self::ShardRetries { .. }
+                | Self::ShardFinished { .. }
         );
         self.stage().is_some() && !said
     }

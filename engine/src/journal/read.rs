@@ -12,6 +12,7 @@ use super::{
     EVENTS, Entry, FORMAT, HEADER, JournalError, LOCK, Live, RunEvent, RunHeader, unix_now,
 };
 use crate::provenance::Machine;
+use crate::stage::Shard;
 use crate::study::{Source, Study, StudyId};
 
 /// A header holds the texts of specs; what is larger is none.
@@ -114,6 +115,27 @@ impl RunFolder {
             }
         }
         stages
+    }
+
+    /// How many shards of a stage are done, and of how many, for the stages that were cut.
+    pub fn shards(&self) -> BTreeMap<String, (u32, u32)> {
+        let mut shards = BTreeMap::new();
+        for event in self.events().map(|entry| entry.event) {
+            match event {
+                // Whoever begins again has others.
+                RunEvent::StageStarted { stage, .. } => drop(shards.remove(&stage)),
+                RunEvent::ShardStarted { stage, shard, .. } => {
+                    shards.entry(stage).or_insert((0, shard.of));
+                }
+                RunEvent::ShardFinished {
+                    stage,
+                    shard: Shard { of, .. },
+                    ..
+                } => shards.entry(stage).or_insert((0, of)).0 += 1,
+                _ => {}
+            }
+        }
+        shards
     }
 
     /// Seconds that stages took in this run or, where they were cached, when they ran.

@@ -10,7 +10,8 @@ use dcsft_cache::{Digest, Json, OutputRef, Record, SealedFile, StoreError, is_se
 use super::error::RunError;
 use super::job::outputs_path;
 use super::outcome::{Assignment, Shared, Word};
-use super::prepare::Prepared;
+use super::prepared::Prepared;
+use super::shards;
 use super::trouble::Trouble;
 use crate::journal::Reason;
 use crate::record::Execution;
@@ -26,7 +27,7 @@ pub(super) struct Commit<'a> {
 }
 
 impl Commit<'_> {
-    /// Puts a finished stage's outputs and its record into the store.
+    /// Puts a finished stage's outputs and its record into the store. `spent` is what it took, without its shards.
     pub(super) fn store(
         &self,
         workspace: &Path,
@@ -38,6 +39,8 @@ impl Commit<'_> {
         self.check_lock()?;
         let outputs = self.publish(workspace, &done)?;
         self.check_lock()?;
+        let spent = spent + shards::spent(workspace);
+        let peak = shards::peak_rss_bytes(workspace, &self.assignment.key);
         let record = Arc::new(Record {
             format: Record::FORMAT,
             key: self.assignment.key,
@@ -53,7 +56,7 @@ impl Commit<'_> {
                 threads: Some(done.threads),
                 device: Some(done.device),
                 attempts: Some(done.attempt),
-                peak_rss_bytes: done.peak_rss_bytes,
+                peak_rss_bytes: done.peak_rss_bytes.max(peak),
                 started_unix: Some(done.started_unix_nanos / 1_000_000_000),
                 other_cores: done.usage.other_cores,
                 shared: done.usage.shared(done.threads),

@@ -1,8 +1,9 @@
 //! One execution of one stage, on a thread of its own: what an earlier run has left, attempts, the result.
 
+use std::fs;
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,12 +12,13 @@ use dcsft_cache::{Digest, Record, file};
 use super::commit::Commit;
 use super::error::RunError;
 use super::executor::{End, Ended, Task};
-use super::outcome::{Assignment, Outcome, Shared, Word};
-use super::prepare::{Prepared, prepare};
+use super::outcome::{Assignment, Outcome, Shared, Step, Word};
+use super::prepare::prepare;
+use super::prepared::Prepared;
 use super::trouble::Trouble;
-use super::{files, job, lines, retry};
+use super::{files, job, lines, retry, shards};
 use crate::journal::{Failure, Reason};
-use crate::stage::{Cost, Event};
+use crate::stage::{Cost, Event, Shard};
 use crate::worker::done::Done;
 use crate::worker::{spent, turn};
 
@@ -26,7 +28,7 @@ const MOST_LOST: u32 = 10;
 /// How many of the log's last lines a failure shows.
 const TAIL_LINES: usize = 12;
 
-/// Runs the stage until it succeeds or has no retries left, unless it cannot or need not start.
+/// Runs the stage, or one step of it, until it succeeds or has no retries left, unless it cannot or need not start.
 ///
 /// The scheduler waits for an answer, so a panic on this side of the worker is a failure too.
 pub(super) fn execute(
@@ -34,14 +36,19 @@ pub(super) fn execute(
     shared: &Shared<'_>,
     tell: &mut dyn FnMut(Word),
 ) -> Outcome {
-    let work = AssertUnwindSafe(|| match prepare(assignment, shared) {
-        Ok(prepared) => Attempts {
-            assignment,
-            shared,
-            prepared,
-        }
-        .run(tell),
-        Err(outcome) => outcome,
+    let attempts = |prepared| Attempts {
+        assignment,
+        shared,
+        prepared,
+        shard: assignment.step.shard(),
+    };
+    let work = AssertUnwindSafe(|| match &assignment.step {
+        Step::Whole | Step::Cut(_) => match prepare(assignment, shared) {
+            Ok(prepared) => attempts(Arc::new(prepared)).begin(tell),
+            Err(outcome) => outcome,
+        },
+        Step::Shard(prepared, _) => attempts(Arc::clone(prepared)).shard(tell),
+        Step::Join(prepared) => attempts(Arc::clone(prepared)).until_stored(false, tell),
     });
     panic::catch_unwind(work).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -54,19 +61,23 @@ pub(super) fn execute(
     })
 }
 
+/// Tries once: which try this is, and whether a job is followed that an earlier run has submitted.
+type Attempt<'a, T> = dyn Fn(u32, bool, &mut dyn FnMut(Word)) -> Result<T, Trouble> + 'a;
+
 struct Attempts<'a> {
     assignment: &'a Assignment<'a>,
     shared: &'a Shared<'a>,
-    prepared: Prepared,
+    prepared: Arc<Prepared>,
+    /// What of the stage is computed; none for all.
+    shard: Option<Shard>,
 }
 
 impl Attempts<'_> {
-    fn run(&self, tell: &mut dyn FnMut(Word)) -> Outcome {
+    /// Runs the stage, unless it is to be cut.
+    fn begin(&self, tell: &mut dyn FnMut(Word)) -> Outcome {
         // A job that an earlier run has submitted goes on, and is followed.
-        let workspace = self.shared.store.workspace(self.key());
-        let mut adopt = workspace
-            .as_deref()
-            .is_ok_and(|workspace| self.shared.executor.has_job(workspace));
+        let workspace = self.workspace();
+        let adopt = workspace.is_ok_and(|workspace| self.shared.executor.has_job(&workspace));
         let left = match adopt {
             true => Ok(None),
             false => self.left_behind(tell),
@@ -78,30 +89,73 @@ impl Attempts<'_> {
             Err(Trouble::Lost) => return self.lost(tell),
             Err(_) => return Outcome::Interrupted,
         }
-        tell(Word::Started {
-            device: self.assignment.device.clone(),
-            threads: self.assignment.threads,
-            log: self.assignment.log.clone(),
+        tell(self.started());
+        match self.assignment.step {
+            // A job of the whole is what comes after the shards.
+            Step::Cut(of) if !adopt => Outcome::Cut {
+                prepared: Arc::clone(&self.prepared),
+                of,
+            },
+            _ => self.until_stored(adopt, tell),
+        }
+    }
+
+    /// Computes a shard, unless an earlier run has.
+    fn shard(&self, tell: &mut dyn FnMut(Word)) -> Outcome {
+        let workspace = match self.workspace() {
+            Ok(workspace) => workspace,
+            Err(Trouble::Broken(error)) => return Outcome::Broken(error),
+            Err(_) => return Outcome::Interrupted,
+        };
+        let adopt = self.shared.executor.has_job(&workspace);
+        let done = Done::read(&workspace, self.key());
+        if done.is_some() && !adopt && !self.assignment.forced {
+            return Outcome::ShardDone { seconds: 0.0 };
+        }
+        tell(self.started());
+        let computed = self.until_done(adopt, tell, &|attempts, adopt, tell| {
+            let (_, spent) = self.attempt(attempts, adopt, tell)?;
+            // The stage's cost, once it is whole.
+            spent::note(&workspace, spent);
+            Ok(spent.seconds)
         });
+        computed.map_or_else(|outcome| outcome, |seconds| Outcome::ShardDone { seconds })
+    }
+
+    fn until_stored(&self, adopt: bool, tell: &mut dyn FnMut(Word)) -> Outcome {
+        let stored = self.until_done(adopt, tell, &|attempts, adopt, tell| {
+            let (done, spent) = self.attempt(attempts, adopt, tell)?;
+            self.finish(done, spent, adopt, tell)
+        });
+        stored.map_or_else(|outcome| outcome, Outcome::Done)
+    }
+
+    /// Tries until it succeeds or no retries are left; then the outcome says why it has not.
+    fn until_done<T>(
+        &self,
+        mut adopt: bool,
+        tell: &mut dyn FnMut(Word),
+        attempt: &Attempt<'_, T>,
+    ) -> Result<T, Outcome> {
         let (mut attempts, mut lost) = (0, 0);
         loop {
             attempts += 1;
-            let ended = self.attempt(attempts, std::mem::take(&mut adopt), tell);
+            let ended = attempt(attempts, std::mem::take(&mut adopt), tell);
             // Whatever became of it: what another host does now is what counts.
             if ended.is_err() && !self.prepared.lock.is_held() {
-                return self.lost(tell);
+                return Err(self.lost(tell));
             }
             let (reason, message, again) = match ended {
-                Ok(record) => return Outcome::Done(record),
+                Ok(done) => return Ok(done),
                 Err(Trouble::JobLost(message)) => {
                     // That is the cluster's doing, and not counted: but a job that is lost each time has a reason.
                     lost += 1;
                     attempts -= 1;
                     (Reason::Lost, message, lost <= MOST_LOST)
                 }
-                Err(Trouble::Lost) => return self.lost(tell),
-                Err(Trouble::Interrupted) => return Outcome::Interrupted,
-                Err(Trouble::Broken(error)) => return Outcome::Broken(error),
+                Err(Trouble::Lost) => return Err(self.lost(tell)),
+                Err(Trouble::Interrupted) => return Err(Outcome::Interrupted),
+                Err(Trouble::Broken(error)) => return Err(Outcome::Broken(error)),
                 Err(Trouble::Stage {
                     reason,
                     message,
@@ -112,7 +166,7 @@ impl Attempts<'_> {
             if !again || (counted && attempts > self.assignment.node.execution.retries) {
                 let attempts = attempts + lost;
                 let failure = failure(self.assignment, self.shared, reason, message, attempts);
-                return Outcome::Failed(failure);
+                return Err(Outcome::Failed(failure));
             }
             let delay = retry::delay(self.shared.backoff, attempts.max(1) + lost);
             tell(Word::Retries {
@@ -121,9 +175,29 @@ impl Attempts<'_> {
                 delay,
             });
             if !retry::sleep(delay, &self.shared.stop) {
-                return Outcome::Interrupted;
+                return Err(Outcome::Interrupted);
             }
         }
+    }
+
+    fn started(&self) -> Word {
+        Word::Started {
+            device: self.assignment.device.clone(),
+            threads: self.assignment.threads,
+            log: self.assignment.log.clone(),
+        }
+    }
+
+    /// The folder that the worker works in.
+    fn workspace(&self) -> Result<PathBuf, Trouble> {
+        let stage = self.shared.store.workspace(self.key())?;
+        let Some(shard) = self.shard else {
+            return Ok(stage);
+        };
+        let workspace = shards::workspace(&stage, shard);
+        fs::create_dir_all(&workspace)
+            .map_err(|error| self.unusable(format!("{}: {error}", workspace.display())))?;
+        Ok(workspace)
     }
 
     /// The key is another's: its result is waited for, as that of any other run.
@@ -151,7 +225,7 @@ impl Attempts<'_> {
     /// Waits for the worker of a run that has died, if there is one, and stores what such a run has finished and could
     /// not store. None if there is nothing of the kind.
     fn left_behind(&self, tell: &mut dyn FnMut(Word)) -> Result<Option<Arc<Record>>, Trouble> {
-        let workspace = self.shared.store.workspace(self.key())?;
+        let workspace = self.workspace()?;
         let say = |holder, seconds| tell(Word::Said(Event::Waits { holder, seconds }));
         let turn = turn::wait(&workspace, &self.shared.stop, say)
             .map_err(|error| self.unusable(format!("{}: {error}", workspace.display())))?;
@@ -192,24 +266,32 @@ impl Attempts<'_> {
         }
     }
 
+    /// Has a worker do it once. What came out, and what it took so far.
     fn attempt(
         &self,
         attempts: u32,
         adopt: bool,
         tell: &mut dyn FnMut(Word),
-    ) -> Result<Arc<Record>, Trouble> {
+    ) -> Result<(Done, Cost), Trouble> {
         let (assignment, shared) = (self.assignment, self.shared);
-        let node = assignment.node;
-        let workspace = shared.store.workspace(self.key())?;
+        let workspace = self.workspace()?;
         if !adopt {
             // Before the worker starts: what it leaves there is then this attempt's.
-            Done::remove(&workspace)
-                .and_then(|()| job::write(assignment, shared, &self.prepared, attempts, &workspace))
-                .map_err(|error| self.unusable(format!("{}: {error}", workspace.display())))?;
+            let written = Done::remove(&workspace).and_then(|()| {
+                let prepared = &self.prepared;
+                job::write(
+                    assignment, shared, prepared, attempts, self.shard, &workspace,
+                )
+            });
+            written.map_err(|error| self.unusable(format!("{}: {error}", workspace.display())))?;
         }
+        let title = assignment.node.title();
+        let shard = self
+            .shard
+            .map_or_else(String::new, |shard| format!(" {shard}"));
         let _ = log_line(
             &assignment.log,
-            &format!("# {} attempt {attempts} key {}", node.title(), self.key()),
+            &format!("# {title}{shard} attempt {attempts} key {}", self.key()),
         );
         let (ended, spent) = self.work(&workspace, adopt, tell)?;
         self.refuse(&ended.end, &workspace, spent)?;
@@ -224,8 +306,21 @@ impl Attempts<'_> {
             },
             false => spent,
         };
+        Ok((done, spent))
+    }
+
+    /// Stores what a worker has done, if it is what the key promises.
+    fn finish(
+        &self,
+        done: Done,
+        spent: Cost,
+        adopted: bool,
+        tell: &mut dyn FnMut(Word),
+    ) -> Result<Arc<Record>, Trouble> {
+        let (assignment, shared) = (self.assignment, self.shared);
+        let workspace = self.workspace()?;
         // Files were not compared when an adopted job began.
-        let doubt = adopt
+        let doubt = adopted
             .then(|| files::changed_since(assignment, &done))
             .flatten();
         let checked = match doubt {
@@ -325,6 +420,10 @@ pub(super) fn failure(
     message: String,
     attempts: u32,
 ) -> Failure {
+    let message = match assignment.step.shard() {
+        Some(shard) => format!("shard {shard}: {message}"),
+        None => message,
+    };
     Failure {
         reason,
         message,

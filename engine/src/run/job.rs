@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use dcsft_cache::file;
 
 use super::outcome::{Assignment, Shared};
-use super::prepare::Prepared;
+use super::prepared::Prepared;
+use super::shards;
 use crate::plan::job::params_with_paths;
-use crate::stage::Job;
+use crate::stage::{Job, Shard};
 
-/// Writes what the worker is told.
+/// Writes what the worker is told who computes `shard`, or all, in `workspace`.
 ///
 /// # Errors
 /// Those of the file system.
@@ -19,8 +20,14 @@ pub(super) fn write(
     shared: &Shared<'_>,
     prepared: &Prepared,
     attempt: u32,
+    shard: Option<Shard>,
     workspace: &Path,
 ) -> io::Result<()> {
+    let stage = match shard {
+        // `shards/` and the shard's own name.
+        Some(_) => workspace.ancestors().nth(2).unwrap_or(workspace),
+        None => workspace,
+    };
     let node = assignment.node;
     let job = Job {
         key: assignment.key,
@@ -31,14 +38,15 @@ pub(super) fn write(
         params: params_with_paths(node, &shared.study.root),
         inputs: prepared.inputs.clone(),
         outputs: outputs_path(workspace),
-        state: workspace.join("state"),
+        state: shards::state(workspace),
         device: assignment.device.clone(),
         threads: assignment.threads,
         relatives: prepared.relatives.clone(),
-        publish: shared
-            .executor
-            .is_elsewhere()
+        // A shard has no outputs.
+        publish: (shared.executor.is_elsewhere() && shard.is_none())
             .then(|| shared.store.root().to_owned()),
+        shard,
+        parts: shards::parts(stage, workspace),
     };
     file::write(&path(workspace), serde_json::to_vec(&job)?)
 }

@@ -14,12 +14,14 @@ mod options;
 mod outcome;
 mod pause;
 mod prepare;
+mod prepared;
 mod process;
 mod relatives;
 mod reporter;
 mod resources;
 mod retry;
 mod scheduler;
+mod shards;
 pub mod slurm;
 mod trouble;
 
@@ -40,6 +42,7 @@ pub use pause::Pause;
 #[cfg(unix)]
 pub use pause::stop_with_terminal;
 pub use reporter::{JsonReporter, Reporter};
+pub use shards::shard_workspaces;
 
 /// How long a worker may take to save its state and end, once it was asked to: after Ctrl-C, after its timeout.
 pub const GRACE: Duration = Duration::from_secs(30);

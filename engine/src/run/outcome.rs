@@ -12,11 +12,12 @@ use super::error::RunError;
 use super::executor::Executor;
 use super::opened::Opened;
 use super::pause::Pause;
+use super::prepared::Prepared;
 use super::relatives::Families;
 use crate::journal::Failure;
 use crate::key::{FilesIdentity, KeyPreimage};
 use crate::provenance::Program;
-use crate::stage::{Event, Kind};
+use crate::stage::{Event, Kind, Shard};
 use crate::study::{Node, NodeId, Reference, Study};
 
 /// What the threads of a run share.
@@ -55,6 +56,28 @@ pub(super) struct Assignment<'a> {
     pub(super) device: String,
     pub(super) threads: usize,
     pub(super) log: PathBuf,
+    pub(super) step: Step,
+}
+
+/// What of a stage a thread has to do.
+pub(super) enum Step {
+    /// All of it, in one attempt.
+    Whole,
+    /// What comes before its so many shards.
+    Cut(u32),
+    /// One of them.
+    Shard(Arc<Prepared>, Shard),
+    /// What comes after them: the stage itself, which takes what they have.
+    Join(Arc<Prepared>),
+}
+
+impl Step {
+    pub(super) fn shard(&self) -> Option<Shard> {
+        match self {
+            Self::Shard(_, shard) => Some(*shard),
+            _ => None,
+        }
+    }
 }
 
 /// What the thread says while it works.
@@ -80,6 +103,15 @@ pub(super) enum Outcome {
     Done(Arc<Record>),
     /// There is a result that did not have to be computed here.
     Found(Arc<Record>),
+    /// It can be computed in so many shards.
+    Cut {
+        prepared: Arc<Prepared>,
+        of: u32,
+    },
+    /// The shard is computed; in so many seconds, if it had to be.
+    ShardDone {
+        seconds: f64,
+    },
     /// Somebody else has the key's lock.
     Busy {
         holder: Option<String>,

@@ -7,19 +7,10 @@ use dcsft_cache::{Digest, KeyLock, Record, StoreError};
 
 use super::error::RunError;
 use super::outcome::{Assignment, Outcome, Shared};
+use super::prepared::Prepared;
 use crate::key;
 use crate::plan;
 use crate::stage::{Input, Relative};
-
-/// A stage that can start.
-pub(super) struct Prepared {
-    /// Held until the record is committed.
-    pub(super) lock: KeyLock,
-    pub(super) inputs: BTreeMap<String, Vec<Input>>,
-    /// The family that the result belongs to, and what there is of it.
-    pub(super) family: Option<Digest>,
-    pub(super) relatives: Vec<Relative>,
-}
 
 /// Locks the key and opens the inputs; an outcome where the stage cannot or need not start.
 pub(super) fn prepare(

@@ -6,8 +6,11 @@ use super::error::RunError;
 use super::options::RunOptions;
 use crate::plan::Plan;
 use crate::stage::Registry;
-use crate::study::{Node, Study};
+use crate::study::{Node, Shards, Study};
 use crate::units;
+
+/// Shards that `auto` means where a batch system shares out what there is: it does not say how much.
+const SHARDS_ELSEWHERE: u32 = 8;
 
 /// What this machine has to share out. Where stages run elsewhere, a batch system does, and here nothing runs out.
 pub(super) struct Resources {
@@ -123,6 +126,27 @@ impl Resources {
             None => self.threads / active.clamp(1, self.jobs),
         };
         asked.unwrap_or(share).max(1)
+    }
+
+    /// Into how many shards a stage is cut that starts while `active` stages, itself included, run or could start now.
+    /// Without a number of its own, all that could start share what there is evenly.
+    pub(super) fn shards_for(&self, node: &Node, numeric: bool, active: usize) -> u32 {
+        if let Shards::Count(count) = node.execution.shards {
+            return count;
+        }
+        if self.elsewhere.is_some() {
+            return SHARDS_ELSEWHERE;
+        }
+        let mut room = self.jobs;
+        if self.needs_accelerator(numeric) {
+            room = room.min(self.accelerators / accelerators(node));
+        }
+        if let (Some(free), Some(asked @ 1..)) = (self.memory, node.execution.resources.memory) {
+            // It has its own share already.
+            room = room.min(usize::try_from(free / asked + 1).unwrap_or(usize::MAX));
+        }
+        let shards = room / active.max(1);
+        u32::try_from(shards).map_or(Shards::MOST, |shards| shards.clamp(1, Shards::MOST))
     }
 
     /// Whether everything that the plan has to run can run here at all.

@@ -115,6 +115,11 @@ pub(crate) fn compile<'a>(
             (_, None) => check_stages(&form, names, findings),
         }
     }
+    if let (Some(kind), Some(span)) = (kind, decl.shards)
+        && !kind.is_shardable()
+    {
+        findings.push(not_shardable(kind, span, registry));
+    }
     if let Some(kind) = kind {
         missing_inputs(&stage, kind, findings);
     }
@@ -130,6 +135,21 @@ pub(crate) fn compile<'a>(
     }
     stage.broken = kind.is_none() || findings.errors() > before;
     stage
+}
+
+fn not_shardable(kind: &dyn Kind, span: Span, registry: &Registry) -> Diagnostic {
+    let name = kind.decl().name;
+    let shardable = registry.iter().filter(|kind| kind.is_shardable());
+    let names: Vec<&str> = shardable.map(|kind| kind.decl().name).collect();
+    let problem = Diagnostic::error(
+        span,
+        format!("a stage of kind `{name}` cannot be cut into shards"),
+    );
+    let problem = problem.help("leave `shards` out");
+    match names.len() {
+        0 => problem,
+        _ => problem.note(format!("those of {} can", quoted_list(names))),
+    }
 }
 
 fn known_kind<'a>(

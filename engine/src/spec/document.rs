@@ -4,7 +4,7 @@ use super::axis::{Matrix, Owner};
 use super::names::{bad_name, is_name};
 use super::tree::{Data, Entry, NOTHING, Tree};
 use crate::diagnostic::{Diagnostic, Findings, Span, did_you_mean, quoted_list};
-use crate::study::{ExecutionOptions, Resources};
+use crate::study::{ExecutionOptions, Resources, Shards};
 use crate::units;
 use serde_json::Value;
 
@@ -25,7 +25,7 @@ pub(crate) const SPEC_KEYS: [&str; 7] = [
     "stages",
 ];
 /// Keys of a stage.
-pub(crate) const STAGE_KEYS: [&str; 8] = [
+pub(crate) const STAGE_KEYS: [&str; 9] = [
     "uses",
     "with",
     "matrix",
@@ -33,6 +33,7 @@ pub(crate) const STAGE_KEYS: [&str; 8] = [
     "resources",
     "timeout",
     "retries",
+    "shards",
     "description",
 ];
 const RESOURCE_KEYS: [&str; 7] = [
@@ -75,8 +76,10 @@ pub(crate) struct StageDecl<'t> {
     pub(crate) matrix: Matrix,
     /// `arm:`.
     pub(crate) arm: Option<&'t Tree>,
-    /// `resources:`, `timeout:`, `retries:`.
+    /// `resources:`, `timeout:`, `retries:`, `shards:`.
     pub(crate) execution: ExecutionOptions,
+    /// Where the value of `shards:` stands, if it is given.
+    pub(crate) shards: Option<Span>,
 }
 
 /// Reads the spec's own keys.
@@ -182,6 +185,7 @@ fn stage<'t>(entry: &'t Entry, index: usize, findings: &mut Findings) -> StageDe
         matrix: Matrix::default(),
         arm: None,
         execution: ExecutionOptions::default(),
+        shards: None,
     };
     if !is_name(&entry.key) {
         findings.push(bad_name(entry.key_span, "stage", &entry.key));
@@ -222,6 +226,7 @@ fn stage<'t>(entry: &'t Entry, index: usize, findings: &mut Findings) -> StageDe
         decl.arm = Some(arm);
     }
     decl.execution = execution(body, findings);
+    decl.shards = body.entry("shards").map(|entry| entry.value.span);
     decl
 }
 
@@ -253,10 +258,29 @@ fn execution(body: &Tree, findings: &mut Findings) -> ExecutionOptions {
     if let Some(entry) = body.entry("retries") {
         execution.retries = whole(entry, findings).unwrap_or(0);
     }
+    if let Some(entry) = body.entry("shards") {
+        execution.shards = shards(entry, findings).unwrap_or_default();
+    }
     if let Some(entry) = body.entry("resources") {
         execution.resources = resources(map_at(entry, findings), findings);
     }
     execution
+}
+
+fn shards(entry: &Entry, findings: &mut Findings) -> Option<Shards> {
+    let shards = match &entry.value.data {
+        Data::Scalar(Value::String(text)) if text == "auto" => Some(Shards::Auto),
+        Data::Scalar(value) => super::tree::whole(value)
+            .and_then(|count| u32::try_from(count).ok())
+            .filter(|count| (1..=Shards::MOST).contains(count))
+            .map(Shards::Count),
+        _ => None,
+    };
+    if shards.is_none() {
+        let wants = format!("a whole number from 1 to {}, or `auto`", Shards::MOST);
+        findings.push(mistyped(entry, &wants));
+    }
+    shards
 }
 
 /// Seconds.

@@ -12,6 +12,7 @@ use super::cost::Cost;
 use super::error::StageError;
 use super::input::{Input, Relative};
 use super::protocol::{Event, Progress};
+use super::shard::Shard;
 use super::summary::{LeftOut, Summary, SummaryResult};
 
 /// Inputs, outputs, scratch space, device and progress of one running stage.
@@ -26,6 +27,8 @@ pub struct StageContext {
     summary: Summary,
     relatives: Vec<Relative>,
     saved: Cost,
+    shard: Option<Shard>,
+    parts: Vec<PathBuf>,
 }
 
 /// Everything [`StageContext::new`] needs.
@@ -46,6 +49,10 @@ pub struct ContextParts {
     pub emit: Box<dyn FnMut(Event) + Send>,
     /// Finished results of the stage's family.
     pub relatives: Vec<Relative>,
+    /// The part of its samples that it is to compute; none for all.
+    pub shard: Option<Shard>,
+    /// State folders of other attempts at the same result, whole or in shards.
+    pub parts: Vec<PathBuf>,
 }
 
 impl StageContext {
@@ -60,6 +67,8 @@ impl StageContext {
             interrupted,
             emit,
             relatives,
+            shard,
+            parts,
         } = parts;
         Self {
             inputs,
@@ -72,6 +81,8 @@ impl StageContext {
             summary: Summary::default(),
             relatives,
             saved: Cost::default(),
+            shard,
+            parts,
         }
     }
 
@@ -210,6 +221,18 @@ impl StageContext {
     /// Finished results that have parts in common with this one ([`crate::stage::Stage::family`]), newest first.
     pub fn relatives(&self) -> &[Relative] {
         &self.relatives
+    }
+
+    /// The part of its samples that a [shardable](crate::stage::Stage::SHARDABLE) stage is to compute and to keep in its
+    /// state folder; none for all of it and the outputs.
+    pub fn shard(&self) -> Option<Shard> {
+        self.shard
+    }
+
+    /// State folders of other attempts at the same result: of its shards, however it was cut, and of the whole. Some
+    /// may be gone by now, cut short by a kill, or being written to.
+    pub fn parts(&self) -> &[PathBuf] {
+        &self.parts
     }
 
     /// Says how much work relatives have spared the stage. It counts as part of what the result costs.

@@ -12,6 +12,7 @@
 //! | `cost`, `usage` | what work took |
 //! | `protocol` | what worker and run say to each other |
 //! | `context` | what a running stage is given |
+//! | `shard` | a part of a stage's samples that is an attempt of its own |
 //! | `forecast` | what is expected of a stage before it runs |
 //! | `numerics` | the arithmetic that results depend on |
 //! | `kind` | [`Stage`], as its author writes it, [`Kind`], as the engine sees it, and the [`Registry`] |
@@ -27,6 +28,7 @@ mod numerics;
 mod params;
 mod ports;
 mod protocol;
+mod shard;
 mod summary;
 mod text;
 pub(crate) mod usage;
@@ -43,6 +45,7 @@ pub use numerics::Numerics;
 pub use params::{FileParam, ParamProblem, ResolvedParams};
 pub use ports::{ArtifactType, Cardinality, InputDecl, OutputDecl};
 pub use protocol::{Event, Job, Progress};
+pub use shard::Shard;
 pub use summary::{LeftOut, Summary, SummaryResult, scalars};
 pub use text::Params;
 pub use usage::Usage;

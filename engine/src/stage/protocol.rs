@@ -7,6 +7,7 @@ use dcsft_cache::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::input::{Input, Relative};
+use super::shard::Shard;
 use super::text::Params;
 use super::usage::Usage;
 use crate::provenance::Program;
@@ -42,6 +43,12 @@ pub struct Job {
     /// The cache that the worker itself moves its outputs into, where that is nearer to it than to the run.
     #[serde(default)]
     pub publish: Option<PathBuf>,
+    /// The part of its samples that it is to compute; none for all.
+    #[serde(default)]
+    pub shard: Option<Shard>,
+    /// State folders of other attempts at the same result.
+    #[serde(default)]
+    pub parts: Vec<PathBuf>,
 }
 
 /// How far a stage is.

@@ -106,6 +106,29 @@ pub struct ExecutionOptions {
     pub timeout: Option<f64>,
     /// Further tries after a failure.
     pub retries: u32,
+    /// Parts that its samples are cut into, each an attempt of its own.
+    pub shards: Shards,
+}
+
+/// `shards:` of a stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Shards {
+    /// So many; 1 does not cut.
+    Count(u32),
+    /// As many as there is room for when the stage starts.
+    Auto,
+}
+
+impl Shards {
+    /// More cost more than they save, and no batch system takes them as one array.
+    pub const MOST: u32 = 1000;
+}
+
+impl Default for Shards {
+    fn default() -> Self {
+        Self::Count(1)
+    }
 }
 
 /// `resources:` of a stage.

@@ -196,6 +196,8 @@ fn run(
         threads,
         relatives,
         publish,
+        shard,
+        parts,
         ..
     } = job;
     let of_the_workspace =
@@ -224,6 +226,8 @@ fn run(
         interrupted: Arc::clone(interrupted),
         emit: Box::new(|event| emit(&event)),
         relatives,
+        shard,
+        parts,
     });
     catch(|| kind.run(&params.value(), &mut ctx))?;
     let saved = ctx.saved();

@@ -21,6 +21,11 @@ pub(crate) fn before(workspace: &Path) -> Cost {
     read(&earlier(workspace)).unwrap_or_default()
 }
 
+/// What attempts spent, the one included that was killed, or goes on.
+pub(crate) fn so_far(workspace: &Path) -> Cost {
+    before(workspace) + read(&running(workspace)).unwrap_or_default()
+}
+
 /// Notes what this attempt and those before it spent, once it has ended by itself.
 pub(crate) fn note(workspace: &Path, cost: Cost) {
     write(&earlier(workspace), cost);

@@ -6,7 +6,7 @@ use dcsft_cache::Digest;
 use dcsft_engine::key::{self, FilesIdentity, InputIdentity, KeyPreimage};
 use dcsft_engine::stage::Label;
 use dcsft_engine::stage::Params;
-use dcsft_engine::study::{ExecutionOptions, Resources};
+use dcsft_engine::study::{ExecutionOptions, Resources, Shards};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -195,6 +195,7 @@ proptest! {
         time in proptest::option::of(1.0_f64..1e6),
         timeout in proptest::option::of(1.0_f64..1e6),
         retries in 0_u32..10,
+        shards in proptest::option::of(1_u32..=Shards::MOST),
     ) {
         let bench = bench();
         let study = |execution: ExecutionOptions| {
@@ -205,7 +206,8 @@ proptest! {
                 .build()
         };
         let resources = Resources { gpus, threads, time, memory: Some(1 << 30), ..Resources::default() };
-        let changed = study(ExecutionOptions { resources, timeout, retries });
+        let shards = shards.map_or(Shards::Auto, Shards::Count);
+        let changed = study(ExecutionOptions { resources, timeout, retries, shards });
         let key = |study| bench.plan(study).nodes[0].state.key().unwrap();
         prop_assert_eq!(key(&changed), key(&study(ExecutionOptions::default())));
     }

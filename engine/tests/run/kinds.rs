@@ -47,6 +47,7 @@ pub(crate) fn registry() -> Registry {
         .with::<Broken>()
         .with::<Labels>()
         .with::<ReadFile>()
+        .with::<Rows>()
         .with::<Score>()
         .with_kind(Command::new(Texts))
 }
@@ -543,6 +544,120 @@ impl Stage for ReadFile {
     }
 }
 
+/// Writes the squares of the rows, slowly, one file of the state for each; can be cut. A line of trace for each row.
+pub(crate) struct Rows;
+
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RowsParams {
+    tag: String,
+    rows: usize,
+    #[serde(default)]
+    pause_ms: u64,
+    /// Waits before its first row until so many shards do.
+    #[serde(default)]
+    party: usize,
+    /// The row at which it fails as long as the trace has a file `fail`, dies as long as it has a file `die`, and never
+    /// ends as long as it has a file `hang`; what dies removes the file.
+    #[serde(default)]
+    bad: Option<usize>,
+}
+
+impl Rows {
+    fn meet(party: usize, name: &str) -> Result<(), StageError> {
+        let place = PathBuf::from(std::env::var_os(TRACE).unwrap()).join("meeting");
+        fs::create_dir_all(&place).unwrap();
+        fs::write(place.join(name), "").unwrap();
+        let started = Instant::now();
+        while fs::read_dir(&place).unwrap().count() < party {
+            if started.elapsed() > Duration::from_secs(60) {
+                return Err(StageError::failed("nobody came"));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    fn stumble(row: usize) -> Result<(), StageError> {
+        let trace = PathBuf::from(std::env::var_os(TRACE).unwrap());
+        if trace.join("fail").exists() {
+            return Err(StageError::failed(format!("row {row} is bad")));
+        }
+        if fs::remove_file(trace.join("die")).is_ok() {
+            std::process::abort();
+        }
+        while trace.join("hang").exists() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+}
+
+impl Stage for Rows {
+    type Params = RowsParams;
+    const DECL: KindDecl = KindDecl {
+        name: "rows",
+        version: 1,
+        summary: "Squares rows.",
+        inputs: PARTS,
+        numeric: true,
+        labelled: false,
+        paths: &[],
+    };
+    const SHARDABLE: bool = true;
+
+    fn outputs(_: &RowsParams) -> Vec<OutputDecl> {
+        out()
+    }
+
+    fn run(params: RowsParams, ctx: &mut StageContext) -> Result<(), StageError> {
+        let rows = match ctx.shard() {
+            Some(shard) => shard.rows(params.rows, 1),
+            None => 0..params.rows,
+        };
+        if let (Some(shard), 1..) = (ctx.shard(), params.party) {
+            Self::meet(params.party, &shard.index.to_string())?;
+        }
+        let folders: Vec<PathBuf> = std::iter::once(ctx.state().to_owned())
+            .chain(ctx.parts().iter().cloned())
+            .collect();
+        let mut text = String::new();
+        for (done, row) in (1..).zip(rows) {
+            if ctx.interrupted() {
+                return Err(StageError::Interrupted);
+            }
+            let name = format!("row-{row}");
+            let known = folders
+                .iter()
+                .find_map(|folder| fs::read_to_string(folder.join(&name)).ok());
+            let square = match known {
+                Some(square) => square,
+                None => {
+                    if params.bad == Some(row) {
+                        Self::stumble(row)?;
+                    }
+                    std::thread::sleep(Duration::from_millis(params.pause_ms));
+                    trace(&params.tag);
+                    let (square, path) = ((row * row).to_string(), ctx.state().join(&name));
+                    fs::write(&path, &square).map_err(StageError::io(&path))?;
+                    square
+                }
+            };
+            text += &format!("{square}\n");
+            ctx.progress(Progress {
+                done,
+                total: params.rows as u64,
+                unit: "row".into(),
+                ..Progress::default()
+            });
+        }
+        match ctx.shard() {
+            Some(_) => Ok(()),
+            None => write(ctx, &text),
+        }
+    }
+}
+
 /// A numeric kind whose summary holds results.
 pub(crate) struct Score;
 
@@ -550,6 +665,9 @@ pub(crate) struct Score;
 #[serde(deny_unknown_fields)]
 pub(crate) struct ScoreParams {
     value: f64,
+    /// Added on other devices than the CPU.
+    #[serde(default)]
+    drift: f64,
 }
 
 impl Stage for Score {
@@ -569,7 +687,10 @@ impl Stage for Score {
     }
 
     fn run(params: ScoreParams, ctx: &mut StageContext) -> Result<(), StageError> {
-        let value = params.value;
+        let value = match ctx.device() {
+            "cpu" => params.value,
+            _ => params.value + params.drift,
+        };
         fs::write(
             ctx.output("evaluation")?.join("value.txt"),
             value.to_string(),

@@ -278,6 +278,7 @@ impl Stage for Eval {
         labelled: false,
         paths: &[],
     };
+    const SHARDABLE: bool = true;
 
     fn outputs(_: &EvalParams) -> Vec<OutputDecl> {
         vec![OutputDecl::new("metrics", ArtifactType::Evaluation)]

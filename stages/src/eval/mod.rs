@@ -14,7 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::answers::{Request, ask_all, grader, reward_problems};
+use crate::answers::{Request, ask_all, ask_shard, grader, reward_problems};
 use crate::data::{Shown, write_json};
 use crate::files::JsonLines;
 use crate::frames::warn_of_loose_boxes;
@@ -86,6 +86,7 @@ impl Stage for Eval {
         labelled: false,
         paths: &[reward::FILES],
     };
+    const SHARDABLE: bool = true;
 
     fn outputs(_params: &EvalParams) -> Vec<OutputDecl> {
         vec![OutputDecl::new("evaluation", ArtifactType::Evaluation)]
@@ -118,7 +119,6 @@ impl Stage for Eval {
             return skipped::skip(ctx, &Self::outputs(&params), because);
         }
         let (model, data) = params.set.open(ctx)?;
-        let dir = ctx.output("evaluation")?;
         let request = Request {
             sampling: Sampling {
                 temperature: 0.0,
@@ -133,6 +133,10 @@ impl Stage for Eval {
             prompt: params.prompt.as_deref().map(Into::into),
             reward: &params.reward,
         };
+        if let Some(shard) = ctx.shard() {
+            return ask_shard(ctx, shard, model.as_ref(), &data, &request, params.on_error);
+        }
+        let dir = ctx.output("evaluation")?;
         let form = Form::new(
             &params.reward,
             data.samples().iter().map(|sample| sample.answer.as_str()),

@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::answers::{Request, ask_all, grader, reward_problems};
+use crate::answers::{Request, ask_all, ask_shard, grader, reward_problems};
 use crate::data::{Generation, RolloutRecord, RolloutWriter, Sample, Shown};
 use crate::frames::warn_of_loose_boxes;
 use crate::lent::Lent;
@@ -96,6 +96,7 @@ impl Stage for Rollout {
         labelled: false,
         paths: &[reward::FILES],
     };
+    const SHARDABLE: bool = true;
 
     fn outputs(_params: &RolloutParams) -> Vec<OutputDecl> {
         vec![OutputDecl::new("rollouts", ArtifactType::Rollouts)]
@@ -141,7 +142,6 @@ impl Stage for Rollout {
             return skipped::skip(ctx, &Self::outputs(&params), because);
         }
         let (model, data) = params.set.open(ctx)?;
-        let dir = ctx.output("rollouts")?;
         let request = Request {
             sampling: Sampling {
                 temperature: params.temperature,
@@ -156,6 +156,10 @@ impl Stage for Rollout {
             prompt: None,
             reward: &params.reward,
         };
+        if let Some(shard) = ctx.shard() {
+            return ask_shard(ctx, shard, model.as_ref(), &data, &request, params.on_error);
+        }
+        let dir = ctx.output("rollouts")?;
         let info = data.info();
         let mut writer = RolloutWriter::create(&dir, &info.set, info.split, params.n as usize)?;
         let mut totals = Totals::new(params.n);

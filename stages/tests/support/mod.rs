@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use dcsft_cache::Digest;
 use dcsft_engine::stage::{
-    ContextParts, Evaluated, Event, Input, Label, Relative, StageContext, StageError,
+    ContextParts, Evaluated, Event, Input, Label, Relative, Shard, StageContext, StageError,
 };
 use dcsft_stages::data::{DatasetWriter, Draft, DraftImage, Encoding, Split};
 use dcsft_tensor::rng::StreamKey;
@@ -93,6 +93,10 @@ pub struct How {
     pub state: Option<PathBuf>,
     /// Finished results of its family.
     pub relatives: Vec<Relative>,
+    /// The part of its samples that it computes.
+    pub shard: Option<Shard>,
+    /// State folders of other attempts at the same result.
+    pub parts: Vec<PathBuf>,
 }
 
 impl Bench {
@@ -158,11 +162,13 @@ impl Bench {
             interrupted,
             emit,
             relatives: how.relatives,
+            shard: how.shard,
+            parts: how.parts,
         });
         let ended = kind.run(&params.params.value(), &mut context);
         let saved_seconds = context.saved().seconds;
         let result = ended.map(|()| context.into_summary().to_value());
-        if result.is_ok() {
+        if result.is_ok() && how.shard.is_none() {
             for output in &params.outputs {
                 assert!(
                     outputs.join(&output.name).is_dir(),

@@ -6,14 +6,22 @@ use dcsft_cache::{Record, StoreError};
 
 use crate::run::outcome::{Outcome, Word};
 use crate::run::resources::Share;
+use crate::stage::Shard;
 use crate::study::NodeId;
 
 /// What the cache has for each of some stages.
 pub(super) type Answers = Result<Vec<(NodeId, Option<Arc<Record>>)>, StoreError>;
 
+/// What a thread works on: a stage, or one shard of it.
+#[derive(Clone, Copy)]
+pub(super) struct Unit {
+    pub(super) id: NodeId,
+    pub(super) shard: Option<Shard>,
+}
+
 /// What a thread says.
 pub(super) enum Message {
-    Word(NodeId, Word),
-    Ended(NodeId, Outcome, Share),
+    Word(Unit, Word),
+    Ended(Unit, Outcome, Share),
     Answered(Answers),
 }

@@ -3,10 +3,13 @@
 
 mod ask;
 mod message;
+mod parts;
 mod queue;
 mod settle;
+mod shards;
 mod start;
 mod state;
+mod work;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,9 +32,10 @@ use crate::run::{Reporter, RunError, RunOptions, RunOutcome};
 use crate::stage::{Event, Registry};
 use crate::study::{Node, NodeId, Study};
 
-use message::Message;
+use message::{Message, Unit};
 use queue::Queue;
-use state::{Slot, State, Work};
+use state::{Slot, State};
+use work::Work;
 
 /// How often the interrupt flag and the locks of other processes are looked at.
 const TICK: Duration = Duration::from_millis(50);
@@ -244,10 +248,13 @@ impl<'a> Scheduler<'a> {
         while self.running > 0 || self.asking {
             let Ok(message) = receiver.recv() else { return };
             self.asking &= !matches!(message, Message::Answered(_));
-            if let Message::Ended(id, outcome, share) = message {
+            if let Message::Ended(unit, outcome, share) = message {
                 self.running -= 1;
                 self.resources.give_back(share);
+                let id = unit.id;
                 match outcome {
+                    _ if !self.counts(unit) => {}
+                    Outcome::ShardDone { seconds } => drop(self.finish_shard(unit, seconds)),
                     Outcome::Done(record) => drop(self.finish_key(id, record, true)),
                     Outcome::Found(record) => drop(self.finish_key(id, record, false)),
                     Outcome::Failed(failure) => drop(self.fail(id, failure)),
@@ -264,7 +271,7 @@ impl<'a> Scheduler<'a> {
 
     fn handle(&mut self, message: Message, shared: &Shared<'_>) -> Result<(), RunError> {
         match message {
-            Message::Word(id, word) => self.pass_on(id, word),
+            Message::Word(unit, word) => self.pass_on(unit, word),
             Message::Answered(answers) => {
                 self.asking = false;
                 for (id, found) in answers? {
@@ -272,10 +279,21 @@ impl<'a> Scheduler<'a> {
                 }
                 Ok(())
             }
-            Message::Ended(id, outcome, share) => {
+            Message::Ended(unit, outcome, share) => {
                 self.running -= 1;
                 self.resources.give_back(share);
+                let id = unit.id;
                 match outcome {
+                    Outcome::Broken(error) => {
+                        let _ = self.interrupt(id);
+                        Err(error)
+                    }
+                    _ if !self.counts(unit) => Ok(()),
+                    Outcome::Cut { prepared, of } => {
+                        self.cut(id, prepared, of);
+                        Ok(())
+                    }
+                    Outcome::ShardDone { seconds } => self.finish_shard(unit, seconds),
                     Outcome::Done(record) => self.finish_key(id, record, true),
                     Outcome::Found(record) => self.finish_key(id, record, false),
                     Outcome::Busy { holder } => self.wait_for_other(id, holder),
@@ -283,10 +301,6 @@ impl<'a> Scheduler<'a> {
                         self.make_again(id, damaged, seen, shared)
                     }
                     Outcome::Failed(failure) => self.fail(id, failure),
-                    Outcome::Broken(error) => {
-                        let _ = self.interrupt(id);
-                        Err(error)
-                    }
                     Outcome::Interrupted => self.interrupt(id),
                 }
             }
@@ -300,10 +314,14 @@ impl<'a> Scheduler<'a> {
         })
     }
 
-    fn pass_on(&mut self, id: NodeId, word: Word) -> Result<(), RunError> {
+    fn pass_on(&mut self, unit: Unit, word: Word) -> Result<(), RunError> {
+        if !self.counts(unit) {
+            return Ok(());
+        }
+        let Unit { id, shard } = unit;
         let stage = self.title(id);
         let key = self.slots[id.0].state.work().map(|work| work.key);
-        let event = match (word, key) {
+        let event = match (word, key, shard) {
             (
                 Word::Started {
                     device,
@@ -311,6 +329,7 @@ impl<'a> Scheduler<'a> {
                     log,
                 },
                 Some(key),
+                None,
             ) => RunEvent::StageStarted {
                 stage,
                 key,
@@ -318,14 +337,39 @@ impl<'a> Scheduler<'a> {
                 threads,
                 log,
             },
-            (Word::Said(Event::Waits { holder, seconds }), Some(key)) => RunEvent::StageWaits {
+            (
+                Word::Started {
+                    device,
+                    threads,
+                    log,
+                },
+                _,
+                Some(shard),
+            ) => RunEvent::ShardStarted {
+                stage,
+                shard,
+                device,
+                threads,
+                log,
+            },
+            (Word::Said(Event::Waits { holder, seconds }), Some(key), _) => RunEvent::StageWaits {
                 stage,
                 key,
                 holder: Some(holder),
                 seconds,
             },
-            (Word::Said(Event::Progress(progress)), _) => RunEvent::Progress { stage, progress },
-            (Word::Said(Event::Log { message }), _) => RunEvent::Log { stage, message },
+            (Word::Said(Event::Progress(progress)), ..) => {
+                let progress = self.progress_of(unit, progress);
+                RunEvent::Progress { stage, progress }
+            }
+            (Word::Said(Event::Log { message }), _, None) => RunEvent::Log { stage, message },
+            // Whatever a shard warns of, the stage itself does too.
+            (Word::Said(Event::Log { message } | Event::Warning { message }), _, Some(shard)) => {
+                RunEvent::Log {
+                    stage,
+                    message: format!("{shard}: {message}"),
+                }
+            }
             (
                 Word::Retries {
                     attempts,
@@ -333,22 +377,36 @@ impl<'a> Scheduler<'a> {
                     delay,
                 },
                 _,
-            ) => RunEvent::StageRetries {
-                stage,
-                attempts,
-                message,
-                delay: delay.as_secs_f64(),
-            },
-            (Word::Warns(message) | Word::Said(Event::Warning { message }), _) => {
+                shard,
+            ) => {
+                let delay = delay.as_secs_f64();
+                match shard {
+                    None => RunEvent::StageRetries {
+                        stage,
+                        attempts,
+                        message,
+                        delay,
+                    },
+                    Some(shard) => RunEvent::ShardRetries {
+                        stage,
+                        shard,
+                        attempts,
+                        message,
+                        delay,
+                    },
+                }
+            }
+            (Word::Warns(message) | Word::Said(Event::Warning { message }), ..) => {
                 RunEvent::Warning { stage, message }
             }
-            (Word::Started { .. } | Word::Said(_), _) => return Ok(()),
+            (Word::Started { .. } | Word::Said(_), ..) => return Ok(()),
         };
         self.emit(event)
     }
 
     /// Ends the run: its last event, and what became of it.
     fn finish(mut self, ended: Result<(), RunError>) -> Result<RunOutcome, RunError> {
+        let ended = ended.and_then(|()| self.interrupt_shards());
         let count = |test: &dyn Fn(&State) -> bool| {
             let states = self.slots.iter().map(|slot| &slot.state);
             states.filter(|state| test(state)).count()

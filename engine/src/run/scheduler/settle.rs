@@ -5,7 +5,8 @@ use std::sync::Arc;
 use dcsft_cache::Record;
 
 use super::Scheduler;
-use super::state::{State, Work};
+use super::state::State;
+use super::work::Work;
 use crate::journal::{Failure, RunEvent, StageResult};
 use crate::key::KeyError;
 use crate::plan;

@@ -10,12 +10,12 @@ use std::thread::Scope;
 use dcsft_cache::Digest;
 
 use super::Scheduler;
-use super::message::Message;
+use super::message::{Message, Unit};
 use super::state::{State, Wait};
 use crate::journal::{Failure, Reason, RunEvent};
 use crate::run::RunError;
 use crate::run::execute::execute;
-use crate::run::outcome::{Assignment, Shared, Word};
+use crate::run::outcome::{Assignment, Shared, Step, Word};
 use crate::run::resources::Share;
 use crate::study::{NodeId, Reference};
 
@@ -33,7 +33,7 @@ impl<'a> Scheduler<'a> {
         self.queue.push(id, urgency, accelerated);
     }
 
-    fn is_numeric(&self, id: NodeId) -> bool {
+    pub(super) fn is_numeric(&self, id: NodeId) -> bool {
         let kind = self.keys.kind(self.node(id));
         kind.is_ok_and(|kind| kind.decl().numeric)
     }
@@ -56,7 +56,12 @@ impl<'a> Scheduler<'a> {
                 break;
             };
             // It may have been taken back while it was in line.
-            if !matches!(self.slots[id.0].state, State::Ready { .. }) {
+            let has_turn = match &self.slots[id.0].state {
+                State::Ready { .. } => true,
+                State::InShards(shards) => shards.has_turn(),
+                _ => false,
+            };
+            if !has_turn {
                 continue;
             }
             let Some(inputs) = self.inputs(id) else {
@@ -87,7 +92,25 @@ impl<'a> Scheduler<'a> {
     {
         let node = self.node(id);
         let active = self.running + self.queue.len() + 1;
-        let State::Ready { work, wait } = std::mem::take(&mut self.slots[id.0].state) else {
+        let step = match self.next_of_shards(id) {
+            Some(step) => step,
+            None => {
+                let State::Ready { work, wait } = std::mem::take(&mut self.slots[id.0].state)
+                else {
+                    return Ok(());
+                };
+                self.slots[id.0].state = State::Running { work, wait };
+                match self.shards_of(id, active) {
+                    1 => Step::Whole,
+                    of => Step::Cut(of),
+                }
+            }
+        };
+        let unit = Unit {
+            id,
+            shard: step.shard(),
+        };
+        let Some(work) = self.slots[id.0].state.work() else {
             return Ok(());
         };
         let assignment = Assignment {
@@ -101,23 +124,32 @@ impl<'a> Scheduler<'a> {
             files: &self.plan.node(id).files,
             device: share.device.clone(),
             threads: self.resources.threads_for(node, active),
-            log: self.journal.log_path(&node.title()),
+            log: self.log_path(unit),
+            step,
         };
         let sender = sender.clone();
         let thread = std::thread::Builder::new().spawn_scoped(scope, move || {
             let mut tell = |word: Word| {
-                let _ = sender.send(Message::Word(id, word));
+                let _ = sender.send(Message::Word(unit, word));
             };
             let outcome = execute(&assignment, shared, &mut tell);
-            let _ = sender.send(Message::Ended(id, outcome, share));
+            let _ = sender.send(Message::Ended(unit, outcome, share));
         });
         if let Err(source) = thread {
             let title = node.title();
             return Err(RunError::Thread { title, source });
         }
         self.running += 1;
-        self.slots[id.0].state = State::Running { work, wait };
         Ok(())
+    }
+
+    /// The log of a stage, or of a shard of it.
+    fn log_path(&self, unit: Unit) -> PathBuf {
+        let title = self.title(unit.id);
+        self.journal.log_path(&match unit.shard {
+            Some(shard) => format!("{title}-{}-of-{}", shard.index, shard.of),
+            None => title,
+        })
     }
 
     /// The stage's inputs; none while one of them has no result.
@@ -138,8 +170,10 @@ impl<'a> Scheduler<'a> {
         id: NodeId,
         holder: Option<String>,
     ) -> Result<(), RunError> {
-        let State::Running { work, wait } = std::mem::take(&mut self.slots[id.0].state) else {
-            return Ok(());
+        let (work, wait) = match std::mem::take(&mut self.slots[id.0].state) {
+            State::Running { work, wait } => (work, wait),
+            State::InShards(shards) => (shards.work, None),
+            _ => return Ok(()),
         };
         let (key, mut wait) = (work.key, wait.unwrap_or_else(Wait::new));
         self.queue.push_later(id, wait.next());

@@ -3,21 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dcsft_cache::{Digest, Record};
+use dcsft_cache::Record;
 
-use crate::key::KeyPreimage;
+use super::parts::InShards;
+use super::work::Work;
 use crate::study::NodeId;
-
-/// A key that has to be found or computed, once for all stages that have it.
-#[derive(Clone)]
-pub(super) struct Work {
-    pub(super) key: Digest,
-    pub(super) preimage: Arc<KeyPreimage>,
-    /// Asked to run though there may be a result.
-    pub(super) forced: bool,
-    /// The other stages with this key.
-    pub(super) followers: Vec<NodeId>,
-}
 
 /// Where a stage stands.
 pub(super) enum State {
@@ -31,6 +21,8 @@ pub(super) enum State {
     Follows { leader: NodeId, forced: bool },
     /// A thread has it.
     Running { work: Work, wait: Option<Wait> },
+    /// It is computed shard by shard.
+    InShards(Box<InShards>),
     /// It has its result, by an execution of this run or without.
     Done { record: Arc<Record>, executed: bool },
     /// It failed for good.
@@ -55,6 +47,7 @@ impl State {
     /// The key in flight of a stage that no other one leads.
     pub(super) fn work(&self) -> Option<&Work> {
         match self {
+            Self::InShards(shards) => Some(&shards.work),
             Self::Asked(work) | Self::Ready { work, .. } | Self::Running { work, .. } => Some(work),
             _ => None,
         }
@@ -63,6 +56,7 @@ impl State {
     /// As [`State::work`], to add a follower.
     pub(super) fn work_mut(&mut self) -> Option<&mut Work> {
         match self {
+            Self::InShards(shards) => Some(&mut shards.work),
             Self::Asked(work) | Self::Ready { work, .. } | Self::Running { work, .. } => Some(work),
             _ => None,
         }
@@ -71,6 +65,7 @@ impl State {
     /// As [`State::work`], of a stage that goes on to another state.
     pub(super) fn into_work(self) -> Option<Work> {
         match self {
+            Self::InShards(shards) => Some(shards.work),
             Self::Asked(work) | Self::Ready { work, .. } | Self::Running { work, .. } => Some(work),
             _ => None,
         }
