@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::builder::Styles;
 use clap::builder::styling::AnsiColor;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use dcsft_engine::lockfile::Tolerance;
 use dcsft_engine::units;
 
 const STYLES: Styles = Styles::styled()
@@ -163,6 +164,10 @@ pub(crate) struct Run {
     /// Fail with exit code 3 if keys or outputs differ from SPEC.lock
     #[arg(long)]
     pub(crate) locked: bool,
+    /// With --locked: on a device of another arithmetic, evaluations may differ by so much from SPEC.lock [default: nothing
+    /// may differ]
+    #[arg(long, value_name = "NUMBER", requires = "locked", value_parser = tolerance, allow_negative_numbers = true)]
+    pub(crate) tolerance: Option<Tolerance>,
     /// Read all input files again and check cached bytes, trusting no time stamp
     #[arg(long)]
     pub(crate) paranoid: bool,
@@ -446,6 +451,11 @@ fn positive(text: &str) -> Result<usize, String> {
         Ok(0) | Err(_) => Err("a whole number from 1 on is needed".to_owned()),
         Ok(number) => Ok(number),
     }
+}
+
+fn tolerance(text: &str) -> Result<Tolerance, String> {
+    let tolerance = text.parse().ok().and_then(Tolerance::new);
+    tolerance.ok_or_else(|| "a number from 0 such as 1e-3 is needed".to_owned())
 }
 
 /// `500MB`, `20GiB`, or bytes.

@@ -88,10 +88,11 @@ fn run_and_report(
         remote::tell_troubles(app.terminal, remote);
     }
     let locked = args.locked.then(|| lock::read(&project)).transpose()?;
-    if let Some(locked) = &locked
-        && let Some(divergence) = locked.check_plan(&project.study, &plan, &project.store)?
-    {
-        return lock::diverged(app, &project, &divergence);
+    if let Some(locked) = &locked {
+        let (study, store) = (&project.study, &project.store);
+        if let Some(divergence) = locked.check_plan(study, &plan, store, args.tolerance)? {
+            return lock::diverged(app, &project, locked, args.tolerance, &divergence);
+        }
     }
     let executor = place::executor(args, &project.store)?;
     let elsewhere = executor.is_elsewhere();
@@ -276,11 +277,8 @@ fn conclude(
     if !outcome.failed.is_empty() {
         return Ok(Exit::Failed);
     }
-    if let Some(locked) = locked
-        && let Some(divergence) =
-            locked.check_results(&project.study, &outcome.records, &project.store)?
-    {
-        return lock::diverged(app, project, &divergence);
+    if let Some(locked) = locked {
+        return lock::compare(app, project, locked, args.tolerance, &outcome.records);
     }
     Ok(Exit::Done)
 }

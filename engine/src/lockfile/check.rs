@@ -8,7 +8,8 @@ use dcsft_cache::{Digest, Record, Store, StoreError};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Lock, LockedStage};
+use super::tolerance::{self, Tolerance};
+use super::{Lock, LockedStage, work};
 use crate::key::KeyPreimage;
 use crate::plan::{NodeState, Plan};
 use crate::study::{NodeId, Study};
@@ -51,6 +52,17 @@ pub enum Difference {
         /// Now.
         found: Option<Digest>,
     },
+    /// The same work, by another arithmetic, gave a result that is further away than is tolerated.
+    Beyond {
+        /// The metric.
+        metric: String,
+        /// In the lock file.
+        locked: Option<Value>,
+        /// Now.
+        found: Option<Value>,
+        /// How far it may be.
+        tolerance: Tolerance,
+    },
     /// The same work gave another number.
     Metric {
         /// The metric.
@@ -63,7 +75,9 @@ pub enum Difference {
 }
 
 impl Lock {
-    /// Compares with what is known before anything runs: stages that come or went, keys, and results in the cache.
+    /// Compares with what is known before anything runs: stages that come or went, keys, and results in the cache. With a
+    /// tolerance, a stage may have another key that is asked to do the same, by another arithmetic or with inputs that
+    /// another one computed; the results of evaluations then have to be within it.
     ///
     /// # Errors
     /// If the cache cannot be read.
@@ -72,17 +86,20 @@ impl Lock {
         study: &Study,
         plan: &Plan,
         store: &Store,
+        tolerance: Option<Tolerance>,
     ) -> Result<Option<Divergence>, StoreError> {
         self.check(study, |id| match &plan.node(id).state {
-            NodeState::Cached { record, .. } => self.check_record(study, id, record, store),
+            NodeState::Cached { record, .. } => {
+                self.check_record(study, id, record, store, tolerance)
+            }
             NodeState::ToRun { key, preimage, .. } => {
-                self.check_key(study, id, key, Some(preimage), store)
+                self.check_key(study, id, key, Some(preimage), store, tolerance)
             }
             NodeState::Waits { .. } => Ok(None),
         })
     }
 
-    /// Compares with the results of a run; stages without a result are left out.
+    /// Compares with the results of a run, as [`Lock::check_plan`] does; stages without a result are left out.
     ///
     /// # Errors
     /// If the cache cannot be read.
@@ -91,9 +108,10 @@ impl Lock {
         study: &Study,
         records: &[Option<Arc<Record>>],
         store: &Store,
+        tolerance: Option<Tolerance>,
     ) -> Result<Option<Divergence>, StoreError> {
         self.check(study, |id| match &records[id.0] {
-            Some(record) => self.check_record(study, id, record, store),
+            Some(record) => self.check_record(study, id, record, store, tolerance),
             None => Ok(None),
         })
     }
@@ -131,16 +149,21 @@ impl Lock {
         found: &Digest,
         preimage: Option<&KeyPreimage>,
         store: &Store,
+        tolerance: Option<Tolerance>,
     ) -> Result<Option<Difference>, StoreError> {
         let node = &study.nodes[id.0];
-        let Some(locked) = self
+        let Some(stage) = self
             .stages
             .get(&node.title())
-            .map(|stage| stage.key)
-            .filter(|key| key != found)
+            .filter(|stage| stage.key != *found)
         else {
             return Ok(None);
         };
+        let same = |preimage| stage.work.is_some() && stage.work == work(study, node, preimage);
+        if tolerance.is_some() && preimage.is_some_and(same) {
+            return Ok(None);
+        }
+        let locked = stage.key;
         let old = store
             .lookup(&locked)?
             .and_then(|record| why::preimage_of(&record));
@@ -161,20 +184,32 @@ impl Lock {
         id: NodeId,
         record: &Record,
         store: &Store,
+        tolerance: Option<Tolerance>,
     ) -> Result<Option<Difference>, StoreError> {
-        if let Some(difference) = self.check_key(
-            study,
-            id,
-            &record.key,
-            why::preimage_of(record).as_ref(),
-            store,
-        )? {
+        let preimage = why::preimage_of(record);
+        let (key, preimage) = (&record.key, preimage.as_ref());
+        if let Some(difference) = self.check_key(study, id, key, preimage, store, tolerance)? {
             return Ok(Some(difference));
         }
-        let Some(locked) = self.stages.get(&study.nodes[id.0].title()) else {
+        let node = &study.nodes[id.0];
+        let title = node.title();
+        let Some(locked) = self.stages.get(&title) else {
             return Ok(None);
         };
-        let found = LockedStage::of(record);
+        let found = LockedStage::of(study, node, record);
+        if let Some(tolerance) = tolerance.filter(|_| locked.key != record.key) {
+            let results = tolerance::results(record);
+            let apart = tolerance::differences(&title, locked, &found, &results);
+            let beyond = apart.into_iter().find(|apart| {
+                apart.judged && !tolerance.holds(apart.locked.as_ref(), apart.found.as_ref())
+            });
+            return Ok(beyond.map(|apart| Difference::Beyond {
+                metric: apart.metric,
+                locked: apart.locked,
+                found: apart.found,
+                tolerance,
+            }));
+        }
         let output =
             first_difference(&locked.outputs, &found.outputs).map(|(output, locked, found)| {
                 Difference::Output {
@@ -204,6 +239,11 @@ fn first_difference<V: Clone + PartialEq>(
         .into_iter()
         .find(|name| a.get(*name) != b.get(*name))?;
     Some((name.clone(), a.get(name).cloned(), b.get(name).cloned()))
+}
+
+fn shown(value: &Option<Value>) -> String {
+    let value = value.as_ref();
+    value.map_or_else(|| "none".to_owned(), Value::to_string)
 }
 
 impl fmt::Display for Divergence {
@@ -242,16 +282,24 @@ impl fmt::Display for Divergence {
                     short(locked)
                 )
             }
+            Difference::Beyond {
+                metric,
+                locked,
+                found,
+                tolerance,
+            } => write!(
+                f,
+                "{stage} did the same work by another arithmetic and {metric} is {} instead of {}, which is more than {} \
+                 away",
+                shown(found),
+                shown(locked),
+                tolerance.most()
+            ),
             Difference::Metric {
                 metric,
                 locked,
                 found,
             } => {
-                let shown = |value: &Option<Value>| {
-                    value
-                        .as_ref()
-                        .map_or_else(|| "none".to_owned(), Value::to_string)
-                };
                 write!(
                     f,
                     "{stage} did the same work and {metric} is {} instead of {}",

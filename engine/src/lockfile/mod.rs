@@ -4,18 +4,22 @@
 //! which stages differ. A lock holds keys, output digests and metrics: no time, no path, no host.
 
 mod check;
+mod tolerance;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use dcsft_cache::{Digest, Record};
+use dcsft_cache::{Digest, Record, canonical};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use check::{Difference, Divergence};
+pub use tolerance::{Apart, Tolerance};
 
+use crate::key::KeyPreimage;
 use crate::stage::scalars;
-use crate::study::Study;
+use crate::study::{Node, Reference, Study};
+use crate::why;
 
 /// Version of the text.
 pub const FORMAT: u32 = 1;
@@ -34,6 +38,10 @@ pub struct Lock {
 pub struct LockedStage {
     /// Its key.
     pub key: Digest,
+    /// What it is asked to do, whatever its inputs came to and the arithmetic: with a [`Tolerance`] it stands for the key.
+    /// None in lock files that were written without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub work: Option<Digest>,
     /// Content digests of its outputs.
     pub outputs: BTreeMap<String, Digest>,
     /// The numbers, words and flags of its summary, by dotted path; results as `set/metric`.
@@ -91,7 +99,9 @@ impl Lock {
         let mut missing = Vec::new();
         for (node, record) in study.nodes.iter().zip(records) {
             match record {
-                Some(record) => drop(stages.insert(node.title(), LockedStage::of(record))),
+                Some(record) => {
+                    drop(stages.insert(node.title(), LockedStage::of(study, node, record)))
+                }
                 None => missing.push(node.title()),
             }
         }
@@ -165,7 +175,7 @@ impl Lock {
 }
 
 impl LockedStage {
-    fn of(record: &Record) -> Self {
+    fn of(study: &Study, node: &Node, record: &Record) -> Self {
         let outputs = record
             .outputs
             .iter()
@@ -173,8 +183,28 @@ impl LockedStage {
             .collect();
         Self {
             key: record.key,
+            work: why::preimage_of(record).and_then(|preimage| work(study, node, &preimage)),
             outputs,
             metrics: scalars(&record.summary),
         }
     }
+}
+
+const WORK_DOMAIN: &str = "dcsft 1 locked work";
+
+/// What a stage with this preimage is asked to do: all that makes its key but the arithmetic, with the names of its inputs
+/// in the place of their content.
+fn work(study: &Study, node: &Node, preimage: &KeyPreimage) -> Option<Digest> {
+    let own = preimage.own_part().ok()?;
+    let labels = preimage.inputs.values().flatten();
+    let labels: Vec<_> = labels.map(|input| &input.label).collect();
+    let named = |(name, references): &(String, Vec<Reference>)| {
+        let titles = references.iter().map(|reference| {
+            let title = study.nodes[reference.node.0].title();
+            (title, reference.output.clone())
+        });
+        (name.clone(), titles.collect::<Vec<_>>())
+    };
+    let inputs: BTreeMap<_, _> = node.inputs.iter().map(named).collect();
+    canonical::digest(WORK_DOMAIN, &(own, labels, inputs)).ok()
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use dcsft_cache::Digest;
-use dcsft_engine::lockfile::{Difference, Lock, LockError};
+use dcsft_engine::lockfile::{Difference, Lock, LockError, Tolerance};
 use dcsft_engine::plan;
 use dcsft_engine::plan::{Plan, PlanOptions};
 use dcsft_engine::run::RunOptions;
@@ -304,12 +304,12 @@ fn a_locked_run_names_the_first_stage_that_diverged() {
     let outcome = bench.run(&study);
     let lock = Lock::of(&study, &outcome.records).unwrap();
     let check = |lock: &Lock, study: &Study| {
-        lock.check_plan(study, &bench.plan(study), &bench.store)
+        lock.check_plan(study, &bench.plan(study), &bench.store, None)
             .unwrap()
     };
     assert_eq!(check(&lock, &study), None);
     assert_eq!(
-        lock.check_results(&study, &outcome.records, &bench.store)
+        lock.check_results(&study, &outcome.records, &bench.store, None)
             .unwrap(),
         None
     );
@@ -333,7 +333,7 @@ fn a_locked_run_names_the_first_stage_that_diverged() {
         .outputs
         .insert("out".into(), Digest::of_bytes(b"other"));
     let divergence = other
-        .check_results(&study, &outcome.records, &bench.store)
+        .check_results(&study, &outcome.records, &bench.store, None)
         .unwrap()
         .unwrap();
     assert!(
@@ -444,4 +444,100 @@ fn graphs_escape_what_their_languages_read() {
     assert!(
         plan::mermaid(&study, state).contains(r#"["a[x=say #quot;#lt;b>\n#quot;]<br>concat"]"#)
     );
+}
+
+/// A score of a text, which is another number on a GPU.
+fn scored(bench: &Bench, of: &str, value: f64, drift: f64) -> Study {
+    bench
+        .study()
+        .stage("one", "concat", json!({"text": "one"}), &[])
+        .stage("two", "concat", json!({"text": "two"}), &[])
+        .stage(
+            "score",
+            "score",
+            json!({"value": value, "drift": drift}),
+            &[of],
+        )
+        .build()
+}
+
+#[test]
+fn another_arithmetic_is_compared_within_a_tolerance() {
+    let bench = Bench::new();
+    let small = scored(&bench, "one", 0.5, 0.0004);
+    let cpu = bench.run(&small);
+    let lock = Lock::parse(&Lock::of(&small, &cpu.records).unwrap().to_text()).unwrap();
+    let on_gpu = |study: &Study| {
+        let options = PlanOptions {
+            device: "cuda:0".into(),
+            ..PlanOptions::default()
+        };
+        Plan::new(study, &bench.registry, &bench.store, options).unwrap()
+    };
+    let check = |lock: &Lock, study: &Study, tolerance| {
+        let tolerance = Tolerance::new(tolerance);
+        lock.check_plan(study, &on_gpu(study), &bench.store, tolerance)
+            .unwrap()
+    };
+    // Before it runs: the key is another one, and what is asked for is not.
+    let strict = lock.check_plan(&small, &on_gpu(&small), &bench.store, None);
+    assert!(matches!(
+        strict.unwrap().unwrap().what,
+        Difference::Key { .. }
+    ));
+    assert_eq!(check(&lock, &small, 1e-3), None);
+    for other in [
+        scored(&bench, "two", 0.5, 0.0004),
+        scored(&bench, "one", 0.6, 0.0004),
+    ] {
+        let divergence = check(&lock, &other, 1e-3).unwrap();
+        assert_eq!(divergence.stage, "score");
+        assert!(
+            matches!(divergence.what, Difference::Key { .. }),
+            "{divergence}"
+        );
+    }
+    // A lock file of a version that did not know what was asked for.
+    let mut old = lock.clone();
+    old.stages.get_mut("score").unwrap().work = None;
+    assert!(check(&old, &small, 1e-3).is_some());
+
+    // After it has run.
+    let (gpu, _) = bench.run_plan(&small, &on_gpu(&small), &RunOptions::default());
+    let results = |tolerance| {
+        let tolerance = Tolerance::new(tolerance);
+        lock.check_results(&small, &gpu.records, &bench.store, tolerance)
+            .unwrap()
+    };
+    assert_eq!(results(1e-3), None);
+    let beyond = results(1e-4).unwrap();
+    assert!(
+        beyond
+            .to_string()
+            .contains("id/accuracy is 0.5004 instead of 0.5, which is more than 0.0001 away"),
+        "{beyond}"
+    );
+    let apart = lock.apart(&small, &gpu.records);
+    assert_eq!(apart.len(), 1);
+    assert_eq!((apart[0].stage.as_str(), apart[0].judged), ("score", true));
+    assert_eq!(
+        (&apart[0].locked, &apart[0].found),
+        (&Some(json!(0.5)), &Some(json!(0.5004)))
+    );
+    // The same arithmetic has to give the same bytes, whatever is tolerated.
+    let mut other = lock.clone();
+    let outputs = &mut other.stages.get_mut("one").unwrap().outputs;
+    outputs.insert("out".into(), Digest::of_bytes(b"other"));
+    assert!(matches!(
+        check(&other, &small, 1.0).unwrap().what,
+        Difference::Output { .. }
+    ));
+}
+
+#[test]
+fn a_tolerance_is_a_number_from_0() {
+    for wrong in [-1.0, f64::NAN, f64::INFINITY] {
+        assert!(Tolerance::new(wrong).is_none());
+    }
+    assert!(Tolerance::new(0.0).is_some());
 }
