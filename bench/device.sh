@@ -4,7 +4,8 @@
 # QWEN_FROM names a folder with tokenizer and processor files. PARTS are measured, each SECONDS_EACH (default 15) long and
 # given up after LIMIT (default 120) seconds. PROGRAM is the built example `bench_models`; without it it is built here.
 # SIZE (default 3b), DEVICE (default cuda:0), IMAGES (prompts of the rollouts, default 64), SIDES (of the images in
-# pixels; 224 are 64 image tokens, 896 are 1,024). PEER=0 measures without the peer.
+# pixels; 224 are 64 image tokens, 896 are 1,024). PEER=0 measures without the peer. DTYPE (default bf16) is f32 on wgpu.
+# What was copied to the device and from it is given too, per step, with rollouts per token.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 from=${QWEN_FROM:-${DCSFT_SHARED:+$DCSFT_SHARED/golden/ckpt}}
@@ -19,7 +20,7 @@ limit=${LIMIT:-120}
 images=${IMAGES:-64}
 program=${PROGRAM:-}
 if [ -z "$program" ]; then
-  cargo build --release --locked --workspace --example bench_models --features cuda || exit
+  cargo build --release --locked --workspace --example bench_models --features "${device%%:*}" || exit
   program=${CARGO_TARGET_DIR:-target}/release/examples/bench_models
 fi
 work=$(mktemp -d)
@@ -54,7 +55,7 @@ both() {
   local what=$1 folder=$2 part=$3
   [ "${PEER:-1}" = 0 ] || watched "$what" "$python" bench/qwen_peer.py "$folder" "$part" --device "$device" --dtype bfloat16 --random \
     --seconds "$seconds" --threads "$(nproc)"
-  watched "$what" "$program" "$folder" "$part" "$seconds" "$device" bf16 random
+  watched "$what" "$program" "$folder" "$part" "$seconds" "$device" "${DTYPE:-bf16}" random
 }
 
 export BENCH_WARM_UP=${BENCH_WARM_UP:-2}

@@ -30,3 +30,10 @@ for part, pair in rows.items():
     processors = "/".join(cell(number, 1) for number in of("processors", statistics.median))
     print(f"{part:<14} {cell(peer, digits):>9} {cell(ours, digits):>9} {ratio:>6} "
           f"{cell(peaks[0]):>9} {cell(peaks[1]):>9} {processors:>9}")
+
+copied = {part: pair["ours"] for part, pair in rows.items() if any(row.get("up_calls") for row in pair.get("ours", []))}
+if copied:
+    print(f"\n{'copies per step or token':<24} {'up':>9} {'bytes':>12} {'down':>9} {'bytes':>12}")
+for part, given in copied.items():
+    numbers = [statistics.median(row[f"{way}_{what}"] for row in given) for way in ("up", "down") for what in ("calls", "bytes")]
+    print(f"{part:<24} {numbers[0]:>9.2f} {numbers[1]:>12.0f} {numbers[2]:>9.2f} {numbers[3]:>12.0f}")

@@ -3,7 +3,7 @@
 //! steps, `rollout` (8 sampled answers of 32 tokens to each prompt) in tokens/s, or `grpo` (adapters learn from 8 such
 //! answers to each prompt) in answers/s of whole steps. Batches of 8 samples (BENCH_BATCH) with an image each, after 2
 //! that are not timed (BENCH_WARM_UP); BENCH_DROPOUT is the adapters' dropout, BENCH_PASS how many answers one pass of
-//! `grpo` takes; FOLDER is one that `bench/qwen_shape.py` or `bench/smolvlm_shape.py` makes.
+//! `grpo` takes. What was copied to the device and from it is given per step, with `rollout` per token. FOLDER is one that `bench/qwen_shape.py` or `bench/smolvlm_shape.py` makes.
 //!
 //! `cargo run --release -p dcsft-models --example bench_models FOLDER PART [SECONDS] [DEVICE] [f32|bf16] [random]`
 
@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use burn::tensor::{Device, Tensor};
 use dcsft_models::{HubModel, Precision, Settings};
 use dcsft_tensor::device::DeviceSpec;
+use dcsft_tensor::host::{self, Transfers};
 use dcsft_tensor::ops::token_logprobs;
 use dcsft_tensor::rng::StreamKey;
 use dcsft_vlm::lora::{LoraConfig, ModuleGroup};
@@ -70,6 +71,8 @@ fn main() -> Result<(), Failure> {
         rate,
         steps,
         processors,
+        copied,
+        parts,
     } = match part.as_str() {
         "lora" => {
             model.add_lora(&adapters()?, 0)?;
@@ -85,13 +88,23 @@ fn main() -> Result<(), Failure> {
         other => return Err(format!("no part {other:?}: lora, full, rollout or grpo").into()),
     };
     println!(
-        r#"{{"part": "{part}", "device": "{}", "threads": {}, "per_second": {rate:.3}, "timed": {steps}, {} {}}}"#,
+        r#"{{"part": "{part}", "device": "{}", "threads": {}, "per_second": {rate:.3}, "timed": {steps}, {} {} {}}}"#,
         option(1, "cpu"),
         rayon::current_num_threads(),
         format_args!(r#""processors": {processors:.2}, "loaded_mib": {loaded:.0},"#),
+        copies(copied, parts),
         format_args!(r#""peak_mib": {:.0}"#, memory("VmHWM:")),
     );
     Ok(())
+}
+
+/// Copies per part, as fields.
+fn copies(Transfers { up, down }: Transfers, parts: f64) -> String {
+    let of = |name: &str, copies: host::Copies| {
+        let [calls, bytes] = [copies.calls, copies.bytes].map(|total| total as f64 / parts);
+        format!(r#""{name}_calls": {calls:.3}, "{name}_bytes": {bytes:.1},"#)
+    };
+    format!("{} {}", of("up", up), of("down", down))
 }
 
 fn open(
@@ -177,6 +190,10 @@ struct Timed {
     steps: usize,
     /// Processor time over time: below the number of threads where others used the processors too.
     processors: f64,
+    /// What was copied meanwhile.
+    copied: Transfers,
+    /// What that is given for each of: steps, or tokens.
+    parts: f64,
 }
 
 fn prompts(images: &Path) -> Result<Vec<Prompt>, Failure> {
@@ -243,7 +260,7 @@ fn training(model: &mut HubModel, prompts: &[Prompt], limit: Duration) -> Result
             .collect();
         optimizer.step(&mut [model.params_mut()], gradients, 1e-5)?;
         // A GPU has done all of it when the loss of the step is there.
-        loss.try_into_scalar::<f32>()?;
+        host::values(loss)?;
         Ok(())
     })
 }
@@ -269,7 +286,9 @@ fn rollouts(model: &HubModel, prompts: &[Prompt], limit: Duration) -> Result<Tim
         Ok(())
     })?;
     // With random weights the end token is as rare as any other: nearly all answers have their full length.
-    result.rate *= written.0 as f64 / written.1 as f64;
+    let share = written.0 as f64 / written.1 as f64;
+    result.rate *= share;
+    result.parts *= share * tokens as f64;
     Ok(result)
 }
 
@@ -301,6 +320,7 @@ fn grpo(
         limit,
         start: Instant::now(),
         used: 0.0,
+        copied: Transfers::so_far(),
         steps: 0,
     };
     // Rewards that differ within a group, so that there is something to learn.
@@ -311,6 +331,8 @@ fn grpo(
         rate: (watch.steps * prompts.len() * GENERATIONS as usize) as f64 / seconds,
         steps: watch.steps,
         processors: (processor_seconds() - watch.used) / seconds,
+        copied: Transfers::so_far() - watch.copied,
+        parts: watch.steps as f64,
     })
 }
 
@@ -320,6 +342,7 @@ struct Watch {
     limit: Duration,
     start: Instant,
     used: f64,
+    copied: Transfers,
     steps: usize,
 }
 
@@ -329,6 +352,7 @@ impl Observer<GrpoRecord> for Watch {
             self.warm_up -= 1;
             eprintln!("warm-up: {:.2} s", self.start.elapsed().as_secs_f64());
             (self.start, self.used) = (Instant::now(), processor_seconds());
+            self.copied = Transfers::so_far();
         } else {
             self.steps += 1;
         }
@@ -351,6 +375,7 @@ fn timed(
         eprintln!("warm-up: {:.2} s", start.elapsed().as_secs_f64());
     }
     let (start, used, mut steps) = (Instant::now(), processor_seconds(), 0);
+    let copied = Transfers::so_far();
     while start.elapsed() < limit {
         step()?;
         steps += 1;
@@ -360,5 +385,7 @@ fn timed(
         rate: (steps * amount) as f64 / seconds,
         steps,
         processors: (processor_seconds() - used) / seconds,
+        copied: Transfers::so_far() - copied,
+        parts: steps as f64,
     })
 }

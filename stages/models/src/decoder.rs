@@ -160,26 +160,26 @@ impl Decoder {
         added(x, flow.aside, batch, last)
     }
 
-    /// All layers on a batch of prompts; gives what leaves the last, and the keys and values of each.
+    /// All layers on a batch of prompts; gives what leaves the last, and the keys and values of all.
     pub(crate) fn prefill(
         &self,
         pass: Pass<'_>,
         flow: Flow,
         batch: &Batch<'_>,
-    ) -> (Tensor<2>, Vec<KvCache>) {
+    ) -> (Tensor<2>, KvCache) {
         let (mut flow, heads) = (flow, self.config.heads());
-        let mut caches = Vec::with_capacity(self.layers.len());
+        let mut cache = KvCache::new(&batch.prompts, heads);
         for (index, layer) in self.layers.iter().enumerate() {
             let last = index + 1 == self.layers.len();
             let spans = batch.spans(last);
             let (x, rotary) = (flow.x.clone(), &batch.rotary);
             let qkv = layer.qkv(pass, &self.config, x, rotary, Rows::NOBODY);
-            caches.push(KvCache::new(&qkv, &batch.prompts, heads));
+            cache.push(&qkv);
             let mixed = ops::attention(qkv, spans, heads);
             let x = layer.finish(pass, taken(flow.x, spans), mixed, Rows::NOBODY);
             flow = added(x, flow.aside, batch, last);
         }
-        (flow.x, caches)
+        (flow.x, cache)
     }
 
     /// All layers on rows that each attend to what `attend` lets them; it gets the layer's index and its queries, keys

@@ -86,7 +86,7 @@ impl HubModel {
                 model: self,
                 weights: &weights,
                 prompts,
-                layers: Vec::new(),
+                cache: None,
             };
             write(
                 &mut decoder,
@@ -124,7 +124,8 @@ struct CachedDecoder<'a> {
     /// The model's, without gradients.
     weights: &'a Weights,
     prompts: &'a [Sequence],
-    layers: Vec<KvCache>,
+    /// Keys and values, once the prompts are encoded.
+    cache: Option<KvCache>,
 }
 
 impl<'a> CachedDecoder<'a> {
@@ -143,25 +144,21 @@ impl Decoder for CachedDecoder<'_> {
         let (decoder, pass) = (self.family().decoder(), self.pass());
         let pixels = self.model.pixels(&batch).inner();
         let rows = embedding(self.family(), pass, &batch).run(pixels);
-        let (x, layers) = decoder.prefill(pass, rows, &batch);
-        let logits = host::values(decoder.head(pass, x));
-        self.layers = layers;
-        Ok(logits?)
+        let (x, cache) = decoder.prefill(pass, rows, &batch);
+        self.cache = Some(cache);
+        Ok(host::values(decoder.head(pass, x))?)
     }
 
     fn step(&mut self, steps: &[Step]) -> Result<Vec<f32>, VlmError> {
-        let mut layers = std::mem::take(&mut self.layers);
         let (decoder, pass) = (self.family().decoder(), self.pass());
         let tokens: Vec<u32> = steps.iter().map(|step| step.token).collect();
         let positions: Vec<[u32; 3]> = steps.iter().map(|step| [step.position as u32; 3]).collect();
         let rotary = decoder.config.rotary(&positions);
         let owners: Vec<Continuation> = steps.iter().map(|step| step.owner).collect();
         let x = decoder.embed_tokens(pass, &tokens);
-        let x = decoder.decode(pass, x, &rotary, |index, qkv| {
-            layers[index].step(qkv, &owners)
-        });
-        let logits = host::values(decoder.head(pass, x));
-        self.layers = layers;
-        Ok(logits?)
+        let cache = self.cache.as_mut().expect("the prompts are encoded");
+        cache.begin(&owners);
+        let x = decoder.decode(pass, x, &rotary, |index, qkv| cache.attend(index, qkv));
+        Ok(host::values(decoder.head(pass, x))?)
     }
 }

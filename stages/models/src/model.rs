@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::{DType, Device, Gradients, Tensor, TensorData};
+use dcsft_tensor::host::send;
 use dcsft_tensor::rng::StreamKey;
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::model::{Example, Forward, Output, Picture, Prompt, RgbImage, Tape};
@@ -122,7 +123,7 @@ impl HubModel {
     /// The patches of a batch as the first step takes them; without images a row that nobody looks at.
     pub(crate) fn pixels(&self, batch: &Batch<'_>) -> Tensor<2> {
         match &batch.tower {
-            None => Tensor::from_data(TensorData::new(vec![0f32], [1, 1]), &self.device),
+            None => send(TensorData::new(vec![0f32], [1, 1]), &self.device),
             Some(tower) => {
                 let (values, width) = tower.pixels();
                 let shape = [values.len() / width, width];

@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use dcsft_tensor::host::send;
 use dcsft_tensor::params::{Param, ParamId, ParamSet};
 use dcsft_tensor::rng::StreamKey;
 use dcsft_vlm::error::VlmError;
@@ -334,5 +335,5 @@ pub(crate) fn tensor(
         }
         _ => TensorData::new(values, shape),
     };
-    Tensor::from_data(data, (device, dtype))
+    send(data, (device, dtype))
 }

@@ -1,14 +1,134 @@
-//! What comes from a device into this process's memory.
+//! What is copied between this process's memory and a device, and the count of it.
+//!
+//! All copies are made here, so that all are counted. What a kernel gets along with its launch (shapes, numbers that a
+//! tensor is multiplied with) belongs to the launch and is not counted; nor is anything on the CPU device, where nothing
+//! is copied.
 
-use burn::tensor::Tensor;
+use std::ops::Sub;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use burn::tensor::{Bool, Device, Int, Tensor, TensorCreationOptions, TensorData};
 
 pub use crate::kernels::exp_in_place;
-pub use crate::ops::on_host;
 
 /// What a device has computed cannot be had: it ran out of memory, or failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the device does not hand over what it computed: {0}")]
 pub struct CopyError(pub String);
+
+/// Copies in one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Copies {
+    /// How many.
+    pub calls: u64,
+    /// Bytes of all of them, as the device holds them.
+    pub bytes: u64,
+}
+
+/// Copies between this process's memory and all devices but the CPU's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Transfers {
+    /// To a device.
+    pub up: Copies,
+    /// From a device.
+    pub down: Copies,
+}
+
+impl Transfers {
+    /// All since the process began; the difference of two counts is what was copied between them.
+    pub fn so_far() -> Self {
+        Self {
+            up: UP.so_far(),
+            down: DOWN.so_far(),
+        }
+    }
+}
+
+impl Sub for Transfers {
+    type Output = Self;
+
+    fn sub(self, earlier: Self) -> Self {
+        let sub = |now: Copies, earlier: Copies| Copies {
+            calls: now.calls - earlier.calls,
+            bytes: now.bytes - earlier.bytes,
+        };
+        Self {
+            up: sub(self.up, earlier.up),
+            down: sub(self.down, earlier.down),
+        }
+    }
+}
+
+struct Counter {
+    calls: AtomicU64,
+    bytes: AtomicU64,
+}
+
+static UP: Counter = Counter::new();
+static DOWN: Counter = Counter::new();
+
+impl Counter {
+    const fn new() -> Self {
+        Self {
+            calls: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+        }
+    }
+
+    fn add(&self, bytes: usize) {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    fn so_far(&self) -> Copies {
+        Copies {
+            calls: self.calls.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// Whether a tensor is in the memory of the CPU device.
+pub fn on_host<const D: usize>(tensor: &Tensor<D>) -> bool {
+    tensor.device() == Device::flex()
+}
+
+/// A tensor of numbers, on the device and of the type that `place` says, as in [`Tensor::from_data`].
+pub fn send<const D: usize>(
+    data: TensorData,
+    place: impl Into<TensorCreationOptions>,
+) -> Tensor<D> {
+    let place = place.into();
+    let far = is_far(&place.device);
+    let tensor = Tensor::from_data(data, place);
+    if far {
+        UP.add(tensor.shape().num_elements() * tensor.dtype().size());
+    }
+    tensor
+}
+
+/// A tensor of whole numbers on `device`: indices, or bits.
+pub fn send_ints<const D: usize>(data: TensorData, device: &Device) -> Tensor<D, Int> {
+    let tensor = Tensor::from_data(data, device);
+    if is_far(device) {
+        UP.add(tensor.shape().num_elements() * tensor.dtype().size());
+    }
+    tensor
+}
+
+/// A tensor of flags on `device`.
+pub fn send_flags<const D: usize>(data: TensorData, device: &Device) -> Tensor<D, Bool> {
+    let tensor = Tensor::from_data(data, device);
+    if is_far(device) {
+        UP.add(tensor.shape().num_elements() * tensor.dtype().size());
+    }
+    tensor
+}
+
+/// Whether a device has a memory of its own.
+fn is_far(device: &Device) -> bool {
+    device.clone().inner() != Device::flex()
+}
 
 /// The values of a tensor, row by row, in 32 bits; without a copy where nothing else holds it.
 ///
@@ -19,6 +139,9 @@ pub fn values<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, CopyError> 
         true => tensor.inner(),
         false => tensor,
     };
+    if !on_host(&tensor) {
+        DOWN.add(tensor.shape().num_elements() * tensor.dtype().size());
+    }
     let data = tensor
         .try_into_data_as::<f32>()
         .map_err(|error| CopyError(error.to_string()))?;

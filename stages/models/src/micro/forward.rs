@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::{Tensor, TensorData};
+use dcsft_tensor::host::send;
 use dcsft_tensor::ops::{self, Activation, Heads, Spans};
 use dcsft_tensor::params::ParamId;
 use dcsft_tensor::rng::StreamKey;
@@ -101,7 +102,7 @@ impl<'a> Net<'a> {
         let spans = Spans::full(ids.len(), per_image);
         let images = Sequences::new(&spans, ids);
         let data = TensorData::new(patches, [ids.len() * per_image, config.patch_values()]);
-        let input = Tensor::from_data(data, &self.model.device);
+        let input = send(data, &self.model.device);
         let places: Vec<u32> = (0..ids.len()).flat_map(|_| 0..per_image as u32).collect();
         let positions = self.pass.weight(modules.vision_positions).clone();
         let mut x =

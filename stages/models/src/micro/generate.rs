@@ -94,7 +94,8 @@ struct MicroDecoder<'a> {
     patches: Vec<f32>,
     /// The prompts' tokens.
     tokens: &'a [Vec<u32>],
-    layers: Vec<KvCache>,
+    /// Keys and values, once the prompts are encoded.
+    cache: Option<KvCache>,
 }
 
 impl<'a> MicroDecoder<'a> {
@@ -103,7 +104,7 @@ impl<'a> MicroDecoder<'a> {
             model,
             patches,
             tokens,
-            layers: Vec::new(),
+            cache: None,
         }
     }
 
@@ -152,12 +153,12 @@ impl Decoder for MicroDecoder<'_> {
         };
         let net = self.net();
         let mut x = net.embed(net.encode(patches, &ids), &tokens, &sources, &positions);
-        let mut layers = Vec::with_capacity(modules.decoder_blocks.len());
+        let mut cache = KvCache::new(&rows, self.heads());
         for (index, block) in modules.decoder_blocks.iter().enumerate() {
             let spans = spans(index + 1 == modules.decoder_blocks.len());
             let sequences = Sequences::new(&spans, &ids);
             let qkv = net.qkv(x.clone(), block, &sequences);
-            layers.push(KvCache::new(&qkv, &rows, self.heads()));
+            cache.push(&qkv);
             let mixed = ops::attention(qkv, &spans, self.heads());
             x = net.finish(
                 ops::take_rows(x, &spans.query_rows()),
@@ -166,13 +167,11 @@ impl Decoder for MicroDecoder<'_> {
                 &sequences,
             );
         }
-        let logits = net.head(x);
-        self.layers = layers;
-        Ok(host::values(logits)?)
+        self.cache = Some(cache);
+        Ok(host::values(net.head(x))?)
     }
 
     fn step(&mut self, steps: &[Step]) -> Result<Vec<f32>, VlmError> {
-        let mut layers = std::mem::take(&mut self.layers);
         let tokens: Vec<u32> = steps.iter().map(|step| step.token).collect();
         let owners: Vec<Continuation> = steps.iter().map(|step| step.owner).collect();
         let positions: Vec<u32> = steps.iter().map(|step| step.position as u32).collect();
@@ -181,12 +180,12 @@ impl Decoder for MicroDecoder<'_> {
         let spans = Spans::new(Vec::new());
         let sequences = Sequences::new(&spans, &[]);
         let mut x = net.embed_text(&tokens, &positions);
-        for (block, cache) in self.model.modules.decoder_blocks.iter().zip(&mut layers) {
+        let cache = self.cache.as_mut().expect("the prompts are encoded");
+        cache.begin(&owners);
+        for (index, block) in self.model.modules.decoder_blocks.iter().enumerate() {
             let qkv = net.qkv(x.clone(), block, &sequences);
-            x = net.finish(x, cache.step(qkv, &owners), block, &sequences);
+            x = net.finish(x, cache.attend(index, qkv), block, &sequences);
         }
-        let logits = host::values(net.head(x));
-        self.layers = layers;
-        Ok(logits?)
+        Ok(host::values(net.head(x))?)
     }
 }

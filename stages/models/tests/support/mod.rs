@@ -8,6 +8,7 @@
 
 pub(crate) mod checkpoint;
 pub(crate) mod compare;
+pub(crate) mod micro;
 pub(crate) mod model;
 pub(crate) mod set;
 pub(crate) mod training;

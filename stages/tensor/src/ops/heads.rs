@@ -4,6 +4,8 @@ use std::sync::{Arc, OnceLock};
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
+use crate::host::send;
+
 /// Heads of an attention layer. With fewer key heads than query heads, neighbouring query heads share one head of
 /// keys and values (grouped-query attention, Ainslie et al. 2023).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +84,7 @@ impl Rotary {
     pub(super) fn tables(&self, device: &Device, dtype: DType) -> [Tensor<3>; 2] {
         let table = |values: &[f32]| -> Tensor<3> {
             let shape = [values.len() / self.half, 1, self.half];
-            Tensor::<3>::from_data(TensorData::new(values.to_vec(), shape), device).cast(dtype)
+            send::<3>(TensorData::new(values.to_vec(), shape), device).cast(dtype)
         };
         let new = || [table(&self.cos), table(&self.sin)];
         let tables = self.tables.get_or_init(|| Tables {

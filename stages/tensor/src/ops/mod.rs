@@ -14,7 +14,7 @@ mod fused;
 mod heads;
 mod spans;
 
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Tensor};
 
 pub use cache::KvCache;
 pub use composed::{Activation, Adapter};
@@ -22,10 +22,7 @@ pub use dropout::Dropout;
 pub use heads::{Heads, Rotary};
 pub use spans::{Continuation, Span, Spans};
 
-/// Whether a tensor is in the memory of the CPU device.
-pub fn on_host<const D: usize>(tensor: &Tensor<D>) -> bool {
-    tensor.device() == Device::flex()
-}
+use crate::host::on_host;
 
 /// In 32 bits; differentiable.
 fn wide<const D: usize>(tensor: &Tensor<D>) -> Tensor<D> {

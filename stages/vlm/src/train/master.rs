@@ -6,7 +6,7 @@
 //! weight lacks are enough for that: two bytes a weight. Elsewhere it is the 32-bit value itself.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use dcsft_tensor::host::on_host;
+use dcsft_tensor::host::{on_host, send};
 use half::bf16;
 
 use crate::train::error::TrainError;
@@ -59,13 +59,13 @@ impl Master {
             dtype,
         } = place;
         match self {
-            Self::Own => Tensor::from_data(TensorData::new(values, *shape), device),
+            Self::Own => send(TensorData::new(values, *shape), device),
             Self::Low(low) => {
                 let rounded = split(&values, low);
-                Tensor::from_data(TensorData::new(rounded, *shape), (device, *dtype))
+                send(TensorData::new(rounded, *shape), (device, *dtype))
             }
             Self::Whole(whole) => {
-                *whole = Tensor::from_data(TensorData::new(values, *shape), device);
+                *whole = send(TensorData::new(values, *shape), device);
                 whole.clone().cast(*dtype)
             }
         }

@@ -14,7 +14,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Tensor, TensorData};
-use dcsft_tensor::host::on_host;
+use dcsft_tensor::host::{on_host, send};
 use dcsft_tensor::params::ParamSet;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::Serialize;
@@ -181,7 +181,7 @@ impl Moments {
             return Self::Host { first, second };
         }
         let device = value.device().inner();
-        let tensor = |values| Tensor::from_data(TensorData::new(values, value.shape()), &device);
+        let tensor = |values| send(TensorData::new(values, value.shape()), &device);
         Self::Device(Box::new([tensor(first), tensor(second)]))
     }
 }

@@ -8,6 +8,7 @@ use std::ops::Range;
 use burn::tensor::{Device, FloatDType, Tensor, TensorData, activation};
 
 use super::gather::Gather;
+use crate::host::send;
 use crate::ops::{Heads, Span, Spans};
 
 /// Where the rows of a batch's spans go in the grid. It is the same for all layers, and goes to the device once.
@@ -78,7 +79,10 @@ impl Layout {
             prefix,
             asked,
             own_rows: Gather::new(&own_rows, rows, device),
-            prefix_of: Gather::repeated(&prefix_of, device),
+            prefix_of: match prefix {
+                0 => Gather::All,
+                _ => Gather::repeated(&prefix_of, device),
+            },
             prefix_rows: Gather::new(&prefix_rows, rows, device),
             asked_rows: Gather::new(&asked_rows, rows, device),
             given_out: Gather::new(&given_out, count * asked, device),
@@ -150,7 +154,7 @@ fn bias(spans: &Spans, [prefix, own, asked]: [usize; 3], device: &Device) -> Opt
         }
     }
     let bias = TensorData::new(bias, [count, 1, 1, queries, length]);
-    Some(Tensor::from_data(bias, device))
+    Some(send(bias, device))
 }
 
 /// As [`crate::ops::attention`].

@@ -9,6 +9,7 @@ use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData, activation};
 use gather::Gather;
 
 use super::{Dropout, Rotary};
+use crate::host::{send, send_ints};
 
 pub use attention::attention;
 
@@ -77,9 +78,8 @@ fn dropout_mask(dropout: &Dropout, [rows, width]: [usize; 2], device: &Device) -
     // A bit an input goes to the device, and is made a factor there.
     let words = dropout.kept_bits(rows * width);
     let count = words.len();
-    let words = Tensor::<2, Int>::from_data(TensorData::new(words, [count, 1]), device);
-    let places = TensorData::new((0..32i32).collect::<Vec<_>>(), [1, 32]);
-    let places = Tensor::<2, Int>::from_data(places, device);
+    let words = send_ints::<2>(TensorData::new(words, [count, 1]), device);
+    let places = Tensor::<1, Int>::arange(0..32, device).reshape([1, 32]);
     let bits = words
         .bitwise_right_shift(places)
         .bitwise_and_scalar(1)
@@ -185,7 +185,7 @@ pub fn squares_of_rows(x: Tensor<2>) -> Tensor<1> {
 /// As [`super::weighted_sum`].
 pub fn weighted_sum(x: Tensor<1>, weights: &[f32]) -> Tensor<1> {
     let weights = TensorData::new(weights.to_vec(), [weights.len()]);
-    (x.clone().cast(FloatDType::F32) * Tensor::from_data(weights, &x.device())).sum()
+    (x.clone().cast(FloatDType::F32) * send(weights, &x.device())).sum()
 }
 
 /// As [`super::sent_back`].
@@ -203,5 +203,5 @@ pub fn mean_of_rows(x: Tensor<2>, rows: usize) -> Tensor<2> {
 fn indices_tensor(indices: &[u32], device: &Device) -> Tensor<1, Int> {
     let indices: Vec<i32> = indices.iter().map(|&index| index as i32).collect();
     let length = indices.len();
-    Tensor::from_data(TensorData::new(indices, [length]), device)
+    send_ints(TensorData::new(indices, [length]), device)
 }

@@ -10,36 +10,40 @@ use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 
 use super::attention::weights;
 use super::gather::Gather;
+use crate::host::{send_flags, send_ints};
 use crate::ops::{Continuation, Heads};
 
 /// Rows that there is room for at first; it doubles.
 const ROOM: usize = 32;
 
-/// The cache of one layer.
+/// The caches of all layers. Which sequence has which slot is the same in all of them, and goes to the device once.
 pub(in crate::ops) struct Slots {
     heads: Heads,
-    /// Values of a head.
-    width: usize,
-    prefixes: Prefixes,
+    /// Rows of each prefix.
+    rows: Vec<Range<usize>>,
+    /// Rows of the longest.
+    longest: usize,
+    /// Brings the prefixes' rows into `[prefixes, longest]`.
+    to_grid: Gather,
+    layers: Vec<Layer>,
     /// The prefixes that have slots, in order.
     used: Vec<usize>,
     /// Slots of each of them.
     each: usize,
     /// The slot of each sequence that goes on.
     slot_of: BTreeMap<usize, usize>,
-    /// Rows that every sequence has.
+    /// Rows that every sequence has, that of the step under way included.
     written: usize,
-    /// `[slots, key heads, room, head width]`; none before the first step.
-    own: Option<[Tensor<4>; 2]>,
     dealt: Option<Dealt>,
 }
 
-/// The prefixes' keys, `[prefixes, key heads, head width, rows]`, and values, `[prefixes, key heads, rows, head width]`.
-struct Prefixes {
-    rows: Vec<Range<usize>>,
-    longest: usize,
+/// Keys and values of one layer.
+struct Layer {
+    /// The prefixes' keys, `[prefixes, key heads, head width, rows]`, and values, `[prefixes, key heads, rows, head width]`.
     keys: Tensor<4>,
     values: Tensor<4>,
+    /// Keys and values of the slots, `[slots, key heads, room, head width]`; none before the first step.
+    own: Option<[Tensor<4>; 2]>,
 }
 
 /// Which rows of a step go to which slots, while the sequences stay the same.
@@ -52,33 +56,68 @@ struct Dealt {
 }
 
 impl Slots {
-    pub(in crate::ops) fn new(qkv: &Tensor<2>, prefixes: &[Range<usize>], heads: Heads) -> Self {
-        let width = heads.width(qkv.dims()[1]);
+    /// For `all` packed rows, of which each prefix has some.
+    pub(in crate::ops) fn new(
+        all: usize,
+        prefixes: &[Range<usize>],
+        heads: Heads,
+        device: &Device,
+    ) -> Self {
+        let longest = prefixes.iter().map(Range::len).max().unwrap_or(0);
+        let places: Vec<Option<u32>> = prefixes
+            .iter()
+            .flat_map(|rows| {
+                let rows = rows.clone().map(|row| Some(row as u32));
+                rows.chain(std::iter::repeat(None)).take(longest)
+            })
+            .collect();
         Self {
             heads,
-            width,
-            prefixes: Prefixes::new(qkv, prefixes, heads),
+            rows: prefixes.to_vec(),
+            longest,
+            to_grid: Gather::new(&places, all, device),
+            layers: Vec::new(),
             used: Vec::new(),
             each: 0,
             slot_of: BTreeMap::new(),
             written: 0,
-            own: None,
             dealt: None,
         }
     }
 
-    pub(in crate::ops) fn step(&mut self, qkv: Tensor<2>, owners: &[Continuation]) -> Tensor<2> {
-        let device = qkv.device();
-        if self
-            .dealt
-            .as_ref()
-            .is_none_or(|dealt| dealt.owners != owners)
+    /// Adds a layer from its packed queries, keys and values of the prefixes.
+    pub(in crate::ops) fn push(&mut self, qkv: &Tensor<2>) {
+        let [all, row] = qkv.dims();
+        let (heads, width) = (self.heads, self.heads.width(row));
+        let part = |first: usize| {
+            let columns = first * width..(first + heads.keys) * width;
+            let part = qkv.clone().slice([0..all, columns]);
+            let shape = [self.rows.len(), self.longest, heads.keys, width];
+            self.to_grid.take(part).reshape(shape)
+        };
+        self.layers.push(Layer {
+            keys: part(heads.queries).permute([0, 2, 3, 1]),
+            values: part(heads.queries + heads.keys).swap_dims(1, 2),
+            own: None,
+        });
+    }
+
+    /// Begins a step in which each of `owners` has a row.
+    pub(in crate::ops) fn begin(&mut self, owners: &[Continuation]) {
+        let same = |dealt: &Dealt| dealt.owners == owners;
+        if !self.dealt.as_ref().is_some_and(same)
+            && let Some(device) = self.layers.first().map(|layer| layer.keys.device())
         {
             self.deal(owners, &device);
         }
+        self.written += 1;
+    }
+
+    /// The step's rows in the layer `index`.
+    pub(in crate::ops) fn attend(&mut self, index: usize, qkv: Tensor<2>) -> Tensor<2> {
         let dealt = self.dealt.take().expect("the slots are dealt out");
         let qkv = dealt.to_slots.take(qkv);
-        let out = self.attend(qkv, &dealt);
+        let out = self.attend_slots(index, qkv, &dealt);
         let out = dealt.from_slots.take(out);
         self.dealt = Some(dealt);
         out
@@ -88,7 +127,8 @@ impl Slots {
     fn deal(&mut self, owners: &[Continuation], device: &Device) {
         let counts = counts(owners);
         let each = counts.iter().map(|&(_, count)| count).max().unwrap_or(0);
-        if self.own.is_none() || 2 * counts.len() * each <= self.used.len() * self.each {
+        let first = self.dealt.is_none();
+        if first || 2 * counts.len() * each <= self.used.len() * self.each {
             self.move_to(&counts, each, owners, device);
         }
         let slots = self.used.len() * self.each;
@@ -111,7 +151,7 @@ impl Slots {
             owners: owners.to_vec(),
             to_slots: Gather::new(&rows, owners.len(), device),
             from_slots: Gather::new(&places, slots, device),
-            padding: self.prefixes.padding(&self.used, device),
+            padding: self.padding(device),
         });
     }
 
@@ -123,12 +163,13 @@ impl Slots {
         owners: &[Continuation],
         device: &Device,
     ) {
+        let first = self.dealt.is_none();
         let mut slot_of = BTreeMap::new();
         let mut old = vec![0; counts.len() * each];
         let mut owners = owners.iter();
         for (index, &(_, count)) in counts.iter().enumerate() {
             for (slot, owner) in (index * each..).zip(owners.by_ref().take(count)) {
-                if self.own.is_some() {
+                if !first {
                     let kept = self.slot_of.get(&owner.sequence);
                     old[slot] = *kept.expect("a sequence that goes on has not ended");
                 }
@@ -136,36 +177,52 @@ impl Slots {
             }
         }
         let used: Vec<usize> = counts.iter().map(|&(prefix, _)| prefix).collect();
-        match self.own.take() {
-            Some(own) => {
-                let old = indices(&old, device);
-                self.own = Some(own.map(|own| own.select(0, old.clone())));
-                // Prefixes that nobody continues any more go.
-                let at: Vec<usize> = used
-                    .iter()
-                    .filter_map(|prefix| self.used.iter().position(|used| used == prefix))
-                    .collect();
-                if at.len() < self.used.len() {
-                    self.prefixes.keep(&at, device);
+        let had: Vec<usize> = match first {
+            true => (0..self.rows.len()).collect(),
+            false => std::mem::take(&mut self.used),
+        };
+        // Prefixes that nobody continues any more go.
+        let at: Vec<usize> = used
+            .iter()
+            .filter_map(|prefix| had.iter().position(|had| had == prefix))
+            .collect();
+        let kept = (at.len() < had.len()).then(|| indices(&at, device));
+        let moved = (!first).then(|| indices(&old, device));
+        for layer in &mut self.layers {
+            layer.own = Some(match (layer.own.take(), &moved) {
+                (Some(own), Some(moved)) => own.map(|own| own.select(0, moved.clone())),
+                _ => {
+                    let [_, keys, width, _] = layer.keys.dims();
+                    let shape = [old.len(), keys, ROOM, width];
+                    let empty = Tensor::zeros(shape, (device, layer.keys.dtype()));
+                    [empty.clone(), empty]
                 }
-            }
-            None => {
-                let shape = [old.len(), self.heads.keys, ROOM, self.width];
-                let empty = Tensor::zeros(shape, (device, self.prefixes.keys.dtype()));
-                self.own = Some([empty.clone(), empty]);
-                if used.len() < self.prefixes.rows.len() {
-                    self.prefixes.keep(&used, device);
-                }
+            });
+            if let Some(kept) = &kept {
+                layer.keys = layer.keys.clone().select(0, kept.clone());
+                layer.values = layer.values.clone().select(0, kept.clone());
             }
         }
         (self.used, self.each, self.slot_of) = (used, each, slot_of);
     }
 
+    fn padding(&self, device: &Device) -> Option<Tensor<3, Bool>> {
+        let rows = || self.used.iter().map(|&prefix| self.rows[prefix].len());
+        if rows().all(|rows| rows == self.longest) {
+            return None;
+        }
+        let padding = rows().flat_map(|rows| (0..self.longest).map(move |row| row >= rows));
+        let shape = [self.used.len(), 1, self.longest];
+        let padding = TensorData::new(padding.collect::<Vec<bool>>(), shape);
+        Some(send_flags(padding, device))
+    }
+
     /// Attention of all slots: over the prefixes' rows, then over each one's own.
-    fn attend(&mut self, qkv: Tensor<2>, dealt: &Dealt) -> Tensor<2> {
-        let (prefixes, each) = (self.used.len(), self.each);
+    fn attend_slots(&mut self, index: usize, qkv: Tensor<2>, dealt: &Dealt) -> Tensor<2> {
+        let (prefixes, each, longest) = (self.used.len(), self.each, self.longest);
         let slots = prefixes * each;
-        let (width, keys) = (self.width, self.heads.keys);
+        let (width, keys) = (self.heads.width(qkv.dims()[1]), self.heads.keys);
+        let layer = &mut self.layers[index];
         let group = self.heads.queries / keys;
         let part = |first: usize, heads: usize| {
             let columns = first * width..(first + heads) * width;
@@ -173,7 +230,7 @@ impl Slots {
         };
         let new = [self.heads.queries, self.heads.queries + keys]
             .map(|first| part(first, keys).reshape([slots, keys, 1, width]));
-        let [own_keys, own_values] = self.append(new);
+        let [own_keys, own_values] = layer.append(self.written - 1, new);
 
         let query = part(0, self.heads.queries).reshape([slots, keys, group, width]);
         let own_scores = query.clone().matmul(own_keys.swap_dims(2, 3));
@@ -181,9 +238,8 @@ impl Slots {
             .reshape([prefixes, each, keys, group, width])
             .permute([0, 2, 1, 3, 4])
             .reshape([prefixes, keys, each * group, width]);
-        let longest = self.prefixes.longest;
         let scores = of_prefix
-            .matmul(self.prefixes.keys.clone())
+            .matmul(layer.keys.clone())
             .reshape([prefixes, keys, each, group, longest])
             .permute([0, 2, 1, 3, 4])
             .reshape([prefixes, slots / prefixes * keys * group, longest]);
@@ -208,18 +264,19 @@ impl Slots {
             .permute([0, 2, 1, 3, 4])
             .reshape([prefixes, keys, each * group, longest]);
         let mixed = weights
-            .matmul(self.prefixes.values.clone())
+            .matmul(layer.values.clone())
             .reshape([prefixes, keys, each, group, width])
             .permute([0, 2, 1, 3, 4])
             .reshape([slots, keys, group, width]);
         (mixed + own_weights.matmul(own_values)).reshape([slots, keys * group * width])
     }
+}
 
-    /// Adds a row to each slot; gives all rows written so far, `[slots, key heads, rows, head width]`.
-    fn append(&mut self, new: [Tensor<4>; 2]) -> [Tensor<4>; 2] {
+impl Layer {
+    /// Adds the row `at` to each slot; gives all rows written so far, `[slots, key heads, rows, head width]`.
+    fn append(&mut self, at: usize, new: [Tensor<4>; 2]) -> [Tensor<4>; 2] {
         let own = self.own.take().expect("the slots are dealt out");
         let [slots, keys, room, width] = own[0].dims();
-        let at = self.written;
         let grown = match at < room {
             true => own,
             false => own.map(|own| {
@@ -235,63 +292,11 @@ impl Slots {
             own_keys.slice_assign(place.clone(), new_keys),
             own_values.slice_assign(place, new_values),
         ];
-        self.written += 1;
         let rows = own
             .each_ref()
             .map(|own| own.clone().slice([0..slots, 0..keys, 0..at + 1, 0..width]));
         self.own = Some(own);
         rows
-    }
-}
-
-impl Prefixes {
-    fn new(qkv: &Tensor<2>, rows: &[Range<usize>], heads: Heads) -> Self {
-        let [all, row] = qkv.dims();
-        let width = heads.width(row);
-        let longest = rows.iter().map(Range::len).max().unwrap_or(0);
-        let places: Vec<Option<u32>> = rows
-            .iter()
-            .flat_map(|rows| {
-                let rows = rows.clone().map(|row| Some(row as u32));
-                rows.chain(std::iter::repeat(None)).take(longest)
-            })
-            .collect();
-        let gather = Gather::new(&places, all, &qkv.device());
-        let part = |first: usize| {
-            let columns = first * width..(first + heads.keys) * width;
-            gather.take(qkv.clone().slice([0..all, columns])).reshape([
-                rows.len(),
-                longest,
-                heads.keys,
-                width,
-            ])
-        };
-        Self {
-            rows: rows.to_vec(),
-            longest,
-            keys: part(heads.queries).permute([0, 2, 3, 1]),
-            values: part(heads.queries + heads.keys).swap_dims(1, 2),
-        }
-    }
-
-    /// Of the prefixes that are there the ones at `places`.
-    fn keep(&mut self, places: &[usize], device: &Device) {
-        let places = indices(places, device);
-        self.keys = self.keys.clone().select(0, places.clone());
-        self.values = self.values.clone().select(0, places);
-    }
-
-    fn padding(&self, used: &[usize], device: &Device) -> Option<Tensor<3, Bool>> {
-        let rows = || used.iter().map(|&prefix| self.rows[prefix].len());
-        if rows().all(|rows| rows == self.longest) {
-            return None;
-        }
-        let padding = rows().flat_map(|rows| (0..self.longest).map(move |row| row >= rows));
-        let padding = TensorData::new(
-            padding.collect::<Vec<bool>>(),
-            [used.len(), 1, self.longest],
-        );
-        Some(Tensor::from_data(padding, device))
     }
 }
 
@@ -306,5 +311,5 @@ fn counts(owners: &[Continuation]) -> Vec<(usize, usize)> {
 fn indices(places: &[usize], device: &Device) -> Tensor<1, Int> {
     let places: Vec<i32> = places.iter().map(|&place| place as i32).collect();
     let count = places.len();
-    Tensor::from_data(TensorData::new(places, [count]), device)
+    send_ints(TensorData::new(places, [count]), device)
 }

@@ -1,6 +1,7 @@
 //! The loss of some of a step's answers, and what is to be learnt from it about them.
 
 use burn::tensor::{Device, Tensor, TensorData};
+use dcsft_tensor::host::send;
 use dcsft_tensor::ops::{entropy, sent_back, squares_of_rows, token_logprobs, weighted_sum};
 
 use crate::model::{Example, Forward, VisionLanguageModel};
@@ -76,18 +77,43 @@ pub(super) fn loss(
     let pull = leaf
         .grad_remove(&mut gradients)
         .unwrap_or_else(|| leaf.clone().inner().zeros_like());
-    let values = read(&loss, "the loss")?;
+    let tensor = sent_back(seen.logits.clone(), pull.clone());
+    // One read: each waits for the device.
+    let count = logprobs.dims()[0];
+    let [squares, entropy] = [squares_of_rows(pull), entropy(leaf.inner(), temperature)];
+    let mut all = vec![logprobs, token.ratio, squares, entropy];
+    let has_kl = token.kl.is_some();
+    all.extend(token.kl);
+    all.push(loss);
+    let all = all.into_iter().map(plain).collect();
+    let values = read(&Tensor::cat(all, 0), "the loss and its tokens")?;
+    let mut left = &values[..];
+    let mut next = || {
+        let (part, rest) = left.split_at(count);
+        left = rest;
+        part.to_vec()
+    };
+    let noted = Tokens {
+        logprobs: next(),
+        ratio: next(),
+        pull: next(),
+        entropy: next(),
+        kl: has_kl.then(&mut next),
+    };
+    let value = left.iter().copied().map(f64::from).sum::<f64>();
     Ok(Loss {
-        tensor: sent_back(seen.logits.clone(), pull.clone()),
-        value: values.into_iter().map(f64::from).sum::<f64>(),
-        noted: Tokens {
-            ratio: read(&token.ratio, "the ratios")?,
-            kl: token.kl.map(|kl| read(&kl, "the KL terms")).transpose()?,
-            pull: read(&squares_of_rows(pull), "the gradient in the logits")?,
-            entropy: read(&entropy(leaf.inner(), temperature), "the entropies")?,
-            logprobs: read(&logprobs, "the log-probabilities")?,
-        },
+        tensor,
+        value,
+        noted,
     })
+}
+
+/// Without its place in the autodiff graph.
+fn plain(tensor: Tensor<1>) -> Tensor<1> {
+    match tensor.is_autodiff() {
+        true => tensor.inner(),
+        false => tensor,
+    }
 }
 
 impl Tokens {
@@ -137,7 +163,7 @@ impl Tokens {
 /// One number per token: `[tokens]`.
 fn tensor(values: Vec<f32>, device: &Device) -> Tensor<1> {
     let count = values.len();
-    Tensor::from_data(TensorData::new(values, [count]), device)
+    send(TensorData::new(values, [count]), device)
 }
 
 /// Cuts per-token values into those of answers of these lengths.

@@ -1,0 +1,174 @@
+//! What is copied between this process's memory and a device, call by call. On the CPU's own device nothing is;
+//! `DCSFT_TEST_DEVICE` names another. The count is of the whole process: the tests take turns. They hold what is true today,
+//! so that it can only become less.
+
+#![allow(clippy::print_stdout, reason = "the counts are for people")]
+
+mod support;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use burn::tensor::Device;
+use dcsft_models::Sequence;
+use dcsft_tensor::device::test_device;
+use dcsft_tensor::host::{Copies, Transfers};
+use dcsft_vlm::lora::LoraConfig;
+use dcsft_vlm::model::{Completion, Sampling, VisionLanguageModel};
+use dcsft_vlm::train::RunConfig;
+use dcsft_vlm::train::grpo::{GrpoConfig, GrpoData, GrpoTrainer};
+use dcsft_vlm::train::sft::{SftConfig, SftTrainer};
+
+use support::model::Golden;
+use support::{micro, read_json};
+
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn counted(work: impl FnOnce()) -> Transfers {
+    let before = Transfers::so_far();
+    work();
+    Transfers::so_far() - before
+}
+
+/// What a device of its own memory copies; the CPU's own copies nothing.
+fn assert_copied(found: Transfers, up: [u64; 2], down: [u64; 2], what: &str) {
+    let copies = |[calls, bytes]: [u64; 2]| Copies { calls, bytes };
+    let expected = match test_device() == Device::flex() {
+        true => Transfers::default(),
+        false => Transfers {
+            up: copies(up),
+            down: copies(down),
+        },
+    };
+    assert_eq!(found, expected, "{what}");
+}
+
+/// What the fourth token of answers takes; none ends before it. The first comes from the prompt, and with the second the
+/// sequences get their places.
+fn of_a_token(write: impl Fn(&Sampling) -> Vec<Vec<Completion>>) -> Transfers {
+    let of = |tokens: usize| {
+        let sampling = Sampling {
+            max_new_tokens: tokens,
+            seed: 1,
+            ..Sampling::default()
+        };
+        let mut answers = Vec::new();
+        let transfers = counted(|| answers = write(&sampling));
+        let whole = |answer: &Completion| answer.tokens.len() == tokens;
+        assert!(answers.iter().flatten().all(whole), "an answer ended early");
+        transfers
+    };
+    let shorter = of(3);
+    of(4) - shorter
+}
+
+#[test]
+fn a_token_takes_ids_up_and_logits_down_and_nothing_for_a_layer() {
+    let _turn = turn();
+    for layers in [1, 3] {
+        let model = micro::model(layers, &test_device());
+        let vocab = model.tokenizer().vocab_size() as u64;
+        let transfers =
+            of_a_token(|sampling| model.generate(&micro::prompts(2), 0..2, sampling).unwrap());
+        // Four rows: of each its token and its position; then their logits.
+        let what = format!("{layers} layers");
+        assert_copied(transfers, [2, 4 * 2 * 4], [1, 4 * vocab * 4], &what);
+    }
+}
+
+#[test]
+fn golden_a_token_of_a_checkpoint_takes_ids_and_angles_up_and_logits_down() {
+    let _turn = turn();
+    let Some(golden) = Golden::open() else { return };
+    let mut model = golden.model();
+    model.set_stops(Vec::new());
+    let name = &golden.case_names()[0];
+    let prompt = Sequence {
+        id: name.as_str().into(),
+        ..golden.case(&model, name).remove(0)
+    };
+    let prompts = std::slice::from_ref(&prompt);
+    let transfers = of_a_token(|sampling| model.write(prompts, 0..3, sampling).unwrap());
+    let config = read_json(&golden.dir.join("ckpt/config.json"));
+    let number = |name: &str| config["text_config"][name].as_u64().expect("a number");
+    let half = number("hidden_size") / number("num_attention_heads") / 2;
+    // Three rows: of each its token, the cosines and the sines of its angles; then their logits.
+    let up = [3, 3 * (1 + 2 * half) * 4];
+    assert_copied(transfers, up, [1, 3 * number("vocab_size") * 4], "a token");
+}
+
+fn adapters(dropout: f64) -> LoraConfig {
+    LoraConfig {
+        rank: 4,
+        dropout,
+        ..LoraConfig::default()
+    }
+}
+
+fn two_steps() -> RunConfig {
+    RunConfig {
+        steps: Some(2),
+        ..RunConfig::default()
+    }
+}
+
+/// Of the second step of SFT with adapters, an update from one forward pass.
+fn of_sft(layers: usize, dropout: f64) -> Transfers {
+    let mut model = micro::model(layers, &test_device());
+    model.add_lora(&adapters(dropout), 0).unwrap();
+    let examples = micro::examples(&model, 4);
+    let config = SftConfig {
+        batch_size: 4,
+        run: two_steps(),
+        ..SftConfig::default()
+    };
+    let mut trainer = SftTrainer::new(config, &mut model, &examples, None).unwrap();
+    trainer.step().unwrap();
+    counted(|| {
+        trainer.step().unwrap();
+    })
+}
+
+#[test]
+fn a_step_of_sft_sends_nothing_for_a_layer_but_dropout_and_reads_loss_and_norms() {
+    let _turn = turn();
+    let (one, three) = (of_sft(1, 0.0), of_sft(3, 0.0));
+    assert_eq!(one.up, three.up);
+    assert_eq!(one.down.calls, three.down.calls);
+    println!("SFT: {one:?}, {three:?}");
+    let (one, three) = (of_sft(1, 0.1), of_sft(3, 0.1));
+    println!("SFT with dropout: {one:?}, {three:?}");
+}
+
+#[test]
+fn a_step_of_grpo_sends_nothing_for_a_layer() {
+    let _turn = turn();
+    let of = |layers: usize| {
+        let mut model = micro::model(layers, &test_device());
+        let reference = model.frozen();
+        model.add_lora(&adapters(0.0), 0).unwrap();
+        let prompts = micro::prompts(2);
+        let config = GrpoConfig {
+            prompts_per_step: 2,
+            generations: 3,
+            max_new_tokens: 4,
+            run: two_steps(),
+            ..GrpoConfig::default()
+        };
+        let data = GrpoData {
+            prompts: &prompts,
+            difficulty: &[],
+            bins: 1,
+        };
+        let reward = |_: usize, text: &str| (text.len() % 3) as f32;
+        let reference = Some(reference.as_ref());
+        let mut trainer = GrpoTrainer::new(config, &mut model, reference, data, &reward).unwrap();
+        trainer.step().unwrap();
+        counted(|| {
+            trainer.step().unwrap();
+        })
+    };
+    println!("GRPO: {:?}, {:?}", of(1), of(3));
+}
