@@ -257,11 +257,11 @@ fn run(
         return Err(Trouble::Stage(StageError::failed(lost)));
     }
     done.write(&workspace)?;
-    if let Some(cache) = publish {
-        if let Err(error) = publish::all(&cache, &workspace, &done, &turn) {
-            let message = format!("the run is left to store the outputs: {error}");
-            emit(&Event::Log { message });
-        }
+    if let Some(cache) = publish
+        && let Err(error) = publish::all(&cache, &workspace, &done, &turn)
+    {
+        let message = format!("the run is left to store the outputs: {error}");
+        emit(&Event::Log { message });
     }
     Ok(done)
 }
