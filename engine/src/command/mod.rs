@@ -91,6 +91,7 @@ impl Kind for Command {
             inputs: &[],
             numeric: false,
             labelled: false,
+            shardable: false,
             paths: &[&["files"]],
         }
     }

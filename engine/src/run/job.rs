@@ -23,11 +23,6 @@ pub(super) fn write(
     shard: Option<Shard>,
     workspace: &Path,
 ) -> io::Result<()> {
-    let stage = match shard {
-        // `shards/` and the shard's own name.
-        Some(_) => workspace.ancestors().nth(2).unwrap_or(workspace),
-        None => workspace,
-    };
     let node = assignment.node;
     let job = Job {
         key: assignment.key,
@@ -46,7 +41,7 @@ pub(super) fn write(
         publish: (shared.executor.is_elsewhere() && shard.is_none())
             .then(|| shared.store.root().to_owned()),
         shard,
-        parts: shards::parts(stage, workspace),
+        parts: shards::parts(workspace, shard),
     };
     file::write(&path(workspace), serde_json::to_vec(&job)?)
 }

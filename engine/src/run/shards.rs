@@ -35,9 +35,15 @@ pub(super) fn state(workspace: &Path) -> PathBuf {
     workspace.join("state")
 }
 
-/// The state folders of all attempts at the result of the stage with the workspace `stage`, but for the one that works in
-/// `own`.
-pub(super) fn parts(stage: &Path, own: &Path) -> Vec<PathBuf> {
+/// The workspace of the stage that has `own`, its own or that of a shard.
+fn of_stage(own: &Path, shard: Option<Shard>) -> &Path {
+    let up = shard.map_or(0, |_| 2);
+    own.ancestors().nth(up).unwrap_or(own)
+}
+
+/// The state folders of all attempts at the result of a stage but for the one that works in `own`, on `shard` or on all.
+pub(super) fn parts(own: &Path, shard: Option<Shard>) -> Vec<PathBuf> {
+    let stage = of_stage(own, shard);
     let all = std::iter::once(stage.to_owned()).chain(shard_workspaces(stage));
     let others = all.filter(|workspace| workspace != own);
     let states = others.map(|workspace| state(&workspace));

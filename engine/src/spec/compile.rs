@@ -116,7 +116,7 @@ pub(crate) fn compile<'a>(
         }
     }
     if let (Some(kind), Some(span)) = (kind, decl.shards)
-        && !kind.is_shardable()
+        && !kind.decl().shardable
     {
         findings.push(not_shardable(kind, span, registry));
     }
@@ -139,7 +139,7 @@ pub(crate) fn compile<'a>(
 
 fn not_shardable(kind: &dyn Kind, span: Span, registry: &Registry) -> Diagnostic {
     let name = kind.decl().name;
-    let shardable = registry.iter().filter(|kind| kind.is_shardable());
+    let shardable = registry.iter().filter(|kind| kind.decl().shardable);
     let names: Vec<&str> = shardable.map(|kind| kind.decl().name).collect();
     let problem = Diagnostic::error(
         span,

@@ -223,7 +223,7 @@ impl StageContext {
         &self.relatives
     }
 
-    /// The part of its samples that a [shardable](crate::stage::Stage::SHARDABLE) stage is to compute and to keep in its
+    /// The part of its samples that a [shardable](crate::stage::KindDecl::shardable) stage is to compute and to keep in its
     /// state folder; none for all of it and the outputs.
     pub fn shard(&self) -> Option<Shard> {
         self.shard

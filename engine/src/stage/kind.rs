@@ -36,6 +36,10 @@ pub struct KindDecl {
     pub numeric: bool,
     /// Whether the labels of the inputs (stage name, axes, arm) reach the output and so enter the key.
     pub labelled: bool,
+    /// Whether the stage can be cut into [shards](crate::stage::Shard): run with one, it keeps what it computes for that
+    /// part of its samples in its state folder and writes no output; run without, it takes what it finds in
+    /// [`StageContext::parts`] and computes the rest. The outputs come out the same, byte for byte, however it is cut.
+    pub shardable: bool,
     /// Fields of `with:` that are paths of files or folders (keys, outermost first). What is written in a spec is
     /// relative to the spec's folder, what comes with `--set` or from the environment to the current one; the kind is
     /// given the former as written and the latter absolute.
@@ -49,11 +53,6 @@ pub trait Stage: Send + Sync + 'static {
     type Params: DeserializeOwned + Serialize + JsonSchema + Send + Sync;
     /// What the kind is.
     const DECL: KindDecl;
-
-    /// Whether the stage can be cut into [shards](crate::stage::Shard): run with one, it keeps what it computes for that
-    /// part of its samples in its state folder and writes no output; run without, it takes what it finds in
-    /// [`StageContext::parts`] and computes the rest. The outputs come out the same, byte for byte, however it is cut.
-    const SHARDABLE: bool = false;
 
     /// Outputs with these params; the first is the default one (`${stage}` without a name).
     fn outputs(params: &Self::Params) -> Vec<OutputDecl>;
@@ -126,10 +125,6 @@ pub trait Kind: Send + Sync {
     fn family(&self, _params: &Params) -> Option<Family> {
         None
     }
-    /// See [`Stage::SHARDABLE`].
-    fn is_shardable(&self) -> bool {
-        false
-    }
     /// See [`Stage::samples`]; `params` as [`Kind::resolve`] gave them.
     fn samples(&self, _params: &Params, _root: &Path) -> BTreeMap<String, u64> {
         BTreeMap::new()
@@ -178,10 +173,6 @@ impl<S: Stage> Kind for Typed<S> {
         params
             .map(|params| S::forecast(&params, prospect))
             .unwrap_or_default()
-    }
-
-    fn is_shardable(&self) -> bool {
-        S::SHARDABLE
     }
 
     fn family(&self, params: &Params) -> Option<Family> {

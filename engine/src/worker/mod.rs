@@ -258,7 +258,7 @@ fn run(
     }
     done.write(&workspace)?;
     if let Some(cache) = publish
-        && let Err(error) = publish::all(&cache, &workspace, &done, &turn)
+        && let Err(error) = publish::all(&cache, (&workspace, &own), &done, &turn)
     {
         let message = format!("the run is left to store the outputs: {error}");
         emit(&Event::Log { message });

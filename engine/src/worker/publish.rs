@@ -11,17 +11,17 @@ use dcsft_cache::{Store, StoreError};
 use super::done::{self, Done};
 use super::turn::Turn;
 
-/// Moves the outputs of a stage that is [`Done`] into the store at `cache`, and notes each.
+/// Moves the outputs of a stage that is [`Done`], which lie in the folder `outputs`, into the store at `cache`, and notes
+/// each.
 ///
 /// # Errors
 /// The first output that cannot be stored; those before it are.
 pub(super) fn all(
     cache: &Path,
-    workspace: &Path,
+    (workspace, outputs): (&Path, &Path),
     done: &Done,
     turn: &Turn,
 ) -> Result<(), StoreError> {
-    let folder = workspace.join("outputs").join(&done.folder);
     let mut stored = BTreeMap::new();
     let store = Store::open(cache)?;
     for name in done.outputs.keys() {
@@ -29,7 +29,7 @@ pub(super) fn all(
         if !turn.is_held() {
             break;
         }
-        let artifact = store.publish(&folder.join(name))?;
+        let artifact = store.publish(&outputs.join(name))?;
         stored.insert(name.clone(), artifact.digest);
         done::note_stored(workspace, &stored);
     }

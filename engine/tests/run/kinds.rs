@@ -137,6 +137,7 @@ impl Stage for Concat {
         inputs: PARTS,
         numeric: false,
         labelled: false,
+        shardable: false,
         paths: &[],
     };
 
@@ -178,6 +179,7 @@ impl Stage for Steps {
         inputs: PARTS,
         numeric: false,
         labelled: false,
+        shardable: false,
         paths: &[],
     };
 
@@ -239,6 +241,7 @@ impl Stage for Tally {
         inputs: PARTS,
         numeric: false,
         labelled: false,
+        shardable: false,
         paths: &[],
     };
 
@@ -299,6 +302,7 @@ impl Stage for Meet {
         inputs: &[],
         numeric: false,
         labelled: false,
+        shardable: false,
         paths: &[],
     };
 
@@ -340,6 +344,7 @@ impl Stage for Flaky {
         inputs: &[],
         numeric: false,
         labelled: false,
+        shardable: false,
         paths: &[],
     };
 
@@ -404,6 +409,7 @@ impl Stage for Broken {
         inputs: PARTS,
         numeric: false,
         labelled: false,
+        shardable: false,
         paths: &[],
     };
 
@@ -471,6 +477,7 @@ impl Stage for Labels {
         inputs: PARTS,
         numeric: false,
         labelled: true,
+        shardable: false,
         paths: &[],
     };
 
@@ -517,6 +524,7 @@ impl Stage for ReadFile {
         inputs: &[],
         numeric: false,
         labelled: false,
+        shardable: false,
         paths: &[&["path"]],
     };
 
@@ -602,9 +610,9 @@ impl Stage for Rows {
         inputs: PARTS,
         numeric: true,
         labelled: false,
+        shardable: true,
         paths: &[],
     };
-    const SHARDABLE: bool = true;
 
     fn outputs(_: &RowsParams) -> Vec<OutputDecl> {
         out()
@@ -679,6 +687,7 @@ impl Stage for Score {
         inputs: PARTS,
         numeric: true,
         labelled: false,
+        shardable: false,
         paths: &[],
     };
 
@@ -721,6 +730,7 @@ impl Stage for NewerConcat {
         inputs: PARTS,
         numeric: false,
         labelled: false,
+        shardable: false,
         paths: &[],
     };
 

@@ -65,6 +65,7 @@ impl Stage for World {
         inputs: &[],
         numeric: false,
         labelled: false,
+        shardable: false,
         paths: &[&["path"]],
     };
 
@@ -114,6 +115,7 @@ impl Stage for Split {
         }],
         numeric: false,
         labelled: false,
+        shardable: false,
         paths: &[],
     };
 
@@ -217,6 +219,7 @@ impl Stage for Train {
         ],
         numeric: true,
         labelled: false,
+        shardable: false,
         paths: &[],
     };
 
@@ -276,9 +279,9 @@ impl Stage for Eval {
         ],
         numeric: true,
         labelled: false,
+        shardable: true,
         paths: &[],
     };
-    const SHARDABLE: bool = true;
 
     fn outputs(_: &EvalParams) -> Vec<OutputDecl> {
         vec![OutputDecl::new("metrics", ArtifactType::Evaluation)]
@@ -318,6 +321,7 @@ impl Stage for Report {
         ],
         numeric: false,
         labelled: true,
+        shardable: false,
         paths: &[],
     };
 

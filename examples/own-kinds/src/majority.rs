@@ -44,6 +44,7 @@ impl Stage for Majority {
         ],
         numeric: false,
         labelled: false,
+        shardable: false,
         paths: &[],
     };
 

@@ -3,7 +3,8 @@
 //! steps, `rollout` (8 sampled answers of 32 tokens to each prompt) in tokens/s, or `grpo` (adapters learn from 8 such
 //! answers to each prompt) in answers/s of whole steps. Batches of 8 samples (BENCH_BATCH) with an image each, after 2
 //! that are not timed (BENCH_WARM_UP); BENCH_DROPOUT is the adapters' dropout, BENCH_PASS how many answers one pass of
-//! `grpo` takes. What was copied to the device and from it is given per step, with `rollout` per token. FOLDER is one that `bench/qwen_shape.py` or `bench/smolvlm_shape.py` makes.
+//! `grpo` takes. What was copied to the device and from it is given per step, with `rollout` per token. FOLDER is one that
+//! `bench/qwen_shape.py` or `bench/smolvlm_shape.py` makes.
 //!
 //! `cargo run --release -p dcsft-models --example bench_models FOLDER PART [SECONDS] [DEVICE] [f32|bf16] [random]`
 

@@ -6,7 +6,7 @@ mod config;
 
 use std::sync::Arc;
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Float, Tensor, TensorData};
 use dcsft_tensor::host::send;
 use dcsft_tensor::ops::{self, Activation, Heads, Rotary, Span, Spans};
 use dcsft_tensor::params::ParamId;
@@ -268,7 +268,7 @@ impl<'a> Pictures<'a> {
         let table = pass.weight(self.model.positions);
         let corner = |(rows, weights): &(Vec<u32>, Vec<f32>)| {
             let weights = TensorData::new(weights.clone(), [weights.len(), 1]);
-            let weights = send::<2>(weights, (&table.device(), table.dtype()));
+            let weights = send::<2, Float>(weights, (&table.device(), table.dtype()));
             ops::take_rows(table.clone(), rows) * weights
         };
         let [a, b, c, d] = self.taps.each_ref().map(corner);

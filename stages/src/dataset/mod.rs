@@ -56,6 +56,7 @@ impl Stage for ImportDataset {
         inputs: &[],
         numeric: false,
         labelled: false,
+        shardable: false,
         paths: &[&["path"], &["image_root"]],
     };
 

@@ -58,6 +58,7 @@ impl Stage for Difficulty {
         ],
         numeric: false,
         labelled: false,
+        shardable: false,
         paths: &[&["scores"]],
     };
 

@@ -84,9 +84,9 @@ impl Stage for Eval {
         ],
         numeric: true,
         labelled: false,
+        shardable: true,
         paths: &[reward::FILES],
     };
-    const SHARDABLE: bool = true;
 
     fn outputs(_params: &EvalParams) -> Vec<OutputDecl> {
         vec![OutputDecl::new("evaluation", ArtifactType::Evaluation)]

@@ -84,6 +84,7 @@ impl Stage for Grpo {
         ],
         numeric: true,
         labelled: false,
+        shardable: false,
         paths: &[reward::FILES],
     };
 

@@ -77,6 +77,7 @@ impl Stage for ImportRollouts {
         ],
         numeric: false,
         labelled: false,
+        shardable: false,
         paths: &[&["path"], reward::FILES],
     };
 

@@ -33,6 +33,7 @@ impl Stage for Model {
         inputs: &[],
         numeric: false,
         labelled: false,
+        shardable: false,
         paths: &[&["path"]],
     };
 

@@ -93,6 +93,7 @@ impl Stage for Report {
         ],
         numeric: false,
         labelled: true,
+        shardable: false,
         paths: &[],
     };
 

@@ -94,9 +94,9 @@ impl Stage for Rollout {
         ],
         numeric: true,
         labelled: false,
+        shardable: true,
         paths: &[reward::FILES],
     };
-    const SHARDABLE: bool = true;
 
     fn outputs(_params: &RolloutParams) -> Vec<OutputDecl> {
         vec![OutputDecl::new("rollouts", ArtifactType::Rollouts)]

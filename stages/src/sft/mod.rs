@@ -58,6 +58,7 @@ impl Stage for Sft {
         ],
         numeric: true,
         labelled: false,
+        shardable: false,
         paths: &[],
     };
 

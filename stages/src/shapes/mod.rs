@@ -53,6 +53,7 @@ impl Stage for Shapes {
         inputs: &[],
         numeric: false,
         labelled: false,
+        shardable: false,
         paths: &[],
     };
 

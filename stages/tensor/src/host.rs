@@ -7,7 +7,8 @@
 use std::ops::Sub;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use burn::tensor::{Bool, Device, Int, Tensor, TensorCreationOptions, TensorData};
+use burn::tensor::kind::Basic;
+use burn::tensor::{Device, Tensor, TensorCreationOptions, TensorData};
 
 pub use crate::kernels::exp_in_place;
 
@@ -93,33 +94,15 @@ pub fn on_host<const D: usize>(tensor: &Tensor<D>) -> bool {
     tensor.device() == Device::flex()
 }
 
-/// A tensor of numbers, on the device and of the type that `place` says, as in [`Tensor::from_data`].
-pub fn send<const D: usize>(
+/// A tensor of numbers, indices or flags, on the device and of the type that `place` says, as in [`Tensor::from_data`].
+pub fn send<const D: usize, K: Basic>(
     data: TensorData,
     place: impl Into<TensorCreationOptions>,
-) -> Tensor<D> {
+) -> Tensor<D, K> {
     let place = place.into();
     let far = is_far(&place.device);
     let tensor = Tensor::from_data(data, place);
     if far {
-        UP.add(tensor.shape().num_elements() * tensor.dtype().size());
-    }
-    tensor
-}
-
-/// A tensor of whole numbers on `device`: indices, or bits.
-pub fn send_ints<const D: usize>(data: TensorData, device: &Device) -> Tensor<D, Int> {
-    let tensor = Tensor::from_data(data, device);
-    if is_far(device) {
-        UP.add(tensor.shape().num_elements() * tensor.dtype().size());
-    }
-    tensor
-}
-
-/// A tensor of flags on `device`.
-pub fn send_flags<const D: usize>(data: TensorData, device: &Device) -> Tensor<D, Bool> {
-    let tensor = Tensor::from_data(data, device);
-    if is_far(device) {
         UP.add(tensor.shape().num_elements() * tensor.dtype().size());
     }
     tensor

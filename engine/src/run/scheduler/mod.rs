@@ -9,6 +9,7 @@ mod settle;
 mod shards;
 mod start;
 mod state;
+mod words;
 mod work;
 
 use std::collections::HashMap;
@@ -25,14 +26,14 @@ use crate::key::{KeyPreimage, Keys};
 use crate::plan::{self, NodeState, Plan};
 use crate::run::executor::Executor;
 use crate::run::opened::Opened;
-use crate::run::outcome::{Outcome, Shared, Word};
+use crate::run::outcome::{Outcome, Shared};
 use crate::run::relatives::Families;
 use crate::run::resources::Resources;
 use crate::run::{Reporter, RunError, RunOptions, RunOutcome};
-use crate::stage::{Event, Registry};
+use crate::stage::Registry;
 use crate::study::{Node, NodeId, Study};
 
-use message::{Message, Unit};
+use message::Message;
 use queue::Queue;
 use state::{Slot, State};
 use work::Work;
@@ -312,96 +313,6 @@ impl<'a> Scheduler<'a> {
         self.emit(RunEvent::StageInterrupted {
             stage: self.title(id),
         })
-    }
-
-    fn pass_on(&mut self, unit: Unit, word: Word) -> Result<(), RunError> {
-        if !self.counts(unit) {
-            return Ok(());
-        }
-        let Unit { id, shard } = unit;
-        let stage = self.title(id);
-        let key = self.slots[id.0].state.work().map(|work| work.key);
-        let event = match (word, key, shard) {
-            (
-                Word::Started {
-                    device,
-                    threads,
-                    log,
-                },
-                Some(key),
-                None,
-            ) => RunEvent::StageStarted {
-                stage,
-                key,
-                device,
-                threads,
-                log,
-            },
-            (
-                Word::Started {
-                    device,
-                    threads,
-                    log,
-                },
-                _,
-                Some(shard),
-            ) => RunEvent::ShardStarted {
-                stage,
-                shard,
-                device,
-                threads,
-                log,
-            },
-            (Word::Said(Event::Waits { holder, seconds }), Some(key), _) => RunEvent::StageWaits {
-                stage,
-                key,
-                holder: Some(holder),
-                seconds,
-            },
-            (Word::Said(Event::Progress(progress)), ..) => {
-                let progress = self.progress_of(unit, progress);
-                RunEvent::Progress { stage, progress }
-            }
-            (Word::Said(Event::Log { message }), _, None) => RunEvent::Log { stage, message },
-            // Whatever a shard warns of, the stage itself does too.
-            (Word::Said(Event::Log { message } | Event::Warning { message }), _, Some(shard)) => {
-                RunEvent::Log {
-                    stage,
-                    message: format!("{shard}: {message}"),
-                }
-            }
-            (
-                Word::Retries {
-                    attempts,
-                    message,
-                    delay,
-                },
-                _,
-                shard,
-            ) => {
-                let delay = delay.as_secs_f64();
-                match shard {
-                    None => RunEvent::StageRetries {
-                        stage,
-                        attempts,
-                        message,
-                        delay,
-                    },
-                    Some(shard) => RunEvent::ShardRetries {
-                        stage,
-                        shard,
-                        attempts,
-                        message,
-                        delay,
-                    },
-                }
-            }
-            (Word::Warns(message) | Word::Said(Event::Warning { message }), ..) => {
-                RunEvent::Warning { stage, message }
-            }
-            (Word::Started { .. } | Word::Said(_), ..) => return Ok(()),
-        };
-        self.emit(event)
     }
 
     /// Ends the run: its last event, and what became of it.

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Float, Tensor, TensorData};
 
 use crate::host::send;
 
@@ -84,7 +84,7 @@ impl Rotary {
     pub(super) fn tables(&self, device: &Device, dtype: DType) -> [Tensor<3>; 2] {
         let table = |values: &[f32]| -> Tensor<3> {
             let shape = [values.len() / self.half, 1, self.half];
-            send::<3>(TensorData::new(values.to_vec(), shape), device).cast(dtype)
+            send::<3, Float>(TensorData::new(values.to_vec(), shape), device).cast(dtype)
         };
         let new = || [table(&self.cos), table(&self.sin)];
         let tables = self.tables.get_or_init(|| Tables {

@@ -1,6 +1,6 @@
 //! A linear classifier on the pooled image tokens, trained beside the answers.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Float, Tensor, TensorData};
 use dcsft_tensor::host::send;
 use dcsft_tensor::ops::{Activation, linear, token_logprobs, weighted_sum};
 use dcsft_tensor::params::{Param, ParamId, ParamSet};
@@ -59,7 +59,7 @@ impl AuxiliaryHead {
 }
 
 fn param(name: &str, value: Vec<f32>, shape: [usize; 2], decay: bool, device: &Device) -> Param {
-    let value = send::<2>(TensorData::new(value, shape), device)
+    let value = send::<2, Float>(TensorData::new(value, shape), device)
         .autodiff()
         .require_grad();
     Param {

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use crate::host::send_ints;
+use crate::host::send;
 
 /// Which rows of a tensor are taken, in which order. Its indices are on the device.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl Gather {
             .collect();
         let indices = TensorData::new(indices, [places.len(), 1]);
         Self::Distinct {
-            indices: send_ints(indices, device),
+            indices: send(indices, device),
             padding,
         }
     }
@@ -69,7 +69,7 @@ impl Gather {
     pub(super) fn repeated(indices: &[u32], device: &Device) -> Self {
         let indices: Vec<i32> = indices.iter().map(|&index| index as i32).collect();
         let count = indices.len();
-        Self::Repeated(send_ints(TensorData::new(indices, [count]), device))
+        Self::Repeated(send(TensorData::new(indices, [count]), device))
     }
 
     /// `[rows, width]` to `[places, width]`.

@@ -4,12 +4,12 @@ mod attention;
 mod gather;
 mod slots;
 
-use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData, activation};
+use burn::tensor::{Device, Float, FloatDType, Int, Tensor, TensorData, activation};
 
 use gather::Gather;
 
 use super::{Dropout, Rotary};
-use crate::host::{send, send_ints};
+use crate::host::send;
 
 pub use attention::attention;
 
@@ -78,7 +78,7 @@ fn dropout_mask(dropout: &Dropout, [rows, width]: [usize; 2], device: &Device) -
     // A bit an input goes to the device, and is made a factor there.
     let words = dropout.kept_bits(rows * width);
     let count = words.len();
-    let words = send_ints::<2>(TensorData::new(words, [count, 1]), device);
+    let words = send::<2, Int>(TensorData::new(words, [count, 1]), device);
     let places = Tensor::<1, Int>::arange(0..32, device).reshape([1, 32]);
     let bits = words
         .bitwise_right_shift(places)
@@ -185,7 +185,7 @@ pub fn squares_of_rows(x: Tensor<2>) -> Tensor<1> {
 /// As [`super::weighted_sum`].
 pub fn weighted_sum(x: Tensor<1>, weights: &[f32]) -> Tensor<1> {
     let weights = TensorData::new(weights.to_vec(), [weights.len()]);
-    (x.clone().cast(FloatDType::F32) * send(weights, &x.device())).sum()
+    (x.clone().cast(FloatDType::F32) * send::<1, Float>(weights, &x.device())).sum()
 }
 
 /// As [`super::sent_back`].
@@ -203,5 +203,5 @@ pub fn mean_of_rows(x: Tensor<2>, rows: usize) -> Tensor<2> {
 fn indices_tensor(indices: &[u32], device: &Device) -> Tensor<1, Int> {
     let indices: Vec<i32> = indices.iter().map(|&index| index as i32).collect();
     let length = indices.len();
-    send_ints(TensorData::new(indices, [length]), device)
+    send(TensorData::new(indices, [length]), device)
 }

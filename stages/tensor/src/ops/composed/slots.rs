@@ -10,7 +10,7 @@ use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 
 use super::attention::weights;
 use super::gather::Gather;
-use crate::host::{send_flags, send_ints};
+use crate::host::send;
 use crate::ops::{Continuation, Heads};
 
 /// Rows that there is room for at first; it doubles.
@@ -214,7 +214,7 @@ impl Slots {
         let padding = rows().flat_map(|rows| (0..self.longest).map(move |row| row >= rows));
         let shape = [self.used.len(), 1, self.longest];
         let padding = TensorData::new(padding.collect::<Vec<bool>>(), shape);
-        Some(send_flags(padding, device))
+        Some(send(padding, device))
     }
 
     /// Attention of all slots: over the prefixes' rows, then over each one's own.
@@ -311,5 +311,5 @@ fn counts(owners: &[Continuation]) -> Vec<(usize, usize)> {
 fn indices(places: &[usize], device: &Device) -> Tensor<1, Int> {
     let places: Vec<i32> = places.iter().map(|&place| place as i32).collect();
     let count = places.len();
-    send_ints(TensorData::new(places, [count]), device)
+    send(TensorData::new(places, [count]), device)
 }
