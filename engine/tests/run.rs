@@ -12,6 +12,8 @@ mod failures;
 mod families;
 #[path = "run/faults.rs"]
 mod faults;
+#[path = "run/gpus.rs"]
+mod gpus;
 #[path = "run/journals.rs"]
 mod journals;
 #[path = "run/keys.rs"]

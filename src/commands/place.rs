@@ -12,9 +12,6 @@ use crate::cli::{ExecutorName, Run};
 use crate::exit::Failure;
 use crate::project_file::ProjectFile;
 
-/// Stages that are submitted at once where nothing else is said.
-pub(crate) const JOBS: usize = 200;
-
 /// What runs the stages of a run, as the command line says, or else the project's file.
 ///
 /// # Errors

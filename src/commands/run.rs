@@ -11,7 +11,6 @@ use dcsft_cache::{Digest, Remote};
 use dcsft_engine::journal::{self, RunEvent};
 use dcsft_engine::lockfile::Lock;
 use dcsft_engine::plan::{Plan, PlannedNode};
-use dcsft_engine::run::slurm;
 use dcsft_engine::run::{self, Executor, JsonReporter, Pause, Reporter, RunOptions, RunOutcome};
 use dcsft_engine::study::Node;
 use dcsft_engine::text;
@@ -104,10 +103,11 @@ fn run_and_report(
         handle_ctrl_c(&interrupted, remote.clone())?;
     }
     let options = RunOptions {
-        jobs: args.jobs.or(elsewhere.then_some(place::JOBS)),
+        jobs: args.jobs,
         threads: args.threads,
         keep_going: args.keep_going,
         devices: project.devices.clone(),
+        gpus: run::gpus_of_this_machine(),
         interrupted,
         program: program::this(),
         pause,
@@ -141,7 +141,7 @@ fn run_and_report(
     let outcome = outcome?;
     let exit = conclude(app, args, &project, &outcome, locked.as_ref())?;
     if outcome.interrupted && elsewhere {
-        leave_or_cancel(app, args, &project)?;
+        leave_or_cancel(app, args, &project, &*executor)?;
     }
     lines.written()?;
     Ok(exit)
@@ -214,11 +214,16 @@ fn check_devices(project: &Project, plan: &Plan) -> Result<(), Failure> {
 }
 
 /// An interrupted run leaves its jobs to the cluster, and says so. On a terminal it asks.
-fn leave_or_cancel(app: &App, args: &Run, project: &Project) -> Result<(), Failure> {
+fn leave_or_cancel(
+    app: &App,
+    args: &Run,
+    project: &Project,
+    executor: &dyn Executor,
+) -> Result<(), Failure> {
     let workspaces = cancel::workspaces(project, &project.plan(&[], false)?)?;
     let left = workspaces
         .iter()
-        .filter_map(|workspace| slurm::Ticket::read(workspace))
+        .filter(|workspace| executor.has_job(workspace))
         .count();
     if left == 0 {
         return Ok(());
@@ -226,7 +231,7 @@ fn leave_or_cancel(app: &App, args: &Run, project: &Project) -> Result<(), Failu
     let spec = args.spec.spec.display();
     let jobs = count(left, "job", "jobs");
     if app.terminal.asks(&format!("cancel {jobs} too? [y/N] ")) {
-        let cancelled = slurm::cancel(workspaces.into_iter()).map_err(Failure::failed)?;
+        let cancelled = executor.cancel(&workspaces).map_err(Failure::failed)?;
         let jobs = count(cancelled.len(), "job", "jobs");
         app.terminal.say(&format!("{jobs} cancelled"));
     } else {

@@ -9,16 +9,11 @@ use crate::stage::{ParamProblem, StageContext};
 
 /// What every program sees of the environment, where it is set. None of it is part of the key.
 const BASE: [&str; 9] = [
-    "PATH",
-    "HOME",
-    "USER",
-    "LOGNAME",
-    "LANG",
-    "LC_ALL",
-    "TMPDIR",
-    "TZ",
-    "CUDA_VISIBLE_DEVICES",
+    "PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TMPDIR", "TZ", VISIBLE,
 ];
+
+/// The variable that says which of the machine's GPUs a program sees, by index or by name; it counts them from 0.
+const VISIBLE: &str = "CUDA_VISIBLE_DEVICES";
 
 /// The beginning of the names that are the engine's.
 const OWN: &str = "DCSFT_";
@@ -133,6 +128,28 @@ pub(super) fn base(
     here.chain([python]).chain(declared).collect()
 }
 
+/// The device as the program has to name it: of the GPUs that are its own it sees no others.
+pub(super) fn device(ctx: &StageContext) -> &str {
+    match visible(ctx.accelerators(), None) {
+        Some(_) => "cuda:0",
+        None => ctx.device(),
+    }
+}
+
+/// What of `CUDA_VISIBLE_DEVICES`, as it is `here`, the GPUs among the accelerators are; none if there is none.
+fn visible(accelerators: &[String], here: Option<&str>) -> Option<String> {
+    let here: Option<Vec<&str>> = here.map(|here| here.split(',').map(str::trim).collect());
+    let names = accelerators.iter().filter_map(|accelerator| {
+        let index = accelerator.strip_prefix("cuda:")?;
+        match &here {
+            Some(here) => here.get(index.parse::<usize>().ok()?).copied(),
+            None => Some(index),
+        }
+    });
+    let names: Vec<&str> = names.collect();
+    (!names.is_empty()).then(|| names.join(","))
+}
+
 /// All variables of the program.
 ///
 /// # Errors
@@ -151,6 +168,10 @@ pub(super) fn variables(
     }
     let mut all = vec![("OMP_NUM_THREADS".into(), ctx.threads().to_string().into())];
     all.extend(base(&filled, passed));
+    let own = visible(ctx.accelerators(), std::env::var(VISIBLE).ok().as_deref());
+    if let Some(own) = own.filter(|_| !filled.contains_key(VISIBLE)) {
+        all.push((VISIBLE.into(), own.into()));
+    }
     let mut set = |name: String, value: OsString| all.push((name.into(), value));
     for (name, dirs) in &places.inputs {
         if let [dir] = dirs.as_slice() {
@@ -164,7 +185,7 @@ pub(super) fn variables(
     set(format!("{OWN}EVENTS"), told.events.into());
     set(format!("{OWN}STATE"), told.state.into());
     set(format!("{OWN}THREADS"), ctx.threads().to_string().into());
-    set(format!("{OWN}DEVICE"), ctx.device().into());
+    set(format!("{OWN}DEVICE"), device(ctx).into());
     set(MARK.to_owned(), told.mark.into());
     Ok(all)
 }

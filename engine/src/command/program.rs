@@ -40,7 +40,7 @@ pub(super) fn run(
         "inputs": places.inputs,
         "outputs": places.outputs,
         "state": state,
-        "device": ctx.device(),
+        "device": environment::device(ctx),
         "threads": ctx.threads(),
     });
     fs::write(&job, told.to_string()).map_err(StageError::io(&job))?;

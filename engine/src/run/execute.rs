@@ -11,7 +11,7 @@ use dcsft_cache::{Digest, Record, file};
 
 use super::commit::Commit;
 use super::error::RunError;
-use super::executor::{End, Ended, Task};
+use super::executor::{End, Ended, Executor, Task};
 use super::outcome::{Assignment, Outcome, Shared, Step, Word};
 use super::prepare::prepare;
 use super::prepared::Prepared;
@@ -356,7 +356,6 @@ impl Attempts<'_> {
         let task = Task {
             stage: &assignment.node.stage,
             resources: &execution.resources,
-            adopt,
             job: &job::path(workspace),
             log: &assignment.log,
             threads: assignment.threads,
@@ -367,7 +366,7 @@ impl Attempts<'_> {
             pause: shared.pause,
         };
         let mut used = None;
-        let ended = shared.executor.execute(&task, &mut |event| match event {
+        let ended = run_to_end(shared.executor, &task, adopt, &mut |event| match event {
             Event::Used(usage) => used = Some(usage),
             event => tell(Word::Said(event)),
         });
@@ -403,6 +402,27 @@ impl Attempts<'_> {
             title: self.assignment.node.title(),
             message,
         })
+    }
+}
+
+/// Has the executor begin the attempt, or take up the one that an earlier run has submitted, and waits for its end.
+fn run_to_end(
+    executor: &dyn Executor,
+    task: &Task<'_>,
+    adopt: bool,
+    emit: &mut dyn FnMut(Event),
+) -> io::Result<Ended> {
+    let adopted = match adopt {
+        true => executor.adopt(task)?,
+        false => None,
+    };
+    let submitted = match adopted {
+        Some(attempt) => Ok(attempt),
+        None => executor.submit(task)?,
+    };
+    match submitted {
+        Ok(attempt) => attempt.wait(emit),
+        Err(end) => Ok(Ended { end, seconds: 0.0 }),
     }
 }
 

@@ -1,10 +1,13 @@
 //! Where a worker process runs: what an executor is given and how an attempt ends.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use super::admission::Admission;
+use super::machine::Machine;
+use super::options::RunOptions;
 use super::pause::Pause;
 use crate::journal::Reason;
 use crate::stage::Event;
@@ -18,8 +21,6 @@ pub struct Task<'a> {
     pub stage: &'a str,
     /// What it asks for.
     pub resources: &'a Resources,
-    /// Follow the job that the workspace already has, see [`Executor::has_job`].
-    pub adopt: bool,
     /// The frozen job, as JSON.
     pub job: &'a Path,
     /// Takes the worker's stderr and log lines; appended to.
@@ -33,6 +34,13 @@ pub struct Task<'a> {
     pub interrupted: &'a AtomicBool,
     /// Says when the worker has to stand still.
     pub pause: &'a Pause,
+}
+
+impl Task<'_> {
+    /// The folder that the attempt works in.
+    pub(super) fn workspace(&self) -> &Path {
+        self.job.parent().unwrap_or(self.job)
+    }
 }
 
 /// How an attempt ended, and how long it worked.
@@ -139,20 +147,54 @@ impl End {
 
 /// Runs worker processes somewhere. Called from one thread per running stage.
 pub trait Executor: Sync {
-    /// Whether a job for this workspace was submitted by an earlier run and not seen to its end: it is followed then,
-    /// with [`Task::adopt`].
-    fn has_job(&self, _workspace: &Path) -> bool {
-        false
+    /// What a run has to share out that computes on `device`, if its options name no devices.
+    fn admission(&self, options: &RunOptions, device: &str) -> Box<dyn Admission> {
+        Box::new(Machine::new(options, device))
     }
 
-    /// Whether workers run on other machines, whose batch system shares out what they need.
+    /// Whether workers run on other machines, which hear of nothing and are heard of late.
     fn is_elsewhere(&self) -> bool {
         false
     }
 
-    /// Runs one attempt to its end and passes on what the worker says.
+    /// Has a worker begin the attempt, now or as soon as there is room for it.
     ///
     /// # Errors
-    /// If the worker cannot be started or heard.
-    fn execute(&self, task: &Task<'_>, emit: &mut dyn FnMut(Event)) -> io::Result<Ended>;
+    /// If the worker cannot be started.
+    fn submit<'t>(&'t self, task: &'t Task<'t>) -> io::Result<Submitted<'t>>;
+
+    /// Whether a job for this workspace was submitted by an earlier run and not seen to its end.
+    fn has_job(&self, _workspace: &Path) -> bool {
+        false
+    }
+
+    /// The job that an earlier run has submitted for the task's workspace, and that goes on; none if there is none any
+    /// more.
+    ///
+    /// # Errors
+    /// If it cannot be heard.
+    fn adopt<'t>(&'t self, _task: &'t Task<'t>) -> io::Result<Option<Box<dyn Attempt + 't>>> {
+        Ok(None)
+    }
+
+    /// Ends the jobs of these workspaces that no run follows any more. In words, which these were.
+    ///
+    /// # Errors
+    /// If they cannot be ended.
+    fn cancel(&self, _workspaces: &[PathBuf]) -> io::Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+}
+
+/// What became of a submission: an attempt that works, or waits to; or how it ended before it began.
+pub type Submitted<'t> = Result<Box<dyn Attempt + 't>, End>;
+
+/// An attempt that was submitted.
+pub trait Attempt {
+    /// Waits for its end, which comes soon once the run is interrupted, and passes on what the worker says. However many
+    /// attempts are waited for, whoever knows their states is asked once for all.
+    ///
+    /// # Errors
+    /// If the worker cannot be heard.
+    fn wait(self: Box<Self>, emit: &mut dyn FnMut(Event)) -> io::Result<Ended>;
 }

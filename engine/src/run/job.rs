@@ -35,6 +35,7 @@ pub(super) fn write(
         outputs: outputs_path(workspace),
         state: shards::state(workspace),
         device: assignment.device.clone(),
+        accelerators: assignment.accelerators.clone(),
         threads: assignment.threads,
         relatives: prepared.relatives.clone(),
         // A shard has no outputs.

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use super::ear::Ear;
-use super::executor::{End, Ended, Executor, Task};
+use super::executor::{Attempt, End, Ended, Executor, Submitted, Task};
 use super::lines;
 use super::pause::{Clock, Entered};
 use super::process::Group;
@@ -43,29 +43,50 @@ pub struct LocalExecutor {
 }
 
 impl Executor for LocalExecutor {
-    fn execute(&self, task: &Task<'_>, emit: &mut dyn FnMut(Event)) -> io::Result<Ended> {
-        let mut log = OpenOptions::new()
+    fn submit<'t>(&'t self, task: &'t Task<'t>) -> io::Result<Submitted<'t>> {
+        let log = OpenOptions::new()
             .create(true)
             .append(true)
             .open(task.log)?;
-        let mut watch = Watch::new(task, self.grace);
+        let watch = Watch::new(task, self.grace);
         let mut group = self.spawn(task, &log)?;
         let heard = lines::listen(group.stdout().ok_or(io::ErrorKind::BrokenPipe)?)?;
+        Ok(Ok(Box::new(Child {
+            watch,
+            group,
+            heard,
+            log,
+        })))
+    }
+}
+
+/// A worker that is a child of this process.
+struct Child<'t> {
+    watch: Watch<'t>,
+    group: Group,
+    heard: Receiver<Vec<u8>>,
+    log: File,
+}
+
+impl Attempt for Child<'_> {
+    fn wait(mut self: Box<Self>, emit: &mut dyn FnMut(Event)) -> io::Result<Ended> {
         let mut ear = Ear {
-            log: &mut log,
+            log: &mut self.log,
             emit,
             last: None,
             waits: false,
         };
-        let status = watch.until_end(&mut group, &heard, &mut ear)?;
-        watch.hear_last_words(&heard, &mut ear)?;
+        let status = self
+            .watch
+            .until_end(&mut self.group, &self.heard, &mut ear)?;
+        self.watch.hear_last_words(&self.heard, &mut ear)?;
         let last = ear.last;
         let ended = Ended {
-            end: watch.judge(last.as_ref(), status),
-            seconds: watch.worked().as_secs_f64(),
+            end: self.watch.judge(last.as_ref(), status),
+            seconds: self.watch.worked().as_secs_f64(),
         };
         if let Some((_, message, _)) = ended.end.failure() {
-            writeln!(log, "{message}")?;
+            writeln!(self.log, "{message}")?;
         }
         Ok(ended)
     }

@@ -1,5 +1,6 @@
 //! Running a plan: what the scheduler is given and what it gives back.
 
+mod admission;
 mod commit;
 mod ear;
 mod error;
@@ -9,6 +10,7 @@ mod files;
 mod job;
 mod lines;
 mod local;
+mod machine;
 mod opened;
 mod options;
 mod outcome;
@@ -18,7 +20,6 @@ mod prepared;
 mod process;
 mod relatives;
 mod reporter;
-mod resources;
 mod retry;
 mod scheduler;
 mod shards;
@@ -34,9 +35,11 @@ use crate::plan::Plan;
 use crate::stage::Registry;
 use crate::study::Study;
 
+pub use admission::{Admission, Ask, Share};
 pub use error::RunError;
-pub use executor::{End, Ended, Executor, Task};
+pub use executor::{Attempt, End, Ended, Executor, Submitted, Task};
 pub use local::{LocalExecutor, WorkerCommand};
+pub use machine::{Machine, gpus_of_this_machine};
 pub use options::{RunOptions, RunOutcome};
 pub use pause::Pause;
 #[cfg(unix)]
@@ -77,8 +80,15 @@ pub fn run(
         });
     match begun {
         Ok((_guard, journal)) => {
-            scheduler::Scheduler::new(study, registry, plan, store, options, journal, reporter)
-                .run(executor)
+            let given = scheduler::Given {
+                study,
+                registry,
+                plan,
+                store,
+                options,
+                executor,
+            };
+            scheduler::Scheduler::new(given, journal, reporter).run()
         }
         Err(error) => {
             reporter.event(&RunEvent::Error {

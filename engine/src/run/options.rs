@@ -23,6 +23,9 @@ pub struct RunOptions {
     /// `cpu`, or accelerators (`cuda:0`, `cuda:1`) of which each serves one numeric stage at a time. Of the same
     /// class as the plan's device; empty means just that.
     pub devices: Vec<String>,
+    /// GPUs of this machine (`cuda:0`) for stages that ask for some and do not compute on the run's device, like programs,
+    /// where `devices` has no accelerator.
+    pub gpus: Vec<String>,
     /// Bytes of memory for stages that say how much they need; none: what this machine has.
     pub memory: Option<u64>,
     /// First pause before a retry; doubled each time up to a minute, and shortened at random by up to a half, so that
@@ -43,6 +46,7 @@ impl Default for RunOptions {
             threads: None,
             keep_going: false,
             devices: Vec::new(),
+            gpus: Vec::new(),
             memory: None,
             backoff: Duration::from_secs(1),
             program: Program::default(),

@@ -54,6 +54,7 @@ pub(super) struct Assignment<'a> {
     /// The files' identity at planning time.
     pub(super) files: &'a BTreeMap<String, FilesIdentity>,
     pub(super) device: String,
+    pub(super) accelerators: Vec<String>,
     pub(super) threads: usize,
     pub(super) log: PathBuf,
     pub(super) step: Step,

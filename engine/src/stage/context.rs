@@ -21,6 +21,7 @@ pub struct StageContext {
     outputs: PathBuf,
     state: PathBuf,
     device: String,
+    accelerators: Vec<String>,
     threads: usize,
     interrupted: Arc<AtomicBool>,
     emit: Box<dyn FnMut(Event) + Send>,
@@ -41,6 +42,8 @@ pub struct ContextParts {
     pub state: PathBuf,
     /// `cpu` or `cuda:N`.
     pub device: String,
+    /// The accelerators that are its own, `device` the first; none where a batch system hands them out.
+    pub accelerators: Vec<String>,
     /// Threads the stage may use. Never changes a byte of what it writes.
     pub threads: usize,
     /// Set when the run is being interrupted.
@@ -63,6 +66,7 @@ impl StageContext {
             outputs,
             state,
             device,
+            accelerators,
             threads,
             interrupted,
             emit,
@@ -75,6 +79,7 @@ impl StageContext {
             outputs,
             state,
             device,
+            accelerators,
             threads,
             interrupted,
             emit,
@@ -156,6 +161,11 @@ impl StageContext {
     /// `cpu` or `cuda:N`.
     pub fn device(&self) -> &str {
         &self.device
+    }
+
+    /// The accelerators that are the stage's own, its device the first; none where a batch system hands them out.
+    pub fn accelerators(&self) -> &[String] {
+        &self.accelerators
     }
 
     /// Threads the stage may use.

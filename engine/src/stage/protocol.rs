@@ -35,6 +35,9 @@ pub struct Job {
     pub state: PathBuf,
     /// `cpu` or `cuda:N`.
     pub device: String,
+    /// The accelerators that are its own, `device` the first; none where a batch system hands them out.
+    #[serde(default)]
+    pub accelerators: Vec<String>,
     /// Threads it may use.
     pub threads: usize,
     /// Finished results of the stage's family.

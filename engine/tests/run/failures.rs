@@ -4,8 +4,7 @@ use std::fs;
 
 use dcsft_engine::journal::{Failure, Reason, RunEvent};
 use dcsft_engine::record::Execution;
-use dcsft_engine::run::{self, Ended, Executor, RunOptions, Task};
-use dcsft_engine::stage::Event;
+use dcsft_engine::run::{self, Executor, RunOptions, Submitted, Task};
 use serde_json::{Value, json};
 
 use crate::support::{Bench, titles};
@@ -60,7 +59,7 @@ fn a_panic_is_a_failure_with_message_and_place() {
 struct Panicking;
 
 impl Executor for Panicking {
-    fn execute(&self, _: &Task<'_>, _: &mut dyn FnMut(Event)) -> std::io::Result<Ended> {
+    fn submit<'t>(&'t self, _: &'t Task<'t>) -> std::io::Result<Submitted<'t>> {
         panic!("no worker today")
     }
 }

@@ -151,6 +151,7 @@ impl Bench {
             })
         };
         let mut context = StageContext::new(ContextParts {
+            accelerators: Vec::new(),
             inputs: inputs
                 .iter()
                 .map(|(name, inputs)| ((*name).to_owned(), inputs.clone()))

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use dcsft_cache::{Record, StoreError};
 
+use crate::run::admission::Share;
 use crate::run::outcome::{Outcome, Word};
-use crate::run::resources::Share;
 use crate::stage::Shard;
 use crate::study::NodeId;
 

@@ -24,11 +24,12 @@ use dcsft_cache::{Digest, Store};
 use crate::journal::{self, Failure, Journal, RunEvent};
 use crate::key::{KeyPreimage, Keys};
 use crate::plan::{self, NodeState, Plan};
+use crate::run::admission::Admission;
 use crate::run::executor::Executor;
 use crate::run::opened::Opened;
 use crate::run::outcome::{Outcome, Shared};
 use crate::run::relatives::Families;
-use crate::run::resources::Resources;
+
 use crate::run::{Reporter, RunError, RunOptions, RunOutcome};
 use crate::stage::Registry;
 use crate::study::{Node, NodeId, Study};
@@ -44,6 +45,17 @@ const TICK: Duration = Duration::from_millis(50);
 /// What running stages have said and nobody has heard yet; then they wait.
 const WORDS: usize = 1024;
 
+/// What a run is made of.
+#[derive(Clone, Copy)]
+pub(super) struct Given<'a> {
+    pub(super) study: &'a Study,
+    pub(super) registry: &'a Registry,
+    pub(super) plan: &'a Plan,
+    pub(super) store: &'a Store,
+    pub(super) options: &'a RunOptions,
+    pub(super) executor: &'a dyn Executor,
+}
+
 /// The state of one run.
 pub(super) struct Scheduler<'a> {
     study: &'a Study,
@@ -52,6 +64,7 @@ pub(super) struct Scheduler<'a> {
     plan: &'a Plan,
     store: &'a Store,
     options: &'a RunOptions,
+    executor: &'a dyn Executor,
     reporter: &'a mut dyn Reporter,
     journal: Journal,
     slots: Vec<Slot>,
@@ -66,7 +79,7 @@ pub(super) struct Scheduler<'a> {
     to_ask: Vec<(NodeId, Digest)>,
     /// A thread asks the cache.
     asking: bool,
-    resources: Resources,
+    admission: Box<dyn Admission>,
     running: usize,
     failed: Vec<(NodeId, Failure)>,
     /// How often results were found damaged, in all.
@@ -76,15 +89,15 @@ pub(super) struct Scheduler<'a> {
 }
 
 impl<'a> Scheduler<'a> {
-    pub(super) fn new(
-        study: &'a Study,
-        registry: &'a Registry,
-        plan: &'a Plan,
-        store: &'a Store,
-        options: &'a RunOptions,
-        journal: Journal,
-        reporter: &'a mut dyn Reporter,
-    ) -> Self {
+    pub(super) fn new(given: Given<'a>, journal: Journal, reporter: &'a mut dyn Reporter) -> Self {
+        let Given {
+            study,
+            registry,
+            plan,
+            store,
+            options,
+            executor,
+        } = given;
         let started = Instant::now();
         let urgency = if plan.is_complete() {
             Vec::new()
@@ -110,6 +123,7 @@ impl<'a> Scheduler<'a> {
             plan,
             store,
             options,
+            executor,
             reporter,
             journal,
             slots,
@@ -119,7 +133,7 @@ impl<'a> Scheduler<'a> {
             unresolved: Vec::new(),
             to_ask: Vec::new(),
             asking: false,
-            resources: Resources::new(options, &plan.options.device),
+            admission: executor.admission(options, &plan.options.device),
             running: 0,
             failed: Vec::new(),
             reopenings: 0,
@@ -128,15 +142,12 @@ impl<'a> Scheduler<'a> {
         }
     }
 
-    pub(super) fn run(mut self, executor: &'a dyn Executor) -> Result<RunOutcome, RunError> {
+    pub(super) fn run(mut self) -> Result<RunOutcome, RunError> {
         let options = self.options;
-        if executor.is_elsewhere() {
-            self.resources.leave_to_others(&self.plan.options.device);
-        }
         let shared = Shared {
             study: self.study,
             store: self.store,
-            executor,
+            executor: self.executor,
             families: Families::new(self.store),
             opened: Opened::new(self.store),
             stop: AtomicBool::new(false),
@@ -160,7 +171,7 @@ impl<'a> Scheduler<'a> {
     }
 
     fn begin(&mut self) -> Result<(), RunError> {
-        self.resources.check(self.study, self.registry, self.plan)?;
+        self.admission.check(self.study, self.registry, self.plan)?;
         let planned = self.plan.nodes.iter();
         let cached = planned.filter(|node| node.state.record().is_some()).count();
         self.emit(RunEvent::Started {
@@ -168,7 +179,7 @@ impl<'a> Scheduler<'a> {
             spec: self.study.name.clone(),
             stages: self.slots.len(),
             cached,
-            jobs: self.resources.jobs,
+            jobs: self.admission.jobs(),
         })?;
         self.take_over_plan()
     }
@@ -251,7 +262,7 @@ impl<'a> Scheduler<'a> {
             self.asking &= !matches!(message, Message::Answered(_));
             if let Message::Ended(unit, outcome, share) = message {
                 self.running -= 1;
-                self.resources.give_back(share);
+                self.admission.give_back(share);
                 let id = unit.id;
                 match outcome {
                     _ if !self.counts(unit) => {}
@@ -282,7 +293,7 @@ impl<'a> Scheduler<'a> {
             }
             Message::Ended(unit, outcome, share) => {
                 self.running -= 1;
-                self.resources.give_back(share);
+                self.admission.give_back(share);
                 let id = unit.id;
                 match outcome {
                     Outcome::Broken(error) => {

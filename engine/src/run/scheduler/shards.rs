@@ -17,8 +17,7 @@ use crate::study::NodeId;
 impl Scheduler<'_> {
     /// Into how many shards a stage is cut that starts while `active` stages, itself included, run or could start.
     pub(super) fn shards_of(&self, id: NodeId, active: usize) -> u32 {
-        self.resources
-            .shards_for(self.node(id), self.is_numeric(id), active)
+        self.admission.shards_for(self.ask_of(id), active)
     }
 
     /// What a stage whose turn it is has to do next, where it is in shards.

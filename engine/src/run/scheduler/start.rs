@@ -14,9 +14,9 @@ use super::message::{Message, Unit};
 use super::state::{State, Wait};
 use crate::journal::{Failure, Reason, RunEvent};
 use crate::run::RunError;
+use crate::run::admission::{Ask, Share};
 use crate::run::execute::execute;
 use crate::run::outcome::{Assignment, Shared, Step, Word};
-use crate::run::resources::Share;
 use crate::study::{NodeId, Reference};
 
 /// How often a stage is run again because its artifact was found damaged.
@@ -29,13 +29,17 @@ impl<'a> Scheduler<'a> {
     /// Puts a ready stage in line.
     pub(super) fn enqueue(&mut self, id: NodeId) {
         let urgency = self.urgency.get(id.0).copied().unwrap_or_default();
-        let accelerated = self.resources.needs_accelerator(self.is_numeric(id));
+        let accelerated = self.admission.needs_accelerator(self.ask_of(id));
         self.queue.push(id, urgency, accelerated);
     }
 
-    pub(super) fn is_numeric(&self, id: NodeId) -> bool {
-        let kind = self.keys.kind(self.node(id));
-        kind.is_ok_and(|kind| kind.decl().numeric)
+    pub(super) fn ask_of(&self, id: NodeId) -> Ask<'a> {
+        let node = self.node(id);
+        let kind = self.keys.kind(node);
+        Ask {
+            node,
+            numeric: kind.is_ok_and(|kind| kind.decl().numeric),
+        }
     }
 
     /// Starts what can start, most urgent first.
@@ -51,8 +55,8 @@ impl<'a> Scheduler<'a> {
         while let Some(id) = self.queue.pop_due() {
             self.enqueue(id);
         }
-        while self.running < self.resources.jobs {
-            let Some(id) = self.queue.pop(self.resources.has_accelerator()) else {
+        while self.running < self.admission.jobs() {
+            let Some(id) = self.queue.pop(self.admission.has_accelerator()) else {
                 break;
             };
             // It may have been taken back while it was in line.
@@ -69,7 +73,7 @@ impl<'a> Scheduler<'a> {
                 self.wait_again(id);
                 continue;
             };
-            let Some(share) = self.resources.take(self.node(id), self.is_numeric(id)) else {
+            let Some(share) = self.admission.admit(self.ask_of(id)) else {
                 self.enqueue(id);
                 break;
             };
@@ -123,7 +127,8 @@ impl<'a> Scheduler<'a> {
             forced: work.forced,
             files: &self.plan.node(id).files,
             device: share.device.clone(),
-            threads: self.resources.threads_for(node, active),
+            accelerators: share.accelerators.clone(),
+            threads: self.admission.threads_for(node, active),
             log: self.log_path(unit),
             step,
         };

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,7 @@ const UNKNOWN: u64 = 4;
 /// One job that is followed.
 pub(super) struct Follower<'a> {
     task: &'a Task<'a>,
-    ticket: &'a Ticket,
+    ticket: Ticket,
     states: &'a States,
     tick: Duration,
     workspace: PathBuf,
@@ -52,7 +52,7 @@ pub(super) struct Follower<'a> {
 impl<'a> Follower<'a> {
     pub(super) fn new(
         task: &'a Task<'a>,
-        ticket: &'a Ticket,
+        ticket: Ticket,
         states: &'a States,
         poll: Duration,
     ) -> io::Result<Self> {
@@ -61,21 +61,29 @@ impl<'a> Follower<'a> {
             .append(true)
             .open(task.log)?;
         Ok(Self {
+            answered: states.of(&ticket).answers,
             task,
             ticket,
             states,
             tick: poll.min(Duration::from_millis(500)),
-            workspace: task.job.parent().unwrap_or(task.job).to_owned(),
+            workspace: task.workspace().to_owned(),
             log,
             read: 0,
             begun: Vec::new(),
             works: None,
             began: Instant::now(),
             said: None,
-            answered: states.of(ticket).answers,
             timed_out: false,
             recorded: None,
         })
+    }
+
+    pub(super) fn ticket(&self) -> &Ticket {
+        &self.ticket
+    }
+
+    pub(super) fn workspace(&self) -> &Path {
+        &self.workspace
     }
 
     /// Follows the job to its end, or until the run is interrupted: the job goes on then.
@@ -168,14 +176,14 @@ impl<'a> Follower<'a> {
         if !matches!(end, Some(End::Stopped)) && (end.is_some() || code <= 128) {
             return true;
         }
-        let state = self.states.of(self.ticket).row.map(|row| row.state);
+        let state = self.states.of(&self.ticket).row.map(|row| row.state);
         let recorded = *self.recorded.get_or_insert_with(Instant::now);
         state.as_deref().and_then(end_of_state).is_some() || recorded.elapsed() >= EXPLAINED
     }
 
     /// The script's record is what counts; what the cluster says beside it only explains.
     fn judge(&self, code: i32, last: Option<&Event>) -> End {
-        let state = self.states.of(self.ticket).row.map(|row| row.state);
+        let state = self.states.of(&self.ticket).row.map(|row| row.state);
         match End::of_exit(u8::try_from(code).ok(), last) {
             Some(End::Stopped) => match state.as_deref().and_then(end_of_state) {
                 Some(end) => end,
@@ -196,7 +204,7 @@ impl<'a> Follower<'a> {
 
     /// What became of a job that the cluster says is over, or does not know, though it has left no record.
     fn ended_without_record(&mut self, ear: &mut Ear<'_>) -> Option<End> {
-        let Seen { row, answers } = self.states.of(self.ticket);
+        let Seen { row, answers } = self.states.of(&self.ticket);
         let Some(row) = row else {
             // It may not be in the list yet.
             let unknown = answers.saturating_sub(self.answered);
@@ -251,7 +259,7 @@ impl<'a> Follower<'a> {
         };
         if !self.timed_out && works.elapsed() >= timeout {
             self.timed_out = true;
-            cluster.cancel(self.ticket)?;
+            cluster.cancel(&self.ticket)?;
         }
         Ok(())
     }

@@ -8,6 +8,7 @@
 //! others, while they go on. A job is known by a name that is given once, and by the exit record that its script writes.
 //! What the cluster says decides only where there is no such record: a node that was lost, memory or time that ran out.
 
+mod cluster_room;
 mod command;
 mod follow;
 mod options;
@@ -21,9 +22,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::executor::{Ended, Executor, Task};
+use super::RunOptions;
+use super::admission::Admission;
+use super::executor::{Attempt, End, Ended, Executor, Submitted, Task};
 use crate::stage::Event;
+use cluster_room::ClusterRoom;
 use command::Cluster;
+use follow::Follower;
 pub use options::SlurmOptions;
 use states::States;
 use submit::Submitter;
@@ -75,34 +80,79 @@ impl Drop for SlurmExecutor {
 }
 
 impl Executor for SlurmExecutor {
-    fn has_job(&self, workspace: &Path) -> bool {
-        Ticket::read(workspace).is_some()
+    fn admission(&self, options: &RunOptions, device: &str) -> Box<dyn Admission> {
+        Box::new(ClusterRoom::new(options, device))
     }
 
     fn is_elsewhere(&self) -> bool {
         true
     }
 
-    fn execute(&self, task: &Task<'_>, emit: &mut dyn FnMut(Event)) -> io::Result<Ended> {
-        let workspace = task.job.parent().unwrap_or(task.job);
-        let ticket = match Ticket::read(workspace).filter(|_| task.adopt) {
-            Some(ticket) => {
-                emit(Event::Log {
-                    message: format!("following {ticket}, which an earlier run has submitted"),
-                });
-                ticket
-            }
-            None => match self.submitter.submit(task)? {
-                Ok(ticket) => ticket,
-                Err(end) => return Ok(Ended { end, seconds: 0.0 }),
-            },
-        };
+    fn submit<'t>(&'t self, task: &'t Task<'t>) -> io::Result<Submitted<'t>> {
+        match self.submitter.submit(task)? {
+            Ok(ticket) => Ok(Ok(self.follow(task, ticket, false)?)),
+            Err(end) => Ok(Err(end)),
+        }
+    }
+
+    fn has_job(&self, workspace: &Path) -> bool {
+        Ticket::read(workspace).is_some()
+    }
+
+    fn adopt<'t>(&'t self, task: &'t Task<'t>) -> io::Result<Option<Box<dyn Attempt + 't>>> {
+        let ticket = Ticket::read(task.workspace());
+        ticket
+            .map(|ticket| self.follow(task, ticket, true))
+            .transpose()
+    }
+
+    fn cancel(&self, workspaces: &[PathBuf]) -> io::Result<Vec<String>> {
+        let cancelled = cancel(workspaces.iter().cloned())?;
+        Ok(cancelled.iter().map(Ticket::to_string).collect())
+    }
+}
+
+impl SlurmExecutor {
+    fn follow<'t>(
+        &'t self,
+        task: &'t Task<'t>,
+        ticket: Ticket,
+        adopted: bool,
+    ) -> io::Result<Box<dyn Attempt + 't>> {
         self.states.watch(&ticket.name);
-        let followed = follow::Follower::new(task, &ticket, &self.states, self.poll)?
-            .until_end(emit, &self.cluster);
-        let ended = followed?;
-        if !matches!(ended.end, super::executor::End::Interrupted) {
-            Ticket::remove(workspace)?;
+        Ok(Box::new(Job {
+            follower: Follower::new(task, ticket, &self.states, self.poll)?,
+            cluster: &self.cluster,
+            adopted,
+        }))
+    }
+}
+
+/// A job of the cluster.
+struct Job<'t> {
+    follower: Follower<'t>,
+    cluster: &'t Cluster,
+    /// An earlier run has submitted it.
+    adopted: bool,
+}
+
+impl Attempt for Job<'_> {
+    fn wait(self: Box<Self>, emit: &mut dyn FnMut(Event)) -> io::Result<Ended> {
+        let Self {
+            follower,
+            cluster,
+            adopted,
+        } = *self;
+        if adopted {
+            let ticket = follower.ticket();
+            emit(Event::Log {
+                message: format!("following {ticket}, which an earlier run has submitted"),
+            });
+        }
+        let workspace = follower.workspace().to_owned();
+        let ended = follower.until_end(emit, cluster)?;
+        if ended.end != End::Interrupted {
+            Ticket::remove(&workspace)?;
         }
         Ok(ended)
     }

@@ -93,7 +93,7 @@ impl Submitter {
                 threads: task.threads,
                 flags: flags(&self.options, task.resources, task.threads),
             },
-            workspace: task.job.parent().unwrap_or(task.job).to_owned(),
+            workspace: task.workspace().to_owned(),
             job: task.job.to_owned(),
             reply,
         };
