@@ -120,8 +120,8 @@ pub(crate) struct SpecArgs {
     /// Override a value of the spec, as in vars.steps=100; may be repeated
     #[arg(long = "set", value_name = "PATH=VALUE")]
     pub(crate) overrides: Vec<String>,
-    /// Device of the model stages: cpu, cuda, cuda:N, or several GPUs as in cuda:0,cuda:1, for stages that run at the
-    /// same time (see --jobs)
+    /// Device of the model stages: cpu, cuda, cuda:N, wgpu, wgpu:N, or several GPUs as in cuda:0,cuda:1, for stages
+    /// that run at the same time (see --jobs)
     #[arg(
         long,
         env = "DCSFT_DEVICE",

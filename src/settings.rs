@@ -203,7 +203,7 @@ fn device_list(names: &str) -> Result<Vec<String>, Failure> {
     Ok(devices)
 }
 
-/// Checks a device's name: `cpu`, `cuda` or `cuda:N`.
+/// Checks a device's name: `cpu`, `cuda`, `cuda:N`, `wgpu` or `wgpu:N`.
 ///
 /// # Errors
 /// Any other name.

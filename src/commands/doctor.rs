@@ -1,11 +1,12 @@
 //! `dcsft doctor`: what a run would find on this machine.
 
-use dcsft_engine::units;
+use std::borrow::Cow;
 use std::io::Write;
 use std::path::Path;
 
 use dcsft_cache::{BEAT, STALE, Store};
-use dcsft_tensor::device::DeviceSpec;
+use dcsft_engine::units;
+use dcsft_tensor::device::{Accelerator, DeviceError, DeviceSpec, accelerators};
 use serde::Serialize;
 
 use crate::cli::Doctor;
@@ -19,7 +20,7 @@ const LOW_SPACE: u64 = 1 << 30;
 /// One checked thing.
 #[derive(Serialize)]
 struct Check {
-    name: &'static str,
+    name: Cow<'static, str>,
     ok: bool,
     detail: String,
 }
@@ -34,17 +35,18 @@ pub(crate) fn run(app: &App, args: &Doctor) -> Result<Exit, Failure> {
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
     let mut checks = vec![
         Check {
-            name: "version",
+            name: "version".into(),
             ok: true,
             detail: env!("CARGO_PKG_VERSION").to_owned(),
         },
         Check {
-            name: "threads",
+            name: "threads".into(),
             ok: true,
             detail: threads.to_string(),
         },
         device_check(&device),
     ];
+    checks.extend(accelerators().into_iter().map(accelerator_check));
     checks.extend(cache_checks(&cache));
     let ok = checks.iter().all(|check| check.ok);
     let mut out = stdout();
@@ -72,8 +74,28 @@ fn device_check(device: &str) -> Check {
         Err(error) => (false, error.to_string()),
     };
     Check {
-        name: "device",
+        name: "device".into(),
         ok,
+        detail,
+    }
+}
+
+/// What is there beside the processor; that a class has none is no fault.
+fn accelerator_check(found: Result<Accelerator, DeviceError>) -> Check {
+    let (name, detail) = match found {
+        Err(error) => (Cow::Borrowed("accelerators"), error.to_string()),
+        Ok(found) => {
+            let memory = match found.memory {
+                Some(memory) => format!("{} of memory", units::size(memory)),
+                None => "memory not told".to_owned(),
+            };
+            let detail = format!("{}, {}, {memory}", found.name, found.driver);
+            (Cow::Owned(found.device.to_string()), detail)
+        }
+    };
+    Check {
+        name,
+        ok: true,
         detail,
     }
 }
@@ -84,25 +106,25 @@ fn cache_checks(cache: &Path) -> Vec<Check> {
         Ok(store) => store,
         Err(error) => {
             return vec![Check {
-                name: "cache",
+                name: "cache".into(),
                 ok: false,
                 detail: error.to_string(),
             }];
         }
     };
     let writable = Check {
-        name: "cache",
+        name: "cache".into(),
         ok: true,
         detail: format!("{shown} is writable"),
     };
     let links = match links(cache) {
         Ok(()) => Check {
-            name: "hard links",
+            name: "hard links".into(),
             ok: true,
             detail: "work, so datasets and bases are stored once".to_owned(),
         },
         Err(error) => Check {
-            name: "hard links",
+            name: "hard links".into(),
             ok: true,
             detail: format!(
                 "do not work there ({error}): files are copied, which takes more space"
@@ -126,7 +148,7 @@ fn locks(store: &Store) -> Check {
         (true, None) => "work".to_owned(),
     };
     Check {
-        name: "locks",
+        name: "locks".into(),
         ok: true,
         detail,
     }
@@ -147,13 +169,13 @@ fn space(cache: &Path) -> Check {
         Ok(found) => {
             let free = found.f_bavail.saturating_mul(found.f_frsize);
             Check {
-                name: "free space",
+                name: "free space".into(),
                 ok: free >= LOW_SPACE,
                 detail: units::size(free),
             }
         }
         Err(error) => Check {
-            name: "free space",
+            name: "free space".into(),
             ok: true,
             detail: format!("unknown ({error})"),
         },
@@ -163,7 +185,7 @@ fn space(cache: &Path) -> Check {
 #[cfg(not(unix))]
 fn space(_cache: &Path) -> Check {
     Check {
-        name: "free space",
+        name: "free space".into(),
         ok: true,
         detail: "unknown on this system".to_owned(),
     }

@@ -207,8 +207,8 @@ fn check_devices(project: &Project, plan: &Plan) -> Result<(), Failure> {
         return Ok(());
     }
     for device in &project.devices {
-        let opened = device.parse::<DeviceSpec>().and_then(DeviceSpec::open);
-        opened.map_err(Failure::failed)?;
+        let found = device.parse::<DeviceSpec>().and_then(DeviceSpec::find);
+        found.map_err(Failure::failed)?;
     }
     Ok(())
 }

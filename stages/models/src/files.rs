@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn::tensor::Device;
+use dcsft_tensor::device::computes_in;
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::model::Tokenizer as _;
 use serde_json::{Map, Value};
@@ -92,6 +93,13 @@ impl HubModel {
         let processor =
             Processor::load(dir, family)?.with_pixels(settings.min_pixels, settings.max_pixels)?;
         let dtype = settings.precision.dtype();
+        if !computes_in(device, dtype) {
+            return Err(VlmError::Config(format!(
+                "{}: the model's precision is {}, in which this device does not compute; every device does in f32",
+                dir.display(),
+                settings.precision
+            )));
+        }
         let stops = &family.facts().eos_tokens;
         Ok(Self {
             stops: Generation::load(dir)?.stops(dir, stops, processor.tokenizer().eos())?,

@@ -1,5 +1,6 @@
 //! What a model runs under that its checkpoint does not say, and where it was read from.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use burn::tensor::DType;
@@ -35,6 +36,15 @@ impl Precision {
             Self::F32 => 4,
             Self::Bf16 => 2,
         }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        })
     }
 }
 

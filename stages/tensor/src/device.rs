@@ -1,54 +1,33 @@
 //! Where a model runs.
 
-use std::fmt;
-use std::str::FromStr;
+#[cfg(feature = "cuda")]
+mod cuda;
+mod spec;
+#[cfg(feature = "wgpu")]
+mod wgpu;
 
-use burn::tensor::Device;
+use burn::tensor::{DType, Device};
 
-/// A device as the user names it: `cpu`, `cuda` or `cuda:1`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum DeviceSpec {
-    /// The processor.
-    #[default]
-    Cpu,
-    /// An NVIDIA GPU, by index.
-    Cuda(usize),
+pub use spec::{Accelerator, DeviceError, DeviceSpec};
+
+/// The accelerators that this build can use and that are there. For a class that has none, why.
+pub fn accelerators() -> Vec<Result<Accelerator, DeviceError>> {
+    let classes: [Result<Vec<Accelerator>, DeviceError>; _] = [
+        #[cfg(feature = "cuda")]
+        cuda::list(),
+        #[cfg(feature = "wgpu")]
+        wgpu::list(),
+    ];
+    let each = |class: Result<Vec<_>, _>| match class {
+        Ok(accelerators) => accelerators.into_iter().map(Ok).collect(),
+        Err(error) => vec![Err(error)],
+    };
+    classes.into_iter().flat_map(each).collect()
 }
 
-/// Why a device cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum DeviceError {
-    /// No device has this name.
-    #[error("no device {name:?}: write \"cpu\", \"cuda\" or \"cuda:INDEX\"")]
-    Unknown {
-        /// What was asked for.
-        name: String,
-    },
-    /// The program was built for the processor alone.
-    #[error("{device} needs a build with GPU support: cargo build --release --features cuda")]
-    NotBuilt {
-        /// What was asked for.
-        device: DeviceSpec,
-    },
-    /// There is no GPU driver.
-    #[error(
-        "{device} needs the NVIDIA driver, and its library libcuda.so.1 cannot be loaded: {reason}"
-    )]
-    NoDriver {
-        /// What was asked for.
-        device: DeviceSpec,
-        /// The loader's answer.
-        reason: String,
-    },
-    /// There is no such GPU.
-    #[error("{device} does not exist: the driver reports {count} GPU(s)")]
-    NoGpu {
-        /// What was asked for.
-        device: DeviceSpec,
-        /// GPUs there are.
-        count: usize,
-    },
+/// Whether a device computes in numbers of this type. The processor does in all, where need be in wider ones.
+pub fn computes_in(device: &Device, dtype: DType) -> bool {
+    device.clone().inner() == Device::flex() || device.supports_dtype(dtype)
 }
 
 impl DeviceSpec {
@@ -59,7 +38,28 @@ impl DeviceSpec {
     pub fn open(self) -> Result<Device, DeviceError> {
         match self {
             Self::Cpu => Ok(Device::flex()),
-            Self::Cuda(index) => open_cuda(self, index),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(index) => cuda::open(self, index),
+            #[cfg(feature = "wgpu")]
+            Self::Wgpu(index) => wgpu::open(self, index),
+            #[allow(unreachable_patterns)]
+            device => Err(DeviceError::NotBuilt { device }),
+        }
+    }
+
+    /// Looks whether the device is there, and takes nothing of it.
+    ///
+    /// # Errors
+    /// [`DeviceError`] says what is missing.
+    pub fn find(self) -> Result<(), DeviceError> {
+        match self {
+            Self::Cpu => Ok(()),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(index) => cuda::find(self, index),
+            #[cfg(feature = "wgpu")]
+            Self::Wgpu(index) => wgpu::find(self, index),
+            #[allow(unreachable_patterns)]
+            device => Err(DeviceError::NotBuilt { device }),
         }
     }
 }
@@ -74,89 +74,23 @@ pub fn test_device() -> Device {
     device.unwrap_or_else(|error| panic!("DCSFT_TEST_DEVICE: {error}"))
 }
 
-#[cfg(not(feature = "cuda"))]
-fn open_cuda(device: DeviceSpec, _index: usize) -> Result<Device, DeviceError> {
-    Err(DeviceError::NotBuilt { device })
-}
-
-/// Asks the driver before burn does: burn's first use of a missing GPU panics in threads of its own.
-#[cfg(feature = "cuda")]
-fn open_cuda(device: DeviceSpec, index: usize) -> Result<Device, DeviceError> {
-    let count = gpu_count().map_err(|reason| DeviceError::NoDriver { device, reason })?;
-    if index >= count {
-        return Err(DeviceError::NoGpu { device, count });
-    }
-    Ok(Device::cuda(index))
-}
-
-#[cfg(feature = "cuda")]
-fn gpu_count() -> Result<usize, String> {
-    type Init = unsafe extern "C" fn(u32) -> i32;
-    type Count = unsafe extern "C" fn(*mut i32) -> i32;
-    // SAFETY: the driver's library runs no code of ours when it loads, and the two functions have these
-    // signatures in every version of the driver's interface (cuda.h: cuInit, cuDeviceGetCount).
-    unsafe {
-        let driver = libloading::Library::new("libcuda.so.1").map_err(reason)?;
-        let init = driver.get::<Init>(b"cuInit\0").map_err(reason)?;
-        let get_count = driver.get::<Count>(b"cuDeviceGetCount\0").map_err(reason)?;
-        let mut count = 0;
-        for status in [init(0), get_count(&mut count)] {
-            if status != 0 {
-                return Err(format!("the driver answers with error {status}"));
-            }
-        }
-        // The driver stays loaded: burn is about to use it.
-        std::mem::forget(driver);
-        Ok(usize::try_from(count).unwrap_or(0))
-    }
-}
-
-/// The loader's error with what the system says of it.
-#[cfg(feature = "cuda")]
-fn reason(error: libloading::Error) -> String {
-    match std::error::Error::source(&error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
-}
-
-impl FromStr for DeviceSpec {
-    type Err = DeviceError;
-
-    fn from_str(name: &str) -> Result<Self, DeviceError> {
-        let index = match name.split_once(':') {
-            None if name == "cpu" => return Ok(Self::Cpu),
-            None if name == "cuda" => Some(0),
-            Some(("cuda", index)) => index.parse().ok(),
-            _ => None,
-        };
-        index.map(Self::Cuda).ok_or_else(|| DeviceError::Unknown {
-            name: name.to_owned(),
-        })
-    }
-}
-
-impl fmt::Display for DeviceSpec {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Cpu => write!(f, "cpu"),
-            Self::Cuda(index) => write!(f, "cuda:{index}"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::{DeviceError, DeviceSpec};
 
     #[test]
     fn names_are_read_and_written() {
-        for (name, spec) in [("cpu", DeviceSpec::Cpu), ("cuda:3", DeviceSpec::Cuda(3))] {
+        for (name, spec) in [
+            ("cpu", DeviceSpec::Cpu),
+            ("cuda:3", DeviceSpec::Cuda(3)),
+            ("wgpu:2", DeviceSpec::Wgpu(2)),
+        ] {
             assert_eq!(name.parse(), Ok(spec));
             assert_eq!(spec.to_string(), name);
         }
         assert_eq!("cuda".parse(), Ok(DeviceSpec::Cuda(0)));
-        for wrong in ["", "gpu", "cuda:", "cuda:-1", "cpu:0"] {
+        assert_eq!("wgpu".parse(), Ok(DeviceSpec::Wgpu(0)));
+        for wrong in ["", "gpu", "cuda:", "cuda:-1", "cpu:0", "wgpu:", "wgpu:x"] {
             let unknown = DeviceError::Unknown { name: wrong.into() };
             assert_eq!(wrong.parse::<DeviceSpec>(), Err(unknown));
         }
@@ -167,13 +101,31 @@ mod tests {
         assert!(DeviceSpec::Cpu.open().is_ok());
     }
 
-    #[cfg(not(feature = "cuda"))]
     #[test]
-    fn a_gpu_without_gpu_support_is_one_sentence() {
-        let error = DeviceSpec::Cuda(0).open().unwrap_err().to_string();
-        assert!(
-            error.starts_with("cuda:0 needs a build with GPU support"),
-            "{error}"
-        );
+    fn what_the_build_lacks_is_one_sentence() {
+        let lacking = [
+            (cfg!(feature = "cuda"), DeviceSpec::Cuda(0), "cuda"),
+            (cfg!(feature = "wgpu"), DeviceSpec::Wgpu(0), "wgpu"),
+        ];
+        for (_, device, feature) in lacking.into_iter().filter(|(built, ..)| !built) {
+            let said = format!(
+                "{device} needs a build with GPU support: cargo build --release --features {feature}"
+            );
+            assert_eq!(device.open().unwrap_err().to_string(), said);
+            assert_eq!(device.find().unwrap_err().to_string(), said);
+        }
+    }
+
+    #[test]
+    fn what_is_listed_can_be_asked_for_and_nothing_after_it() {
+        let there: Vec<_> = super::accelerators().into_iter().flatten().collect();
+        for accelerator in &there {
+            assert_eq!(accelerator.device.find(), Ok(()));
+            assert!(!accelerator.name.is_empty() && !accelerator.driver.is_empty());
+        }
+        for device in [DeviceSpec::Cuda(there.len()), DeviceSpec::Wgpu(there.len())] {
+            let said = device.find().unwrap_err().to_string();
+            assert!(said.starts_with(&device.to_string()), "{said}");
+        }
     }
 }
