@@ -1,7 +1,7 @@
 //! The key of every kind's defaults. A key that changes makes every user compute every such result again, so it changes
 //! on purpose or not at all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use dcsft_cache::Digest;
@@ -173,9 +173,16 @@ fn the_device_counts_and_its_index_does_not() {
         dcsft_stages::numerics("cuda:0"),
         dcsft_stages::numerics("cuda:7")
     );
-    assert_ne!(
-        dcsft_stages::numerics("cuda:0"),
-        dcsft_stages::numerics("cpu")
+    let classes: BTreeSet<_> = ["cpu", "cuda:0", "wgpu:0"]
+        .map(dcsft_stages::numerics)
+        .into();
+    assert_eq!(classes.len(), 3);
+    assert_eq!(
+        dcsft_stages::numerics("wgpu"),
+        dcsft_engine::stage::Numerics {
+            backend: "wgpu".into(),
+            dtype: "f32".into()
+        }
     );
     assert_eq!(
         dcsft_stages::numerics("cpu"),

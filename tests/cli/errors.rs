@@ -135,13 +135,12 @@ fn wrong_flags_end_in_exit_code_2() {
 #[test]
 fn a_device_that_is_not_there_is_said_before_anything_runs() {
     let lab = Lab::new(crate::support::TINY);
-    let done = lab.dcsft(&["run", "spec.yaml", "--device", "cuda:63"]);
-    assert_eq!(done.code, 1, "{}", done.stderr);
-    assert!(
-        done.stderr.starts_with("error: cuda:63 ") && done.stderr.lines().count() == 1,
-        "{}",
-        done.stderr
-    );
+    for device in ["cuda:63", "wgpu:63"] {
+        let done = lab.dcsft(&["run", "spec.yaml", "--device", device]);
+        assert_eq!(done.code, 1, "{}", done.stderr);
+        let said = done.stderr.starts_with(&format!("error: {device} "));
+        assert!(said && done.stderr.lines().count() == 1, "{}", done.stderr);
+    }
     assert_eq!(lab.ok(&["cache", "ls", "--json"]), "");
 }
 

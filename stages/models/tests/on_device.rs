@@ -1,8 +1,12 @@
 //! The tests of the arithmetic in one program, so that they travel as one file to a machine with a device, and a
 //! device's kernels are compiled once for all of them. `DCSFT_TEST_DEVICE` names the device.
 
+#![cfg(any(feature = "cuda", feature = "wgpu"))]
+
 mod support;
 
+#[path = "on_device/draws.rs"]
+mod draws;
 #[path = "golden_forward.rs"]
 mod golden_forward;
 #[path = "golden_generate.rs"]

@@ -2,7 +2,7 @@
 //! differences, and at different numbers of threads.
 
 use burn::tensor::{DType, Tensor, TensorData};
-use dcsft_tensor::device::test_device;
+use dcsft_tensor::device::{computes_in, test_device};
 use dcsft_tensor::ops::{self, Activation, Adapter, Dropout, Heads, Rotary, Span, Spans, composed};
 use dcsft_tensor::rng::StreamKey;
 
@@ -499,6 +499,52 @@ fn an_entropy_is_right_where_tokens_are_impossible_and_where_all_are_alike() {
     }
 }
 
+#[test]
+fn dropout_leaves_out_the_drawn_inputs_and_no_others() {
+    let (rows, width, probability) = (37, 45, 0.3);
+    let owners = [("a", 20), ("b", 17)].into_iter();
+    let dropout = Dropout::draw(
+        &StreamKey::new("mask", 5),
+        "layer",
+        probability,
+        owners,
+        width,
+    );
+    let filled = |shape: [usize; 2], value: f32| {
+        let values = vec![value; shape[0] * shape[1]];
+        Tensor::<2>::from_data(TensorData::new(values, shape), &test_device())
+    };
+    // An identity on the path of the adapter shows the mask.
+    let mut identity = vec![0f32; width * width];
+    identity
+        .iter_mut()
+        .step_by(width + 1)
+        .for_each(|value| *value = 1.0);
+    let identity = TensorData::new(identity, [width, width]);
+    let identity = Tensor::<2>::from_data(identity, &test_device());
+    let adapter = Adapter {
+        a: identity.clone(),
+        b: identity,
+        scale: 1.0,
+        dropout: Some(dropout.clone()),
+    };
+    let (x, weight) = (filled([rows, width], 1.0), filled([width, width], 0.0));
+    let shown = values_of(ops::linear(
+        x,
+        &weight,
+        None,
+        Some(&adapter),
+        Activation::None,
+    ));
+    for (index, value) in shown.into_iter().enumerate() {
+        let right = match dropout.dropped.binary_search(&(index as u32)) {
+            Ok(_) => 0.0,
+            Err(_) => 1.0 / (1.0 - probability) as f32,
+        };
+        assert!((value - right).abs() < 1e-6, "input {index}: {value}");
+    }
+}
+
 /// Rounded to bf16, differentiable.
 fn narrow(x: &Tensor<2>) -> Tensor<2> {
     x.clone().cast(DType::BF16)
@@ -506,6 +552,10 @@ fn narrow(x: &Tensor<2>) -> Tensor<2> {
 
 #[test]
 fn tensors_of_sixteen_bits_are_worked_on_in_32_and_rounded_once() {
+    if !computes_in(&test_device(), DType::BF16) {
+        eprintln!("skipped: the device does not compute in bf16");
+        return;
+    }
     let [x, w, b] = [
         random("x", [9, 16]),
         random("w", [16, 48]),
