@@ -3,8 +3,7 @@
 
 use std::ops::Range;
 
-use burn::tensor::Device;
-use dcsft_tensor::host;
+use burn::tensor::{Device, Tensor};
 use dcsft_tensor::ops::{Continuation, KvCache};
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::generate::{Asked, Decoder, Step, Vocabulary, write};
@@ -139,17 +138,17 @@ impl<'a> CachedDecoder<'a> {
 }
 
 impl Decoder for CachedDecoder<'_> {
-    fn start(&mut self) -> Result<Vec<f32>, VlmError> {
+    fn start(&mut self) -> Tensor<2> {
         let batch = Batch::new(self.family(), self.prompts, Ask::Next);
         let (decoder, pass) = (self.family().decoder(), self.pass());
         let pixels = self.model.pixels(&batch).inner();
         let rows = embedding(self.family(), pass, &batch).run(pixels);
         let (x, cache) = decoder.prefill(pass, rows, &batch);
         self.cache = Some(cache);
-        Ok(host::values(decoder.head(pass, x))?)
+        decoder.head(pass, x)
     }
 
-    fn step(&mut self, steps: &[Step]) -> Result<Vec<f32>, VlmError> {
+    fn step(&mut self, steps: &[Step]) -> Tensor<2> {
         let (decoder, pass) = (self.family().decoder(), self.pass());
         let tokens: Vec<u32> = steps.iter().map(|step| step.token).collect();
         let positions: Vec<[u32; 3]> = steps.iter().map(|step| [step.position as u32; 3]).collect();
@@ -159,6 +158,6 @@ impl Decoder for CachedDecoder<'_> {
         let cache = self.cache.as_mut().expect("the prompts are encoded");
         cache.begin(&owners);
         let x = decoder.decode(pass, x, &rotary, |index, qkv| cache.attend(index, qkv));
-        Ok(host::values(decoder.head(pass, x))?)
+        decoder.head(pass, x)
     }
 }

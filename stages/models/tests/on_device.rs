@@ -2,9 +2,16 @@
 //! device's kernels are compiled once for all of them. `DCSFT_TEST_DEVICE` names the device.
 
 #![cfg(any(feature = "cuda", feature = "wgpu"))]
+#![allow(
+    clippy::duplicate_mod,
+    reason = "the programs that are put together here have the same support"
+)]
+#![allow(clippy::print_stdout, reason = "what was compared is shown")]
 
 mod support;
 
+#[path = "on_device/drawing.rs"]
+mod drawing;
 #[path = "on_device/draws.rs"]
 mod draws;
 #[path = "golden_forward.rs"]
@@ -23,5 +30,7 @@ mod golden_smolvlm;
 mod golden_training;
 #[path = "../../tensor/tests/ops.rs"]
 mod ops;
+#[path = "on_device/precision.rs"]
+mod precision;
 #[path = "../../vlm/tests/train_optimizer.rs"]
 mod train_optimizer;

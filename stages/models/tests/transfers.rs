@@ -62,21 +62,20 @@ fn of_a_token(write: impl Fn(&Sampling) -> Vec<Vec<Completion>>) -> Transfers {
 }
 
 #[test]
-fn a_token_takes_ids_up_and_logits_down_and_nothing_for_a_layer() {
+fn a_token_takes_ids_up_and_down_and_nothing_for_a_layer_or_the_vocabulary() {
     let _turn = turn();
     for layers in [1, 3] {
         let model = micro::model(layers, &test_device());
-        let vocab = model.tokenizer().vocab_size() as u64;
         let transfers =
             of_a_token(|sampling| model.generate(&micro::prompts(2), 0..2, sampling).unwrap());
-        // Four rows: of each its token and its position; then their logits.
+        // Four rows: of each its token, its position, what it draws with; then its token and the log-probability.
         let what = format!("{layers} layers");
-        assert_copied(transfers, [2, 4 * 2 * 4], [1, 4 * vocab * 4], &what);
+        assert_copied(transfers, [3, 4 * (2 + 4) * 4], [1, 4 * 2 * 4], &what);
     }
 }
 
 #[test]
-fn golden_a_token_of_a_checkpoint_takes_ids_and_angles_up_and_logits_down() {
+fn golden_a_token_of_a_checkpoint_takes_ids_and_angles_up_and_ids_down() {
     let _turn = turn();
     let Some(golden) = Golden::open() else { return };
     let mut model = golden.model();
@@ -91,9 +90,10 @@ fn golden_a_token_of_a_checkpoint_takes_ids_and_angles_up_and_logits_down() {
     let config = read_json(&golden.dir.join("ckpt/config.json"));
     let number = |name: &str| config["text_config"][name].as_u64().expect("a number");
     let half = number("hidden_size") / number("num_attention_heads") / 2;
-    // Three rows: of each its token, the cosines and the sines of its angles; then their logits.
-    let up = [3, 3 * (1 + 2 * half) * 4];
-    assert_copied(transfers, up, [1, 3 * number("vocab_size") * 4], "a token");
+    // Three rows: of each its token, the cosines and the sines of its angles, what it draws with; then its token and the
+    // log-probability.
+    let up = [4, 3 * (1 + 2 * half + 4) * 4];
+    assert_copied(transfers, up, [1, 3 * 2 * 4], "a token");
 }
 
 fn adapters() -> LoraConfig {
@@ -131,7 +131,8 @@ fn of_sft(layers: usize) -> Transfers {
 #[test]
 fn a_step_of_sft_without_dropout_sends_nothing_for_a_layer() {
     let _turn = turn();
-    let (one, three) = (of_sft(1), of_sft(3));
-    assert_eq!(one.up, three.up);
-    assert_eq!(one.down.calls, three.down.calls);
+    // Of one layer only the rows of answers are asked for; from two on there are two kinds of layers.
+    let (two, four) = (of_sft(2), of_sft(4));
+    assert_eq!(two.up, four.up);
+    assert_eq!(two.down.calls, four.down.calls);
 }

@@ -8,7 +8,7 @@ use std::ops::Sub;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use burn::tensor::kind::Basic;
-use burn::tensor::{Device, Tensor, TensorCreationOptions, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorCreationOptions, TensorData};
 
 pub use crate::kernels::exp_in_place;
 
@@ -129,5 +129,20 @@ pub fn values<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, CopyError> 
         .try_into_data_as::<f32>()
         .map_err(|error| CopyError(error.to_string()))?;
     data.try_into_vec::<f32>()
+        .map_err(|error| CopyError(error.to_string()))
+}
+
+/// The whole numbers of a tensor of 32 bits each without a sign, row by row.
+///
+/// # Errors
+/// As [`values`].
+pub fn words<const D: usize>(tensor: Tensor<D, Int>) -> Result<Vec<u32>, CopyError> {
+    if is_far(&tensor.device()) {
+        DOWN.add(tensor.shape().num_elements() * tensor.dtype().size());
+    }
+    let data = tensor
+        .try_into_data_as::<u32>()
+        .map_err(|error| CopyError(error.to_string()))?;
+    data.try_into_vec::<u32>()
         .map_err(|error| CopyError(error.to_string()))
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use dcsft_tensor::host;
+use burn::tensor::Tensor;
 use dcsft_tensor::ops::{self, Continuation, Heads, KvCache, Span, Spans};
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::generate::{Asked, Decoder, Step, Vocabulary, write};
@@ -118,7 +118,7 @@ impl<'a> MicroDecoder<'a> {
 }
 
 impl Decoder for MicroDecoder<'_> {
-    fn start(&mut self) -> Result<Vec<f32>, VlmError> {
+    fn start(&mut self) -> Tensor<2> {
         let (patches, prompts) = (std::mem::take(&mut self.patches), self.tokens);
         let (config, modules) = (self.model.config(), &self.model.modules);
         let per_image = config.patches();
@@ -168,10 +168,10 @@ impl Decoder for MicroDecoder<'_> {
             );
         }
         self.cache = Some(cache);
-        Ok(host::values(net.head(x))?)
+        net.head(x)
     }
 
-    fn step(&mut self, steps: &[Step]) -> Result<Vec<f32>, VlmError> {
+    fn step(&mut self, steps: &[Step]) -> Tensor<2> {
         let tokens: Vec<u32> = steps.iter().map(|step| step.token).collect();
         let owners: Vec<Continuation> = steps.iter().map(|step| step.owner).collect();
         let positions: Vec<u32> = steps.iter().map(|step| step.position as u32).collect();
@@ -186,6 +186,6 @@ impl Decoder for MicroDecoder<'_> {
             let qkv = net.qkv(x.clone(), block, &sequences);
             x = net.finish(x, cache.attend(index, qkv), block, &sequences);
         }
-        Ok(host::values(net.head(x))?)
+        net.head(x)
     }
 }

@@ -9,6 +9,7 @@
 
 mod cache;
 pub mod composed;
+pub mod draw;
 mod dropout;
 mod fused;
 mod heads;

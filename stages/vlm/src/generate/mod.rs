@@ -4,17 +4,18 @@
 //! generations, each of which keeps its own for what it has written. A model computes the logits ([`Decoder`]); what is
 //! drawn from them, and when an answer ends, is the same for all models ([`write`]).
 
+mod draw;
 pub mod sample;
 
 use std::ops::Range;
 
+use burn::tensor::Tensor;
 use dcsft_tensor::ops::Continuation;
 use dcsft_tensor::rng::StreamKey;
-use rayon::prelude::*;
 
 use crate::error::VlmError;
 use crate::model::{Completion, Sampling};
-use sample::Sampler;
+use draw::{Chooser, Turn};
 
 /// Below it a temperature is no number that logits can be divided by.
 pub const LOWEST_TEMPERATURE: f64 = 1e-6;
@@ -22,17 +23,11 @@ pub const LOWEST_TEMPERATURE: f64 = 1e-6;
 /// Computes the logits of one group of prompts; keeps keys and values.
 pub trait Decoder {
     /// Encodes images and prompts. Gives the logits of each prompt's first answer token, `[prompts, vocab]`.
-    ///
-    /// # Errors
-    /// [`VlmError::Device`] where the device has failed.
-    fn start(&mut self) -> Result<Vec<f32>, VlmError>;
+    fn start(&mut self) -> Tensor<2>;
 
     /// Feeds the last written tokens in and gives the logits of the next ones, `[steps, vocab]`. Steps of one
     /// prompt follow each other.
-    ///
-    /// # Errors
-    /// As [`Decoder::start`].
-    fn step(&mut self, steps: &[Step]) -> Result<Vec<f32>, VlmError>;
+    fn step(&mut self, steps: &[Step]) -> Tensor<2>;
 }
 
 /// What the loop needs to know of a prompt.
@@ -105,6 +100,13 @@ struct Row {
     key: StreamKey,
 }
 
+impl Row {
+    /// The random number that the token at this place of its answer is drawn with.
+    fn uniform(&self, place: usize) -> f64 {
+        self.key.clone().number(place as u64).uniform()
+    }
+}
+
 /// Writes answers `generations` to a group of prompts, token by token.
 ///
 /// # Errors
@@ -136,14 +138,17 @@ pub fn write(
             });
         }
     }
+    let mut logits = decoder.start();
+    let mut chooser = Chooser::new(&logits, vocabulary, prompts, per_prompt, sampling);
     // All generations of a prompt draw their first token from the same logits.
-    let mut logits: Vec<f32> = decoder
-        .start()?
-        .chunks_exact(vocabulary.size)
-        .flat_map(|row| row.repeat(per_prompt))
-        .collect();
+    let mut share = per_prompt;
     while !rows.is_empty() {
-        let drawn = draw(&rows, &mut logits, vocabulary, prompts, &answers, sampling)?;
+        let turn = Turn {
+            rows: &rows,
+            answers: &answers,
+            share: std::mem::replace(&mut share, 1),
+        };
+        let drawn = chooser.draw(logits, &turn)?;
         let mut writing = Vec::with_capacity(rows.len());
         let mut steps = Vec::with_capacity(rows.len());
         for (row, (token, logprob)) in rows.into_iter().zip(drawn) {
@@ -163,56 +168,14 @@ pub fn write(
             }
         }
         rows = writing;
-        if !steps.is_empty() {
-            logits = decoder.step(&steps)?;
+        if steps.is_empty() {
+            break;
         }
+        logits = decoder.step(&steps);
     }
     let mut answers = answers.into_iter();
     Ok(prompts
         .iter()
         .map(|_| answers.by_ref().take(per_prompt).collect())
         .collect())
-}
-
-/// Rows times vocabulary from which on the rows are worth sharing out among threads.
-const SHARED_OUT: usize = 1 << 17;
-
-/// The next token of each row and its log-probability, from the rows' logits. Each row draws for itself: threads change
-/// nothing.
-fn draw(
-    rows: &[Row],
-    logits: &mut [f32],
-    vocabulary: &Vocabulary,
-    prompts: &[Asked],
-    answers: &[Completion],
-    sampling: &Sampling,
-) -> Result<Vec<(u32, f32)>, VlmError> {
-    let one = |sampler: &mut Sampler<'_>, row: &Row, logits: &mut [f32]| {
-        let (asked, answer) = (&prompts[row.owner.prefix], &answers[row.owner.sequence]);
-        let index = answer.tokens.len();
-        if let Some(&value) = logits.iter().find(|logit| !logit.is_finite()) {
-            return Err(VlmError::Logits {
-                sample: asked.id.to_owned(),
-                token: index + 1,
-                value,
-            });
-        }
-        Ok(sampler.draw(logits, [asked.tokens, &answer.tokens], &row.key, index))
-    };
-    let sampler = || Sampler::new(sampling);
-    if logits.len() < SHARED_OUT {
-        let mut sampler = sampler();
-        let each = rows.iter().zip(logits.chunks_exact_mut(vocabulary.size));
-        return each
-            .map(|(row, logits)| one(&mut sampler, row, logits))
-            .collect();
-    }
-    // The first row in order whose logits are no numbers is the one to be named.
-    let each = rows
-        .par_iter()
-        .zip(logits.par_chunks_exact_mut(vocabulary.size));
-    let drawn: Vec<Result<_, _>> = each
-        .map_init(sampler, |sampler, (row, logits)| one(sampler, row, logits))
-        .collect();
-    drawn.into_iter().collect()
 }

@@ -3,7 +3,6 @@
 use std::cmp::Ordering;
 
 use dcsft_tensor::host::exp_in_place;
-use dcsft_tensor::rng::StreamKey;
 
 use crate::model::Sampling;
 
@@ -24,14 +23,13 @@ impl<'a> Sampler<'a> {
 
     /// The token of one row, and its log-probability before penalty, top-k and top-p. Overwrites the logits.
     ///
-    /// `before`: the tokens of the prompt and those written so far; `key` names the row's draws; `position` is the
-    /// index of the token in its answer.
+    /// `before`: the tokens of the prompt and those written so far; `uniform` gives the random number in `[0, 1)` that it
+    /// draws with, if it takes one.
     pub(super) fn draw(
         &mut self,
         logits: &mut [f32],
         before: [&[u32]; 2],
-        key: &StreamKey,
-        position: usize,
+        uniform: impl FnOnce() -> f64,
     ) -> (u32, f32) {
         let greedy = self.sampling.temperature == 0.0;
         let inverse = if greedy {
@@ -45,7 +43,7 @@ impl<'a> Sampler<'a> {
             argmax(logits)
         } else {
             self.weigh(logits, inverse);
-            pick(logits, key.clone().number(position as u64).uniform())
+            pick(logits, uniform())
         };
         let (top, chosen) = (plain[argmax(&plain)], plain[token]);
         let total = exp_in_place(&mut plain, top, inverse);
@@ -195,6 +193,8 @@ fn pick(weights: &[f32], share: f64) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use dcsft_tensor::rng::StreamKey;
+
     use super::*;
 
     /// The definition: all tokens sorted, then cut off.

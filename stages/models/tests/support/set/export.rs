@@ -1,5 +1,7 @@
 //! Weights in and out.
 
+use burn::tensor::DType;
+use dcsft_tensor::device::{computes_in, test_device};
 use dcsft_vlm::model::VisionLanguageModel;
 
 use super::super::{Tensors, read_json};
@@ -8,6 +10,10 @@ use super::{Set, copy_folder, load};
 /// Import and export of all weights in both layouts: the same names, shapes, types and bits.
 pub(crate) fn export(set: &Set) {
     for (name, precision) in [("ckpt", "f32"), ("ckpt_hub_bf16", "bf16")] {
+        // A model of such numbers does not open on such a device, which another test says.
+        if precision == "bf16" && !computes_in(&test_device(), DType::BF16) {
+            continue;
+        }
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("in");
         copy_folder(&set.dir.join(name), &folder);

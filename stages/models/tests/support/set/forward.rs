@@ -2,7 +2,7 @@
 
 use dcsft_models::{HubModel, Sequence};
 
-use super::super::compare::{close, values};
+use super::super::compare::{close, same, values};
 use super::{Set, load, real_rows};
 
 /// Logits of every case, alone and packed; `reference` gives a step's tensor in the set and ours in its order.
@@ -68,12 +68,12 @@ pub(crate) fn forward(
         .iter()
         .flat_map(|name| set.case(&hub, name))
         .collect();
-    let apart = all
-        .iter()
-        .flat_map(|one| values(hub.logits(std::slice::from_ref(one))));
+    let alone = |one| values(hub.logits(std::slice::from_ref(one)));
+    let apart: Vec<f32> = all.iter().flat_map(alone).collect();
     let packed = values(hub.logits(&all));
-    assert!(
-        apart.eq(packed),
-        "a sequence's logits depend on its neighbours"
+    same(
+        "a sequence's logits depend on its neighbours",
+        &packed,
+        &apart,
     );
 }

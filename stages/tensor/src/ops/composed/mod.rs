@@ -64,7 +64,7 @@ pub fn linear(
     }
     match activation {
         Activation::None => y,
-        Activation::Gelu => activation::gelu(y),
+        Activation::Gelu => gelu(y),
         Activation::GeluTanh => activation::gelu_approximate(y),
     }
 }
@@ -89,6 +89,13 @@ fn dropout_mask(dropout: &Dropout, [rows, width]: [usize; 2], device: &Device) -
     bits.float() * (1.0 / (1.0 - dropout.probability))
 }
 
+/// GELU by the error function, differentiable as it is defined. The derivative that burn has for its own is that of the
+/// definition by tanh, which is off in the fourth digit.
+fn gelu(x: Tensor<2>) -> Tensor<2> {
+    let share = (x.clone() * std::f64::consts::FRAC_1_SQRT_2).erf() + 1.0;
+    x * share * 0.5
+}
+
 /// As [`super::tied_head`].
 pub fn tied_head(x: Tensor<2>, embedding: &Tensor<2>) -> Tensor<2> {
     x.matmul(embedding.clone().transpose())
@@ -97,7 +104,7 @@ pub fn tied_head(x: Tensor<2>, embedding: &Tensor<2>) -> Tensor<2> {
 /// As [`super::layer_norm`].
 pub fn layer_norm(x: Tensor<2>, scale: &Tensor<2>, shift: &Tensor<2>, epsilon: f64) -> Tensor<2> {
     let centred = x.clone() - x.mean_dim(1);
-    let variance = centred.clone().powi_scalar(2).mean_dim(1);
+    let variance = (centred.clone() * centred.clone()).mean_dim(1);
     centred / (variance + epsilon).sqrt() * scale.clone() + shift.clone()
 }
 
@@ -105,7 +112,7 @@ pub fn layer_norm(x: Tensor<2>, scale: &Tensor<2>, shift: &Tensor<2>, epsilon: f
 pub fn rms_norm(x: Tensor<2>, scale: &Tensor<2>, epsilon: f64) -> Tensor<2> {
     let dtype = x.dtype();
     let x = x.cast(FloatDType::F32);
-    let mean_square = x.clone().powi_scalar(2).mean_dim(1);
+    let mean_square = (x.clone() * x.clone()).mean_dim(1);
     (x / (mean_square + epsilon).sqrt()).cast(dtype) * scale.clone()
 }
 
