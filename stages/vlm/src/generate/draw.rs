@@ -5,8 +5,8 @@ use dcsft_tensor::host;
 use dcsft_tensor::ops::draw::{Draw, Drawer, Drawing};
 use rayon::prelude::*;
 
+use super::asked::{Asked, Row, Vocabulary};
 use super::sample::Sampler;
-use super::{Asked, Row, Vocabulary};
 use crate::error::VlmError;
 use crate::model::{Completion, Sampling};
 

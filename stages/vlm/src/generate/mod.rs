@@ -4,6 +4,7 @@
 //! generations, each of which keeps its own for what it has written. A model computes the logits ([`Decoder`]); what is
 //! drawn from them, and when an answer ends, is the same for all models ([`write`]).
 
+mod asked;
 mod draw;
 pub mod sample;
 
@@ -15,6 +16,8 @@ use dcsft_tensor::rng::StreamKey;
 
 use crate::error::VlmError;
 use crate::model::{Completion, Sampling};
+use asked::Row;
+pub use asked::{Asked, Vocabulary};
 use draw::{Chooser, Turn};
 
 /// Below it a temperature is no number that logits can be divided by.
@@ -28,26 +31,6 @@ pub trait Decoder {
     /// Feeds the last written tokens in and gives the logits of the next ones, `[steps, vocab]`. Steps of one
     /// prompt follow each other.
     fn step(&mut self, steps: &[Step]) -> Tensor<2>;
-}
-
-/// What the loop needs to know of a prompt.
-pub struct Asked<'a> {
-    /// The sample's content ID: names the draws.
-    pub id: &'a str,
-    /// The prompt's tokens, for the repetition penalty.
-    pub tokens: &'a [u32],
-    /// The position of the first answer token.
-    pub position: usize,
-    /// Tokens of an answer that the model's context has room for after the prompt, at least one.
-    pub room: usize,
-}
-
-/// What the loop needs to know of a model.
-pub struct Vocabulary<'a> {
-    /// Rows of the output head.
-    pub size: usize,
-    /// Tokens that end an answer.
-    pub stops: &'a [u32],
 }
 
 /// One answer's next step.
@@ -90,20 +73,6 @@ impl Sampling {
             return error("max_new_tokens must be at least 1".into());
         }
         Ok(())
-    }
-}
-
-/// One answer being written.
-struct Row {
-    owner: Continuation,
-    /// Names its draws.
-    key: StreamKey,
-}
-
-impl Row {
-    /// The random number that the token at this place of its answer is drawn with.
-    fn uniform(&self, place: usize) -> f64 {
-        self.key.clone().number(place as u64).uniform()
     }
 }
 
