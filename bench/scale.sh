@@ -12,17 +12,24 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 patience=${PATIENCE:-300}
 
-# What, how many stages, and a command: seconds and peak memory of it and what it waited for.
+# What, how many stages, and a command: seconds and peak memory of it and what it waited for. Fails where it did not end.
 measure() {
   local what=$1 size=$2
   shift 2
-  local out
-  if out=$(/usr/bin/time -f '%e %M' timeout "$patience" "$@" 2>&1 >/dev/null | tail -n 1) && [[ $out =~ ^[0-9.]+\ [0-9]+$ ]]; then
-    awk -v what="$what" -v size="$size" -v out="$out" 'BEGIN {
-      split(out, a, " "); printf "| %-28s | %7d | %8.2f | %7.0f |\n", what, size, a[1], a[2] / 1024 }'
-  else
-    printf '| %-28s | %7d | %8s | %7s |\n' "$what" "$size" "> $patience" ""
-  fi
+  local out status=0
+  out=$(/usr/bin/time -f '%e %M' timeout "$patience" "$@" 2>&1 >/dev/null) || status=$?
+  case $status in
+    0) awk -v what="$what" -v size="$size" -v out="$(tail -n 1 <<<"$out")" 'BEGIN {
+      split(out, a, " "); printf "| %-28s | %7d | %8.2f | %7.0f |\n", what, size, a[1], a[2] / 1024 }' ;;
+    124)
+      printf '| %-28s | %7d | %8s | %7s |\n' "$what" "$size" "> $patience" ""
+      return 1
+      ;;
+    *)
+      printf '%s of %s failed:\n%s\n' "$what" "$size" "$out" >&2
+      exit 1
+      ;;
+  esac
 }
 
 spec() {
@@ -32,7 +39,7 @@ name: scale-$1
 stages:
   one:
     uses: command
-    with: {argv: [sh, -c, "echo \${matrix.i} > \"\$DCSFT_OUTPUT_OUT/line\""], outputs: {out: files}}
+    with: {argv: [sh, -c, "echo \${matrix.i} > \"\$DCSFT_OUTPUT_out/line\""], outputs: {out: files}}
     matrix: {i: {range: [1, $1]}}
 YAML
 }
@@ -44,10 +51,10 @@ for size in ${SIZES:-1000 10000 100000}; do
   mkdir "$folder"
   spec "$size" >"$folder/spec.yaml"
   export DCSFT_CACHE=$folder/cache
-  measure "dcsft plan, first" "$size" "$dcsft" plan "$folder/spec.yaml"
+  measure "dcsft plan, first" "$size" "$dcsft" plan "$folder/spec.yaml" || continue
   if [ "$size" -le "${FULL:-10000}" ]; then
-    measure "dcsft run, all executed" "$size" "$dcsft" run -q --no-report -j2 "$folder/spec.yaml"
-    measure "dcsft run, all cached" "$size" "$dcsft" run -q --no-report -j2 "$folder/spec.yaml"
+    measure "dcsft run, all executed" "$size" "$dcsft" run -q --no-report -j2 "$folder/spec.yaml" &&
+      measure "dcsft run, all cached" "$size" "$dcsft" run -q --no-report -j2 "$folder/spec.yaml" || true
   fi
   if [ "$size" -gt "${PEERS:-1000}" ]; then
     continue
@@ -61,9 +68,9 @@ rule one:
     output: "out/{i}.txt"
     shell: "echo {wildcards.i} > {output}"
 SNAKE
-    measure "snakemake, plan (-n)" "$size" "$python" -m snakemake --cores 2 --quiet all -n
-    measure "snakemake, all executed" "$size" "$python" -m snakemake --cores 2 --quiet all
-    measure "snakemake, all finished" "$size" "$python" -m snakemake --cores 2 --quiet all
+    measure "snakemake, plan (-n)" "$size" "$python" -m snakemake --cores 2 --quiet all -n || true
+    measure "snakemake, all executed" "$size" "$python" -m snakemake --cores 2 --quiet all &&
+      measure "snakemake, all finished" "$size" "$python" -m snakemake --cores 2 --quiet all || true
     popd >/dev/null
   fi
   if "$python" -c 'import dvc' 2>/dev/null; then
@@ -75,10 +82,11 @@ stages:
     matrix:
       i: [$(seq -s, 1 "$size")]
     cmd: mkdir -p out && echo \${item.i} > out/\${item.i}.txt
-    outs: [out/\${item.i}.txt]
+    outs:
+      - out/\${item.i}.txt
 DVC
-    measure "dvc repro, all executed" "$size" "$python" -m dvc repro --quiet
-    measure "dvc repro, all finished" "$size" "$python" -m dvc repro --quiet
+    measure "dvc repro, all executed" "$size" "$python" -m dvc repro --quiet &&
+      measure "dvc repro, all finished" "$size" "$python" -m dvc repro --quiet || true
     popd >/dev/null
   fi
 done
