@@ -11,7 +11,7 @@ use dcsft_cache::{Digest, Record, file};
 
 use super::commit::Commit;
 use super::error::RunError;
-use super::executor::{End, Ended, Executor, Task};
+use super::executor::{End, Ended, Task, run_to_end};
 use super::outcome::{Assignment, Outcome, Shared, Step, Word};
 use super::prepare::prepare;
 use super::prepared::Prepared;
@@ -402,27 +402,6 @@ impl Attempts<'_> {
             title: self.assignment.node.title(),
             message,
         })
-    }
-}
-
-/// Has the executor begin the attempt, or take up the one that an earlier run has submitted, and waits for its end.
-fn run_to_end(
-    executor: &dyn Executor,
-    task: &Task<'_>,
-    adopt: bool,
-    emit: &mut dyn FnMut(Event),
-) -> io::Result<Ended> {
-    let adopted = match adopt {
-        true => executor.adopt(task)?,
-        false => None,
-    };
-    let submitted = match adopted {
-        Some(attempt) => Ok(attempt),
-        None => executor.submit(task)?,
-    };
-    match submitted {
-        Ok(attempt) => attempt.wait(emit),
-        Err(end) => Ok(Ended { end, seconds: 0.0 }),
     }
 }
 

@@ -198,3 +198,24 @@ pub trait Attempt {
     /// If the worker cannot be heard.
     fn wait(self: Box<Self>, emit: &mut dyn FnMut(Event)) -> io::Result<Ended>;
 }
+
+/// Has the executor begin the attempt, or take up the one that an earlier run has submitted, and waits for its end.
+pub(super) fn run_to_end(
+    executor: &dyn Executor,
+    task: &Task<'_>,
+    adopt: bool,
+    emit: &mut dyn FnMut(Event),
+) -> io::Result<Ended> {
+    let adopted = match adopt {
+        true => executor.adopt(task)?,
+        false => None,
+    };
+    let submitted = match adopted {
+        Some(attempt) => Ok(attempt),
+        None => executor.submit(task)?,
+    };
+    match submitted {
+        Ok(attempt) => attempt.wait(emit),
+        Err(end) => Ok(Ended { end, seconds: 0.0 }),
+    }
+}
