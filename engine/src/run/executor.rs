@@ -152,7 +152,7 @@ pub trait Executor: Sync {
         Box::new(Machine::new(options, device))
     }
 
-    /// Whether workers run on other machines, which hear of nothing and are heard of late.
+    /// Whether workers run on other machines: their outputs are nearer to the cache there, and what they say comes late.
     fn is_elsewhere(&self) -> bool {
         false
     }

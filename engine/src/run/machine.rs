@@ -188,11 +188,14 @@ impl Machine {
 /// that the driver lists.
 pub fn gpus_of_this_machine() -> Vec<String> {
     let count = match std::env::var("CUDA_VISIBLE_DEVICES") {
-        // What comes after one that does not exist is not seen either.
+        // What comes after one that does not exist is not seen either; batch systems write a word for none.
         Ok(visible) => visible
             .split(',')
             .map(str::trim)
-            .take_while(|name| !name.is_empty() && !name.starts_with('-'))
+            .take_while(|name| {
+                let is_index = name.starts_with(|c: char| c.is_ascii_digit());
+                is_index || name.starts_with("GPU-") || name.starts_with("MIG-")
+            })
             .count(),
         Err(_) => {
             let listed = fs::read_dir("/proc/driver/nvidia/gpus");

@@ -8,7 +8,7 @@ use std::ops::Sub;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use burn::tensor::kind::Basic;
-use burn::tensor::{Device, Int, Tensor, TensorCreationOptions, TensorData};
+use burn::tensor::{Device, Element, Int, Tensor, TensorCreationOptions, TensorData};
 
 pub use crate::kernels::exp_in_place;
 
@@ -122,14 +122,7 @@ pub fn values<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, CopyError> 
         true => tensor.inner(),
         false => tensor,
     };
-    if !on_host(&tensor) {
-        DOWN.add(tensor.shape().num_elements() * tensor.dtype().size());
-    }
-    let data = tensor
-        .try_into_data_as::<f32>()
-        .map_err(|error| CopyError(error.to_string()))?;
-    data.try_into_vec::<f32>()
-        .map_err(|error| CopyError(error.to_string()))
+    fetch(tensor)
 }
 
 /// The whole numbers of a tensor of 32 bits each without a sign, row by row.
@@ -137,12 +130,16 @@ pub fn values<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, CopyError> 
 /// # Errors
 /// As [`values`].
 pub fn words<const D: usize>(tensor: Tensor<D, Int>) -> Result<Vec<u32>, CopyError> {
+    fetch(tensor)
+}
+
+fn fetch<const D: usize, K: Basic, E: Element>(tensor: Tensor<D, K>) -> Result<Vec<E>, CopyError> {
     if is_far(&tensor.device()) {
         DOWN.add(tensor.shape().num_elements() * tensor.dtype().size());
     }
+    let failed = |error: &dyn std::fmt::Display| CopyError(error.to_string());
     let data = tensor
-        .try_into_data_as::<u32>()
-        .map_err(|error| CopyError(error.to_string()))?;
-    data.try_into_vec::<u32>()
-        .map_err(|error| CopyError(error.to_string()))
+        .try_into_data_as::<E>()
+        .map_err(|error| failed(&error))?;
+    data.try_into_vec::<E>().map_err(|error| failed(&error))
 }

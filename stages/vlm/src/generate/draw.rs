@@ -64,29 +64,16 @@ impl<'a> Chooser<'a> {
         logits: Tensor<2>,
         turn: &Turn<'_>,
     ) -> Result<Vec<(u32, f32)>, VlmError> {
-        match self.drawer.take() {
-            None => self.by_processor(host::values(logits)?, turn),
-            Some(mut drawer) => {
-                let drawn = self.by_device(&mut drawer, &logits, turn);
-                self.drawer = Some(drawer);
-                drawn
-            }
-        }
-    }
-
-    fn by_device(
-        &self,
-        drawer: &mut Drawer,
-        logits: &Tensor<2>,
-        turn: &Turn<'_>,
-    ) -> Result<Vec<(u32, f32)>, VlmError> {
+        let Some(drawer) = &mut self.drawer else {
+            return self.by_processor(host::values(logits)?, turn);
+        };
         let draws = turn.rows.iter().enumerate().map(|(index, row)| Draw {
             row: index / turn.share,
             answer: row.owner.sequence,
             uniform: row.uniform(turn.index(row)),
         });
         let draws: Vec<Draw> = draws.collect();
-        let drawn = drawer.draw(logits, &draws)?;
+        let drawn = drawer.draw(&logits, &draws)?;
         let mut tokens = Vec::with_capacity(drawn.len());
         for ((drawn, draw), row) in drawn.into_iter().zip(&draws).zip(turn.rows) {
             let Some(drawn) = drawn else {

@@ -14,6 +14,9 @@ const UNITS: u32 = 256;
 /// Tokens of the vocabulary that one number of a device has flags for.
 const BITS: usize = 32;
 
+/// A vocabulary whose weights, none above 1, could come to more than two words hold: 2^64 multiples of 2^-45.
+const MOST: usize = 1 << 19;
+
 /// Draws the tokens of some answers.
 pub struct Drawer {
     how: Drawing,
@@ -23,7 +26,7 @@ pub struct Drawer {
 
 impl Drawer {
     /// For `each` answers to each of these prompts, tokens of a vocabulary of `vocab`. Prompts are needed for the penalty
-    /// alone. None where the logits are the processor's: it draws itself.
+    /// alone. None where the processor has to draw: the logits are its own, or too many for the kernel's sums.
     pub fn new(
         how: Drawing,
         vocab: usize,
@@ -31,7 +34,7 @@ impl Drawer {
         each: usize,
         device: &Device,
     ) -> Option<Self> {
-        if device.clone().inner() == Device::flex() {
+        if device.clone().inner() == Device::flex() || vocab >= MOST {
             return None;
         }
         let seen = match how.penalty == 1.0 {
