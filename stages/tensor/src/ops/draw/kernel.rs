@@ -6,9 +6,10 @@
 
 use cubecl::prelude::*;
 
-use super::sums::{PARTINGS, add_up, kept, smallest_left};
-use super::units::{largest, least, most, total_count};
-use super::words::{fixed_high, fixed_low, part_high, part_low, weight_of};
+use super::pick::pick;
+use super::sums::{PARTINGS, equals_left, kept, smallest_left};
+use super::units::{Fold, over_units, total};
+use super::words::{Words, enough_of, of_weight, plus, weight_of};
 
 /// Numbers that say what is drawn: the row of logits, the row of `seen`, two words of the uniform number.
 pub(super) const ASKED: usize = 4;
@@ -52,8 +53,8 @@ pub(super) fn draw_kernel(
     let mut lows = Shared::<[u32]>::new_slice(comptime!(units * PARTINGS));
 
     // The largest logits, with the penalty and without.
-    let mut plain_top = f32::new(-3.0e38);
-    let mut top = f32::new(-3.0e38);
+    let mut plain_top = f32::new(f32::MIN);
+    let mut top = f32::new(f32::MIN);
     let mut top_at = 0u32;
     let mut wrong = 0u32;
     let mut at = unit;
@@ -83,104 +84,59 @@ pub(super) fn draw_kernel(
         }
         at += units;
     }
-    let wrong = total_count(wrong, unit, &mut highs, units);
-    let plain_top = largest(plain_top, unit, &mut floats, units);
+    let wrong = over_units(wrong, unit, &mut highs, units, Fold::Sum);
+    let plain_top = over_units(plain_top, unit, &mut floats, units, Fold::Most);
     let own_top = top;
-    let top = largest(own_top, unit, &mut floats, units);
+    let top = over_units(own_top, unit, &mut floats, units, Fold::Most);
     // The first of equals.
     let mut candidate = vocab as u32;
     if own_top == top {
         candidate = top_at;
     }
-    let top_at = least(candidate, unit, &mut highs, units);
+    let top_at = over_units(candidate, unit, &mut highs, units, Fold::Least);
 
     // Logits to weights; the sum of those without the penalty.
-    let mut sum_high = 0u32;
-    let mut sum_low = 0u32;
+    let mut plain_sum = Words {
+        high: 0u32,
+        low: 0u32,
+    };
     let mut at = unit;
     while at < vocab {
         let plain = weight_of(logits[source + at * step] * inverse - plain_top * inverse);
-        let further = fixed_low(plain);
-        sum_low += further;
-        sum_high += fixed_high(plain);
-        if sum_low < further {
-            sum_high += 1u32;
-        }
+        plain_sum = plus(plain_sum, of_weight(u32::reinterpret(plain)));
         let logit = f32::reinterpret(weights[own + at]);
         weights[own + at] = u32::reinterpret(weight_of(logit * inverse - top * inverse));
         at += units;
     }
-    highs[unit] = sum_high;
-    lows[unit] = sum_low;
-    sync_cube();
-    add_up(unit, &mut highs, &mut lows, units);
-    let plain_sum = f32::cast_from(highs[0]) / 8192.0f32
-        + f32::cast_from(lows[0]) / 8192.0f32 / 4_294_967_296.0f32;
-    sync_cube();
+    let plain_sum = total(plain_sum, unit, &mut highs, &mut lows, units);
+    let plain_sum = f32::cast_from(plain_sum.high) / 8192.0f32
+        + f32::cast_from(plain_sum.low) / 8192.0f32 / 4_294_967_296.0f32;
     let mut chosen = top_at;
     if comptime!(!steps.greedy) {
         // The smallest weight that is left, and how many tokens that have just it.
         let mut cut = 0u32;
         let mut equals = vocab as u32;
         if comptime!(steps.by_k) {
+            let enough = Words {
+                high: 0u32,
+                low: top_k,
+            };
             cut = smallest_left(
-                weights, own, vocab, cut, 0u32, top_k, unit, &mut highs, &mut lows, units, true,
+                weights, own, vocab, cut, enough, unit, &mut highs, &mut lows, units, true,
             );
         }
         if comptime!(steps.by_p) {
-            kept(weights, own, vocab, cut, unit, &mut highs, &mut lows, units);
-            let whole_high = highs[0];
-            let whole_low = lows[0];
-            sync_cube();
-            // The share of the whole: two words and, below them, a fraction.
-            let mut enough_high = part_high(whole_high, whole_low, share);
-            let mut enough_low = part_low(whole_high, whole_low, share);
-            let further = part_high(whole_high, whole_low, share_low);
-            enough_low += further;
-            if enough_low < further {
-                enough_high += 1u32;
-            }
-            let mut fraction = whole_low * share;
-            let further = part_low(whole_high, whole_low, share_low);
-            fraction += further;
-            if fraction < further {
-                enough_low += 1u32;
-                if enough_low == 0u32 {
-                    enough_high += 1u32;
-                }
-            }
-            // Less 2^-52 of it, for 9 tenths of ten equals are nine of them, as they are in 64 bits; then rounded up.
-            let less = (enough_high & 0xf_ffffu32) << 12u32;
-            let mut borrowed = enough_high >> 20u32;
-            if fraction < less {
-                borrowed += 1u32;
-            }
-            fraction -= less;
-            if enough_low < borrowed {
-                enough_high -= 1u32;
-            }
-            enough_low -= borrowed;
-            if fraction != 0u32 {
-                enough_low += 1u32;
-                if enough_low == 0u32 {
-                    enough_high += 1u32;
-                }
-            }
+            let share = Words {
+                high: share,
+                low: share_low,
+            };
+            let whole = kept(weights, own, vocab, cut, unit, &mut highs, &mut lows, units);
+            let enough = enough_of(whole, share);
             cut = smallest_left(
-                weights,
-                own,
-                vocab,
-                cut,
-                enough_high,
-                enough_low,
-                unit,
-                &mut highs,
-                &mut lows,
-                units,
-                false,
+                weights, own, vocab, cut, enough, unit, &mut highs, &mut lows, units, false,
             );
             // Of equals the first stay, as many as it takes.
-            kept(
+            let above = kept(
                 weights,
                 own,
                 vocab,
@@ -190,132 +146,16 @@ pub(super) fn draw_kernel(
                 &mut lows,
                 units,
             );
-            let mut sum_high = highs[0];
-            let mut sum_low = lows[0];
-            sync_cube();
-            let each_high = fixed_high(f32::reinterpret(cut));
-            let each_low = fixed_low(f32::reinterpret(cut));
-            equals = 0u32;
-            while equals < vocab as u32
-                && (sum_high < enough_high || (sum_high == enough_high && sum_low < enough_low))
-            {
-                sum_low += each_low;
-                sum_high += each_high;
-                if sum_low < each_low {
-                    sum_high += 1u32;
-                }
-                equals += 1u32;
-            }
+            equals = equals_left(above, cut, enough, vocab);
         }
-
-        // From here on each unit has a stretch of the vocabulary: which of the equals are in it, what is left of it.
-        let each = (vocab - 1) / units + 1;
-        let from = unit * each;
-        let mut to = from + each;
-        if to > vocab {
-            to = vocab;
-        }
-        let mut rank = 0u32;
-        if comptime!(steps.by_p) {
-            let mut count = 0u32;
-            let mut at = from;
-            while at < to {
-                if weights[own + at] == cut {
-                    count += 1u32;
-                }
-                at += 1;
-            }
-            highs[unit] = count;
-            sync_cube();
-            let mut other = 0usize;
-            while other < unit {
-                rank += highs[other];
-                other += 1;
-            }
-            sync_cube();
-        }
-        let first_rank = rank;
-        let mut sum_high = 0u32;
-        let mut sum_low = 0u32;
-        let mut at = from;
-        while at < to {
-            let bits = weights[own + at];
-            if bits > cut || (bits == cut && rank < equals) {
-                let low = fixed_low(f32::reinterpret(bits));
-                sum_low += low;
-                sum_high += fixed_high(f32::reinterpret(bits));
-                if sum_low < low {
-                    sum_high += 1u32;
-                }
-            }
-            if bits == cut {
-                rank += 1u32;
-            }
-            at += 1;
-        }
-        highs[unit] = sum_high;
-        lows[unit] = sum_low;
-        sync_cube();
-        let mut before_high = 0u32;
-        let mut before_low = 0u32;
-        let mut whole_high = 0u32;
-        let mut whole_low = 0u32;
-        let mut other = 0usize;
-        while other < units {
-            if other == unit {
-                before_high = whole_high;
-                before_low = whole_low;
-            }
-            whole_low += lows[other];
-            whole_high += highs[other];
-            if whole_low < lows[other] {
-                whole_high += 1u32;
-            }
-            other += 1;
-        }
-        sync_cube();
-
-        // The first token whose running sum passes the uniform number's part of the whole.
-        let uniform = asked[row * 4 + 2];
-        let uniform_low = asked[row * 4 + 3];
-        let mut passed_high = part_high(whole_high, whole_low, uniform);
-        let mut passed_low = part_low(whole_high, whole_low, uniform);
-        let further = part_high(whole_high, whole_low, uniform_low);
-        passed_low += further;
-        if passed_low < further {
-            passed_high += 1u32;
-        }
-        let mut first = vocab as u32;
-        let mut last = 0u32;
-        rank = first_rank;
-        let mut at = from;
-        while at < to {
-            let bits = weights[own + at];
-            if bits > 0u32 && (bits > cut || (bits == cut && rank < equals)) {
-                let low = fixed_low(f32::reinterpret(bits));
-                before_low += low;
-                before_high += fixed_high(f32::reinterpret(bits));
-                if before_low < low {
-                    before_high += 1u32;
-                }
-                last = at as u32;
-                let passes = before_high > passed_high
-                    || (before_high == passed_high && before_low > passed_low);
-                if passes && first == vocab as u32 {
-                    first = at as u32;
-                }
-            }
-            if bits == cut {
-                rank += 1u32;
-            }
-            at += 1;
-        }
-        let first = least(first, unit, &mut highs, units);
-        let last = most(last, unit, &mut highs, units);
-        chosen = first;
-        if first == vocab as u32 {
-            chosen = last;
-        }
+        let uniform = Words {
+            high: asked[row * 4 + 2],
+            low: asked[row * 4 + 3],
+        };
+        chosen = pick(
+            weights, own, vocab, cut, equals, uniform, unit, &mut highs, &mut lows, units,
+            steps.by_p,
+        );
     }
     if unit == 0 {
         let place = chosen as usize;

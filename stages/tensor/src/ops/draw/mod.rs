@@ -8,6 +8,8 @@ mod device;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 mod kernel;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
+mod pick;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
 mod sums;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 mod units;

@@ -2,43 +2,44 @@
 
 use cubecl::prelude::*;
 
-/// The largest of all units' values.
-#[cube]
-pub(super) fn largest(
-    value: f32,
-    unit: usize,
-    shared: &mut Shared<[f32]>,
-    #[comptime] units: usize,
-) -> f32 {
-    shared[unit] = value;
-    sync_cube();
-    let mut width = comptime!(units / 2).runtime();
-    while width > 0 {
-        if unit < width && shared[unit + width] > shared[unit] {
-            shared[unit] = shared[unit + width];
-        }
-        sync_cube();
-        width /= 2;
-    }
-    let result = shared[0];
-    sync_cube();
-    result
+use super::words::{Words, plus};
+
+/// What is made of two numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Fold {
+    Sum,
+    Least,
+    Most,
 }
 
-/// The sum over all units.
+/// One number of all units' numbers.
 #[cube]
-pub(super) fn total_count(
-    value: u32,
+pub(super) fn over_units<N: Numeric>(
+    value: N,
     unit: usize,
-    shared: &mut Shared<[u32]>,
+    shared: &mut Shared<[N]>,
     #[comptime] units: usize,
-) -> u32 {
+    #[comptime] fold: Fold,
+) -> N {
     shared[unit] = value;
     sync_cube();
     let mut width = comptime!(units / 2).runtime();
     while width > 0 {
         if unit < width {
-            shared[unit] += shared[unit + width];
+            let (own, other) = (shared[unit], shared[unit + width]);
+            match comptime!(fold) {
+                Fold::Sum => shared[unit] = own + other,
+                Fold::Least => {
+                    if other < own {
+                        shared[unit] = other;
+                    }
+                }
+                Fold::Most => {
+                    if other > own {
+                        shared[unit] = other;
+                    }
+                }
+            }
         }
         sync_cube();
         width /= 2;
@@ -48,48 +49,51 @@ pub(super) fn total_count(
     result
 }
 
-/// The least of all units' values.
+/// The sum of all units' numbers.
 #[cube]
-pub(super) fn least(
-    value: u32,
+pub(super) fn total(
+    value: Words,
     unit: usize,
-    shared: &mut Shared<[u32]>,
+    highs: &mut Shared<[u32]>,
+    lows: &mut Shared<[u32]>,
     #[comptime] units: usize,
-) -> u32 {
-    shared[unit] = value;
+) -> Words {
+    highs[unit] = value.high;
+    lows[unit] = value.low;
     sync_cube();
     let mut width = comptime!(units / 2).runtime();
     while width > 0 {
-        if unit < width && shared[unit + width] < shared[unit] {
-            shared[unit] = shared[unit + width];
+        if unit < width {
+            add_to(unit, width, highs, lows);
         }
         sync_cube();
         width /= 2;
     }
-    let result = shared[0];
+    let result = Words {
+        high: highs[0],
+        low: lows[0],
+    };
     sync_cube();
     result
 }
 
-/// The largest of all units' values.
+/// Adds the number at `place + width` to that at `place`.
 #[cube]
-pub(super) fn most(
-    value: u32,
-    unit: usize,
-    shared: &mut Shared<[u32]>,
-    #[comptime] units: usize,
-) -> u32 {
-    shared[unit] = value;
-    sync_cube();
-    let mut width = comptime!(units / 2).runtime();
-    while width > 0 {
-        if unit < width && shared[unit + width] > shared[unit] {
-            shared[unit] = shared[unit + width];
-        }
-        sync_cube();
-        width /= 2;
-    }
-    let result = shared[0];
-    sync_cube();
-    result
+pub(super) fn add_to(
+    place: usize,
+    width: usize,
+    highs: &mut Shared<[u32]>,
+    lows: &mut Shared<[u32]>,
+) {
+    let own = Words {
+        high: highs[place],
+        low: lows[place],
+    };
+    let other = Words {
+        high: highs[place + width],
+        low: lows[place + width],
+    };
+    let sum = plus(own, other);
+    highs[place] = sum.high;
+    lows[place] = sum.low;
 }
