@@ -168,10 +168,19 @@ fn space(cache: &Path) -> Check {
     match rustix::fs::statvfs(cache) {
         Ok(found) => {
             let free = found.f_bavail.saturating_mul(found.f_frsize);
+            let ok = free >= LOW_SPACE;
+            let detail = match ok {
+                true => units::size(free),
+                false => format!(
+                    "{}, less than {}: `dcsft cache gc` frees what no run of late has used",
+                    units::size(free),
+                    units::size(LOW_SPACE)
+                ),
+            };
             Check {
                 name: "free space".into(),
-                ok: free >= LOW_SPACE,
-                detail: units::size(free),
+                ok,
+                detail,
             }
         }
         Err(error) => Check {

@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor};
 use dcsft_tensor::ops::{Continuation, KvCache};
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::generate::{Asked, Decoder, Step, Vocabulary, write};
-use dcsft_vlm::model::{Completion, Prompt, Sampling};
+use dcsft_vlm::model::{Completion, Picture, Prompt, Sampling};
 use rayon::prelude::*;
 
 use crate::batch::{Ask, Batch, Sequence};
@@ -16,11 +16,49 @@ use crate::model::{HubModel, embedding, pass};
 use crate::modules::Weights;
 use crate::pass::Pass;
 
-/// Prompts that are worked on together at most: each weight is read once for all of their answers. The answers do not
-/// depend on it.
-pub(crate) const GROUP: usize = 16;
-/// The same on a GPU, which works on all rows at once.
-pub(crate) const GPU_GROUP: usize = 32;
+/// How many prompts are worked on together: each weight is read once for all of their answers. The answers do not depend
+/// on it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Group {
+    /// Prompts at most.
+    pub(crate) prompts: usize,
+    /// Patches of their images at most, unless a single prompt has more.
+    pub(crate) patches: usize,
+}
+
+impl Group {
+    /// On the processor, or on a GPU, which works on all rows at once.
+    pub(crate) fn of(on_gpu: bool) -> Self {
+        match on_gpu {
+            false => Self {
+                prompts: 16,
+                patches: 1 << 16,
+            },
+            true => Self {
+                prompts: 32,
+                patches: 1 << 17,
+            },
+        }
+    }
+
+    /// Cuts prompts, of which each has so many patches.
+    fn cut<T>(self, prompts: &[T], patches: impl Fn(&T) -> usize) -> Vec<&[T]> {
+        let (mut groups, mut start, mut so_far) = (Vec::new(), 0, 0);
+        for (index, prompt) in prompts.iter().enumerate() {
+            let own = patches(prompt);
+            let full = index - start == self.prompts || so_far + own > self.patches;
+            if index > start && full {
+                groups.push(&prompts[start..index]);
+                (start, so_far) = (index, 0);
+            }
+            so_far += own;
+        }
+        if start < prompts.len() {
+            groups.push(&prompts[start..]);
+        }
+        groups
+    }
+}
 
 pub(crate) fn generate(
     model: &HubModel,
@@ -31,7 +69,7 @@ pub(crate) fn generate(
     sampling.validate()?;
     let mut answers = Vec::with_capacity(prompts.len());
     // The patches of a large image take some hundred times what its file does: only a group's are in memory.
-    for group in prompts.chunks(model.group()) {
+    for group in model.group().cut(prompts, |prompt| model.patches(prompt)) {
         let sequences: Result<Vec<_>, _> = group
             .par_iter()
             .map(|prompt| sequence(model, prompt))
@@ -95,16 +133,30 @@ impl HubModel {
                 sampling,
             )
         };
-        let groups: Result<Vec<_>, _> = prompts.chunks(self.group()).map(group).collect();
-        Ok(groups?.concat())
+        let each = self.family().tower_shape().patch_values;
+        let patches = |prompt: &Sequence| {
+            let images = prompt.encoded.images.iter();
+            images.map(|image| image.values.len() / each).sum::<usize>()
+        };
+        let groups = self.group().cut(prompts, patches).into_iter().map(group);
+        Ok(groups.collect::<Result<Vec<_>, _>>()?.concat())
+    }
+
+    /// Patches of a prompt's images, as far as their sizes tell.
+    fn patches(&self, prompt: &Prompt) -> usize {
+        let limits = self.processor.images().limits();
+        let limits = limits.map(|pixels| pixels as f64);
+        let of_image = |picture: &Picture| {
+            let (width, height) = picture.size();
+            let pixels = f64::from(width) * f64::from(height);
+            self.family().image_cost(pixels, limits).patches as usize
+        };
+        prompt.images.iter().map(of_image).sum::<usize>()
     }
 
     /// Prompts that are worked on together.
-    pub(crate) fn group(&self) -> usize {
-        match self.device.clone().inner() == Device::flex() {
-            true => GROUP,
-            false => GPU_GROUP,
-        }
+    pub(crate) fn group(&self) -> Group {
+        Group::of(self.device.clone().inner() != Device::flex())
     }
 
     fn asked<'a>(&self, prompt: &'a Sequence) -> Asked<'a> {
@@ -159,5 +211,28 @@ impl Decoder for CachedDecoder<'_> {
         cache.begin(&owners);
         let x = decoder.decode(pass, x, &rotary, |index, qkv| cache.attend(index, qkv));
         decoder.head(pass, x)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Group;
+
+    #[test]
+    fn groups_are_cut_by_prompts_and_by_patches() {
+        let group = Group {
+            prompts: 3,
+            patches: 10,
+        };
+        let cut = |patches: &[usize]| -> Vec<Vec<usize>> {
+            let groups = group.cut(patches, |&patches| patches);
+            groups.into_iter().map(<[usize]>::to_vec).collect()
+        };
+        assert_eq!(cut(&[]), Vec::<Vec<usize>>::new());
+        assert_eq!(cut(&[1, 1, 1, 1]), [vec![1, 1, 1], vec![1]]);
+        assert_eq!(
+            cut(&[5, 5, 1, 99, 0, 3]),
+            [vec![5, 5], vec![1], vec![99], vec![0, 3]]
+        );
     }
 }

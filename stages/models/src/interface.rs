@@ -136,7 +136,7 @@ impl VisionLanguageModel for HubModel {
     }
 
     fn questions_at_once(&self) -> usize {
-        self.group()
+        self.group().prompts
     }
 
     fn generate(

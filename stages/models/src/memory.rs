@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::weight_files;
 use crate::decoder::DecoderConfig;
-use crate::generate::{GPU_GROUP, GROUP};
+use crate::generate::Group;
 use crate::lora;
 use crate::modules::{Declared, Layers};
 use crate::processor::{Encode, Processor};
@@ -314,11 +314,13 @@ impl Footprint for HubFootprint {
     }
 
     fn at_once(&self, on_gpu: bool) -> f64 {
-        self.group(on_gpu)
+        Group::of(on_gpu).prompts as f64
     }
 
-    fn group(&self, on_gpu: bool) -> f64 {
-        (if on_gpu { GPU_GROUP } else { GROUP }) as f64
+    fn group(&self, on_gpu: bool, tokens: &Tokens) -> f64 {
+        let Group { prompts, patches } = Group::of(on_gpu);
+        let that_fit = (patches as f64 / tokens.patches.max(1.0)).floor();
+        that_fit.clamp(1.0, prompts as f64)
     }
 
     /// All threads work on one.

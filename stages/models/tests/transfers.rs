@@ -2,6 +2,8 @@
 //! `DCSFT_TEST_DEVICE` names another. The count is of the whole process: the tests take turns. They hold what is true today,
 //! so that it can only become less.
 
+#![allow(clippy::print_stdout, reason = "what was measured is shown")]
+
 mod support;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -135,4 +137,127 @@ fn a_step_of_sft_without_dropout_sends_nothing_for_a_layer() {
     let (two, four) = (of_sft(2), of_sft(4));
     assert_eq!(two.up, four.up);
     assert_eq!(two.down.calls, four.down.calls);
+}
+
+/// What a layer of the decoder asks the device to do.
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+mod launches {
+    use std::collections::BTreeMap;
+
+    use dcsft_tensor::device::launches;
+
+    use super::*;
+
+    type Counts = BTreeMap<&'static str, u64>;
+
+    /// By how much two layers more raise the count; it is shown, kernel by kernel.
+    fn of_a_layer(what: &str, of: impl Fn(usize) -> Counts) -> u64 {
+        let (fewer, more) = (of(2), of(4));
+        let mut all = 0;
+        for (kernel, count) in &more {
+            let added = count - fewer.get(kernel).copied().unwrap_or(0);
+            all += added;
+            println!("{what}, two layers: {added} x {kernel}");
+        }
+        println!("{what}: {} launches a layer", all as f64 / 2.0);
+        all.div_ceil(2)
+    }
+
+    #[test]
+    fn a_layer_takes_no_more_kernels_than_now() {
+        let _turn = turn();
+        if test_device() == Device::flex() {
+            return;
+        }
+        let token = of_a_layer("a token", |layers| {
+            let model = micro::model(layers, &test_device());
+            let count = |tokens| {
+                let sampling = Sampling {
+                    max_new_tokens: tokens,
+                    seed: 1,
+                    ..Sampling::default()
+                };
+                launches(|| model.generate(&micro::prompts(2), 0..2, &sampling).unwrap()).1
+            };
+            let (three, mut four) = (count(3), count(4));
+            for (kernel, count) in &mut four {
+                *count -= three.get(kernel).copied().unwrap_or(0);
+            }
+            four
+        });
+        let step = of_a_layer("a step of SFT", |layers| {
+            let mut model = micro::model(layers, &test_device());
+            model.add_lora(&adapters(), 0).unwrap();
+            let examples = micro::examples(&model, 4);
+            let config = SftConfig {
+                batch_size: 4,
+                run: two_steps(),
+                ..SftConfig::default()
+            };
+            let mut trainer = SftTrainer::new(config, &mut model, &examples, None).unwrap();
+            trainer.step().unwrap();
+            launches(|| trainer.step().unwrap()).1
+        });
+        assert!(token <= 1 && step <= 1, "{token} a token, {step} a step");
+    }
+}
+
+/// What the device's own report says.
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+mod memory {
+    use burn::tensor::Tensor;
+    use dcsft_tensor::device::reserved;
+    use dcsft_tensor::ops::device::attention::{Budget, within};
+    use dcsft_tensor::ops::{Heads, Span, Spans};
+
+    use super::*;
+
+    const WIDTH: usize = 16;
+
+    /// Attention and its gradient over sequences of these lengths.
+    fn attend(lengths: &[usize], scores: usize) {
+        let mut rows = 0;
+        let spans = lengths.iter().map(|length| {
+            let own = rows..rows + length;
+            rows = own.end;
+            Span {
+                prefix: 0..0,
+                own: own.clone(),
+                queries: own,
+                causal: false,
+            }
+        });
+        let spans = Spans::new(spans.collect());
+        let heads = Heads::all(4);
+        let device = test_device().autodiff();
+        let qkv = Tensor::<2>::ones([rows, heads.row(WIDTH)], &device).require_grad();
+        let budget = Budget { scores, padding: 0 };
+        let out = within(budget, qkv.clone(), &spans, heads);
+        let gradient = qkv.grad(&out.sum().backward()).expect("a gradient");
+        drop(dcsft_tensor::host::values(gradient.slice([0..1])).expect("values"));
+    }
+
+    #[test]
+    fn attention_takes_memory_by_rows_and_one_long_sequence_what_it_is() {
+        let _turn = turn();
+        let device = test_device();
+        let Some(before) = reserved(&device) else {
+            return;
+        };
+        const MIB: u64 = 1 << 20;
+        let held = |what: &str| {
+            let held = (reserved(&device).expect("a device") - before) / MIB;
+            println!("{what}: {held} MiB");
+            held
+        };
+        let scores = 1 << 20;
+        attend(&[1024], scores);
+        held("1,024 rows");
+        let mut lengths = [256; 32];
+        lengths[7] = 4096;
+        attend(&lengths, scores);
+        // All in one grid would be 8 GiB for one copy of the scores; those of the long one alone are 256 MiB.
+        let held = held("4,096 rows beside 31 times 256");
+        assert!(held < 200, "{held} MiB");
+    }
 }

@@ -3,12 +3,16 @@
 #[cfg(feature = "cuda")]
 mod cuda;
 mod spec;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+mod watch;
 #[cfg(feature = "wgpu")]
 mod wgpu;
 
 use burn::tensor::{DType, Device};
 
 pub use spec::{Accelerator, DeviceError, DeviceSpec};
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+pub use watch::{launches, reserved};
 
 /// The accelerators that this build can use and that are there. For a class that has none, why.
 pub fn accelerators() -> Vec<Result<Accelerator, DeviceError>> {

@@ -40,7 +40,12 @@ const FORBIDDEN: [(&str, &str); 20] = [
 const TENSORS_ALONE: [&str; 3] = [".sum()", ".log()", ".mean()"];
 
 /// The folders of tensor code for other devices.
-const FOR_DEVICES: [&str; 2] = ["tensor/src/ops/composed/", "tensor/src/ops/draw/"];
+const FOR_DEVICES: [&str; 4] = [
+    "tensor/src/ops/adamw/",
+    "tensor/src/ops/composed/",
+    "tensor/src/ops/device/",
+    "tensor/src/ops/draw/",
+];
 
 /// Lines that may: they run on other devices only, or the call does not come out in a result.
 const MAY: [(&str, &str); 5] = [

@@ -3,7 +3,10 @@
 
 use burn::tensor::{DType, Tensor, TensorData};
 use dcsft_tensor::device::{computes_in, test_device};
-use dcsft_tensor::ops::{self, Activation, Adapter, Dropout, Heads, Rotary, Span, Spans, composed};
+use dcsft_tensor::ops::device::attention::{Budget, within};
+use dcsft_tensor::ops::{
+    self, Activation, Adapter, Dropout, Heads, Rotary, Span, Spans, composed, device,
+};
 use dcsft_tensor::rng::StreamKey;
 
 fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
@@ -205,6 +208,130 @@ fn attention_has_the_values_and_gradients_of_its_definition() {
             |i| composed::attention(i[0].clone(), &spans, Heads::all(4)),
         );
     }
+}
+
+/// Spans of many sizes: alone, with a prefix that others share or have for themselves, with all of their rows asked for,
+/// some or none.
+fn many() -> (Spans, usize) {
+    let mut stream = StreamKey::new("ops test", 0).text("spans").stream();
+    let mut below = |most: usize| stream.below(most as u64) as usize;
+    let (mut spans, mut rows) = (Vec::new(), 0);
+    for family in 0..6 {
+        let prefix = rows..rows + [1, 9, 4, 40, 3, 17][family];
+        rows = prefix.end;
+        spans.push(Span {
+            prefix: 0..0,
+            own: prefix.clone(),
+            queries: prefix.start + below(prefix.len())..prefix.end - usize::from(family == 2),
+            causal: family % 3 > 0,
+        });
+        for _ in 0..family {
+            let own = rows..rows + 1 + below(8);
+            rows = own.end;
+            spans.push(Span {
+                prefix: prefix.clone(),
+                own: own.clone(),
+                queries: own.start + below(own.len())..own.end,
+                causal: below(2) == 0,
+            });
+        }
+    }
+    (Spans::new(spans), rows)
+}
+
+#[test]
+fn attention_in_blocks_of_any_size_is_the_same() {
+    let (many, rows) = many();
+    let heads = Heads {
+        queries: 4,
+        keys: 2,
+    };
+    let budgets = [(1, 0), (50, 0), (300, 20), (2_000, 1_000)];
+    let budgets = budgets.map(|(scores, padding)| Budget { scores, padding });
+    for (spans, rows) in [(Spans::full(3, 7), 21), (ragged(), 21), (many, rows)] {
+        let inputs = [random("qkv", [rows, 8 * 6])];
+        for budget in budgets.into_iter().chain([Budget::DEFAULT]) {
+            compare(
+                &inputs,
+                |i| within(budget, i[0].clone(), &spans, heads),
+                |i| composed::attention(i[0].clone(), &spans, heads),
+            );
+        }
+    }
+}
+
+/// What devices other than the CPU compute, which any device can.
+#[test]
+fn operations_of_devices_have_the_values_and_gradients_of_their_definition() {
+    const ROWS: usize = 19;
+    let layer = [
+        random("x", [ROWS, 13]),
+        random("w", [13, 20]),
+        random("b", [1, 20]),
+        random("lora a", [13, 3]),
+        random("lora b", [3, 20]),
+    ];
+    for dropped in [None, Some(vec![0u32, 5, 12, 13, 100, 18 * 13 - 1])] {
+        let dropout = dropped.map(|dropped| Dropout {
+            probability: 0.1,
+            dropped: dropped.into(),
+        });
+        let adapter = |i: &[Tensor<2>]| Adapter {
+            a: i[3].clone(),
+            b: i[4].clone(),
+            scale: 0.5,
+            dropout: dropout.clone(),
+        };
+        for activation in [Activation::None, Activation::Gelu, Activation::GeluTanh] {
+            compare(
+                &layer,
+                |i| {
+                    device::linear(
+                        i[0].clone(),
+                        &i[1],
+                        Some(&i[2]),
+                        Some(&adapter(i)),
+                        activation,
+                    )
+                },
+                |i| {
+                    composed::linear(
+                        i[0].clone(),
+                        &i[1],
+                        Some(&i[2]),
+                        Some(&adapter(i)),
+                        activation,
+                    )
+                },
+            );
+        }
+    }
+    let rows = [
+        random("x", [ROWS, 13]) * 3.0,
+        random("scale", [1, 13]),
+        random("shift", [1, 13]),
+    ];
+    compare(
+        &rows,
+        |i| device::layer_norm(i[0].clone(), &i[1], &i[2], 1e-3),
+        |i| composed::layer_norm(i[0].clone(), &i[1], &i[2], 1e-3),
+    );
+    compare(
+        &rows[..2],
+        |i| device::rms_norm(i[0].clone(), &i[1], 1e-3),
+        |i| composed::rms_norm(i[0].clone(), &i[1], 1e-3),
+    );
+    compare(
+        &[random("gate", [ROWS, 13]), random("up", [ROWS, 13])],
+        |i| device::swiglu(i[0].clone(), i[1].clone()),
+        |i| composed::swiglu(i[0].clone(), i[1].clone()),
+    );
+    let targets: Vec<u32> = (0..ROWS as u32).collect();
+    compare(
+        &[random("logits", [ROWS, 32]) * 3.0],
+        |i| device::token_logprobs(i[0].clone(), &targets, 0.7),
+        |i| composed::token_logprobs(i[0].clone(), &targets, 0.7),
+    );
 }
 
 #[test]

@@ -182,7 +182,7 @@ impl Footprint for MicroFootprint {
         super::generate::AT_ONCE as f64
     }
 
-    fn group(&self, _on_gpu: bool) -> f64 {
+    fn group(&self, _on_gpu: bool, _tokens: &Tokens) -> f64 {
         super::generate::GROUP as f64
     }
 

@@ -3,8 +3,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use rayon::prelude::*;
 
+use crate::host::send;
 use crate::rng::StreamKey;
 
 /// One draw of dropout: inputs set to zero, the others scaled up.
@@ -71,13 +73,52 @@ impl Dropout {
         }
     }
 
+    /// Brings what is dropped of `[rows, in]` inputs to a device, a bit each.
+    pub(super) fn send(&self, shape: [usize; 2], device: &Device) -> Kept {
+        let words = self.kept_bits(shape[0] * shape[1]);
+        let count = words.len();
+        let words = TensorData::new(words, [count, 1]);
+        Kept {
+            words: send(words, device),
+            shape,
+            factor: 1.0 / (1.0 - self.probability),
+        }
+    }
+
     /// Of `inputs` inputs a bit each, 1 for those that stay, the lowest bit of a word first.
-    pub(super) fn kept_bits(&self, inputs: usize) -> Vec<i32> {
+    fn kept_bits(&self, inputs: usize) -> Vec<i32> {
         let mut words = vec![-1i32; inputs.div_ceil(32)];
         for &index in self.dropped.iter() {
             words[index as usize / 32] &= !(1 << (index % 32));
         }
         words
+    }
+}
+
+/// Which inputs stay, on a device.
+#[derive(Clone, Debug)]
+pub(super) struct Kept {
+    /// 32 inputs each.
+    words: Tensor<2, Int>,
+    shape: [usize; 2],
+    /// What inputs that stay are multiplied with.
+    factor: f64,
+}
+
+impl Kept {
+    /// What each input is multiplied with.
+    pub(super) fn factors(&self, dtype: DType) -> Tensor<2> {
+        let [rows, width] = self.shape;
+        let places = Tensor::<1, Int>::arange(0..32, &self.words.device()).reshape([1, 32]);
+        let bits = self
+            .words
+            .clone()
+            .bitwise_right_shift(places)
+            .bitwise_and_scalar(1)
+            .reshape([self.words.dims()[0] * 32])
+            .narrow(0, 0, rows * width)
+            .reshape([rows, width]);
+        (bits.float() * self.factor).cast(dtype)
     }
 }
 

@@ -1,22 +1,27 @@
 //! The operations that models and trainers are built from.
 //!
 //! Each is a plain function on tensors. [`composed`] holds their definitions in burn's own operations: what
-//! they mean, and what runs on any device; on the CPU device each runs as one fused loop with a handwritten
-//! gradient instead. There a tensor of 16 bits is widened, worked on in 32 bits, and the result is rounded once.
+//! they mean. On the CPU device each runs as one fused loop with a handwritten gradient; on others what has a gradient
+//! worth writing by hand is in [`device`], and the rest is as defined. There a tensor of 16 bits is widened, worked on in 32 bits, and the result is rounded once.
 //!
 //! On the CPU device burn's own sums, means, products of matrices, `exp` and `log` are not used at all: the order of
 //! their additions, or the library they call, depends on the processor. Everything with a sum in it is here.
 
+pub mod adamw;
 mod cache;
 pub mod composed;
+pub mod device;
 pub mod draw;
 mod dropout;
 mod fused;
+mod gather;
+mod graph;
 mod heads;
 mod spans;
 
 use burn::tensor::{DType, Tensor};
 
+pub use adamw::{AdamWFactors, adamw};
 pub use cache::KvCache;
 pub use composed::{Activation, Adapter};
 pub use dropout::Dropout;
@@ -65,7 +70,7 @@ pub fn token_logprobs(logits: Tensor<2>, targets: &[u32], temperature: f64) -> T
     if on_host(&logits) {
         return fused::token_logprobs(wide(&logits), targets, temperature);
     }
-    composed::token_logprobs(logits, targets, temperature)
+    device::token_logprobs(logits, targets, temperature)
 }
 
 /// Entropy in nats of each row's distribution `softmax(logits / temperature)`: `[rows, vocab]` to `[rows]`. It is for
@@ -161,7 +166,7 @@ pub fn linear(
             fused::linear(x, &wide(weight), bias.as_ref(), adapter, activation)
         });
     }
-    composed::linear(x, weight, bias, adapter, activation)
+    device::linear(x, weight, bias, adapter, activation)
 }
 
 /// A convolution whose windows do not overlap: `patches @ kernel`, each sum in the order of the values of a patch.
@@ -193,7 +198,7 @@ pub fn layer_norm(x: Tensor<2>, scale: &Tensor<2>, shift: &Tensor<2>, epsilon: f
             fused::layer_norm(x, &wide(scale), &wide(shift), epsilon)
         });
     }
-    composed::layer_norm(x, scale, shift, epsilon)
+    device::layer_norm(x, scale, shift, epsilon)
 }
 
 /// Multi-head scaled dot-product attention over packed sequences.
@@ -204,7 +209,7 @@ pub fn attention(qkv: Tensor<2>, spans: &Spans, heads: Heads) -> Tensor<2> {
     if on_host(&qkv) {
         return widened(&qkv, |qkv| fused::attention(qkv, spans, heads));
     }
-    composed::attention(qkv, spans, heads)
+    device::attention(qkv, spans, heads)
 }
 
 /// Root-mean-square normalisation over the last dimension (Zhang and Sennrich 2019): `[rows, width]` to
@@ -215,7 +220,7 @@ pub fn rms_norm(x: Tensor<2>, scale: &Tensor<2>, epsilon: f64) -> Tensor<2> {
     if on_host(&x) {
         return widened(&x, |x| fused::rms_norm(x, &wide(scale), epsilon));
     }
-    composed::rms_norm(x, scale, epsilon)
+    device::rms_norm(x, scale, epsilon)
 }
 
 /// `silu(gate) * up`, element by element (SwiGLU, Shazeer 2020).
@@ -223,7 +228,7 @@ pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
     if on_host(&gate) {
         return widened(&gate, |gate| fused::swiglu(gate, wide(&up)));
     }
-    composed::swiglu(gate, up)
+    device::swiglu(gate, up)
 }
 
 /// Rotary positions (Su et al. 2021) on the first `heads` heads of each row; what follows them stays as it is.

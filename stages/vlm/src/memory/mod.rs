@@ -124,8 +124,8 @@ pub trait Footprint {
     fn cached_row(&self, on_gpu: bool) -> f64;
     /// Questions of one call.
     fn at_once(&self, on_gpu: bool) -> f64;
-    /// Largest number of questions that are answered together.
-    fn group(&self, on_gpu: bool) -> f64;
+    /// Largest number of questions of such images that are answered together.
+    fn group(&self, on_gpu: bool, tokens: &Tokens) -> f64;
     /// Groups of questions that so many threads work on at a time.
     fn groups(&self, threads: f64) -> f64;
     /// Values of a question's image that stay in memory until it is answered.
@@ -318,7 +318,9 @@ pub struct Generation<'a> {
 /// Bytes that writing answers takes besides the weights: the cache of keys and values, and the widest moment of
 /// reading a group's images and questions.
 pub fn generate(model: &dyn Footprint, asked: &Generation<'_>) -> f64 {
-    let group = asked.questions.clamp(1.0, model.group(asked.on_gpu));
+    let group = asked
+        .questions
+        .clamp(1.0, model.group(asked.on_gpu, &asked.tokens));
     let most = if asked.on_gpu {
         1.0
     } else {

@@ -1,13 +1,11 @@
-//! The operations written in burn's own: their definition, and what runs on every device.
+//! The operations written in burn's own: their definition.
 
 mod attention;
-mod gather;
 mod slots;
 
 use burn::tensor::{Device, Float, FloatDType, Int, Tensor, TensorData, activation};
 
-use gather::Gather;
-
+use super::gather::Gather;
 use super::{Dropout, Rotary};
 use crate::host::send;
 
@@ -56,37 +54,26 @@ pub fn linear(
         let (own, outer) = (adapter.a.dtype(), y.dtype());
         let x = x.cast(own);
         let input = match &adapter.dropout {
-            Some(dropout) => x.clone() * dropout_mask(dropout, x.dims(), &x.device()).cast(own),
+            Some(dropout) => x.clone() * dropout.send(x.dims(), &x.device()).factors(own),
             None => x,
         };
         let path = input.matmul(adapter.a.clone()).matmul(adapter.b.clone()) * adapter.scale;
         y = (y.cast(own) + path).cast(outer);
     }
+    activate(y, activation)
+}
+
+pub(super) fn activate(x: Tensor<2>, activation: Activation) -> Tensor<2> {
     match activation {
-        Activation::None => y,
-        Activation::Gelu => gelu(y),
-        Activation::GeluTanh => activation::gelu_approximate(y),
+        Activation::None => x,
+        Activation::Gelu => gelu(x),
+        Activation::GeluTanh => activation::gelu_approximate(x),
     }
 }
 
 /// As [`super::convolve`].
 pub fn convolve(patches: Tensor<2>, kernel: &Tensor<2>) -> Tensor<2> {
     patches.matmul(kernel.clone())
-}
-
-fn dropout_mask(dropout: &Dropout, [rows, width]: [usize; 2], device: &Device) -> Tensor<2> {
-    // A bit an input goes to the device, and is made a factor there.
-    let words = dropout.kept_bits(rows * width);
-    let count = words.len();
-    let words = send::<2, Int>(TensorData::new(words, [count, 1]), device);
-    let places = Tensor::<1, Int>::arange(0..32, device).reshape([1, 32]);
-    let bits = words
-        .bitwise_right_shift(places)
-        .bitwise_and_scalar(1)
-        .reshape([count * 32])
-        .narrow(0, 0, rows * width)
-        .reshape([rows, width]);
-    bits.float() * (1.0 / (1.0 - dropout.probability))
 }
 
 /// GELU by the error function, differentiable as it is defined. The derivative that burn has for its own is that of the

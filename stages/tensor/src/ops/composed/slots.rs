@@ -9,8 +9,8 @@ use std::ops::Range;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 
 use super::attention::weights;
-use super::gather::Gather;
 use crate::host::send;
+use crate::ops::gather::Gather;
 use crate::ops::{Continuation, Heads};
 
 /// Rows that there is room for at first; it doubles.

@@ -1,6 +1,7 @@
 //! The formula of an update: one pass over plain slices, or the same as tensor operations.
 
 use burn::tensor::{DType, Tensor};
+use dcsft_tensor::ops::{AdamWFactors, adamw};
 use dcsft_tensor::params::Param;
 
 use crate::train::error::TrainError;
@@ -17,8 +18,8 @@ pub(super) struct Update {
 }
 
 impl Update {
-    pub(super) fn factors(&self, decay: f64) -> Factors {
-        Factors {
+    pub(super) fn factors(&self, decay: f64) -> AdamWFactors {
+        AdamWFactors {
             clip: self.clip as f32,
             keep: (1.0 - self.rate * decay) as f32,
             first: (1.0 - self.betas[0]) as f32,
@@ -31,73 +32,55 @@ impl Update {
     }
 }
 
-/// What the inner loop multiplies with:
-/// `value * keep`, `first` and `second` towards the gradient and its square, then
-/// `value -= step * first / (sqrt(second) / root + eps)`, in torch's order of operations.
-pub(super) struct Factors {
-    clip: f32,
-    keep: f32,
-    first: f32,
-    second: f32,
-    second_keep: f32,
-    step: f32,
-    root: f32,
-    eps: f32,
+/// Updates a weight in this process's memory.
+pub(super) fn update_host(
+    factors: &AdamWFactors,
+    param: &mut Param,
+    gradient: &[f32],
+    first: &mut [f32],
+    second: &mut [f32],
+    master: &mut Master,
+) -> Result<(), TrainError> {
+    // The weight leaves its place while it is updated, so that its memory is reused instead of copied.
+    let nothing = Tensor::zeros([1, 1], &param.value.device());
+    let own = std::mem::replace(&mut param.value, nothing);
+    let place = Place::of(&own);
+    let mut value = master.take_values(own, &param.name)?;
+    for (((value, gradient), first), second) in
+        value.iter_mut().zip(gradient).zip(first).zip(second)
+    {
+        let gradient = gradient * factors.clip;
+        *value *= factors.keep;
+        *first += (gradient - *first) * factors.first;
+        *second = *second * factors.second_keep + gradient * gradient * factors.second;
+        *value -= factors.step * *first / (second.sqrt() / factors.root + factors.eps);
+    }
+    param.value = master.set(value, &place).autodiff().require_grad();
+    Ok(())
 }
 
-impl Factors {
-    pub(super) fn update_host(
-        &self,
-        param: &mut Param,
-        gradient: &[f32],
-        first: &mut [f32],
-        second: &mut [f32],
-        master: &mut Master,
-    ) -> Result<(), TrainError> {
-        // The weight leaves its place while it is updated, so that its memory is reused instead of copied.
-        let nothing = Tensor::zeros([1, 1], &param.value.device());
-        let own = std::mem::replace(&mut param.value, nothing);
-        let place = Place::of(&own);
-        let mut value = master.take_values(own, &param.name)?;
-        for (((value, gradient), first), second) in
-            value.iter_mut().zip(gradient).zip(first).zip(second)
-        {
-            let gradient = gradient * self.clip;
-            *value *= self.keep;
-            *first += (gradient - *first) * self.first;
-            *second = *second * self.second_keep + gradient * gradient * self.second;
-            *value -= self.step * *first / (second.sqrt() / self.root + self.eps);
-        }
-        param.value = master.set(value, &place).autodiff().require_grad();
-        Ok(())
-    }
-
-    pub(super) fn update_device(
-        &self,
-        param: &mut Param,
-        gradient: Tensor<2>,
-        [first, second]: &mut [Tensor<2>; 2],
-        master: &mut Master,
-    ) {
-        let gradient = gradient.cast(DType::F32).mul_scalar(self.clip);
-        *first = first.clone() + (gradient.clone() - first.clone()).mul_scalar(self.first);
-        *second = second.clone().mul_scalar(self.second_keep)
-            + gradient.powi_scalar(2).mul_scalar(self.second);
-        let denominator = second
-            .clone()
-            .sqrt()
-            .div_scalar(self.root)
-            .add_scalar(self.eps);
-        let value = match master {
-            Master::Whole(whole) => whole.clone(),
-            Master::Own | Master::Low(_) => param.value.clone().inner(),
-        };
-        let value = value.mul_scalar(self.keep) - first.clone().mul_scalar(self.step) / denominator;
-        let own = param.value.dtype();
-        param.value = value.clone().cast(own).autodiff().require_grad();
-        if let Master::Whole(whole) = master {
-            *whole = value;
-        }
+/// Updates a weight on another device, or one of 16 bits with the value that is kept of it.
+pub(super) fn update_device(
+    factors: &AdamWFactors,
+    param: &mut Param,
+    gradient: Tensor<2>,
+    moments: &mut [Tensor<2>; 2],
+    master: &mut Master,
+) {
+    // All leave their places while they are updated, so that their memory is used again.
+    let take = |tensor: &mut Tensor<2>| std::mem::replace(tensor, gradient.clone());
+    let own = param.value.dtype();
+    let value = match master {
+        Master::Whole(whole) => take(whole),
+        Master::Own | Master::Low(_) => take(&mut param.value).inner(),
+    };
+    let [first, second] = moments.each_mut().map(take);
+    let wide = gradient.clone().cast(DType::F32);
+    let [value, first, second] = adamw([value, first, second], wide, factors);
+    *moments = [first, second];
+    param.value = value.clone().cast(own).autodiff().require_grad();
+    if let Master::Whole(whole) = master {
+        *whole = value;
     }
 }
 
@@ -105,7 +88,7 @@ impl Factors {
 mod tests {
     use burn::tensor::{DType, Device, Tensor};
 
-    use super::Factors;
+    use super::{AdamWFactors, update_device, update_host};
     use crate::train::floats::floats;
     use crate::train::master::Master;
     use dcsft_tensor::params::Param;
@@ -120,7 +103,7 @@ mod tests {
     #[test]
     fn a_weight_of_sixteen_bits_moves_by_steps_that_are_smaller_than_its_last_bit() {
         let tensor = |values: [f32; 3]| Tensor::<2>::from_floats([values], &Device::flex());
-        let factors = Factors {
+        let factors = AdamWFactors {
             clip: 1.0,
             keep: 1.0,
             first: 1.0,
@@ -132,13 +115,12 @@ mod tests {
         };
         let host = |param: &mut Param, gradient: [f32; 3], master: &mut Master| {
             let (mut first, mut second) = ([0.0; 3], [0.0; 3]);
-            factors
-                .update_host(param, &gradient, &mut first, &mut second, master)
+            update_host(&factors, param, &gradient, &mut first, &mut second, master)
                 .expect("an update");
         };
         let device = |param: &mut Param, gradient: [f32; 3], master: &mut Master| {
             let mut moments = [tensor([0.0; 3]), tensor([0.0; 3])];
-            factors.update_device(param, tensor(gradient), &mut moments, master);
+            update_device(&factors, param, tensor(gradient), &mut moments, master);
         };
         let runs: [Run; 3] = [
             ("32 bits", DType::F32, &host),
@@ -195,7 +177,7 @@ mod tests {
             trainable: true,
             decay: true,
         };
-        let factors = Factors {
+        let factors = AdamWFactors {
             clip: 0.5,
             keep: 0.999,
             first: 0.1,
@@ -214,16 +196,17 @@ mod tests {
         let (mut first, mut second) = ([0.0; 4], [0.0; 4]);
         let mut moments = [tensor([0.0; 4]), tensor([0.0; 4])];
         for gradient in gradients {
-            factors
-                .update_host(
-                    &mut host,
-                    &gradient,
-                    &mut first,
-                    &mut second,
-                    &mut Master::Own,
-                )
-                .expect("an update");
-            factors.update_device(
+            update_host(
+                &factors,
+                &mut host,
+                &gradient,
+                &mut first,
+                &mut second,
+                &mut Master::Own,
+            )
+            .expect("an update");
+            update_device(
+                &factors,
                 &mut device,
                 tensor(gradient),
                 &mut moments,

@@ -15,7 +15,7 @@ use dcsft_tensor::params::{Param, ParamSet};
 use crate::train::error::TrainError;
 use crate::train::master::Master;
 
-use factors::Update;
+use factors::{Update, update_device, update_host};
 use gradient::{Gradient, norm};
 pub(crate) use kept::{Kept, Moments};
 
@@ -97,10 +97,10 @@ impl AdamW {
             match (gradient, &mut kept.moments) {
                 (gradient, Moments::Host { first, second }) if on_host(&param.value) => {
                     let gradient = gradient.values(&param.name)?;
-                    factors.update_host(param, &gradient, first, second, &mut kept.master)?;
+                    update_host(&factors, param, &gradient, first, second, &mut kept.master)?;
                 }
                 (Gradient::Tensor(gradient), Moments::Device(moments)) => {
-                    factors.update_device(param, *gradient, moments, &mut kept.master);
+                    update_device(&factors, param, *gradient, moments, &mut kept.master);
                 }
                 _ => return Err(moved(param)),
             }

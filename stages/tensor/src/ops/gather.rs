@@ -6,7 +6,7 @@ use crate::host::send;
 
 /// Which rows of a tensor are taken, in which order. Its indices are on the device.
 #[derive(Debug)]
-pub(super) enum Gather {
+pub(in crate::ops) enum Gather {
     /// All, as they are.
     All,
     /// `count` rows from `first` on.
@@ -26,7 +26,7 @@ impl Gather {
     ///
     /// # Panics
     /// If a row is taken twice and there are places without one.
-    pub(super) fn new(places: &[Option<u32>], rows: usize, device: &Device) -> Self {
+    pub(in crate::ops) fn new(places: &[Option<u32>], rows: usize, device: &Device) -> Self {
         let mut taken = vec![false; rows];
         let distinct = places.iter().flatten().all(|&row| {
             let place = &mut taken[row as usize];
@@ -39,18 +39,9 @@ impl Gather {
             return Self::repeated(&rows, device);
         }
         if padding == 0 {
-            let first = places.first().copied().flatten().unwrap_or(0);
-            let follow = places
-                .iter()
-                .flatten()
-                .zip(first..)
-                .all(|(&row, expected)| row == expected);
-            if follow && places.len() == rows {
-                return Self::All;
-            }
-            if follow {
-                let (first, count) = (first as usize, places.len());
-                return Self::Stretch { first, count };
+            let taken: Vec<u32> = places.iter().flatten().copied().collect();
+            if let Some(stretch) = Self::stretch(&taken, rows) {
+                return stretch;
             }
         }
         let mut none = rows as u32..;
@@ -65,15 +56,32 @@ impl Gather {
         }
     }
 
+    /// Rows by index, repeats allowed, where no gradient is taken.
+    pub(in crate::ops) fn picked(indices: &[u32], rows: usize, device: &Device) -> Self {
+        Self::stretch(indices, rows).unwrap_or_else(|| Self::repeated(indices, device))
+    }
+
+    /// Of `rows` rows those that follow each other from the first of `indices` on, if they do.
+    fn stretch(indices: &[u32], rows: usize) -> Option<Self> {
+        let first = indices.first().copied().unwrap_or(0);
+        let follow = indices.iter().zip(first..).all(|(&row, next)| row == next);
+        let (first, count) = (first as usize, indices.len());
+        match (follow, count == rows) {
+            (false, _) => None,
+            (true, true) => Some(Self::All),
+            (true, false) => Some(Self::Stretch { first, count }),
+        }
+    }
+
     /// Rows by index, repeats allowed. The gradient of a row is summed by one thread a column.
-    pub(super) fn repeated(indices: &[u32], device: &Device) -> Self {
+    pub(in crate::ops) fn repeated(indices: &[u32], device: &Device) -> Self {
         let indices: Vec<i32> = indices.iter().map(|&index| index as i32).collect();
         let count = indices.len();
         Self::Repeated(send(TensorData::new(indices, [count]), device))
     }
 
     /// `[rows, width]` to `[places, width]`.
-    pub(super) fn take(&self, x: Tensor<2>) -> Tensor<2> {
+    pub(in crate::ops) fn take(&self, x: Tensor<2>) -> Tensor<2> {
         let width = x.dims()[1];
         match self {
             Self::All => x,

@@ -1,0 +1,155 @@
+//! A linear layer with its adapter and activation.
+//!
+//! The adapter's path is computed in the layer's own type, whatever its factors are kept in, as under PyTorch's autocast.
+//! What is kept of it beside the inputs is as wide as its rank, and a bit for each input that dropout may set to zero.
+
+use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_PI, PI};
+
+use burn::tensor::{DType, Tensor};
+
+use super::{typed, wide};
+use crate::ops::composed::{Activation, Adapter, activate};
+use crate::ops::dropout::Kept;
+use crate::ops::graph::{Rule, record_rule};
+use crate::ops::plain;
+
+/// As [`crate::ops::linear`].
+pub fn linear(
+    x: Tensor<2>,
+    weight: &Tensor<2>,
+    bias: Option<&Tensor<2>>,
+    adapter: Option<&Adapter>,
+    activation: Activation,
+) -> Tensor<2> {
+    let y = match adapter {
+        None => x.matmul(weight.clone()),
+        Some(adapter) => adapted(x, weight, adapter),
+    };
+    let y = match bias {
+        None => y,
+        Some(bias) => y + bias.clone(),
+    };
+    activated(y, activation)
+}
+
+fn adapted(x: Tensor<2>, weight: &Tensor<2>, adapter: &Adapter) -> Tensor<2> {
+    let inputs = [x, weight.clone(), adapter.a.clone(), adapter.b.clone()];
+    let dtype = inputs[0].dtype();
+    let [x, weight, a, b] = inputs.each_ref().map(|input| plain(input.clone()));
+    let factors = [a.dtype(), b.dtype()];
+    let [a, b] = [a, b].map(|factor| typed(factor, dtype));
+    let dropout = adapter.dropout.as_ref();
+    let kept = dropout.map(|dropout| dropout.send(x.dims(), &x.device()));
+    let inner = dropped(x.clone(), kept.as_ref()).matmul(a.clone()) * adapter.scale;
+    let y = x.clone().matmul(weight.clone()) + inner.clone().matmul(b.clone());
+    record_rule(inputs, y, || Adapted {
+        x,
+        weight,
+        a,
+        b,
+        inner,
+        scale: adapter.scale,
+        kept,
+        factors,
+    })
+}
+
+/// What is kept of `x @ weight + (scale * dropped(x) @ a) @ b`.
+#[derive(Clone, Debug)]
+struct Adapted {
+    x: Tensor<2>,
+    weight: Tensor<2>,
+    /// In the type of `x`.
+    a: Tensor<2>,
+    b: Tensor<2>,
+    /// `scale * dropped(x) @ a`, `[rows, rank]`.
+    inner: Tensor<2>,
+    scale: f64,
+    kept: Option<Kept>,
+    /// The types that the factors are kept in.
+    factors: [DType; 2],
+}
+
+fn dropped(x: Tensor<2>, kept: Option<&Kept>) -> Tensor<2> {
+    match kept {
+        None => x,
+        Some(kept) => {
+            let factors = kept.factors(x.dtype());
+            x * factors
+        }
+    }
+}
+
+fn transposed(tensor: &Tensor<2>) -> Tensor<2> {
+    tensor.clone().transpose()
+}
+
+impl Rule<4> for Adapted {
+    fn gradients(
+        self,
+        grad: Tensor<2>,
+        [of_x, of_weight, of_a, of_b]: [bool; 4],
+    ) -> [Option<Tensor<2>>; 4] {
+        let inner = grad.clone().matmul(transposed(&self.b)) * self.scale;
+        let [a, b] = self.factors;
+        let kept = self.kept.as_ref();
+        [
+            of_x.then(|| {
+                let path = inner.clone().matmul(transposed(&self.a));
+                grad.clone().matmul(transposed(&self.weight)) + dropped(path, kept)
+            }),
+            of_weight.then(|| transposed(&self.x).matmul(grad.clone())),
+            of_a.then(|| {
+                let x = dropped(self.x.clone(), kept);
+                typed(x.transpose().matmul(inner.clone()), a)
+            }),
+            of_b.then(|| typed(transposed(&self.inner).matmul(grad.clone()), b)),
+        ]
+    }
+}
+
+fn activated(x: Tensor<2>, activation: Activation) -> Tensor<2> {
+    if activation == Activation::None {
+        return x;
+    }
+    let before = plain(x.clone());
+    let out = typed(activate(wide(&before), activation), before.dtype());
+    record_rule([x], out, || Activated { before, activation })
+}
+
+#[derive(Clone, Debug)]
+struct Activated {
+    before: Tensor<2>,
+    activation: Activation,
+}
+
+impl Rule<1> for Activated {
+    fn gradients(self, grad: Tensor<2>, [asked]: [bool; 1]) -> [Option<Tensor<2>>; 1] {
+        let x = wide(&self.before);
+        let slope = match self.activation {
+            Activation::None => return [asked.then_some(grad)],
+            Activation::Gelu => gelu_slope(x),
+            Activation::GeluTanh => gelu_tanh_slope(x),
+        };
+        [asked.then(|| typed(wide(&grad) * slope, self.before.dtype()))]
+    }
+}
+
+/// Of `x * P(x)`, P being the normal distribution: `P(x) + x * P'(x)`.
+fn gelu_slope(x: Tensor<2>) -> Tensor<2> {
+    let share = ((x.clone() * FRAC_1_SQRT_2).erf() + 1.0) * 0.5;
+    let density = (x.clone() * x.clone() * -0.5).exp() * (1.0 / (2.0 * PI).sqrt());
+    share + x * density
+}
+
+/// Of `x / 2 * (1 + tanh(u))` with `u = sqrt(2 / pi) * (x + 0.044715 * x^3)`.
+fn gelu_tanh_slope(x: Tensor<2>) -> Tensor<2> {
+    /// Hendrycks and Gimpel 2016.
+    const CUBIC: f64 = 0.044_715;
+    let root = FRAC_2_PI.sqrt();
+    let square = x.clone() * x.clone();
+    let tanh = (x.clone() * (square.clone() * CUBIC + 1.0) * root).tanh();
+    let inner = (square * (3.0 * CUBIC) + 1.0) * root;
+    let bend = (tanh.clone() * tanh.clone()).neg() + 1.0;
+    (tanh + 1.0) * 0.5 + x * bend * inner * 0.5
+}

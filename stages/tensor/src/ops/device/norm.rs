@@ -1,0 +1,111 @@
+//! Normalisation of rows. What is kept is the input, and of each row a number or two; all is computed in 32 bits.
+
+use burn::tensor::Tensor;
+
+use super::{typed, wide};
+use crate::ops::graph::{Rule, record_rule};
+use crate::ops::plain;
+
+/// As [`crate::ops::rms_norm`].
+pub fn rms_norm(x: Tensor<2>, scale: &Tensor<2>, epsilon: f64) -> Tensor<2> {
+    let inputs = [x, scale.clone()];
+    let [x, scale] = inputs.each_ref().map(|input| plain(input.clone()));
+    let wide_x = wide(&x);
+    let root = (mean(wide_x.clone() * wide_x.clone()) + epsilon).sqrt();
+    let out = typed(wide_x / root.clone(), x.dtype()) * scale.clone();
+    record_rule(inputs, out, || RmsNorm { x, scale, root })
+}
+
+#[derive(Clone, Debug)]
+struct RmsNorm {
+    x: Tensor<2>,
+    scale: Tensor<2>,
+    /// Root of the mean square, `[rows, 1]`.
+    root: Tensor<2>,
+}
+
+impl Rule<2> for RmsNorm {
+    fn gradients(self, grad: Tensor<2>, [of_x, of_scale]: [bool; 2]) -> [Option<Tensor<2>>; 2] {
+        let normal = wide(&self.x) / self.root.clone();
+        let x = of_x.then(|| {
+            let inner = wide(&(grad.clone() * self.scale.clone()));
+            let along = mean(inner.clone() * normal.clone());
+            let gradient = (inner - normal.clone() * along) / self.root;
+            typed(gradient, self.x.dtype())
+        });
+        [
+            x,
+            of_scale.then(|| summed(wide(&grad) * normal, &self.scale)),
+        ]
+    }
+}
+
+/// As [`crate::ops::layer_norm`].
+pub fn layer_norm(x: Tensor<2>, scale: &Tensor<2>, shift: &Tensor<2>, epsilon: f64) -> Tensor<2> {
+    let inputs = [x, scale.clone(), shift.clone()];
+    let [x, scale, shift] = inputs.each_ref().map(|input| plain(input.clone()));
+    let state = LayerNorm::new(x, scale, epsilon);
+    let normal = state.normal();
+    let out = typed(normal * wide(&state.scale) + wide(&shift), state.x.dtype());
+    record_rule(inputs, out, || state)
+}
+
+#[derive(Clone, Debug)]
+struct LayerNorm {
+    x: Tensor<2>,
+    scale: Tensor<2>,
+    /// Mean and standard deviation of each row, `[rows, 1]`.
+    mean: Tensor<2>,
+    deviation: Tensor<2>,
+}
+
+impl LayerNorm {
+    fn new(x: Tensor<2>, scale: Tensor<2>, epsilon: f64) -> Self {
+        let wide_x = wide(&x);
+        let middle = mean(wide_x.clone());
+        let centred = wide_x - middle.clone();
+        Self {
+            x,
+            scale,
+            mean: middle,
+            deviation: (mean(centred.clone() * centred) + epsilon).sqrt(),
+        }
+    }
+
+    /// The rows with mean 0 and deviation 1.
+    fn normal(&self) -> Tensor<2> {
+        (wide(&self.x) - self.mean.clone()) / self.deviation.clone()
+    }
+}
+
+impl Rule<3> for LayerNorm {
+    fn gradients(
+        self,
+        grad: Tensor<2>,
+        [of_x, of_scale, of_shift]: [bool; 3],
+    ) -> [Option<Tensor<2>>; 3] {
+        let grad = wide(&grad);
+        let normal = self.normal();
+        let x = of_x.then(|| {
+            let inner = grad.clone() * wide(&self.scale);
+            let along = mean(inner.clone() * normal.clone());
+            let centred = inner.clone() - mean(inner) - normal.clone() * along;
+            typed(centred / self.deviation.clone(), self.x.dtype())
+        });
+        [
+            x,
+            of_scale.then(|| summed(grad.clone() * normal, &self.scale)),
+            of_shift.then(|| summed(grad, &self.scale)),
+        ]
+    }
+}
+
+/// Of each row, `[rows, 1]`.
+fn mean(x: Tensor<2>) -> Tensor<2> {
+    x.mean_dim(1)
+}
+
+/// Over all rows, in the type of the weight.
+fn summed(x: Tensor<2>, weight: &Tensor<2>) -> Tensor<2> {
+    typed(x.sum_dim(0), weight.dtype())
+}
