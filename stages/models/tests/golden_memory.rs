@@ -1,5 +1,6 @@
 //! The estimate of memory against what a process really takes, on random weights large enough to outweigh the process
-//! itself. Tokenizer and processor are the golden checkpoint's.
+//! itself; on a device with a memory of its own (`DCSFT_TEST_DEVICE`), against what that device says is taken of it.
+//! Tokenizer and processor are the golden checkpoint's.
 #![cfg(target_os = "linux")]
 #![allow(clippy::print_stdout, reason = "the table is for people")]
 
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 use dcsft_models::{Config, HubFootprint, HubModel, Precision, Settings, Texts};
+use dcsft_tensor::device::test_device;
 use dcsft_tensor::rng::StreamKey;
 use dcsft_vlm::lora::{LoraConfig, ModuleGroup};
 use dcsft_vlm::memory::{
@@ -30,6 +32,8 @@ use support::{golden, read_json};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// What stands before the bytes of a device's memory.
+const RESERVED: &str = "reserved: ";
 const PART: &str = "DCSFT_TEST_MEMORY_PART";
 const FOLDER: &str = "DCSFT_TEST_MEMORY_FOLDER";
 const THREADS: usize = 2;
@@ -145,7 +149,7 @@ fn sft(model: &mut HubModel, config: SftConfig) {
 
 /// What a process of its own does.
 fn work(part: &str, dir: &Path) {
-    let load = || HubModel::load(dir, &Device::flex()).unwrap_or_else(|error| panic!("{error}"));
+    let load = || HubModel::load(dir, &test_device()).unwrap_or_else(|error| panic!("{error}"));
     let adapted = || {
         let mut model = load();
         model.add_lora(&lora(), 0).expect("adapters");
@@ -202,7 +206,11 @@ fn work(part: &str, dir: &Path) {
     }
 }
 
-/// Bytes of the whole process.
+fn on_gpu() -> bool {
+    test_device() != Device::flex()
+}
+
+/// Bytes of the whole process, or of a device's memory.
 fn estimate(part: &str, model: &HubFootprint) -> f64 {
     let pixels = f64::from(SIDE * SIDE);
     let tokens = model.tokens(pixels, QUESTION.len() as f64, ANSWER.len() as f64);
@@ -220,7 +228,7 @@ fn estimate(part: &str, model: &HubFootprint) -> f64 {
         },
         checkpointing: false,
         accumulates: false,
-        on_gpu: false,
+        on_gpu: on_gpu(),
         loss: SFT_LOSS,
     };
     let written = dcsft_vlm::memory::Tokens {
@@ -232,9 +240,14 @@ fn estimate(part: &str, model: &HubFootprint) -> f64 {
         answers: ANSWERS as f64,
         tokens: written,
         threads: THREADS as f64,
-        on_gpu: false,
+        on_gpu: on_gpu(),
         adapters: None,
     };
+    let process = |threads: f64, activations: f64| match on_gpu() {
+        true => 0.0,
+        false => process(threads, activations),
+    };
+    let loading = if on_gpu() { 0.0 } else { model.loading() };
     let trained = |update: &Update<'_>| {
         let peak = train(model, update, None);
         process(THREADS as f64, peak.activations) + peak.peak
@@ -245,7 +258,7 @@ fn estimate(part: &str, model: &HubFootprint) -> f64 {
         trained(&update)
     };
     match part {
-        "load" => process(THREADS as f64, 0.0) + model.weights(None) + model.loading(),
+        "load" => process(THREADS as f64, 0.0) + model.weights(None) + loading,
         "sft" => trained(&update(2, None)),
         "sft frozen decoder" => frozen([ModuleGroup::Decoder].into()),
         "sft frozen vision" => frozen([ModuleGroup::Vision].into()),
@@ -277,7 +290,7 @@ fn estimate(part: &str, model: &HubFootprint) -> f64 {
         }
         "rollout" => {
             let writing = generate(model, &asked(QUESTIONS));
-            process(THREADS as f64, writing) + model.weights(None) + writing.max(model.loading())
+            process(THREADS as f64, writing) + model.weights(None) + writing.max(loading)
         }
         other => panic!("no part {other}"),
     }
@@ -301,7 +314,13 @@ fn trainable(model: &HubModel) -> usize {
         .sum()
 }
 
+/// Bytes of the device, where that is not the processor, or of the process.
 fn peak(text: &str) -> Option<f64> {
+    if on_gpu() {
+        return text
+            .lines()
+            .find_map(|line| line.strip_prefix(RESERVED)?.parse().ok());
+    }
     let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kibibytes: f64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
     Some(kibibytes * 1024.0)
@@ -327,6 +346,10 @@ fn a_part_of_the_measurement() {
         return;
     };
     work(&part, &PathBuf::from(dir));
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
+    if let Some(bytes) = dcsft_tensor::device::reserved(&test_device()) {
+        println!("\n{RESERVED}{bytes}");
+    }
     let status = std::fs::read_to_string("/proc/self/status").expect("the process's status");
     println!("\n{status}");
 }

@@ -44,10 +44,17 @@ impl Rule<2> for RmsNorm {
 pub fn layer_norm(x: Tensor<2>, scale: &Tensor<2>, shift: &Tensor<2>, epsilon: f64) -> Tensor<2> {
     let inputs = [x, scale.clone(), shift.clone()];
     let [x, scale, shift] = inputs.each_ref().map(|input| plain(input.clone()));
-    let state = LayerNorm::new(x, scale, epsilon);
-    let normal = state.normal();
-    let out = typed(normal * wide(&state.scale) + wide(&shift), state.x.dtype());
-    record_rule(inputs, out, || state)
+    let middle = mean(wide(&x));
+    let centred = wide(&x) - middle.clone();
+    let deviation = (mean(centred.clone() * centred.clone()) + epsilon).sqrt();
+    let normal = centred / deviation.clone();
+    let out = typed(normal * wide(&scale) + wide(&shift), x.dtype());
+    record_rule(inputs, out, || LayerNorm {
+        x,
+        scale,
+        mean: middle,
+        deviation,
+    })
 }
 
 #[derive(Clone, Debug)]
@@ -59,25 +66,6 @@ struct LayerNorm {
     deviation: Tensor<2>,
 }
 
-impl LayerNorm {
-    fn new(x: Tensor<2>, scale: Tensor<2>, epsilon: f64) -> Self {
-        let wide_x = wide(&x);
-        let middle = mean(wide_x.clone());
-        let centred = wide_x - middle.clone();
-        Self {
-            x,
-            scale,
-            mean: middle,
-            deviation: (mean(centred.clone() * centred) + epsilon).sqrt(),
-        }
-    }
-
-    /// The rows with mean 0 and deviation 1.
-    fn normal(&self) -> Tensor<2> {
-        (wide(&self.x) - self.mean.clone()) / self.deviation.clone()
-    }
-}
-
 impl Rule<3> for LayerNorm {
     fn gradients(
         self,
@@ -85,12 +73,13 @@ impl Rule<3> for LayerNorm {
         [of_x, of_scale, of_shift]: [bool; 3],
     ) -> [Option<Tensor<2>>; 3] {
         let grad = wide(&grad);
-        let normal = self.normal();
+        // The rows with mean 0 and deviation 1.
+        let normal = (wide(&self.x) - self.mean) / self.deviation.clone();
         let x = of_x.then(|| {
             let inner = grad.clone() * wide(&self.scale);
             let along = mean(inner.clone() * normal.clone());
             let centred = inner.clone() - mean(inner) - normal.clone() * along;
-            typed(centred / self.deviation.clone(), self.x.dtype())
+            typed(centred / self.deviation, self.x.dtype())
         });
         [
             x,
