@@ -4,7 +4,7 @@ use std::path::Path;
 
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::{LoraConfig, ModuleGroup};
-use dcsft_vlm::memory::{Batch, Footprint, Linear, Step, Tokens, Trained, Training};
+use dcsft_vlm::memory::{Attention, Batch, Footprint, Linear, Step, Tokens, Trained, Training};
 use dcsft_vlm::model::{Message, Part, Role};
 use serde::{Deserialize, Serialize};
 
@@ -115,6 +115,13 @@ impl HubFootprint {
         self.config.family.image_cost(pixels, self.texts.pixels)
     }
 
+    /// Values of a number of 32 bits, where attention keeps no weights.
+    fn blocks_of(&self, batch: &Batch) -> Option<f64> {
+        batch
+            .on_gpu
+            .then(|| Precision::F32.bytes() as f64 / self.number())
+    }
+
     /// Numbers in the largest weight.
     fn largest(&self) -> f64 {
         self.sizes.iter().copied().fold(0.0, f64::max)
@@ -140,12 +147,16 @@ impl HubFootprint {
         linear([hidden, width]);
         // The two norms' inputs and outputs, the latter being the linear layers' inputs.
         step.keep(4.0 * rows * width);
-        let weights = tower.heads as f64 * rows * keys;
-        step.keep(3.0 * rows * width + weights);
+        step.attend(Attention {
+            packed: 3.0 * rows * width,
+            weights: tower.heads as f64 * rows * keys,
+            mixed: rows * width,
+            beside: 3.0 * rows * width,
+            blocks_of: self.blocks_of(batch),
+        });
         // Mixed values; gate, up and their product, or the MLP's values before and after its activation.
         let inner = f64::from(inner);
         step.keep(rows * width + (inner + 1.0) * rows * hidden);
-        step.widen(3.0 * rows * width + weights, 3.0 * rows * width);
         step.widen(rows * width + inner * rows * hidden, inner * rows * hidden);
         step.train(trained.of(ModuleGroup::Vision, 2.0 * width));
         step
@@ -175,13 +186,17 @@ impl HubFootprint {
         if text.head_norm {
             step.keep(given * (queries + keys));
         }
-        let weights = text.heads as f64 * batch.attention(last);
-        step.keep(packed + weights);
+        step.attend(Attention {
+            packed,
+            weights: text.heads as f64 * batch.attention(last),
+            mixed: asked * queries,
+            beside: packed,
+            blocks_of: self.blocks_of(batch),
+        });
         // Mixed values; gate, up and their product.
         step.keep(asked * queries + 3.0 * asked * hidden);
         // Queries, keys and values by themselves, side by side, and turned.
         step.widen(packed, 2.0 * packed);
-        step.widen(packed + weights, packed);
         step.widen(asked * (width + 2.0 * hidden), 2.0 * asked * hidden);
         step.train(trained.of(ModuleGroup::Decoder, 2.0 * width));
         step

@@ -38,6 +38,7 @@ const PART: &str = "DCSFT_TEST_MEMORY_PART";
 const FOLDER: &str = "DCSFT_TEST_MEMORY_FOLDER";
 const THREADS: usize = 2;
 const SIDE: u32 = 224;
+const LARGE_SIDE: u32 = 728;
 const QUESTION: &str = "What is shown?";
 const ANSWER: &str = "a dog";
 const NEW_TOKENS: usize = 8;
@@ -87,18 +88,18 @@ fn folder(golden: &Path, dir: &Path) {
     }
 }
 
-fn prompts(count: usize) -> Vec<Prompt> {
+fn prompts(count: usize, side: u32) -> Vec<Prompt> {
     let prompt = |index: usize| {
         let mut stream = StreamKey::new("noise", index as u64).stream();
-        let pixels: Arc<[u8]> = (0..3 * SIDE * SIDE)
+        let pixels: Arc<[u8]> = (0..3 * side * side)
             .map(|_| stream.below(256) as u8)
             .collect();
         Prompt::question(
             index.to_string(),
             vec![
                 RgbImage {
-                    width: SIDE,
-                    height: SIDE,
+                    width: side,
+                    height: side,
                     pixels,
                 }
                 .into(),
@@ -129,7 +130,7 @@ fn sft_config(batch_size: usize, gradient_checkpointing: bool) -> SftConfig {
     }
 }
 
-fn sft(model: &mut HubModel, config: SftConfig) {
+fn sft(model: &mut HubModel, config: SftConfig, side: u32) {
     let tokenizer = model.tokenizer();
     let mut answer = tokenizer.encode(ANSWER).expect("tokens");
     answer.push(tokenizer.eos());
@@ -139,12 +140,21 @@ fn sft(model: &mut HubModel, config: SftConfig) {
         answer: answer.clone(),
         earlier: 0,
     };
-    let examples: Vec<Example> = prompts(config.batch_size)
+    let examples: Vec<Example> = prompts(config.batch_size, side)
         .into_iter()
         .map(example)
         .collect();
     let mut trainer = SftTrainer::new(config, model, &examples, None).expect("a trainer");
     trainer.run(&mut ()).expect("two steps");
+    show_reserved();
+}
+
+/// Shows what a device has been asked for, while what was computed with is still there.
+fn show_reserved() {
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
+    if let Some(bytes) = dcsft_tensor::device::reserved(&test_device()) {
+        println!("\n{RESERVED}{bytes}");
+    }
 }
 
 /// What a process of its own does.
@@ -159,17 +169,22 @@ fn work(part: &str, dir: &Path) {
         let mut model = load();
         let groups = groups.iter().copied().collect();
         model.freeze(&groups).expect("something to train");
-        sft(&mut model, sft_config(2, false));
+        sft(&mut model, sft_config(2, false), SIDE);
     };
     match part {
-        "load" => drop(load()),
-        "sft" => sft(&mut load(), sft_config(2, false)),
+        "load" => {
+            let model = load();
+            show_reserved();
+            drop(model);
+        }
+        "sft" => sft(&mut load(), sft_config(2, false), SIDE),
         "sft frozen decoder" => frozen(&[ModuleGroup::Decoder]),
         "sft frozen vision" => frozen(&[ModuleGroup::Vision]),
-        "sft lora" => sft(&mut adapted(), sft_config(4, false)),
-        "sft lora checkpointing" => sft(&mut adapted(), sft_config(4, true)),
+        "sft lora" => sft(&mut adapted(), sft_config(4, false), SIDE),
+        "sft lora checkpointing" => sft(&mut adapted(), sft_config(4, true), SIDE),
+        "sft lora large image" => sft(&mut adapted(), sft_config(1, false), LARGE_SIDE),
         "grpo lora" => {
-            let prompts = prompts(2);
+            let prompts = prompts(2, SIDE);
             let config = GrpoConfig {
                 prompts_per_step: 2,
                 generations: ANSWERS,
@@ -193,14 +208,17 @@ fn work(part: &str, dir: &Path) {
             let mut trainer =
                 GrpoTrainer::new(config, &mut model, reference, data, &reward).expect("a trainer");
             trainer.run(&mut ()).expect("two steps");
+            show_reserved();
         }
         "rollout" => {
             let sampling = Sampling {
                 max_new_tokens: NEW_TOKENS,
                 ..Sampling::default()
             };
-            let answers = load().generate(&prompts(QUESTIONS), 0..ANSWERS as u32, &sampling);
+            let model = load();
+            let answers = model.generate(&prompts(QUESTIONS, SIDE), 0..ANSWERS as u32, &sampling);
             assert_eq!(answers.expect("answers").len(), QUESTIONS);
+            show_reserved();
         }
         other => panic!("no part {other}"),
     }
@@ -212,14 +230,18 @@ fn on_gpu() -> bool {
 
 /// Bytes of the whole process, or of a device's memory.
 fn estimate(part: &str, model: &HubFootprint) -> f64 {
-    let pixels = f64::from(SIDE * SIDE);
-    let tokens = model.tokens(pixels, QUESTION.len() as f64, ANSWER.len() as f64);
+    let tokens_of = |side: u32| {
+        let pixels = f64::from(side * side);
+        model.tokens(pixels, QUESTION.len() as f64, ANSWER.len() as f64)
+    };
+    let tokens = tokens_of(SIDE);
     let lora = lora();
     let update = |questions: usize, lora| Update {
         batch: Batch {
             questions: questions as f64,
             answers: 1.0,
             tokens,
+            on_gpu: on_gpu(),
         },
         training: Training {
             lora,
@@ -228,7 +250,6 @@ fn estimate(part: &str, model: &HubFootprint) -> f64 {
         },
         checkpointing: false,
         accumulates: false,
-        on_gpu: on_gpu(),
         loss: SFT_LOSS,
     };
     let written = dcsft_vlm::memory::Tokens {
@@ -270,12 +291,18 @@ fn estimate(part: &str, model: &HubFootprint) -> f64 {
             };
             trained(&update)
         }
+        "sft lora large image" => {
+            let mut update = update(1, Some(&lora));
+            update.batch.tokens = tokens_of(LARGE_SIDE);
+            trained(&update)
+        }
         "grpo lora" => {
             // With dropout each answer has a question's rows of its own.
             let batch = Batch {
                 questions: (2 * ANSWERS) as f64,
                 answers: 1.0,
                 tokens: written,
+                on_gpu: on_gpu(),
             };
             let update = Update {
                 batch,
@@ -346,10 +373,6 @@ fn a_part_of_the_measurement() {
         return;
     };
     work(&part, &PathBuf::from(dir));
-    #[cfg(any(feature = "cuda", feature = "wgpu"))]
-    if let Some(bytes) = dcsft_tensor::device::reserved(&test_device()) {
-        println!("\n{RESERVED}{bytes}");
-    }
     let status = std::fs::read_to_string("/proc/self/status").expect("the process's status");
     println!("\n{status}");
 }
@@ -394,6 +417,7 @@ fn golden_memory_is_as_estimated() {
         "sft frozen vision",
         "sft lora",
         "sft lora checkpointing",
+        "sft lora large image",
         "grpo lora",
         "rollout",
     ] {

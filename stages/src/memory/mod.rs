@@ -221,6 +221,7 @@ fn train_memory(
             questions: training.questions as f64,
             answers: training.answers as f64,
             tokens,
+            on_gpu: on_gpu(prospect),
         },
         training: memory::Training {
             lora: training.lora,
@@ -229,7 +230,6 @@ fn train_memory(
         },
         checkpointing: training.checkpointing,
         accumulates: training.accumulates,
-        on_gpu: on_gpu(prospect),
         loss: training.loss,
     };
     let trained = model.trained(update.training);

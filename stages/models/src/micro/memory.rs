@@ -2,7 +2,7 @@
 
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::{LoraConfig, ModuleGroup};
-use dcsft_vlm::memory::{Batch, Footprint, Linear, Step, Tokens, Trained, Training};
+use dcsft_vlm::memory::{Attention, Batch, Footprint, Linear, Step, Tokens, Trained, Training};
 
 use super::config::{BlocksConfig, MicroConfig};
 use super::modules::Modules;
@@ -42,6 +42,7 @@ struct Rows {
     given: f64,
     asked: f64,
     attention: f64,
+    on_gpu: bool,
 }
 
 fn block(blocks: &BlocksConfig, rows: &Rows, group: ModuleGroup, trained: Trained<'_>) -> Step {
@@ -53,6 +54,7 @@ fn block(blocks: &BlocksConfig, rows: &Rows, group: ModuleGroup, trained: Traine
         given,
         asked,
         attention,
+        on_gpu,
     } = *rows;
     let mut step = Step::on(given * width);
     let mut linear = |rows, sizes| step.linear(trained.linear(group, rows, sizes, true));
@@ -62,11 +64,16 @@ fn block(blocks: &BlocksConfig, rows: &Rows, group: ModuleGroup, trained: Traine
     linear(asked, [hidden, width]);
     // The two norms' inputs and outputs, the latter being the linear layers' inputs.
     step.keep(2.0 * given * width + 2.0 * asked * width);
-    let weights = blocks.heads as f64 * attention;
-    step.keep(3.0 * given * width + weights);
+    step.attend(Attention {
+        packed: 3.0 * given * width,
+        weights: blocks.heads as f64 * attention,
+        mixed: asked * width,
+        beside: asked * width,
+        // All its numbers have 32 bits.
+        blocks_of: on_gpu.then_some(1.0),
+    });
     // Mixed values; hidden values before and after GELU.
     step.keep(asked * width + 2.0 * asked * hidden);
-    step.widen(3.0 * given * width + weights, asked * width);
     step.train(trained.of(group, 4.0 * width));
     step
 }
@@ -142,6 +149,7 @@ impl Footprint for MicroFootprint {
             given: patches,
             asked: patches,
             attention: patches * per_image,
+            on_gpu: batch.on_gpu,
         };
         let layers = decoder.layers;
         let decoder_rows = |index| {
@@ -150,6 +158,7 @@ impl Footprint for MicroFootprint {
                 given: rows,
                 asked: if last { asked } else { rows },
                 attention: batch.attention(last),
+                on_gpu: batch.on_gpu,
             }
         };
         let vision_blocks =

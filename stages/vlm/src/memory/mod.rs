@@ -9,7 +9,7 @@ mod trained;
 
 use crate::lora::LoraConfig;
 
-pub use step::{Linear, Step};
+pub use step::{Attention, Linear, Step};
 pub use trained::{Trained, Training};
 
 /// Bytes of a 32-bit number: adapters, optimiser states and everything on the CPU device.
@@ -54,6 +54,8 @@ pub struct Batch {
     pub answers: f64,
     /// Of one question and one answer, on average.
     pub tokens: Tokens,
+    /// On a GPU.
+    pub on_gpu: bool,
 }
 
 impl Batch {
@@ -166,6 +168,7 @@ impl Batch {
             question: 0.0,
             answer: 1.0,
         },
+        on_gpu: false,
     };
 }
 
@@ -180,8 +183,6 @@ pub struct Update<'a> {
     pub checkpointing: bool,
     /// Several forward passes make one update.
     pub accumulates: bool,
-    /// On a GPU; on the CPU everything but the weights is in 32 bits.
-    pub on_gpu: bool,
     /// How often the loss keeps a matrix `[answer tokens, vocabulary]`, and how many more it holds while it is
     /// differentiated.
     pub loss: [f64; 2],
@@ -228,7 +229,11 @@ pub fn train(model: &dyn Footprint, update: &Update<'_>, adapted: Option<&LoraCo
 /// Bytes that the optimiser keeps of the 32-bit value of a trained weight, where the model has 16 of them: the other two
 /// on the CPU, the value itself on a GPU.
 fn master(model: &dyn Footprint, update: &Update<'_>) -> f64 {
-    match (update.training.lora, model.number() < F32, update.on_gpu) {
+    match (
+        update.training.lora,
+        model.number() < F32,
+        update.batch.on_gpu,
+    ) {
         (None, true, true) => F32,
         (None, true, false) => F32 - model.number(),
         _ => 0.0,
@@ -245,17 +250,26 @@ fn pass(model: &dyn Footprint, update: &Update<'_>) -> Peak {
     let batch = &update.batch;
     let mut steps = model.steps(batch, Some(update.training));
     let matrix = batch.answer_tokens() * model.vocabulary();
+    let activation = activation(model, batch.on_gpu);
+    let [kept, backward] = update.loss;
+    // A GPU keeps no softmax: it has one in 32 bits for a moment, on the way back with the target and the difference.
+    let [kept, forward, backward] = match batch.on_gpu {
+        false => [kept, 1.0, backward],
+        true => {
+            let wide = F32 / activation;
+            [kept - 1.0, 2.0 * wide, backward - 1.0 + 3.0 * wide]
+        }
+    };
     steps.push(Step {
         input: matrix,
-        kept: update.loss[0] * matrix,
-        forward: matrix,
-        backward: update.loss[1] * matrix,
+        kept: kept * matrix,
+        forward: forward * matrix,
+        backward: backward * matrix,
         gradient: 0.0,
     });
     // Below the first step that trains, nothing is kept and no gradient is sent.
     let lowest = steps.iter().position(|step| step.gradient > 0.0);
     let lowest = lowest.unwrap_or(steps.len());
-    let activation = activation(model, update.on_gpu);
     // The CPU's operations keep weights of 16 bits in 32 until they have been differentiated.
     let widened = match model.number() < activation {
         true => F32 * model.parameters(),
@@ -334,6 +348,7 @@ pub fn generate(model: &dyn Footprint, asked: &Generation<'_>) -> f64 {
             answer: 1.0,
             ..asked.tokens
         },
+        on_gpu: asked.on_gpu,
     };
     let steps = model.steps(&batch, None);
     let widest = |step: &Step| step.input + step.forward;

@@ -1,5 +1,7 @@
 //! One step of a forward pass, in numbers that it keeps.
 
+use dcsft_tensor::ops::device::attention::Budget;
+
 use crate::lora::LoraConfig;
 
 /// Rows that one piece of work has in the fused operations; each piece sums weight gradients by itself.
@@ -37,6 +39,22 @@ pub struct Linear<'a> {
     pub adapter: Option<(&'a LoraConfig, bool)>,
 }
 
+/// Attention over packed rows.
+#[derive(Clone, Copy, Debug)]
+pub struct Attention {
+    /// Queries, keys and values that go in.
+    pub packed: f64,
+    /// Weights of all heads: queries times keys.
+    pub weights: f64,
+    /// What comes out.
+    pub mixed: f64,
+    /// On the CPU, what is there at its widest beside what goes in and the weights.
+    pub beside: f64,
+    /// On a GPU, how many values a number of 32 bits counts for: weights are computed block by block in such numbers, and
+    /// are not kept.
+    pub blocks_of: Option<f64>,
+}
+
 impl Step {
     /// A step on `input` values.
     pub fn on(input: f64) -> Self {
@@ -55,6 +73,29 @@ impl Step {
     pub fn widen(&mut self, input: f64, output: f64) {
         self.forward = self.forward.max(input + output);
         self.backward = self.backward.max(input + output);
+    }
+
+    /// Attention. What comes out is kept by [`Step::keep`], as the next layer's input.
+    pub fn attend(&mut self, attention: Attention) {
+        let Attention {
+            packed,
+            weights,
+            mixed,
+            beside,
+            blocks_of,
+        } = attention;
+        self.keep(packed);
+        let Some(number) = blocks_of else {
+            self.keep(weights);
+            self.widen(packed + weights, beside);
+            return;
+        };
+        let block = number * weights.min(Budget::DEFAULT.scores as f64);
+        // Queries, keys and values are cut apart, and on the way back so are their gradients. Scores become weights;
+        // their gradients come from those of the weights.
+        let (forward, backward) = (packed + 3.0 * block, 2.0 * packed + 4.0 * block);
+        self.forward = self.forward.max(packed + forward + mixed);
+        self.backward = self.backward.max(packed + backward + 2.0 * mixed);
     }
 
     /// Vectors of norms and biases, or an embedding, of which `values` are trained.
