@@ -54,7 +54,8 @@ for size in ${SIZES:-1000 10000 100000}; do
   measure "dcsft plan, first" "$size" "$dcsft" plan "$folder/spec.yaml" || continue
   if [ "$size" -le "${FULL:-10000}" ]; then
     measure "dcsft run, all executed" "$size" "$dcsft" run -q --no-report -j2 "$folder/spec.yaml" &&
-      measure "dcsft run, all cached" "$size" "$dcsft" run -q --no-report -j2 "$folder/spec.yaml" || true
+      measure "dcsft run, all cached" "$size" "$dcsft" run -q --no-report -j2 "$folder/spec.yaml" &&
+      measure "dcsft run, cached, again" "$size" "$dcsft" run -q --no-report -j2 "$folder/spec.yaml" || true
   fi
   if [ "$size" -gt "${PEERS:-1000}" ]; then
     continue
