@@ -56,6 +56,14 @@ place!(Flex);
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 place!(Cube);
 
+/// Without its place in the autodiff graph.
+pub(super) fn plain<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
+    match tensor.is_autodiff() {
+        true => tensor.inner(),
+        false => tensor,
+    }
+}
+
 /// A tensor that goes into an operation.
 pub(super) enum Input<B: Place> {
     /// Without a place in the autodiff graph.

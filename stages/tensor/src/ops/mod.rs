@@ -29,6 +29,7 @@ pub use heads::{Heads, Rotary};
 pub use spans::{Continuation, Span, Spans};
 
 use crate::host::on_host;
+use graph::plain;
 
 /// In 32 bits; differentiable.
 fn wide<const D: usize>(tensor: &Tensor<D>) -> Tensor<D> {
@@ -94,14 +95,6 @@ pub fn squares_of_rows(x: Tensor<2>) -> Tensor<1> {
         return fused::squares_of_rows(wide(&x));
     }
     composed::squares_of_rows(x)
-}
-
-/// Without its place in the autodiff graph.
-fn plain<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
-    match tensor.is_autodiff() {
-        true => tensor.inner(),
-        false => tensor,
-    }
 }
 
 /// `sum(x[i] * weights[i])`, the terms added in order: `[n]` to `[1]`. Losses are such sums.

@@ -4,7 +4,7 @@ use burn::backend::Cube;
 use burn::tensor::Tensor as BurnTensor;
 use cubecl::prelude::*;
 
-use super::{AdamWFactors, Weight};
+use super::factors::{AdamWFactors, Weight};
 
 /// Units of a cube, and cubes along one axis of a launch: as many as WebGPU promises.
 const UNITS: u32 = 256;

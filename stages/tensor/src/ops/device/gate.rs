@@ -2,9 +2,8 @@
 
 use burn::tensor::{Tensor, activation};
 
-use super::{typed, wide};
-use crate::ops::graph::{Rule, record_rule};
-use crate::ops::plain;
+use super::width::{typed, wide};
+use crate::ops::graph::{Rule, plain, record_rule};
 
 /// As [`crate::ops::swiglu`].
 pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {

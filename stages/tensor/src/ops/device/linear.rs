@@ -7,11 +7,10 @@ use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_PI, PI};
 
 use burn::tensor::{DType, Tensor};
 
-use super::{typed, wide};
+use super::width::{typed, wide};
 use crate::ops::composed::{Activation, Adapter, activate};
 use crate::ops::dropout::Kept;
-use crate::ops::graph::{Rule, record_rule};
-use crate::ops::plain;
+use crate::ops::graph::{Rule, plain, record_rule};
 
 /// As [`crate::ops::linear`].
 pub fn linear(

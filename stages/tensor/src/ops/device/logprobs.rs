@@ -2,10 +2,9 @@
 
 use burn::tensor::{Int, Tensor, TensorData};
 
-use super::{typed, wide};
+use super::width::{typed, wide};
 use crate::host::send;
-use crate::ops::graph::{Rule, record_rule};
-use crate::ops::plain;
+use crate::ops::graph::{Rule, plain, record_rule};
 
 /// As [`crate::ops::token_logprobs`].
 pub fn token_logprobs(logits: Tensor<2>, targets: &[u32], temperature: f64) -> Tensor<1> {

@@ -9,24 +9,10 @@ mod gate;
 mod linear;
 mod logprobs;
 mod norm;
-
-use burn::tensor::{DType, FloatDType, Tensor};
+mod width;
 
 pub use attention::attention;
 pub use gate::swiglu;
 pub use linear::linear;
 pub use logprobs::token_logprobs;
 pub use norm::{layer_norm, rms_norm};
-
-/// In 32 bits.
-fn wide<const D: usize>(tensor: &Tensor<D>) -> Tensor<D> {
-    typed(tensor.clone(), DType::F32)
-}
-
-/// In a type of floats; as it is where it has that.
-fn typed<const D: usize>(tensor: Tensor<D>, dtype: DType) -> Tensor<D> {
-    match tensor.dtype() == dtype {
-        true => tensor,
-        false => tensor.cast(FloatDType::from(dtype)),
-    }
-}

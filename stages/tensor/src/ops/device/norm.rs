@@ -2,9 +2,8 @@
 
 use burn::tensor::Tensor;
 
-use super::{typed, wide};
-use crate::ops::graph::{Rule, record_rule};
-use crate::ops::plain;
+use super::width::{typed, wide};
+use crate::ops::graph::{Rule, plain, record_rule};
 
 /// As [`crate::ops::rms_norm`].
 pub fn rms_norm(x: Tensor<2>, scale: &Tensor<2>, epsilon: f64) -> Tensor<2> {

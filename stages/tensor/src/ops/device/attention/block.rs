@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use burn::tensor::{FloatDType, Tensor};
 
+use super::data::{Budget, Cut, Inputs, Mixed};
 use super::layout::Part;
-use super::{Budget, Cut, Inputs, Mixed, typed};
+use crate::ops::device::width::typed;
 
 /// Keys and values in a grid, `[groups, key heads, keys, width]` each.
 pub(super) struct Grid {

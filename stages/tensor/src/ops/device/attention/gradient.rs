@@ -1,10 +1,13 @@
 //! The gradient of attention, block by block: weights are computed again from scores and the log of their sum.
 
+use std::sync::Arc;
+
 use burn::tensor::{FloatDType, Tensor};
 
 use super::block::{Block, Grid, OfQueries};
-use super::layout::{Cover, Part};
-use super::{Budget, Cut, Inputs, Layed, Mixed, parts, typed};
+use super::data::{Budget, Cut, Inputs, Mixed, parts};
+use super::layout::{Cover, Layout, Part};
+use crate::ops::device::width::typed;
 use crate::ops::graph::Rule;
 
 /// What is kept of attention.
@@ -16,6 +19,16 @@ pub(super) struct Attention {
     pub(super) layout: Layed,
     pub(super) cut: Cut,
     pub(super) budget: Budget,
+}
+
+/// Shown by its name alone.
+#[derive(Clone)]
+pub(super) struct Layed(pub(super) Arc<Layout>);
+
+impl std::fmt::Debug for Layed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Layout")
+    }
 }
 
 /// Of each query, in the order in which they are asked for.

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use super::Budget;
+use super::data::Budget;
 use crate::host::send;
 use crate::ops::gather::Gather;
 use crate::ops::{Span, Spans};
