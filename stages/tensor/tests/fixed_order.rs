@@ -40,9 +40,10 @@ const FORBIDDEN: [(&str, &str); 20] = [
 const TENSORS_ALONE: [&str; 3] = [".sum()", ".log()", ".mean()"];
 
 /// The folders of tensor code for other devices.
-const FOR_DEVICES: [&str; 4] = [
+const FOR_DEVICES: [&str; 5] = [
     "tensor/src/ops/adamw/",
     "tensor/src/ops/composed/",
+    "tensor/src/ops/cube/",
     "tensor/src/ops/device/",
     "tensor/src/ops/draw/",
 ];

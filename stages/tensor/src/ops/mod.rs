@@ -10,6 +10,8 @@
 pub mod adamw;
 mod cache;
 pub mod composed;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+mod cube;
 pub mod device;
 pub mod draw;
 mod dropout;
@@ -231,7 +233,7 @@ pub fn rotate(x: Tensor<2>, rotary: &Rotary, heads: usize) -> Tensor<2> {
     if on_host(&x) {
         return widened(&x, |x| fused::rotate(x, rotary, heads));
     }
-    composed::rotate(x, rotary, heads)
+    device::rotate(x, rotary, heads)
 }
 
 /// As [`rotate`], computed in 32 bits whatever the type of `x`: Transformers turns the heads of a vision tower so, and
@@ -240,7 +242,7 @@ pub fn rotate_wide(x: Tensor<2>, rotary: &Rotary, heads: usize) -> Tensor<2> {
     if on_host(&x) {
         return widened(&x, |x| fused::rotate(x, rotary, heads));
     }
-    composed::rotate_wide(x, rotary, heads)
+    device::rotate_wide(x, rotary, heads)
 }
 
 /// Rows of `x` by index, repeats allowed: `[rows, width]` to `[indices.len(), width]`.

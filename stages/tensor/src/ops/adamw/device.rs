@@ -5,10 +5,10 @@ use burn::tensor::Tensor as BurnTensor;
 use cubecl::prelude::*;
 
 use super::factors::{AdamWFactors, Weight};
+use crate::ops::cube::cubes;
 
-/// Units of a cube, and cubes along one axis of a launch: as many as WebGPU promises.
+/// Units of a cube.
 const UNITS: u32 = 256;
-const CUBES: u32 = 65_535;
 
 pub(super) fn adamw(weight: Weight, gradient: BurnTensor<2>, factors: &AdamWFactors) -> Weight {
     const HERE: &str = "a tensor of a device has a device's primitive";
@@ -27,9 +27,6 @@ pub(super) fn adamw(weight: Weight, gradient: BurnTensor<2>, factors: &AdamWFact
     });
     let gradient = primitive(gradient);
     let client = gradient.client.clone();
-    let cubes =
-        u32::try_from(count.div_ceil(UNITS as usize)).expect("a weight that a device holds");
-    let across = cubes.min(CUBES);
     let [value, first, second] = weight
         .each_ref()
         .map(|tensor| tensor.clone().into_tensor_arg());
@@ -43,7 +40,7 @@ pub(super) fn adamw(weight: Weight, gradient: BurnTensor<2>, factors: &AdamWFact
     } = *factors;
     adamw_kernel::launch(
         &client,
-        CubeCount::Static(across, cubes.div_ceil(across), 1),
+        cubes(count.div_ceil(UNITS as usize)),
         CubeDim::new_1d(UNITS),
         value,
         first,

@@ -110,9 +110,13 @@ pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
 
 /// As [`super::rotate`].
 pub fn rotate(x: Tensor<2>, rotary: &Rotary, heads: usize) -> Tensor<2> {
-    let [rows, width] = x.dims();
-    let half = rotary.half();
-    let [cos, sin] = rotary.tables(&x.device(), x.dtype());
+    let tables = rotary.tables(&x.device(), x.dtype());
+    turned(x, tables, heads)
+}
+
+/// By angles whose cosines and sines are `[rows, 1, half]`.
+pub(super) fn turned(x: Tensor<2>, [cos, sin]: [Tensor<3>; 2], heads: usize) -> Tensor<2> {
+    let ([rows, width], half) = (x.dims(), cos.dims()[2]);
     let turned = x
         .clone()
         .slice([0..rows, 0..heads * 2 * half])

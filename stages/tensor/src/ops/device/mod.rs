@@ -2,13 +2,16 @@
 //!
 //! They give the numbers of [`super::composed`] up to rounding, on any device. What is kept for a gradient is what the
 //! CPU's operations keep, and no more: burn's own would keep every value on the way, and copies in 32 bits of those of a
-//! model in 16.
+//! model in 16. Norms and rotary positions are kernels of ours where there are any.
 
 pub mod attention;
 mod gate;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+mod kernels;
 mod linear;
 mod logprobs;
 mod norm;
+mod rotary;
 mod width;
 
 pub use attention::attention;
@@ -16,3 +19,4 @@ pub use gate::swiglu;
 pub use linear::linear;
 pub use logprobs::token_logprobs;
 pub use norm::{layer_norm, rms_norm};
+pub use rotary::{rotate, rotate_wide};

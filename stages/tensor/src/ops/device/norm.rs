@@ -9,10 +9,22 @@ use crate::ops::graph::{Rule, plain, record_rule};
 pub fn rms_norm(x: Tensor<2>, scale: &Tensor<2>, epsilon: f64) -> Tensor<2> {
     let inputs = [x, scale.clone()];
     let [x, scale] = inputs.each_ref().map(|input| plain(input.clone()));
-    let wide_x = wide(&x);
-    let root = (mean(wide_x.clone() * wide_x.clone()) + epsilon).sqrt();
-    let out = typed(wide_x / root.clone(), x.dtype()) * scale.clone();
+    let [out, root] = rms_parts(&x, &scale, epsilon);
     record_rule(inputs, out, || RmsNorm { x, scale, root })
+}
+
+/// The normalised rows, and the root of each one's mean square, `[rows, 1]`.
+fn rms_parts(x: &Tensor<2>, scale: &Tensor<2>, epsilon: f64) -> [Tensor<2>; 2] {
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
+    if !crate::host::on_host(x) {
+        return super::kernels::rms_norm(x, scale, epsilon);
+    }
+    let wide_x = wide(x);
+    let root = (mean(wide_x.clone() * wide_x.clone()) + epsilon).sqrt();
+    [
+        typed(wide_x / root.clone(), x.dtype()) * scale.clone(),
+        root,
+    ]
 }
 
 #[derive(Clone, Debug)]
@@ -43,17 +55,27 @@ impl Rule<2> for RmsNorm {
 pub fn layer_norm(x: Tensor<2>, scale: &Tensor<2>, shift: &Tensor<2>, epsilon: f64) -> Tensor<2> {
     let inputs = [x, scale.clone(), shift.clone()];
     let [x, scale, shift] = inputs.each_ref().map(|input| plain(input.clone()));
-    let middle = mean(wide(&x));
-    let centred = wide(&x) - middle.clone();
-    let deviation = (mean(centred.clone() * centred.clone()) + epsilon).sqrt();
-    let normal = centred / deviation.clone();
-    let out = typed(normal * wide(&scale) + wide(&shift), x.dtype());
+    let [out, mean, deviation] = layer_parts(&x, [&scale, &shift], epsilon);
     record_rule(inputs, out, || LayerNorm {
         x,
         scale,
-        mean: middle,
+        mean,
         deviation,
     })
+}
+
+/// The normalised rows, and mean and standard deviation of each, `[rows, 1]`.
+fn layer_parts(x: &Tensor<2>, weights: [&Tensor<2>; 2], epsilon: f64) -> [Tensor<2>; 3] {
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
+    if !crate::host::on_host(x) {
+        return super::kernels::layer_norm(x, weights, epsilon);
+    }
+    let middle = mean(wide(x));
+    let centred = wide(x) - middle.clone();
+    let deviation = (mean(centred.clone() * centred.clone()) + epsilon).sqrt();
+    let [scale, shift] = weights.map(wide);
+    let out = centred / deviation.clone() * scale + shift;
+    [typed(out, x.dtype()), middle, deviation]
 }
 
 #[derive(Clone, Debug)]

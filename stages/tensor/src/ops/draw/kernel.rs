@@ -8,8 +8,9 @@ use cubecl::prelude::*;
 
 use super::pick::pick;
 use super::sums::{PARTINGS, equals_left, kept, smallest_left};
-use super::units::{Fold, over_units, total};
+use super::units::total;
 use super::words::{Words, enough_of, of_weight, plus, weight_of};
+use crate::ops::cube::{Fold, over_units};
 
 /// Numbers that say what is drawn: the row of logits, the row of `seen`, two words of the uniform number.
 pub(super) const ASKED: usize = 4;

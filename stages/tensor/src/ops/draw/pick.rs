@@ -2,8 +2,8 @@
 
 use cubecl::prelude::*;
 
-use super::units::{Fold, over_units};
 use super::words::{Words, of_weight, plus, reaches, share_of};
+use crate::ops::cube::{Fold, over_units};
 
 /// The first token whose running sum passes the random number's share of all that is left: what has more bits than `cut`,
 /// and the first `equals` of those that have just as many.

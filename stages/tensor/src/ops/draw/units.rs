@@ -1,53 +1,8 @@
-//! One number of the numbers that the units of a cube have.
+//! Sums of words over the units of a cube.
 
 use cubecl::prelude::*;
 
 use super::words::{Words, plus};
-
-/// What is made of two numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Fold {
-    Sum,
-    Least,
-    Most,
-}
-
-/// One number of all units' numbers.
-#[cube]
-pub(super) fn over_units<N: Numeric>(
-    value: N,
-    unit: usize,
-    shared: &mut Shared<[N]>,
-    #[comptime] units: usize,
-    #[comptime] fold: Fold,
-) -> N {
-    shared[unit] = value;
-    sync_cube();
-    let mut width = comptime!(units / 2).runtime();
-    while width > 0 {
-        if unit < width {
-            let (own, other) = (shared[unit], shared[unit + width]);
-            match comptime!(fold) {
-                Fold::Sum => shared[unit] = own + other,
-                Fold::Least => {
-                    if other < own {
-                        shared[unit] = other;
-                    }
-                }
-                Fold::Most => {
-                    if other > own {
-                        shared[unit] = other;
-                    }
-                }
-            }
-        }
-        sync_cube();
-        width /= 2;
-    }
-    let result = shared[0];
-    sync_cube();
-    result
-}
 
 /// The sum of all units' numbers.
 #[cube]

@@ -1,0 +1,63 @@
+//! What kernels of ours share: how a launch is cut, and one number of all units' numbers.
+
+use cubecl::prelude::*;
+
+/// Cubes along one axis of a launch: as many as WebGPU promises.
+const ALONG: u32 = 65_535;
+
+/// So many cubes, and at most a row of them more.
+///
+/// # Panics
+/// If there are more than a launch can have.
+pub(super) fn cubes(count: usize) -> CubeCount {
+    let count = u32::try_from(count)
+        .expect("as many as a launch can have")
+        .max(1);
+    let across = count.min(ALONG);
+    CubeCount::Static(across, count.div_ceil(across), 1)
+}
+
+/// What is made of two numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(in crate::ops) enum Fold {
+    Sum,
+    Least,
+    Most,
+}
+
+/// One number of all units' numbers.
+#[cube]
+pub(in crate::ops) fn over_units<N: Numeric>(
+    value: N,
+    unit: usize,
+    shared: &mut Shared<[N]>,
+    #[comptime] units: usize,
+    #[comptime] fold: Fold,
+) -> N {
+    shared[unit] = value;
+    sync_cube();
+    let mut width = comptime!(units / 2).runtime();
+    while width > 0 {
+        if unit < width {
+            let (own, other) = (shared[unit], shared[unit + width]);
+            match comptime!(fold) {
+                Fold::Sum => shared[unit] = own + other,
+                Fold::Least => {
+                    if other < own {
+                        shared[unit] = other;
+                    }
+                }
+                Fold::Most => {
+                    if other > own {
+                        shared[unit] = other;
+                    }
+                }
+            }
+        }
+        sync_cube();
+        width /= 2;
+    }
+    let result = shared[0];
+    sync_cube();
+    result
+}

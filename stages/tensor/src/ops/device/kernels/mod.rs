@@ -1,0 +1,32 @@
+//! Kernels of ours in the place of chains of burn's: each reads its inputs once and computes in 32 bits.
+
+/// Does something with the type `$float` that a dtype stands for.
+macro_rules! by_dtype {
+    ($dtype:expr, $float:ident => $work:expr) => {
+        match $dtype {
+            burn::tensor::DType::BF16 => {
+                type $float = half::bf16;
+                $work
+            }
+            burn::tensor::DType::F16 => {
+                type $float = half::f16;
+                $work
+            }
+            _ => {
+                type $float = f32;
+                $work
+            }
+        }
+    };
+}
+
+mod norm;
+mod rotary;
+
+pub(super) use norm::{layer_norm, rms_norm};
+pub(super) use rotary::rotate;
+
+/// Units of a cube, a power of two. WebGPU promises as many.
+const UNITS: u32 = 256;
+
+const HERE: &str = "a tensor of a device has a device's primitive";
