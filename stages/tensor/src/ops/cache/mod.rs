@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use burn::tensor::Tensor;
 
-use super::composed::Slots;
+use super::device::Slots;
 use super::{Continuation, Heads};
 use crate::host::on_host;
 use host::Host;

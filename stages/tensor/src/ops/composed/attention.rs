@@ -62,11 +62,7 @@ fn of_span(qkv: &Tensor<2>, span: &Span, heads: Heads, width: usize) -> Tensor<2
 
 /// Scores to weights; as in Transformers the softmax runs in 32 bits, whatever the model's type is. `hide` gets the
 /// scores.
-pub(super) fn weights(
-    scores: Tensor<4>,
-    head: usize,
-    hide: impl FnOnce(Tensor<4>) -> Tensor<4>,
-) -> Tensor<4> {
+fn weights(scores: Tensor<4>, head: usize, hide: impl FnOnce(Tensor<4>) -> Tensor<4>) -> Tensor<4> {
     let dtype = scores.dtype();
     let scores = (scores * (1.0 / (head as f64).sqrt())).cast(FloatDType::F32);
     activation::softmax(hide(scores), 3).cast(dtype)

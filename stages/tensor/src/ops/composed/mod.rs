@@ -1,7 +1,6 @@
 //! The operations written in burn's own: their definition.
 
 mod attention;
-mod slots;
 
 use burn::tensor::{Device, Float, FloatDType, Int, Tensor, TensorData, activation};
 
@@ -10,8 +9,6 @@ use super::{Dropout, Rotary};
 use crate::host::send;
 
 pub use attention::attention;
-
-pub(super) use slots::Slots;
 
 /// What follows a linear layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

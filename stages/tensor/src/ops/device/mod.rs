@@ -12,6 +12,8 @@ mod linear;
 mod logprobs;
 mod norm;
 mod rotary;
+mod shares;
+mod slots;
 mod width;
 
 pub use attention::attention;
@@ -20,3 +22,4 @@ pub use linear::linear;
 pub use logprobs::token_logprobs;
 pub use norm::{layer_norm, rms_norm};
 pub use rotary::{rotate, rotate_wide};
+pub(super) use slots::Slots;

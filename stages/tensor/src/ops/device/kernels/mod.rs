@@ -22,9 +22,11 @@ macro_rules! by_dtype {
 
 mod norm;
 mod rotary;
+mod shares;
 
 pub(super) use norm::{layer_norm, rms_norm};
 pub(super) use rotary::rotate;
+pub(super) use shares::weights;
 
 /// Units of a cube, a power of two. WebGPU promises as many.
 const UNITS: u32 = 256;

@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use super::attention::weights;
+use super::shares::{Scores, Seen, weights};
 use crate::host::send;
 use crate::ops::gather::Gather;
 use crate::ops::{Continuation, Heads};
@@ -51,8 +51,8 @@ struct Dealt {
     owners: Vec<Continuation>,
     to_slots: Gather,
     from_slots: Gather,
-    /// Rows of padding among those of the prefixes, `[prefixes, 1, rows]`; none where all are equally long.
-    padding: Option<Tensor<3, Bool>>,
+    /// Rows of each prefix.
+    lengths: Tensor<1, Int>,
 }
 
 impl Slots {
@@ -151,7 +151,7 @@ impl Slots {
             owners: owners.to_vec(),
             to_slots: Gather::new(&rows, owners.len(), device),
             from_slots: Gather::new(&places, slots, device),
-            padding: self.padding(device),
+            lengths: self.lengths(device),
         });
     }
 
@@ -206,20 +206,14 @@ impl Slots {
         (self.used, self.each, self.slot_of) = (used, each, slot_of);
     }
 
-    fn padding(&self, device: &Device) -> Option<Tensor<3, Bool>> {
-        let rows = || self.used.iter().map(|&prefix| self.rows[prefix].len());
-        if rows().all(|rows| rows == self.longest) {
-            return None;
-        }
-        let padding = rows().flat_map(|rows| (0..self.longest).map(move |row| row >= rows));
-        let shape = [self.used.len(), 1, self.longest];
-        let padding = TensorData::new(padding.collect::<Vec<bool>>(), shape);
-        Some(send(padding, device))
+    fn lengths(&self, device: &Device) -> Tensor<1, Int> {
+        let lengths: Vec<usize> = self.used.iter().map(|&at| self.rows[at].len()).collect();
+        indices(&lengths, device)
     }
 
     /// Attention of all slots: over the prefixes' rows, then over each one's own.
     fn attend_slots(&mut self, index: usize, qkv: Tensor<2>, dealt: &Dealt) -> Tensor<2> {
-        let (prefixes, each, longest) = (self.used.len(), self.each, self.longest);
+        let (prefixes, each) = (self.used.len(), self.each);
         let slots = prefixes * each;
         let (width, keys) = (self.heads.width(qkv.dims()[1]), self.heads.keys);
         let layer = &mut self.layers[index];
@@ -238,42 +232,29 @@ impl Slots {
             .reshape([prefixes, each, keys, group, width])
             .permute([0, 2, 1, 3, 4])
             .reshape([prefixes, keys, each * group, width]);
-        let scores = of_prefix
-            .matmul(layer.keys.clone())
-            .reshape([prefixes, keys, each, group, longest])
-            .permute([0, 2, 1, 3, 4])
-            .reshape([prefixes, slots / prefixes * keys * group, longest]);
-        let scores = match &dealt.padding {
-            None => scores,
-            Some(padding) => {
-                let hidden = padding.clone().repeat_dim(1, scores.dims()[1]);
-                scores.mask_fill(hidden, f32::NEG_INFINITY)
-            }
-        }
-        .reshape([slots, keys, group, longest]);
-        let weights = weights(Tensor::cat(vec![scores, own_scores], 3), width, |scores| {
-            scores
-        });
-        let all = weights.dims()[3];
-        let own_weights = weights
-            .clone()
-            .slice([0..slots, 0..keys, 0..group, longest..all]);
-        let weights = weights
-            .slice([0..slots, 0..keys, 0..group, 0..longest])
-            .reshape([prefixes, each, keys, group, longest])
-            .permute([0, 2, 1, 3, 4])
-            .reshape([prefixes, keys, each * group, longest]);
+        let scores = Scores {
+            prefix: of_prefix.matmul(layer.keys.clone()),
+            own: own_scores,
+        };
+        let seen = Seen {
+            lengths: &dealt.lengths,
+            own: self.written,
+            each,
+            scale: 1.0 / (width as f64).sqrt(),
+        };
+        let weights = weights(scores, &seen);
         let mixed = weights
+            .prefix
             .matmul(layer.values.clone())
             .reshape([prefixes, keys, each, group, width])
             .permute([0, 2, 1, 3, 4])
             .reshape([slots, keys, group, width]);
-        (mixed + own_weights.matmul(own_values)).reshape([slots, keys * group * width])
+        (mixed + weights.own.matmul(own_values)).reshape([slots, keys * group * width])
     }
 }
 
 impl Layer {
-    /// Adds the row `at` to each slot; gives all rows written so far, `[slots, key heads, rows, head width]`.
+    /// Adds the row `at` to each slot; gives all rows that there is room for, `[slots, key heads, room, head width]`.
     fn append(&mut self, at: usize, new: [Tensor<4>; 2]) -> [Tensor<4>; 2] {
         let own = self.own.take().expect("the slots are dealt out");
         let [slots, keys, room, width] = own[0].dims();
@@ -292,11 +273,8 @@ impl Layer {
             own_keys.slice_assign(place.clone(), new_keys),
             own_values.slice_assign(place, new_values),
         ];
-        let rows = own
-            .each_ref()
-            .map(|own| own.clone().slice([0..slots, 0..keys, 0..at + 1, 0..width]));
-        self.own = Some(own);
-        rows
+        self.own = Some(own.clone());
+        own
     }
 }
 

@@ -1,0 +1,123 @@
+//! One softmax over two tensors: a cube works on one query.
+
+use burn::backend::Cube;
+use burn::tensor::Tensor as BurnTensor;
+use cubecl::prelude::*;
+
+use super::{HERE, UNITS};
+use crate::ops::cube::{Fold, cubes, over_units};
+use crate::ops::device::shares::{Scores, Seen};
+
+/// As [`crate::ops::device::shares::weights`].
+pub(in super::super) fn weights(scores: Scores, seen: &Seen<'_>) -> Scores {
+    let [sequences, keys, group, _] = scores.own.dims();
+    let dtype = scores.own.dtype();
+    let primitive = |tensor: BurnTensor<4>| tensor.try_into_primitive::<Cube>().expect(HERE);
+    // Written in place, which nothing else sees: both are fresh from a product.
+    let (prefix, own) = (primitive(scores.prefix), primitive(scores.own));
+    let lengths = seen
+        .lengths
+        .clone()
+        .try_into_primitive::<Cube>()
+        .expect(HERE);
+    let client = own.client.clone();
+    by_dtype!(dtype, F => shares_kernel::launch::<F>(
+        &client,
+        cubes(sequences * keys * group),
+        CubeDim::new_1d(UNITS),
+        prefix.clone().into_tensor_arg(),
+        own.clone().into_tensor_arg(),
+        lengths.into_tensor_arg(),
+        seen.scale as f32,
+        seen.own,
+        seen.each,
+        UNITS as usize,
+    ));
+    Scores {
+        prefix: BurnTensor::from_primitive::<Cube>(prefix),
+        own: BurnTensor::from_primitive::<Cube>(own),
+    }
+}
+
+/// `prefix`: `[prefixes, key heads, each * group, longest]`; `own`: `[prefixes * each, key heads, group, room]`, of which
+/// `written` are there; `lengths`: `[prefixes]`.
+#[cube(launch)]
+fn shares_kernel<F: Float>(
+    prefix: &mut Tensor<F>,
+    own: &mut Tensor<F>,
+    lengths: &Tensor<i32>,
+    scale: f32,
+    written: usize,
+    each: usize,
+    #[comptime] units: usize,
+) {
+    let unit = UNIT_POS_X as usize;
+    let (keys, group) = (own.shape(1), own.shape(2));
+    let (longest, room) = (prefix.shape(3), own.shape(3));
+    let queries = own.shape(0) * keys * group;
+    let cube = (CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X) as usize;
+    // The cubes that a launch has too many write nothing.
+    let query = if cube < queries { cube } else { queries - 1 };
+    let head = query / group;
+    let (sequence, key) = (head / keys, head % keys);
+    let (of, member) = (sequence / each, sequence % each);
+    let length = lengths[of] as usize;
+    let row = member * group + query % group;
+    let from = of * prefix.stride(0) + key * prefix.stride(1) + row * prefix.stride(2);
+    let own_from = sequence * own.stride(0) + key * own.stride(1) + (query % group) * own.stride(2);
+    let (step, own_step) = (prefix.stride(3), own.stride(3));
+    let mut shared = Shared::<[f32]>::new_slice(units);
+
+    let mut most = f32::new(f32::MIN);
+    let mut at = unit;
+    while at < length {
+        let score = f32::cast_from(prefix[from + at * step]) * scale;
+        if score > most {
+            most = score;
+        }
+        at += units;
+    }
+    let mut at = unit;
+    while at < written {
+        let score = f32::cast_from(own[own_from + at * own_step]) * scale;
+        if score > most {
+            most = score;
+        }
+        at += units;
+    }
+    let most = over_units::<f32>(most, unit, &mut shared, units, Fold::Most);
+
+    let mut sum = f32::new(0.0);
+    let mut at = unit;
+    while at < length {
+        sum += (f32::cast_from(prefix[from + at * step]) * scale - most).exp();
+        at += units;
+    }
+    let mut at = unit;
+    while at < written {
+        sum += (f32::cast_from(own[own_from + at * own_step]) * scale - most).exp();
+        at += units;
+    }
+    let sum = over_units::<f32>(sum, unit, &mut shared, units, Fold::Sum);
+
+    if cube < queries {
+        let mut at = unit;
+        while at < longest {
+            let mut weight = f32::new(0.0);
+            if at < length {
+                weight = (f32::cast_from(prefix[from + at * step]) * scale - most).exp() / sum;
+            }
+            prefix[from + at * step] = F::cast_from(weight);
+            at += units;
+        }
+        let mut at = unit;
+        while at < room {
+            let mut weight = f32::new(0.0);
+            if at < written {
+                weight = (f32::cast_from(own[own_from + at * own_step]) * scale - most).exp() / sum;
+            }
+            own[own_from + at * own_step] = F::cast_from(weight);
+            at += units;
+        }
+    }
+}
