@@ -12,6 +12,7 @@ mod linear;
 mod logprobs;
 mod norm;
 mod rotary;
+mod scores;
 mod shares;
 mod slots;
 mod width;

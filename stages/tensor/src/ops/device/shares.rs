@@ -2,27 +2,8 @@
 
 use burn::tensor::{Int, Tensor, activation};
 
+use super::scores::{Scores, Seen};
 use super::width::{typed, wide};
-
-/// Of each query a number for each row: scores, or the weights that they become.
-pub(super) struct Scores {
-    /// Of the prefixes' rows, `[prefixes, key heads, sequences of a prefix * group, longest]`.
-    pub(super) prefix: Tensor<4>,
-    /// Of the sequences' own, `[sequences, key heads, group, room]`.
-    pub(super) own: Tensor<4>,
-}
-
-/// Which rows are there.
-pub(super) struct Seen<'a> {
-    /// Rows of each prefix, `[prefixes]`.
-    pub(super) lengths: &'a Tensor<1, Int>,
-    /// Rows of each sequence.
-    pub(super) own: usize,
-    /// Sequences of a prefix.
-    pub(super) each: usize,
-    /// What scores are multiplied with.
-    pub(super) scale: f64,
-}
 
 /// Scores to weights: one softmax over both. As in Transformers it runs in 32 bits, whatever the model's type is. Rows that
 /// are not there get 0.

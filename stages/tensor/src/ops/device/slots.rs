@@ -8,7 +8,8 @@ use std::ops::Range;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use super::shares::{Scores, Seen, weights};
+use super::scores::{Scores, Seen};
+use super::shares::weights;
 use crate::host::send;
 use crate::ops::gather::Gather;
 use crate::ops::{Continuation, Heads};

@@ -6,7 +6,7 @@ use cubecl::prelude::*;
 
 use super::{HERE, UNITS};
 use crate::ops::cube::{Fold, cubes, over_units};
-use crate::ops::device::shares::{Scores, Seen};
+use crate::ops::device::scores::{Scores, Seen};
 
 /// As [`crate::ops::device::shares::weights`].
 pub(in super::super) fn weights(scores: Scores, seen: &Seen<'_>) -> Scores {
