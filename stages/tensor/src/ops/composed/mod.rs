@@ -180,12 +180,20 @@ pub fn squares_of_rows(x: Tensor<2>) -> Tensor<1> {
 /// As [`super::weighted_sum`].
 pub fn weighted_sum(x: Tensor<1>, weights: &[f32]) -> Tensor<1> {
     let weights = TensorData::new(weights.to_vec(), [weights.len()]);
-    (x.clone().cast(FloatDType::F32) * send::<1, Float>(weights, &x.device())).sum()
+    let products = x.clone().cast(FloatDType::F32) * send::<1, Float>(weights, &x.device());
+    let count = products.dims()[0];
+    total(products.reshape([1, count]))
 }
 
 /// As [`super::sent_back`].
 pub fn sent_back(x: Tensor<2>, gradient: Tensor<2>) -> Tensor<1> {
-    (x * gradient.autodiff()).sum()
+    total(x * gradient.autodiff())
+}
+
+/// Sum of all numbers. Burn's own adds them up in no fixed order on a GPU.
+pub fn total(x: Tensor<2>) -> Tensor<1> {
+    let rows = x.dims()[0];
+    x.sum_dim(1).reshape([1, rows]).sum_dim(1).reshape([1])
 }
 
 /// As [`super::mean_of_rows`].

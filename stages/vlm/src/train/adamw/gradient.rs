@@ -2,6 +2,7 @@
 
 use burn::tensor::{DType, Tensor};
 use dcsft_tensor::host::on_host;
+use dcsft_tensor::ops::composed;
 use dcsft_tensor::params::Param;
 
 use crate::train::error::TrainError;
@@ -61,7 +62,8 @@ pub(super) fn norm(gradients: &[Gradient]) -> Result<f64, TrainError> {
 
 /// Sum of squares on another device than the CPU.
 fn square_sum(tensor: &Tensor<2>) -> Tensor<1> {
-    tensor.clone().cast(DType::F32).powi_scalar(2).sum()
+    let tensor = tensor.clone().cast(DType::F32);
+    composed::total(tensor.powi_scalar(2))
 }
 
 /// Sum of squares in double precision over eight fixed lanes, which the compiler turns into vector code.
