@@ -318,14 +318,9 @@ impl Footprint for HubFootprint {
         self.text().vocab as f64
     }
 
-    /// On the processor keys and values; the tensor path keeps the queries too.
-    fn cached_row(&self, on_gpu: bool) -> f64 {
+    fn cached_row(&self) -> f64 {
         let text = self.text();
-        let heads = match on_gpu {
-            false => 2 * text.kv_heads,
-            true => text.heads + 2 * text.kv_heads,
-        };
-        (text.layers * heads * text.head_dim) as f64
+        (2 * text.layers * text.kv_heads * text.head_dim) as f64
     }
 
     fn at_once(&self, on_gpu: bool) -> f64 {

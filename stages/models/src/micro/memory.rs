@@ -182,7 +182,7 @@ impl Footprint for MicroFootprint {
         self.vocab
     }
 
-    fn cached_row(&self, _on_gpu: bool) -> f64 {
+    fn cached_row(&self) -> f64 {
         let decoder = &self.config.decoder;
         2.0 * (decoder.layers * decoder.width) as f64
     }

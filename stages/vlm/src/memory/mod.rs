@@ -7,6 +7,8 @@
 mod step;
 mod trained;
 
+use dcsft_tensor::ops::KvCache;
+
 use crate::lora::LoraConfig;
 
 pub use step::{Attention, Linear, Step};
@@ -123,7 +125,7 @@ pub trait Footprint {
     /// Rows of the output head.
     fn vocabulary(&self) -> f64;
     /// Values of keys and values that all decoder layers keep for one row.
-    fn cached_row(&self, on_gpu: bool) -> f64;
+    fn cached_row(&self) -> f64;
     /// Questions of one call.
     fn at_once(&self, on_gpu: bool) -> f64;
     /// Largest number of questions of such images that are answered together.
@@ -353,13 +355,26 @@ pub fn generate(model: &dyn Footprint, asked: &Generation<'_>) -> f64 {
     let steps = model.steps(&batch, None);
     let widest = |step: &Step| step.input + step.forward;
     let widest = steps.iter().map(widest).fold(0.0, f64::max) + model.images(&batch);
-    let cached = model.cached_row(asked.on_gpu);
+    let cached = model.cached_row();
+    let rows = match asked.on_gpu {
+        false => asked.tokens.answer,
+        true => room(asked.tokens.answer),
+    };
     let prompts = group * batch.question_rows() * cached;
-    let answers = group * asked.answers * asked.tokens.answer * cached;
+    let answers = group * asked.answers * rows * cached;
     // Logits as the head gives them, read, and repeated for each answer.
     let logits = 3.0 * group * asked.answers * model.vocabulary();
     let waiting = group * model.waiting(&asked.tokens);
     let writing = prompts + (answers + logits + waiting).max(widest);
     let number = activation(model, asked.on_gpu);
     CLASSES * groups * writing * number + model.generating(asked.adapters)
+}
+
+/// Rows that a GPU's cache has room for once an answer has `rows`.
+fn room(rows: f64) -> f64 {
+    let mut room = KvCache::ROOM as f64;
+    while room < rows {
+        room *= 2.0;
+    }
+    room
 }

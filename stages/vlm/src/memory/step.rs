@@ -90,12 +90,14 @@ impl Step {
             self.widen(packed + weights, beside);
             return;
         };
-        let block = number * weights.min(Budget::DEFAULT.scores as f64);
-        // Queries, keys and values are cut apart, and on the way back so are their gradients. Scores become weights;
-        // their gradients come from those of the weights.
-        let (forward, backward) = (packed + 3.0 * block, 2.0 * packed + 4.0 * block);
-        self.forward = self.forward.max(packed + forward + mixed);
-        self.backward = self.backward.max(packed + backward + 2.0 * mixed);
+        let block = weights.min(Budget::DEFAULT.scores as f64);
+        // Scores become weights in place, in 32 bits; what a model of 16 bits multiplies with are copies in its own type.
+        // On the way back the gradients of the weights are there too.
+        let own = if number > 1.0 { 2.0 * block } else { 0.0 };
+        let (forward, backward) = (number * block + own, 2.0 * number * block + own);
+        // Queries, keys and values are cut apart, and on the way back so are their gradients.
+        self.forward = self.forward.max(2.0 * packed + forward + mixed);
+        self.backward = self.backward.max(3.0 * packed + backward + 2.0 * mixed);
     }
 
     /// Vectors of norms and biases, or an embedding, of which `values` are trained.

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use burn::tensor::Tensor;
 
-use super::device::Slots;
+use super::device::{ROOM, Slots};
 use super::{Continuation, Heads};
 use crate::host::on_host;
 use host::Host;
@@ -30,6 +30,9 @@ enum Store {
 }
 
 impl KvCache {
+    /// Rows that a sequence has room for at first on devices other than the CPU; it doubles.
+    pub const ROOM: usize = ROOM;
+
     /// Without a layer yet; `prefixes` are the rows of each.
     pub fn new(prefixes: &[Range<usize>], heads: Heads) -> Self {
         Self {

@@ -23,4 +23,4 @@ pub use linear::linear;
 pub use logprobs::token_logprobs;
 pub use norm::{layer_norm, rms_norm};
 pub use rotary::{rotate, rotate_wide};
-pub(super) use slots::Slots;
+pub(super) use slots::{ROOM, Slots};

@@ -15,7 +15,7 @@ use crate::ops::gather::Gather;
 use crate::ops::{Continuation, Heads};
 
 /// Rows that there is room for at first; it doubles.
-const ROOM: usize = 32;
+pub(in crate::ops) const ROOM: usize = 32;
 
 /// The caches of all layers. Which sequence has which slot is the same in all of them, and goes to the device once.
 pub(in crate::ops) struct Slots {
