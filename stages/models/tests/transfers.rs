@@ -234,7 +234,7 @@ mod memory {
         let budget = Budget { scores, padding: 0 };
         let out = within(budget, qkv.clone(), &spans, heads);
         let gradient = qkv.grad(&out.sum().backward()).expect("a gradient");
-        drop(dcsft_tensor::host::values(gradient.slice([0..1])).expect("values"));
+        drop(dcsft_tensor::host::values(gradient.narrow(0, 0, 1)).expect("values"));
     }
 
     #[test]
