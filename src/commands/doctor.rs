@@ -172,7 +172,7 @@ fn space(cache: &Path) -> Check {
             let detail = match ok {
                 true => units::size(free),
                 false => format!(
-                    "{}, less than {}: `dcsft cache gc` frees what no run of late has used",
+                    "{}, less than {}: `dcsft cache gc --older-than 30d` removes results not used for that long",
                     units::size(free),
                     units::size(LOW_SPACE)
                 ),

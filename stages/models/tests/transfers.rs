@@ -113,8 +113,8 @@ fn two_steps() -> RunConfig {
     }
 }
 
-/// Of the second step of SFT with adapters, an update from one forward pass.
-fn of_sft(layers: usize) -> Transfers {
+/// What is seen of the second step of SFT with adapters, an update from one forward pass.
+fn of_sft<T>(layers: usize, see: impl FnOnce(&mut dyn FnMut()) -> T) -> T {
     let mut model = micro::model(layers, &test_device());
     model.add_lora(&adapters(), 0).unwrap();
     let examples = micro::examples(&model, 4);
@@ -125,7 +125,7 @@ fn of_sft(layers: usize) -> Transfers {
     };
     let mut trainer = SftTrainer::new(config, &mut model, &examples, None).unwrap();
     trainer.step().unwrap();
-    counted(|| {
+    see(&mut || {
         trainer.step().unwrap();
     })
 }
@@ -134,7 +134,10 @@ fn of_sft(layers: usize) -> Transfers {
 fn a_step_of_sft_without_dropout_sends_nothing_for_a_layer() {
     let _turn = turn();
     // Of one layer only the rows of answers are asked for; from two on there are two kinds of layers.
-    let (two, four) = (of_sft(2), of_sft(4));
+    let (two, four) = (
+        of_sft(2, |step| counted(step)),
+        of_sft(4, |step| counted(step)),
+    );
     assert_eq!(two.up, four.up);
     assert_eq!(two.down.calls, four.down.calls);
 }
@@ -186,17 +189,7 @@ mod launches {
             four
         });
         let step = of_a_layer("a step of SFT", |layers| {
-            let mut model = micro::model(layers, &test_device());
-            model.add_lora(&adapters(), 0).unwrap();
-            let examples = micro::examples(&model, 4);
-            let config = SftConfig {
-                batch_size: 4,
-                run: two_steps(),
-                ..SftConfig::default()
-            };
-            let mut trainer = SftTrainer::new(config, &mut model, &examples, None).unwrap();
-            trainer.step().unwrap();
-            launches(|| trainer.step().unwrap()).1
+            of_sft(layers, |step| launches(step).1)
         });
         assert!(token <= 32 && step <= 209, "{token} a token, {step} a step");
     }

@@ -1,8 +1,9 @@
 //! The operations that models and trainers are built from.
 //!
 //! Each is a plain function on tensors. [`composed`] holds their definitions in burn's own operations: what
-//! they mean. On the CPU device each runs as one fused loop with a handwritten gradient; on others what has a gradient
-//! worth writing by hand is in [`device`], and the rest is as defined. There a tensor of 16 bits is widened, worked on in 32 bits, and the result is rounded once.
+//! they mean. On the CPU device each runs as one fused loop with a handwritten gradient; a tensor of 16 bits is widened
+//! there, worked on in 32 bits, and the result is rounded once. On other devices what has a gradient worth writing by hand
+//! is in [`device`], and the rest is as defined.
 //!
 //! On the CPU device burn's own sums, means, products of matrices, `exp` and `log` are not used at all: the order of
 //! their additions, or the library they call, depends on the processor. Everything with a sum in it is here.

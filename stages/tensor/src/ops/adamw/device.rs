@@ -5,27 +5,22 @@ use burn::tensor::Tensor as BurnTensor;
 use cubecl::prelude::*;
 
 use super::factors::{AdamWFactors, Weight};
-use crate::ops::cube::cubes;
-
-/// Units of a cube.
-const UNITS: u32 = 256;
+use crate::ops::cube::{UNITS, cubes, into_floats};
 
 pub(super) fn adamw(weight: Weight, gradient: BurnTensor<2>, factors: &AdamWFactors) -> Weight {
-    const HERE: &str = "a tensor of a device has a device's primitive";
     let count = gradient.shape().num_elements();
     if count == 0 {
         return weight;
     }
-    let primitive = |tensor: BurnTensor<2>| tensor.try_into_primitive::<Cube>().expect(HERE);
     // Written in place, which nothing else may see.
     let weight = weight.map(|tensor| {
-        let tensor = primitive(tensor);
+        let tensor = into_floats(tensor);
         match tensor.can_mut() {
             true => tensor,
             false => tensor.copy(),
         }
     });
-    let gradient = primitive(gradient);
+    let gradient = into_floats(gradient);
     let client = gradient.client.clone();
     let [value, first, second] = weight
         .each_ref()

@@ -1,6 +1,29 @@
-//! What kernels of ours share: how a launch is cut, and one number of all units' numbers.
+//! What kernels of ours share: their tensors, how a launch is cut, and one number of all units' numbers.
 
+use burn::backend::Cube;
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::tensor::{Int, Tensor as BurnTensor};
 use cubecl::prelude::*;
+
+/// Units of a cube, a power of two. WebGPU promises as many.
+pub(in crate::ops) const UNITS: u32 = 256;
+
+const HERE: &str = "a tensor of a device has a device's primitive";
+
+/// What a kernel is given of floats.
+pub(in crate::ops) fn floats<const D: usize>(tensor: &BurnTensor<D>) -> FloatTensor<Cube> {
+    into_floats(tensor.clone())
+}
+
+/// The same, of what nothing else holds where nothing else held the tensor.
+pub(in crate::ops) fn into_floats<const D: usize>(tensor: BurnTensor<D>) -> FloatTensor<Cube> {
+    tensor.try_into_primitive::<Cube>().expect(HERE)
+}
+
+/// What a kernel is given of whole numbers.
+pub(in crate::ops) fn integers<const D: usize>(tensor: &BurnTensor<D, Int>) -> IntTensor<Cube> {
+    tensor.clone().try_into_primitive::<Cube>().expect(HERE)
+}
 
 /// Cubes along one axis of a launch: as many as WebGPU promises.
 const ALONG: u32 = 65_535;

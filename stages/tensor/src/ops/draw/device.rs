@@ -1,15 +1,12 @@
 //! The drawing on a device: one kernel a token, one copy up and one down.
 
-use burn::backend::Cube;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use cubecl::prelude::*;
 
 use super::kernel::{ASKED, Steps, draw_kernel};
 use super::{Draw, Drawing, Drawn};
 use crate::host::{self, CopyError, send};
-
-/// Units that draw one token, a power of two. WebGPU promises as many.
-const UNITS: u32 = 256;
+use crate::ops::cube::{UNITS, floats, integers};
 
 /// Tokens of the vocabulary that one number of a device has flags for.
 const BITS: usize = 32;
@@ -52,7 +49,6 @@ impl Drawer {
     /// # Panics
     /// If the logits are on the processor.
     pub fn draw(&mut self, logits: &Tensor<2>, draws: &[Draw]) -> Result<Vec<Drawn>, CopyError> {
-        const HERE: &str = "a tensor of a device has a device's primitive";
         let (device, vocab) = (logits.device(), logits.dims()[1]);
         let how = self.how;
         let penalised = how.penalty != 1.0;
@@ -65,9 +61,8 @@ impl Drawer {
         let asked = send::<2, Int>(asked, (&device, DType::U32));
         let empty = |width| Tensor::<2, Int>::empty([draws.len(), width], (&device, DType::U32));
         let (out, weights) = (empty(2), empty(vocab));
-        let whole = |tensor: Tensor<2, Int>| tensor.try_into_primitive::<Cube>().expect(HERE);
         let logits = logits.clone().cast(DType::F32);
-        let logits = logits.try_into_primitive::<Cube>().expect(HERE);
+        let logits = floats(&logits);
         let client = logits.client.clone();
         let [share, share_low] = words(how.top_p);
         draw_kernel::launch(
@@ -75,10 +70,10 @@ impl Drawer {
             CubeCount::Static(draws.len() as u32, 1, 1),
             CubeDim::new_1d(UNITS),
             logits.into_tensor_arg(),
-            whole(asked).into_tensor_arg(),
-            whole(self.seen.clone()).into_tensor_arg(),
-            whole(weights).into_tensor_arg(),
-            whole(out.clone()).into_tensor_arg(),
+            integers(&asked).into_tensor_arg(),
+            integers(&self.seen).into_tensor_arg(),
+            integers(&weights).into_tensor_arg(),
+            integers(&out).into_tensor_arg(),
             how.inverse_temperature.unwrap_or(1.0),
             how.penalty,
             how.top_k as u32,

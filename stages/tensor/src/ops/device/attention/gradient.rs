@@ -16,16 +16,16 @@ pub(super) struct Attention {
     /// Packed queries, keys and values.
     pub(super) qkv: Tensor<2>,
     pub(super) mixed: Mixed,
-    pub(super) layout: Layed,
+    pub(super) layout: Laid,
     pub(super) cut: Cut,
     pub(super) budget: Budget,
 }
 
 /// Shown by its name alone.
 #[derive(Clone)]
-pub(super) struct Layed(pub(super) Arc<Layout>);
+pub(super) struct Laid(pub(super) Arc<Layout>);
 
-impl std::fmt::Debug for Layed {
+impl std::fmt::Debug for Laid {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Layout")
     }

@@ -16,7 +16,7 @@ use crate::ops::graph::{plain, record_rule};
 use crate::ops::{Heads, Spans};
 pub use data::Budget;
 use data::{Cut, Inputs, Mixed, parts};
-use gradient::{Attention, Layed};
+use gradient::{Attention, Laid};
 use layout::{Cover, Layout};
 
 /// As [`crate::ops::attention`].
@@ -55,7 +55,7 @@ pub fn within(budget: Budget, qkv: Tensor<2>, spans: &Spans, heads: Heads) -> Te
     record_rule([qkv], out, || Attention {
         qkv: values,
         mixed,
-        layout: Layed(layout),
+        layout: Laid(layout),
         cut,
         budget,
     })

@@ -12,10 +12,11 @@ macro_rules! by_dtype {
                 type $float = half::f16;
                 $work
             }
-            _ => {
+            burn::tensor::DType::F32 => {
                 type $float = f32;
                 $work
             }
+            other => panic!("models have numbers of 16 or 32 bits, not {other:?}"),
         }
     };
 }
@@ -27,8 +28,3 @@ mod shares;
 pub(super) use norm::{layer_norm, rms_norm};
 pub(super) use rotary::rotate;
 pub(super) use shares::weights;
-
-/// Units of a cube, a power of two. WebGPU promises as many.
-const UNITS: u32 = 256;
-
-const HERE: &str = "a tensor of a device has a device's primitive";

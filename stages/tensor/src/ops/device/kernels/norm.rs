@@ -1,11 +1,9 @@
 //! Normalisation: a cube works on one row.
 
-use burn::backend::Cube;
 use burn::tensor::{DType, Device, Tensor as BurnTensor};
 use cubecl::prelude::*;
 
-use super::{HERE, UNITS};
-use crate::ops::cube::{Fold, cubes, over_units};
+use crate::ops::cube::{Fold, UNITS, cubes, floats, over_units};
 
 /// The normalised rows, and the root of each one's mean square, `[rows, 1]`.
 pub(in super::super) fn rms_norm(
@@ -41,10 +39,8 @@ fn norm(
     if rows == 0 {
         return [out, mean, root];
     }
-    let primitive =
-        |tensor: &BurnTensor<2>| tensor.clone().try_into_primitive::<Cube>().expect(HERE);
-    let weight = |tensor: &BurnTensor<2>| primitive(&tensor.clone().cast(dtype));
-    let x = primitive(x);
+    let weight = |tensor: &BurnTensor<2>| floats(&tensor.clone().cast(dtype));
+    let x = floats(x);
     let client = x.client.clone();
     by_dtype!(dtype, F => norm_kernel::launch::<F>(
         &client,
@@ -53,9 +49,9 @@ fn norm(
         x.into_tensor_arg(),
         weight(scale).into_tensor_arg(),
         weight(shift).into_tensor_arg(),
-        primitive(&out).into_tensor_arg(),
-        primitive(&mean).into_tensor_arg(),
-        primitive(&root).into_tensor_arg(),
+        floats(&out).into_tensor_arg(),
+        floats(&mean).into_tensor_arg(),
+        floats(&root).into_tensor_arg(),
         epsilon as f32,
         UNITS as usize,
         centred,

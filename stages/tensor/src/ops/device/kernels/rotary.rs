@@ -1,11 +1,9 @@
 //! Rotary positions: a unit works on one value.
 
-use burn::backend::Cube;
 use burn::tensor::Tensor as BurnTensor;
 use cubecl::prelude::*;
 
-use super::{HERE, UNITS};
-use crate::ops::cube::cubes;
+use crate::ops::cube::{UNITS, cubes, floats};
 
 /// Turns the first `heads` heads of each row by the angles whose cosines and sines are `[rows, 1, half]`, or back.
 pub(in super::super) fn rotate(
@@ -21,18 +19,16 @@ pub(in super::super) fn rotate(
     }
     let (dtype, table) = (x.dtype(), cos.dtype());
     let half = cos.dims()[2];
-    let rows = |tensor: &BurnTensor<2>| tensor.clone().try_into_primitive::<Cube>().expect(HERE);
-    let angles = |tensor: &BurnTensor<3>| tensor.clone().try_into_primitive::<Cube>().expect(HERE);
-    let x = rows(x);
+    let x = floats(x);
     let client = x.client.clone();
     by_dtype!(dtype, F => by_dtype!(table, T => rotary_kernel::launch::<F, T>(
         &client,
         cubes(count.div_ceil(UNITS as usize)),
         CubeDim::new_1d(UNITS),
         x.into_tensor_arg(),
-        angles(cos).into_tensor_arg(),
-        angles(sin).into_tensor_arg(),
-        rows(&out).into_tensor_arg(),
+        floats(cos).into_tensor_arg(),
+        floats(sin).into_tensor_arg(),
+        floats(&out).into_tensor_arg(),
         heads * 2 * half,
         half,
         if back { -1.0 } else { 1.0 },

@@ -4,22 +4,16 @@ use burn::backend::Cube;
 use burn::tensor::Tensor as BurnTensor;
 use cubecl::prelude::*;
 
-use super::{HERE, UNITS};
-use crate::ops::cube::{Fold, cubes, over_units};
+use crate::ops::cube::{Fold, UNITS, cubes, integers, into_floats, over_units};
 use crate::ops::device::scores::{Scores, Seen};
 
 /// As [`crate::ops::device::shares::weights`].
 pub(in super::super) fn weights(scores: Scores, seen: &Seen<'_>) -> Scores {
     let [sequences, keys, group, _] = scores.own.dims();
     let dtype = scores.own.dtype();
-    let primitive = |tensor: BurnTensor<4>| tensor.try_into_primitive::<Cube>().expect(HERE);
     // Written in place, which nothing else sees: both are fresh from a product.
-    let (prefix, own) = (primitive(scores.prefix), primitive(scores.own));
-    let lengths = seen
-        .lengths
-        .clone()
-        .try_into_primitive::<Cube>()
-        .expect(HERE);
+    let (prefix, own) = (into_floats(scores.prefix), into_floats(scores.own));
+    let lengths = integers(seen.lengths);
     let client = own.client.clone();
     by_dtype!(dtype, F => shares_kernel::launch::<F>(
         &client,
