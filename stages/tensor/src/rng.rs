@@ -42,7 +42,12 @@ impl StreamKey {
 
     /// The stream itself.
     pub fn stream(&self) -> Stream {
-        Stream(ChaCha8Rng::from_seed(*self.0.finalize().as_bytes()))
+        Stream::of_seed(self.seed())
+    }
+
+    /// What the stream is keyed with.
+    pub(crate) fn seed(&self) -> [u8; 32] {
+        *self.0.finalize().as_bytes()
     }
 
     /// One uniform number in `[0, 1)`, straight from the key: cheaper than a stream where one draw is enough.
@@ -64,6 +69,11 @@ const WORDS_OF_A_NORMAL: u128 = 4;
 pub struct Stream(ChaCha8Rng);
 
 impl Stream {
+    /// The stream of a [key's](StreamKey::seed) seed.
+    pub(crate) fn of_seed(seed: [u8; 32]) -> Self {
+        Self(ChaCha8Rng::from_seed(seed))
+    }
+
     /// The next 64 random bits.
     pub fn bits(&mut self) -> u64 {
         self.0.next_u64()

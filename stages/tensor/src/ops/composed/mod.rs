@@ -51,7 +51,7 @@ pub fn linear(
         let (own, outer) = (adapter.a.dtype(), y.dtype());
         let x = x.cast(own);
         let input = match &adapter.dropout {
-            Some(dropout) => x.clone() * dropout.send(x.dims(), &x.device()).factors(own),
+            Some(dropout) => dropout.on(x.dims(), &x.device()).drawn().apply(x.clone()),
             None => x,
         };
         let path = input.matmul(adapter.a.clone()).matmul(adapter.b.clone()) * adapter.scale;

@@ -8,6 +8,28 @@ use cubecl::prelude::*;
 /// Units of a cube, a power of two. WebGPU promises as many.
 pub(in crate::ops) const UNITS: u32 = 256;
 
+/// Does something with the type `$float` that a dtype stands for.
+macro_rules! by_dtype {
+    ($dtype:expr, $float:ident => $work:expr) => {
+        match $dtype {
+            burn::tensor::DType::BF16 => {
+                type $float = half::bf16;
+                $work
+            }
+            burn::tensor::DType::F16 => {
+                type $float = half::f16;
+                $work
+            }
+            burn::tensor::DType::F32 => {
+                type $float = f32;
+                $work
+            }
+            other => panic!("models have numbers of 16 or 32 bits, not {other:?}"),
+        }
+    };
+}
+pub(in crate::ops) use by_dtype;
+
 const HERE: &str = "a tensor of a device has a device's primitive";
 
 /// What a kernel is given of floats.

@@ -1,7 +1,8 @@
 //! A linear layer with its adapter and activation.
 //!
 //! The adapter's path is computed in the layer's own type, whatever its factors are kept in, as under PyTorch's autocast.
-//! What is kept of it beside the inputs is as wide as its rank, and a bit for each input that dropout may set to zero.
+//! What is kept of it beside the inputs is as wide as its rank; which inputs dropout sets to zero is drawn again on the way
+//! back.
 
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_PI, PI};
 
@@ -9,7 +10,7 @@ use burn::tensor::{DType, Tensor};
 
 use super::width::{typed, wide};
 use crate::ops::composed::{Activation, Adapter, activate};
-use crate::ops::dropout::Kept;
+use crate::ops::dropout::{DrawnMask, Mask};
 use crate::ops::graph::{Rule, plain, record_rule};
 
 /// As [`crate::ops::linear`].
@@ -38,7 +39,8 @@ fn adapted(x: Tensor<2>, weight: &Tensor<2>, adapter: &Adapter) -> Tensor<2> {
     let factors = [a.dtype(), b.dtype()];
     let [a, b] = [a, b].map(|factor| typed(factor, dtype));
     let dropout = adapter.dropout.as_ref();
-    let kept = dropout.map(|dropout| dropout.send(x.dims(), &x.device()));
+    let mask = dropout.map(|dropout| dropout.on(x.dims(), &x.device()));
+    let kept = mask.as_ref().map(Mask::drawn);
     let inner = dropped(x.clone(), kept.as_ref()).matmul(a.clone()) * adapter.scale;
     let y = x.clone().matmul(weight.clone()) + inner.clone().matmul(b.clone());
     record_rule(inputs, y, || Adapted {
@@ -48,7 +50,7 @@ fn adapted(x: Tensor<2>, weight: &Tensor<2>, adapter: &Adapter) -> Tensor<2> {
         b,
         inner,
         scale: adapter.scale,
-        kept,
+        mask,
         factors,
     })
 }
@@ -64,18 +66,15 @@ struct Adapted {
     /// `scale * dropped(x) @ a`, `[rows, rank]`.
     inner: Tensor<2>,
     scale: f64,
-    kept: Option<Kept>,
+    mask: Option<Mask>,
     /// The types that the factors are kept in.
     factors: [DType; 2],
 }
 
-fn dropped(x: Tensor<2>, kept: Option<&Kept>) -> Tensor<2> {
+fn dropped(x: Tensor<2>, kept: Option<&DrawnMask>) -> Tensor<2> {
     match kept {
         None => x,
-        Some(kept) => {
-            let factors = kept.factors(x.dtype());
-            x * factors
-        }
+        Some(kept) => kept.apply(x),
     }
 }
 
@@ -91,7 +90,8 @@ impl Rule<4> for Adapted {
     ) -> [Option<Tensor<2>>; 4] {
         let inner = grad.clone().matmul(transposed(&self.b)) * self.scale;
         let [a, b] = self.factors;
-        let kept = self.kept.as_ref();
+        let kept = self.mask.as_ref().map(Mask::drawn);
+        let kept = kept.as_ref();
         [
             of_x.then(|| {
                 let path = inner.clone().matmul(transposed(&self.a));

@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Device, Tensor as BurnTensor};
 use cubecl::prelude::*;
 
-use crate::ops::cube::{Fold, UNITS, cubes, floats, over_units};
+use crate::ops::cube::{Fold, UNITS, by_dtype, cubes, floats, over_units};
 
 /// The normalised rows, and the root of each one's mean square, `[rows, 1]`.
 pub(in super::super) fn rms_norm(

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor as BurnTensor;
 use cubecl::prelude::*;
 
-use crate::ops::cube::{UNITS, cubes, floats};
+use crate::ops::cube::{UNITS, by_dtype, cubes, floats};
 
 /// Turns the first `heads` heads of each row by the angles whose cosines and sines are `[rows, 1, half]`, or back.
 pub(in super::super) fn rotate(

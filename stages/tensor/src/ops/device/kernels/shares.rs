@@ -4,7 +4,7 @@ use burn::backend::Cube;
 use burn::tensor::Tensor as BurnTensor;
 use cubecl::prelude::*;
 
-use crate::ops::cube::{Fold, UNITS, cubes, integers, into_floats, over_units};
+use crate::ops::cube::{Fold, UNITS, by_dtype, cubes, integers, into_floats, over_units};
 use crate::ops::device::scores::{Scores, Seen};
 
 /// As [`crate::ops::device::shares::weights`].

@@ -139,15 +139,12 @@ impl AdapterState {
         let keep = adapter
             .dropout
             .as_ref()
-            .map_or(1.0, |Dropout { probability, .. }| 1.0 - probability);
+            .map_or(1.0, |dropout| 1.0 - dropout.probability());
         Self {
             a: a.contiguous(),
             b: b.contiguous(),
             scale: (adapter.scale / keep) as f32,
-            dropped: adapter
-                .dropout
-                .as_ref()
-                .map(|dropout| dropout.dropped.clone()),
+            dropped: adapter.dropout.as_ref().map(Dropout::dropped),
             inner: Arc::new([]),
         }
     }
