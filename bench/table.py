@@ -31,6 +31,12 @@ for part, pair in rows.items():
     print(f"{part:<14} {cell(peer, digits):>9} {cell(ours, digits):>9} {ratio:>6} "
           f"{cell(peaks[0]):>9} {cell(peaks[1]):>9} {processors:>9}")
 
+launched = {part: pair["ours"] for part, pair in rows.items() if any("launches_a_layer" in row for row in pair.get("ours", []))}
+if launched:
+    print(f"\n{'kernels':<24} {'of a decoder layer':>20}")
+for part, given in launched.items():
+    print(f"{part:<24} {statistics.median(row['launches_a_layer'] for row in given if 'launches_a_layer' in row):>20.1f}")
+
 copied = {part: pair["ours"] for part, pair in rows.items() if any(row.get("up_calls") for row in pair.get("ours", []))}
 if copied:
     print(f"\n{'copies per step or token':<24} {'up':>9} {'bytes':>12} {'down':>9} {'bytes':>12}")

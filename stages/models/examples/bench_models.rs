@@ -3,8 +3,9 @@
 //! steps, `rollout` (8 sampled answers of 32 tokens to each prompt) in tokens/s, or `grpo` (adapters learn from 8 such
 //! answers to each prompt) in answers/s of whole steps. Batches of 8 samples (BENCH_BATCH) with an image each, after 2
 //! that are not timed (BENCH_WARM_UP); BENCH_DROPOUT is the adapters' dropout, BENCH_PASS how many answers one pass of
-//! `grpo` takes. What was copied to the device and from it is given per step, with `rollout` per token. FOLDER is one that
-//! `bench/qwen_shape.py` or `bench/smolvlm_shape.py` makes.
+//! `grpo` takes. What was copied to the device and from it is given per step, with `rollout` per token, and of the first step
+//! how many kernels it launched for each layer of the decoder, with `rollout` for each token that the answers of a call
+//! write at once. FOLDER is one that `bench/qwen_shape.py` or `bench/smolvlm_shape.py` makes.
 //!
 //! `cargo run --release -p dcsft-models --example bench_models FOLDER PART [SECONDS] [DEVICE] [f32|bf16] [random]`
 
@@ -65,6 +66,7 @@ fn main() -> Result<(), Failure> {
         precision,
         option(3, "") == "random",
     )?;
+    let layers = model.config().family.decoder().config.layers;
     let prompts = prompts(&Path::new(folder).join("images"))?;
     let loaded = memory("VmRSS:");
     eprintln!("loaded after {:.1} s", start.elapsed().as_secs_f64());
@@ -74,6 +76,7 @@ fn main() -> Result<(), Failure> {
         processors,
         copied,
         parts,
+        launches,
     } = match part.as_str() {
         "lora" => {
             model.add_lora(&adapters()?, 0)?;
@@ -89,14 +92,36 @@ fn main() -> Result<(), Failure> {
         other => return Err(format!("no part {other:?}: lora, full, rollout or grpo").into()),
     };
     println!(
-        r#"{{"part": "{part}", "device": "{}", "threads": {}, "per_second": {rate:.3}, "timed": {steps}, {} {} {}}}"#,
+        r#"{{"part": "{part}", "device": "{}", "threads": {}, "per_second": {rate:.3}, "timed": {steps}, {} {} {} {}}}"#,
         option(1, "cpu"),
         rayon::current_num_threads(),
         format_args!(r#""processors": {processors:.2}, "loaded_mib": {loaded:.0},"#),
         copies(copied, parts),
+        launched(launches, layers),
         format_args!(r#""peak_mib": {:.0}"#, memory("VmHWM:")),
     );
     Ok(())
+}
+
+/// Launches per part and layer, as a field where any were counted.
+fn launched(launches: f64, layers: usize) -> String {
+    match launches > 0.0 {
+        true => format!(r#""launches_a_layer": {:.1},"#, launches / layers as f64),
+        false => String::new(),
+    }
+}
+
+/// What `work` gives, and how many kernels it has launched.
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+fn counted<T>(work: impl FnOnce() -> T) -> (T, f64) {
+    let (result, launches) = dcsft_tensor::device::launches(work);
+    (result, launches.values().sum::<u64>() as f64)
+}
+
+/// What `work` gives; this build has no device with kernels.
+#[cfg(not(any(feature = "cuda", feature = "wgpu")))]
+fn counted<T>(work: impl FnOnce() -> T) -> (T, f64) {
+    (work(), 0.0)
 }
 
 /// Copies per part, as fields.
@@ -195,6 +220,8 @@ struct Timed {
     copied: Transfers,
     /// What that is given for each of: steps, or tokens.
     parts: f64,
+    /// Kernels that the first step launched, or of rollouts a token's share of them.
+    launches: f64,
 }
 
 fn prompts(images: &Path) -> Result<Vec<Prompt>, Failure> {
@@ -243,6 +270,7 @@ fn training(model: &mut HubModel, prompts: &[Prompt], limit: Duration) -> Result
         eps: 1e-8,
         weight_decay: 0.1,
         max_grad_norm: 1.0,
+        offload: false,
     });
     let dropout = model.lora().is_some_and(|lora| lora.dropout > 0.0);
     let mut step = 0;
@@ -290,6 +318,7 @@ fn rollouts(model: &HubModel, prompts: &[Prompt], limit: Duration) -> Result<Tim
     let share = written.0 as f64 / written.1 as f64;
     result.rate *= share;
     result.parts *= share * tokens as f64;
+    result.launches /= NEW_TOKENS as f64;
     Ok(result)
 }
 
@@ -326,7 +355,10 @@ fn grpo(
     };
     // Rewards that differ within a group, so that there is something to learn.
     let reward = |_: usize, text: &str| (text.len() % 3) as f32;
-    GrpoTrainer::new(config, model, Some(reference), data, &reward)?.run(&mut watch)?;
+    let mut trainer = GrpoTrainer::new(config, model, Some(reference), data, &reward)?;
+    let (first, launches) = counted(|| trainer.step().map(drop));
+    first?;
+    trainer.run(&mut watch)?;
     let seconds = watch.start.elapsed().as_secs_f64();
     Ok(Timed {
         rate: (watch.steps * prompts.len() * GENERATIONS as usize) as f64 / seconds,
@@ -334,6 +366,7 @@ fn grpo(
         processors: (processor_seconds() - watch.used) / seconds,
         copied: Transfers::so_far() - watch.copied,
         parts: watch.steps as f64,
+        launches,
     })
 }
 
@@ -370,9 +403,14 @@ fn timed(
     amount: usize,
     mut step: impl FnMut() -> Result<(), Failure>,
 ) -> Result<Timed, Failure> {
-    for _ in 0..variable("BENCH_WARM_UP", 2)? {
+    let mut launches = 0.0;
+    for warm_up in 0..variable("BENCH_WARM_UP", 2)?.max(1) {
         let start = Instant::now();
-        step()?;
+        let (done, count) = counted(&mut step);
+        done?;
+        if warm_up == 0 {
+            launches = count;
+        }
         eprintln!("warm-up: {:.2} s", start.elapsed().as_secs_f64());
     }
     let (start, used, mut steps) = (Instant::now(), processor_seconds(), 0);
@@ -388,5 +426,6 @@ fn timed(
         processors: (processor_seconds() - used) / seconds,
         copied: Transfers::so_far() - copied,
         parts: steps as f64,
+        launches,
     })
 }

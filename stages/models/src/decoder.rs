@@ -97,6 +97,23 @@ impl Decoder {
 
     /// Adds the steps from the embedded rows to the logits.
     pub(crate) fn steps<'a>(&'a self, pass: Pass<'a>, batch: &'a Batch<'a>, chain: &mut Chain<'a>) {
+        self.steps_to_head(pass, batch, chain);
+        chain.step(format!("{HEAD}."), move |x| {
+            predictions(self.logits(pass, x), batch)
+        });
+        if self.config.tied {
+            // Its weight has the embedding's name.
+            chain.last_trains();
+        }
+    }
+
+    /// As [`Decoder::steps`], without the head.
+    pub(crate) fn steps_to_head<'a>(
+        &'a self,
+        pass: Pass<'a>,
+        batch: &'a Batch<'a>,
+        chain: &mut Chain<'a>,
+    ) {
         for (index, layer) in self.layers.iter().enumerate() {
             let last = index + 1 == self.layers.len();
             chain.wide_step(&layer.name, move |flow| {
@@ -106,22 +123,10 @@ impl Decoder {
         chain.step(format!("{}.norm.", self.prefix), move |x| {
             pass.rms_norm(x, self.norm)
         });
-        chain.step(format!("{HEAD}."), move |x| {
-            let logits = self.logits(pass, x);
-            let rows = batch.predictions.iter().enumerate();
-            let in_order = rows.clone().all(|(at, &row)| at == row as usize);
-            match in_order && batch.predictions.len() == logits.dims()[0] {
-                true => logits,
-                false => ops::take_rows(logits, &batch.predictions),
-            }
-        });
-        if self.config.tied {
-            // Its weight has the embedding's name.
-            chain.last_trains();
-        }
     }
 
-    fn logits(&self, pass: Pass<'_>, x: Tensor<2>) -> Tensor<2> {
+    /// Logits of what leaves the last of those steps.
+    pub(crate) fn logits(&self, pass: Pass<'_>, x: Tensor<2>) -> Tensor<2> {
         match &self.head {
             Some(head) => pass.linear(x, head, Rows::NOBODY, Activation::None),
             None => ops::tied_head(x, pass.weight(self.embedding)),
@@ -196,6 +201,16 @@ impl Decoder {
             x = layer.finish(pass, x, attend(index, qkv), Rows::NOBODY);
         }
         x
+    }
+}
+
+/// The rows that predict labels, in the order of these.
+pub(crate) fn predictions(x: Tensor<2>, batch: &Batch<'_>) -> Tensor<2> {
+    let rows = batch.predictions.iter().enumerate();
+    let in_order = rows.clone().all(|(at, &row)| at == row as usize);
+    match in_order && batch.predictions.len() == x.dims()[0] {
+        true => x,
+        false => ops::take_rows(x, &batch.predictions),
     }
 }
 

@@ -67,14 +67,31 @@ pub(crate) fn generate(
     sampling: &Sampling,
 ) -> Result<Vec<Vec<Completion>>, VlmError> {
     sampling.validate()?;
+    let encode = |group: &[Prompt]| -> Result<Vec<Sequence>, VlmError> {
+        let each = group.par_iter();
+        each.map(|prompt| sequence(model, prompt)).collect()
+    };
+    let write = |group: &[Sequence]| model.write(group, generations.clone(), sampling);
     let mut answers = Vec::with_capacity(prompts.len());
-    // The patches of a large image take some hundred times what its file does: only a group's are in memory.
-    for group in model.group().cut(prompts, |prompt| model.patches(prompt)) {
-        let sequences: Result<Vec<_>, _> = group
-            .par_iter()
-            .map(|prompt| sequence(model, prompt))
-            .collect();
-        answers.extend(model.write(&sequences?, generations.clone(), sampling)?);
+    // The patches of a large image take some hundred times what its file does: of few groups are they in memory.
+    let groups = model.group().cut(prompts, |prompt| model.patches(prompt));
+    if !model.on_device() {
+        for group in groups {
+            answers.extend(write(&encode(group)?)?);
+        }
+        return Ok(answers);
+    }
+    let mut groups = groups.into_iter();
+    let mut next = groups.next().map(encode);
+    while let Some(group) = next {
+        let group = group?;
+        // While the device writes, the processor reads the images of the next group.
+        next = std::thread::scope(|scope| {
+            let next = groups.next().map(|group| scope.spawn(|| encode(group)));
+            answers.extend(write(&group)?);
+            let panicked = |panic| std::panic::resume_unwind(panic);
+            Ok::<_, VlmError>(next.map(|next| next.join().unwrap_or_else(panicked)))
+        })?;
     }
     Ok(answers)
 }
@@ -156,7 +173,12 @@ impl HubModel {
 
     /// Prompts that are worked on together.
     pub(crate) fn group(&self) -> Group {
-        Group::of(self.device.clone().inner() != Device::flex())
+        Group::of(self.on_device())
+    }
+
+    /// Whether something else than the processor computes.
+    fn on_device(&self) -> bool {
+        self.device.clone().inner() != Device::flex()
     }
 
     fn asked<'a>(&self, prompt: &'a Sequence) -> Asked<'a> {

@@ -5,11 +5,12 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+use burn::tensor::Device;
 use dcsft_tensor::params::{Param, ParamSet};
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::{LoraConfig, ModuleGroup};
 use dcsft_vlm::model::{
-    Completion, Example, Forward, Output, Picture, Prompt, RgbImage, Sampling, Tokenizer,
+    Below, Completion, Example, Forward, Output, Picture, Prompt, RgbImage, Sampling, Tokenizer,
     VisionLanguageModel,
 };
 
@@ -68,6 +69,19 @@ impl VisionLanguageModel for HubModel {
         Box::new(copy)
     }
 
+    fn replica(&self, device: &Device) -> Box<dyn VisionLanguageModel> {
+        let mut copy = self.clone();
+        copy.weights.params = self.weights.params.copy_to(device);
+        copy.device = device.clone().autodiff();
+        Box::new(copy)
+    }
+
+    fn unadapted(&self) -> Box<dyn VisionLanguageModel> {
+        let mut copy = self.clone();
+        copy.weights = self.weights.unadapted();
+        Box::new(copy)
+    }
+
     fn set_pixels(&mut self, min: Option<usize>, max: Option<usize>) -> Result<(), VlmError> {
         Arc::make_mut(&mut self.processor).set_pixels(min, max)
     }
@@ -117,22 +131,17 @@ impl VisionLanguageModel for HubModel {
     }
 
     fn forward<'a>(&'a self, batch: &[Example], forward: &Forward) -> Result<Output<'a>, VlmError> {
-        if batch.is_empty() {
-            return Err(VlmError::Config(
-                "a batch needs at least one example".into(),
-            ));
-        }
-        let sequences = match forward.dropout {
-            // Each example draws its own dropout, so rows of a prompt cannot be shared.
-            Some(_) if self.lora().is_some_and(|lora| lora.dropout > 0.0) => {
-                let apart = batch
-                    .iter()
-                    .map(|example| self.sequences(std::slice::from_ref(example)));
-                apart.collect::<Result<Vec<_>, _>>()?.concat()
-            }
-            _ => self.sequences(batch)?,
-        };
+        let sequences = self.learnt(batch, forward)?;
         Ok(self.labelled(&sequences, forward).0)
+    }
+
+    fn forward_below<'a>(
+        &'a self,
+        batch: &[Example],
+        forward: &Forward,
+    ) -> Result<Option<Below<'a>>, VlmError> {
+        let sequences = self.learnt(batch, forward)?;
+        Ok(Some(self.below(&sequences, forward)))
     }
 
     fn questions_at_once(&self) -> usize {

@@ -10,6 +10,7 @@ use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::LoraConfig;
 
 use crate::modules::{Layers, Weights, tensor};
+use crate::names;
 use crate::peft::Names;
 
 /// The places of the layers that `config` puts adapters on, among those that adapters can be on.
@@ -138,5 +139,5 @@ pub(crate) fn merge(layers: &Layers, weights: &mut Weights, dtype: DType) -> boo
 
 /// Whether a weight belongs to an adapter.
 pub(crate) fn is_adapter(param: &Param) -> bool {
-    param.name.ends_with(".lora_A.weight") || param.name.ends_with(".lora_B.weight")
+    names::is_adapter(&param.name)
 }

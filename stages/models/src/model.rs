@@ -6,9 +6,10 @@ use burn::tensor::{DType, Device, Gradients, Tensor, TensorData};
 use dcsft_tensor::host::send;
 use dcsft_tensor::rng::StreamKey;
 use dcsft_vlm::error::VlmError;
-use dcsft_vlm::model::{Example, Forward, Output, Picture, Prompt, RgbImage, Tape};
+use dcsft_vlm::model::{Below, Example, Forward, Output, Picture, Prompt, RgbImage, Tape};
 
 use crate::batch::{Ask, Batch, Sequence};
+use crate::decoder::predictions;
 use crate::family::Family;
 use crate::modules::{self, Weights};
 use crate::pass::{Chain, Flow, Pass};
@@ -95,7 +96,8 @@ impl HubModel {
         let (logits, tape) = match options.checkpointing {
             false => (self.run(&batch, options.dropout.as_ref()), None),
             true => {
-                let (logits, tape) = OwnedTape::new(self, batch, options.dropout.clone());
+                let (logits, tape) =
+                    OwnedTape::new(self, batch, options.dropout.clone(), End::Logits);
                 (logits, Some(Box::new(tape) as Box<dyn Tape>))
             }
         };
@@ -107,16 +109,64 @@ impl HubModel {
         (output, targets)
     }
 
+    /// As [`HubModel::labelled`], up to the output head.
+    pub(crate) fn below(&self, sequences: &[Sequence], options: &Forward) -> Below<'_> {
+        let batch = Batch::new(self.family(), sequences, Ask::Labels);
+        let (rows, tape) = match options.checkpointing {
+            false => {
+                let pass = pass(&self.weights, options.dropout.as_ref());
+                let chain = chain(self.family(), pass, &batch, End::Rows);
+                (chain.run(self.pixels(&batch)).x, None)
+            }
+            true => {
+                let (rows, tape) = OwnedTape::new(self, batch, options.dropout.clone(), End::Rows);
+                (rows, Some(Box::new(tape) as Box<dyn Tape>))
+            }
+        };
+        let decoder = self.family().decoder();
+        let head = move |rows| decoder.logits(pass(&self.weights, None), rows);
+        Below {
+            rows,
+            head: Box::new(head),
+            tape,
+        }
+    }
+
+    /// Examples as sequences to learn from.
+    pub(crate) fn learnt(
+        &self,
+        batch: &[Example],
+        forward: &Forward,
+    ) -> Result<Vec<Sequence>, VlmError> {
+        if batch.is_empty() {
+            return Err(VlmError::Config(
+                "a batch needs at least one example".into(),
+            ));
+        }
+        let lora = self.weights.lora.as_ref();
+        match forward.dropout {
+            // Each example draws its own dropout, so rows of a prompt cannot be shared.
+            Some(_) if lora.is_some_and(|lora| lora.dropout > 0.0) => {
+                let apart = batch
+                    .iter()
+                    .map(|example| self.sequences(std::slice::from_ref(example)));
+                Ok(apart.collect::<Result<Vec<_>, _>>()?.concat())
+            }
+            _ => self.sequences(batch),
+        }
+    }
+
     /// What leaves each step for some conversations, by the name of the step's module.
     pub fn trace(&self, sequences: &[Sequence]) -> Vec<(String, Flow)> {
         let batch = Batch::new(self.family(), sequences, Ask::Everything);
         let pass = pass(&self.weights, None);
-        chain(self.family(), pass, &batch).trace(self.pixels(&batch))
+        let chain = chain(self.family(), pass, &batch, End::Logits);
+        chain.trace(self.pixels(&batch))
     }
 
     fn run(&self, batch: &Batch<'_>, dropout: Option<&StreamKey>) -> Tensor<2> {
         let pass = pass(&self.weights, dropout);
-        let chain = chain(self.family(), pass, batch);
+        let chain = chain(self.family(), pass, batch, End::Logits);
         chain.run(self.pixels(batch)).x
     }
 
@@ -177,10 +227,24 @@ pub(crate) fn embedding<'a>(
     chain
 }
 
-/// All steps.
-fn chain<'a>(family: &'a dyn Family, pass: Pass<'a>, batch: &'a Batch<'a>) -> Chain<'a> {
+/// Where a chain ends.
+#[derive(Clone, Copy)]
+enum End {
+    Logits,
+    /// Where the output head begins, with the rows that predict labels.
+    Rows,
+}
+
+/// All steps up to an end.
+fn chain<'a>(family: &'a dyn Family, pass: Pass<'a>, batch: &'a Batch<'a>, end: End) -> Chain<'a> {
     let mut chain = embedding(family, pass, batch);
-    family.decoder().steps(pass, batch, &mut chain);
+    match end {
+        End::Logits => family.decoder().steps(pass, batch, &mut chain),
+        End::Rows => {
+            family.decoder().steps_to_head(pass, batch, &mut chain);
+            chain.step("predictions", |x| predictions(x, batch));
+        }
+    }
     chain
 }
 
@@ -189,25 +253,32 @@ struct OwnedTape<'a> {
     model: &'a HubModel,
     batch: Batch<'a>,
     dropout: Option<StreamKey>,
+    end: End,
     inputs: Vec<Flow>,
 }
 
 impl<'a> OwnedTape<'a> {
-    /// Runs the batch; gives the logits, and the tape to go back from them.
-    fn new(model: &'a HubModel, batch: Batch<'a>, dropout: Option<StreamKey>) -> (Tensor<2>, Self) {
+    /// Runs the batch up to an end; gives what is there, and the tape to go back from it.
+    fn new(
+        model: &'a HubModel,
+        batch: Batch<'a>,
+        dropout: Option<StreamKey>,
+        end: End,
+    ) -> (Tensor<2>, Self) {
         // burn keeps what a tracked pass has recorded until the next backward pass, even once its outputs are gone.
         let plain = model.weights.without_gradients();
         let pass = pass(&plain, dropout.as_ref());
-        let chain = chain(model.family(), pass, &batch);
-        let (logits, inputs) = chain.run_checkpointed(model.pixels(&batch));
+        let chain = chain(model.family(), pass, &batch, end);
+        let (last, inputs) = chain.run_checkpointed(model.pixels(&batch));
         drop(chain);
         let tape = Self {
             model,
             batch,
             dropout,
+            end,
             inputs,
         };
-        (logits, tape)
+        (last, tape)
     }
 }
 
@@ -217,9 +288,10 @@ impl Tape for OwnedTape<'_> {
             model,
             batch,
             dropout,
+            end,
             inputs,
         } = *self;
         let pass = pass(&model.weights, dropout.as_ref());
-        chain(model.family(), pass, &batch).backward(inputs, pull, take);
+        chain(model.family(), pass, &batch, end).backward(inputs, pull, take);
     }
 }

@@ -229,6 +229,19 @@ impl Weights {
         Some((self.lora.as_ref()?, a, b))
     }
 
+    /// A copy without adapters and with nothing to train; the weights are in memory once.
+    pub(crate) fn unadapted(&self) -> Self {
+        let mut copy = self.clone();
+        copy.lora = None;
+        copy.adapters.fill(None);
+        // Adapters come after all other weights, whose ids stay as they are.
+        copy.params.retain(|param| !names::is_adapter(&param.name));
+        for param in copy.params.iter_mut() {
+            param.set_trainable(false);
+        }
+        copy
+    }
+
     /// A copy that tracks no gradients; the weights are in memory once.
     pub(crate) fn without_gradients(&self) -> Self {
         let mut copy = self.clone();

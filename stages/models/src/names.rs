@@ -38,6 +38,11 @@ impl Names {
     }
 }
 
+/// Whether a weight of this name is an adapter's.
+pub(crate) fn is_adapter(name: &str) -> bool {
+    name.ends_with(".lora_A.weight") || name.ends_with(".lora_B.weight")
+}
+
 /// Whether AdamW decays a weight of this name: Hugging Face's Trainer leaves out biases and what its patterns take for
 /// the scale of a normalisation (`transformers.trainer_pt_utils.get_parameter_names`). It leaves out every weight of a
 /// `LayerNorm` besides; those of other normalisations go by their names: `norm1.weight`, `norm2.weight` and

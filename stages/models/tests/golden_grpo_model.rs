@@ -256,6 +256,7 @@ fn golden_grpo_steps_of_adamw() {
         eps: number(&run["eps"]),
         weight_decay: number(&run["weight_decay"]),
         max_grad_norm: number(&run["max_grad_norm"]),
+        offload: false,
     });
     for step in run["trace"].as_array().unwrap() {
         let (loss, gradients) =

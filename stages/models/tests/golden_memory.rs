@@ -250,6 +250,7 @@ fn estimate(part: &str, model: &HubFootprint) -> f64 {
         },
         checkpointing: false,
         accumulates: false,
+        offload: false,
         loss: SFT_LOSS,
     };
     let written = dcsft_vlm::memory::Tokens {

@@ -146,6 +146,7 @@ fn five_steps(
         eps: number(&settings["eps"]),
         weight_decay: number(&settings["weight_decay"]),
         max_grad_norm: number(&optimizer["max_grad_norm"]),
+        offload: false,
     });
     let rate = LearningRate {
         base: lr,

@@ -10,6 +10,8 @@
 
 mod support;
 
+#[path = "data_parallel.rs"]
+mod data_parallel;
 #[path = "on_device/drawing.rs"]
 mod drawing;
 #[path = "on_device/draws.rs"]
@@ -28,6 +30,8 @@ mod golden_qwen3_vl;
 mod golden_smolvlm;
 #[path = "golden_training.rs"]
 mod golden_training;
+#[path = "logits_in_parts.rs"]
+mod logits_in_parts;
 #[path = "../../tensor/tests/ops.rs"]
 mod ops;
 #[path = "on_device/precision.rs"]

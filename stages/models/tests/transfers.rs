@@ -115,12 +115,16 @@ fn two_steps() -> RunConfig {
 
 /// What is seen of the second step of SFT with adapters, an update from one forward pass.
 fn of_sft<T>(layers: usize, see: impl FnOnce(&mut dyn FnMut()) -> T) -> T {
+    of_run(layers, two_steps(), see)
+}
+
+fn of_run<T>(layers: usize, run: RunConfig, see: impl FnOnce(&mut dyn FnMut()) -> T) -> T {
     let mut model = micro::model(layers, &test_device());
     model.add_lora(&adapters(), 0).unwrap();
     let examples = micro::examples(&model, 4);
     let config = SftConfig {
         batch_size: 4,
-        run: two_steps(),
+        run,
         ..SftConfig::default()
     };
     let mut trainer = SftTrainer::new(config, &mut model, &examples, None).unwrap();
@@ -140,6 +144,29 @@ fn a_step_of_sft_without_dropout_sends_nothing_for_a_layer() {
     );
     assert_eq!(two.up, four.up);
     assert_eq!(two.down.calls, four.down.calls);
+}
+
+#[test]
+fn an_update_in_the_machines_memory_takes_gradients_and_weights_down_and_weights_up() {
+    let _turn = turn();
+    let [there, here] = [false, true].map(|offload_optimizer| {
+        let run = RunConfig {
+            offload_optimizer,
+            ..two_steps()
+        };
+        of_run(2, run, |step| counted(step))
+    });
+    let mut model = micro::model(2, &test_device());
+    model.add_lora(&adapters(), 0).unwrap();
+    let trained = || model.params().iter().filter(|param| param.trainable);
+    let count = trained().count() as u64;
+    let numbers: usize = trained()
+        .map(|param| param.value.shape().num_elements())
+        .sum();
+    let bytes = 4 * numbers as u64;
+    let none = Transfers::default();
+    assert_copied(here - there, [count, bytes], [2 * count, 2 * bytes], "more");
+    assert!(test_device() == Device::flex() || there != none);
 }
 
 /// What a layer of the decoder asks the device to do.

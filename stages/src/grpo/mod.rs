@@ -24,7 +24,7 @@ use crate::memory;
 use crate::reward::{self, Reward};
 use crate::shown_set::ShownSet;
 use crate::skipped;
-use crate::training::{self, Report, TrainingParams, train};
+use crate::training::{self, Report, Shared, TrainingParams, train};
 use filter::Bins;
 use prompts::{PromptSet, Scorer};
 
@@ -156,9 +156,10 @@ impl Stage for Grpo {
             dropout,
             checkpointing: config.run.gradient_checkpointing,
             accumulates: together < drawn,
+            offload: config.run.offload_optimizer,
             loss: GRPO_LOSS,
             originals: false,
-            draws: Some([config.prompts_per_step, config.generations]),
+            draws: Some([config.prompts_per_call(), config.generations]),
             reference: config.beta != 0.0 && params.stage.lora.is_none(),
         };
         memory::train(prospect, &Self::outputs(params), &training)
@@ -209,12 +210,15 @@ impl Stage for Grpo {
             bins: bins.names.len(),
         };
         let reference = reference.as_deref();
+        let [passes, calls] = config.pieces();
+        let shared = [("forward_batch", passes), ("generation_batch", calls)];
+        let shared = shared.map(|(field, pieces)| Shared { field, pieces });
         let mut trainer = GrpoTrainer::new(config, model.as_mut(), reference, prompts, &score)
             .map_err(StageError::failed)?;
         if completions {
             trainer.keep_completions();
         }
-        train(ctx, &mut trainer, &run)?;
+        train(ctx, &mut trainer, &run, &shared)?;
 
         if let Some(lines) = trainer.completions() {
             let path = ctx.output(COMPLETIONS)?.join("completions.jsonl");

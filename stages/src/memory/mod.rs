@@ -172,6 +172,8 @@ pub(crate) struct Training<'a> {
     pub(crate) checkpointing: bool,
     /// Several forward passes make one update.
     pub(crate) accumulates: bool,
+    /// As in [`Update::offload`].
+    pub(crate) offload: bool,
     /// As in [`Update::loss`].
     pub(crate) loss: [f64; 2],
     /// Images stay as they are, to be changed at random.
@@ -230,6 +232,7 @@ fn train_memory(
         },
         checkpointing: training.checkpointing,
         accumulates: training.accumulates,
+        offload: training.offload,
         loss: training.loss,
     };
     let trained = model.trained(update.training);
@@ -246,7 +249,11 @@ fn train_memory(
             adapters: training.lora,
         };
         let drawing = memory::generate(model, &asked);
-        let held = model.weights(training.lora) + 8.0 * trained;
+        let moments = match training.offload && on_gpu(prospect) {
+            true => 0.0,
+            false => 8.0 * trained,
+        };
+        let held = model.weights(training.lora) + moments;
         bytes = bytes.max(held + drawing);
         activations = activations.max(drawing);
     }

@@ -17,7 +17,7 @@ use serde_json::json;
 
 use crate::memory::ModelFacts;
 
-pub(crate) use open::{device, open};
+pub(crate) use open::{device, further_devices, open};
 pub use params::{CheckpointParams, Init, ModelKind, ModelParams, Source};
 pub(crate) use pixels::PixelLimits;
 

@@ -16,7 +16,7 @@ use crate::frames;
 use crate::memory;
 use crate::shown_set::ShownSet;
 use crate::skipped;
-use crate::training::{self, Report, TrainingParams, TrainingSet, classes, train};
+use crate::training::{self, Report, Shared, TrainingParams, TrainingSet, classes, train};
 
 /// `with:` of `sft`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -91,6 +91,7 @@ impl Stage for Sft {
             dropout: true,
             checkpointing: config.run.gradient_checkpointing,
             accumulates: config.gradient_accumulation > 1,
+            offload: config.run.offload_optimizer,
             loss: SFT_LOSS,
             originals: config.augment != Augment::default(),
             draws: None,
@@ -127,10 +128,14 @@ impl Stage for Sft {
             Some(auxiliary) => Some(classes(&data, &set.rows, &auxiliary.label)?),
             None => None,
         };
+        let shared = [Shared {
+            field: "gradient_accumulation",
+            pieces: config.gradient_accumulation,
+        }];
         let mut trainer = SftTrainer::new(config, model.as_mut(), &set.examples, labels.as_deref())
             .map_err(StageError::failed)?
             .with_mirrored(&set.mirrored);
-        train(ctx, &mut trainer, &run)?;
+        train(ctx, &mut trainer, &run, &shared)?;
         write_log(ctx, trainer.log())?;
         ctx.summarise(json!({
             "steps": trainer.total_steps(),

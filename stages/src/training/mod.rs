@@ -19,7 +19,7 @@ use serde::Serialize;
 
 pub(crate) use examples::{KEPT_BYTES, TrainingSet, classes, prompts};
 pub use params::TrainingParams;
-pub(crate) use run::{Report, train};
+pub(crate) use run::{Report, Shared, train};
 pub(crate) use settings::Run;
 use settings::{checkpoint_name, checkpoint_steps};
 

@@ -11,6 +11,7 @@ use super::checkpoints::Checkpoints;
 use super::continuation::{self, owner};
 use super::settings::Run;
 use crate::files;
+use crate::model::further_devices;
 use crate::progress::Meter;
 
 /// A state is saved at the earliest after this time, and not before the last save was a twentieth of the time.
@@ -27,8 +28,15 @@ pub(crate) trait Report {
     fn fields(&self) -> Vec<(&'static str, f64)>;
 }
 
-/// Runs `trainer` to its end, from where an earlier try has stopped or another run has ended, and writes all outputs
-/// but the log.
+/// A part of a step that several devices share out, by the field that says how it is cut.
+pub(crate) struct Shared {
+    pub(crate) field: &'static str,
+    /// Pieces that it has: more devices than that have nothing to do.
+    pub(crate) pieces: usize,
+}
+
+/// Runs `trainer` to its end on the devices that the stage was given, from where an earlier try has stopped or another run
+/// has ended, and writes all outputs but the log.
 ///
 /// # Errors
 /// [`StageError::Interrupted`] once the state is saved; else what the trainer says.
@@ -36,7 +44,9 @@ pub(crate) fn train<O: Objective<Record: Report>>(
     ctx: &mut StageContext,
     trainer: &mut Trainer<'_, O>,
     run: &Run,
+    shared: &[Shared],
 ) -> Result<(), StageError> {
+    spread(ctx, trainer, shared)?;
     let checkpoints = Checkpoints::new(ctx)?;
     let dir = ctx.state().to_owned();
     if resume(ctx, trainer, &checkpoints, &dir)? {
@@ -49,6 +59,30 @@ pub(crate) fn train<O: Objective<Record: Report>>(
     if run.keep_state {
         continuation::keep(ctx, trainer)?;
     }
+    Ok(())
+}
+
+fn spread<O: Objective>(
+    ctx: &mut StageContext,
+    trainer: &mut Trainer<'_, O>,
+    shared: &[Shared],
+) -> Result<(), StageError> {
+    let further = further_devices(ctx)?;
+    if further.is_empty() {
+        return Ok(());
+    }
+    let devices = 1 + further.len();
+    ctx.log(format!("training on {devices} devices"));
+    for Shared { field, pieces } in shared {
+        if *pieces < devices {
+            ctx.log(format!(
+                "warning: `{field}` cuts a step's work into {pieces} of which each device takes one: {} of {devices} devices \
+                 have nothing to do then",
+                devices - pieces
+            ));
+        }
+    }
+    trainer.spread(&further);
     Ok(())
 }
 

@@ -8,8 +8,10 @@ mod watch;
 #[cfg(feature = "wgpu")]
 mod wgpu;
 
-use burn::tensor::{DType, Device};
+use burn::tensor::DType;
 
+/// What tensors are on.
+pub use burn::tensor::Device;
 pub use spec::{Accelerator, DeviceError, DeviceSpec};
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 pub use watch::{launches, reserved};
@@ -73,7 +75,25 @@ impl DeviceSpec {
 /// # Panics
 /// If there is no such device: its tests cannot run.
 pub fn test_device() -> Device {
-    let name = std::env::var("DCSFT_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
-    let device = name.parse::<DeviceSpec>().and_then(DeviceSpec::open);
+    let device = test_device_spec().and_then(DeviceSpec::open);
     device.unwrap_or_else(|error| panic!("DCSFT_TEST_DEVICE: {error}"))
+}
+
+/// The device that tests run on, and a second one: the next of its class, or where there is none the same again.
+///
+/// # Panics
+/// As [`test_device`].
+pub fn test_devices() -> [Device; 2] {
+    let next = match test_device_spec() {
+        Ok(DeviceSpec::Cuda(index)) => DeviceSpec::Cuda(index + 1).open().ok(),
+        Ok(DeviceSpec::Wgpu(index)) => DeviceSpec::Wgpu(index + 1).open().ok(),
+        _ => None,
+    };
+    let first = test_device();
+    [first.clone(), next.unwrap_or(first)]
+}
+
+fn test_device_spec() -> Result<DeviceSpec, DeviceError> {
+    let name = std::env::var("DCSFT_TEST_DEVICE");
+    name.unwrap_or_else(|_| "cpu".to_owned()).parse()
 }

@@ -108,6 +108,21 @@ pub fn send<const D: usize, K: Basic>(
     tensor
 }
 
+/// A tensor on another device; without a copy where it is there already.
+pub fn bring<const D: usize>(tensor: Tensor<D>, device: &Device) -> Tensor<D> {
+    let (from, to) = (tensor.device().inner(), device.clone().inner());
+    if from == to {
+        return tensor;
+    }
+    let bytes = tensor.shape().num_elements() * tensor.dtype().size();
+    for (counter, device) in [(&DOWN, &from), (&UP, &to)] {
+        if is_far(device) {
+            counter.add(bytes);
+        }
+    }
+    tensor.to_device(&to)
+}
+
 /// Whether a device has a memory of its own.
 fn is_far(device: &Device) -> bool {
     device.clone().inner() != Device::flex()

@@ -1,6 +1,8 @@
 //! A model's weights: named matrices in a fixed order.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
+
+use crate::host::bring;
 
 /// One named weight. Vectors are stored as `[1, n]`, so that everything is a matrix.
 #[derive(Clone)]
@@ -29,7 +31,10 @@ impl Param {
     /// Lets the optimiser update the weight, or takes it out of its reach.
     pub fn set_trainable(&mut self, trainable: bool) {
         self.trainable = trainable;
-        let value = self.value.clone().inner();
+        let value = match self.value.is_autodiff() {
+            true => self.value.clone().inner(),
+            false => self.value.clone(),
+        };
         self.value = if trainable {
             value.autodiff().require_grad()
         } else {
@@ -59,6 +64,31 @@ impl ParamSet {
     pub fn detach(&mut self) {
         for param in &mut self.params {
             param.set_trainable(param.trainable);
+        }
+    }
+
+    /// A copy on another device, each weight a leaf of its own. On the same device the weights are in memory once.
+    #[must_use]
+    pub fn copy_to(&self, device: &Device) -> Self {
+        let mut copy = self.clone();
+        for param in &mut copy.params {
+            param.value = bring(param.value.clone().inner(), device);
+            param.set_trainable(param.trainable);
+        }
+        copy
+    }
+
+    /// Takes over what another copy of the set has learnt: the values of the trainable weights.
+    ///
+    /// # Panics
+    /// If the other set has fewer weights.
+    pub fn follow(&mut self, other: &Self) {
+        for (index, param) in self.params.iter_mut().enumerate() {
+            if param.trainable {
+                let device = param.value.device();
+                param.value = bring(other.params[index].value.clone().inner(), &device);
+                param.set_trainable(true);
+            }
         }
     }
 

@@ -222,6 +222,7 @@ fn the_minibatches_of_a_draw_make_the_updates_that_trl_makes() {
             eps: config.run.eps,
             weight_decay: config.run.weight_decay,
             max_grad_norm: config.run.max_grad_norm,
+            offload: false,
         });
         let steps: Vec<Step> = (0..2)
             .map(|step| make(&mut expected, &config, &questions, step, &mut optimizer))

@@ -5,15 +5,14 @@
 use std::collections::BTreeSet;
 
 use dcsft_models::micro::MicroVlm;
-use dcsft_tensor::host;
 use dcsft_tensor::ops::weighted_sum;
 use dcsft_tensor::rng::StreamKey;
-use dcsft_vlm::model::{Example, Prompt, Sampling, VisionLanguageModel};
+use dcsft_vlm::model::{Example, Prompt, Sampling};
 use dcsft_vlm::train::RunConfig;
 use dcsft_vlm::train::adamw::AdamWSettings;
 use dcsft_vlm::train::schedule::{LearningRate, Schedule};
 use dcsft_vlm::train::sft::{SftConfig, SftTrainer};
-use dcsft_vlm::train::{At, Loss, Made, Objective, RunSettings, Seen, TrainError, Trainer};
+use dcsft_vlm::train::{At, Loss, Made, Objective, RunSettings, Seen, Team, TrainError, Trainer};
 use serde::{Deserialize, Serialize};
 
 use crate::{ANSWERS, adapted, examples, model, weights};
@@ -55,7 +54,6 @@ impl Objective for Rejection<'_> {
     const NAME: &'static str = "rejection";
     type Config = Settings;
     type Round = Kept;
-    type Noted = ();
     type Record = Record;
 
     fn config(&self) -> &Settings {
@@ -67,7 +65,8 @@ impl Objective for Rejection<'_> {
         ids.join("\n")
     }
 
-    fn draw(&mut self, model: &dyn VisionLanguageModel, step: usize) -> Result<Kept, TrainError> {
+    fn draw(&mut self, team: Team<'_>, step: usize) -> Result<Kept, TrainError> {
+        let model = team.first();
         let key = StreamKey::new("rejection", self.settings.seed).number(step as u64);
         let sampling = Sampling {
             max_new_tokens: 6,
@@ -116,24 +115,15 @@ impl Objective for Rejection<'_> {
         Some(StreamKey::new("rejection dropout", self.settings.seed).number(at.step as u64))
     }
 
-    fn loss(
-        &self,
-        round: &Kept,
-        _: At,
-        _: &[usize],
-        seen: &Seen<'_>,
-    ) -> Result<Loss<()>, TrainError> {
+    fn loss(&self, round: &Kept, _: At, _: &[usize], seen: &Seen<'_>) -> Loss {
         let weights = seen.per_token(|_| -1.0 / round.tokens as f32);
         let tensor = weighted_sum(seen.logprobs(1.0), &weights);
-        let value = host::values(tensor.clone()).map_err(dcsft_vlm::error::VlmError::from)?;
-        Ok(Loss {
-            tensor,
-            value: value.into_iter().map(f64::from).sum(),
-            noted: (),
-        })
+        Loss::new(tensor.clone(), vec![tensor])
     }
 
-    fn note(&mut self, _: &mut Kept, _: At, _: &[usize], (): ()) {}
+    fn note(&mut self, _: &mut Kept, _: At, _: &[usize], values: &[f32]) -> f64 {
+        f64::from(values[0])
+    }
 
     fn record(&mut self, round: Kept, made: &[Made]) -> Record {
         Record {
@@ -168,6 +158,7 @@ fn run<'a>(
             eps: 1e-8,
             weight_decay: 0.0,
             max_grad_norm: 1.0,
+            offload: false,
         },
         gradient_checkpointing: false,
     };

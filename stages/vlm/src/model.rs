@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use burn::tensor::{Gradients, Tensor};
+use burn::tensor::{Device, Gradients, Tensor};
 use dcsft_tensor::params::ParamSet;
 use dcsft_tensor::rng::StreamKey;
 
@@ -98,6 +98,19 @@ pub struct Output<'a> {
     pub tape: Option<Box<dyn Tape + 'a>>,
 }
 
+/// A teacher-forced forward pass up to the output head, for more logits than are to be in memory at once.
+pub struct Below<'a> {
+    /// What predicts each answer token: `[sum of answer lengths, width]`, in the order of [`Output::logits`].
+    pub rows: Tensor<2>,
+    /// From some of these rows to their logits, `[rows, vocab]`.
+    pub head: Box<dyn Fn(Tensor<2>) -> Tensor<2> + 'a>,
+    /// With it the rows are a leaf of the autodiff graph, and their gradient is to be sent on through the tape.
+    pub tape: Option<Box<dyn Tape + 'a>>,
+}
+
+/// So many logits a GPU holds at once where a loss is taken, unless a single answer has more: 512 MiB in 32 bits.
+pub const LOGITS_AT_ONCE: usize = 1 << 27;
+
 /// How answers are drawn.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampling {
@@ -174,6 +187,11 @@ pub trait VisionLanguageModel: Send + Sync {
     fn twin(&self) -> Option<Box<dyn VisionLanguageModel>> {
         None
     }
+    /// A copy on another device, to work there at the same time. On the model's own device the weights are in memory once.
+    fn replica(&self, device: &Device) -> Box<dyn VisionLanguageModel>;
+    /// A copy without the adapters that [`add_lora`](Self::add_lora) has put on, and with nothing to train. Its weights are
+    /// in memory once.
+    fn unadapted(&self) -> Box<dyn VisionLanguageModel>;
     /// Takes images of other areas, in pixels, than its settings say, where a limit is given. Folders that the model is
     /// saved to keep its own settings.
     ///
@@ -205,10 +223,6 @@ pub trait VisionLanguageModel: Send + Sync {
     /// # Errors
     /// Says what does not fit.
     fn check(&self, prompt: &Prompt, answer: &[u32]) -> Result<(), VlmError>;
-    /// Teacher-forced pass over a batch; differentiable in the trainable params.
-    ///
-    /// # Errors
-    /// [`VlmError`] where an example does not fit the model.
     /// The tokens that are learnt of the assistant's messages in a prompt, in order, with the end-of-sequence token of
     /// each: of a conversation every answer is learnt, as in ms-swift.
     ///
@@ -217,11 +231,23 @@ pub trait VisionLanguageModel: Send + Sync {
     fn earlier_answers(&self, _prompt: &Prompt) -> Result<Vec<u32>, VlmError> {
         Ok(Vec::new())
     }
-    /// Teacher-forced forward pass: what predicts each example's [`answer`](Example::answer).
+    /// Teacher-forced forward pass: what predicts each example's [`answer`](Example::answer); differentiable in the trainable
+    /// params.
     ///
     /// # Errors
     /// [`VlmError`] where an example does not fit the model.
     fn forward<'a>(&'a self, batch: &[Example], forward: &Forward) -> Result<Output<'a>, VlmError>;
+    /// The same up to the output head. None for a model whose logits are few.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    fn forward_below<'a>(
+        &'a self,
+        _batch: &[Example],
+        _forward: &Forward,
+    ) -> Result<Option<Below<'a>>, VlmError> {
+        Ok(None)
+    }
     /// Questions that one call of [`generate`](Self::generate) is best given: more take memory and save no time. The
     /// answers do not depend on it.
     fn questions_at_once(&self) -> usize;

@@ -15,6 +15,7 @@ const SETTINGS: AdamWSettings = AdamWSettings {
     eps: 1e-8,
     weight_decay: 0.1,
     max_grad_norm: 2.0,
+    offload: false,
 };
 
 fn tensor(values: &[f32]) -> Tensor<2> {
@@ -49,6 +50,15 @@ fn values(set: &ParamSet) -> Vec<Vec<f32>> {
 
 #[test]
 fn updates_are_those_of_torch() {
+    for offload in [false, true] {
+        updates_with(AdamWSettings {
+            offload,
+            ..SETTINGS
+        });
+    }
+}
+
+fn updates_with(settings: AdamWSettings) {
     // torch 2.x: AdamW(betas=(0.9, 0.95), eps=1e-8), weight decay 0.1 on the first tensor and none on the second,
     // clip_grad_norm_(2.0) before each step. (rate, norm before clipping, first tensor, second tensor)
     let steps: [(f64, f64, [f32; 6], [f32; 3]); 4] = [
@@ -102,7 +112,7 @@ fn updates_are_those_of_torch() {
     set.push(param("w", &[0.5, -1.0, 2.0, 0.25, 0.0, -0.75], true, true));
     set.push(param("frozen", &[7.0], false, true));
     set.push(param("b", &[0.1, -0.2, 0.3], true, false));
-    let mut optimizer = AdamW::new(SETTINGS);
+    let mut optimizer = AdamW::new(settings);
     for (step, (rate, norm, w, b)) in steps.iter().enumerate() {
         let scale = (step + 1) as f32 * if step == 2 { -1.0 } else { 1.0 };
         let gradients = [

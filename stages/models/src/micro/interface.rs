@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
 
-use burn::tensor::DType;
+use burn::tensor::{DType, Device};
 use dcsft_tensor::params::ParamSet;
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::{LoraConfig, ModuleGroup};
@@ -56,6 +56,19 @@ impl VisionLanguageModel for MicroVlm {
             twin.weights.params.detach();
             Box::new(twin) as Box<dyn VisionLanguageModel>
         })
+    }
+
+    fn replica(&self, device: &Device) -> Box<dyn VisionLanguageModel> {
+        let mut copy = self.clone();
+        copy.weights.params = self.weights.params.copy_to(device);
+        copy.device = device.clone().autodiff();
+        Box::new(copy)
+    }
+
+    fn unadapted(&self) -> Box<dyn VisionLanguageModel> {
+        let mut copy = self.clone();
+        copy.weights = self.weights.unadapted();
+        Box::new(copy)
     }
 
     fn shrink(&self, image: &RgbImage) -> Result<RgbImage, VlmError> {

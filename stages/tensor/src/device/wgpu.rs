@@ -50,6 +50,10 @@ fn driver() -> MutexGuard<'static, Driver> {
     driver.unwrap_or_else(PoisonError::into_inner)
 }
 
+/// With 2 in it, a machine whose only adapter runs on the processor has a second one: the same, with a queue and memory of
+/// its own. So programs for several devices can be tried where there is no GPU.
+const SOFTWARE_DEVICES: &str = "DCSFT_SOFTWARE_DEVICES";
+
 impl Driver {
     /// The adapters of the first interface that has any: GPUs with memory of their own, then those that share the
     /// processor's, then virtual ones, then what runs on the processor.
@@ -58,7 +62,7 @@ impl Driver {
             .iter()
             .map(|&(backend, interface)| {
                 let listed = self.instance.enumerate_adapters(backend.into());
-                ordered(ready(listed).unwrap_or_default(), interface)
+                doubled(ordered(ready(listed).unwrap_or_default(), interface))
             })
             .find(|found| !found.is_empty())
             .unwrap_or_default()
@@ -155,6 +159,23 @@ fn ordered(adapters: Vec<Adapter>, interface: WgpuBackend) -> Vec<Found> {
         found.collect::<Vec<_>>()
     };
     types.into_iter().flat_map(of_type).collect()
+}
+
+/// With the second adapter that [`SOFTWARE_DEVICES`] asks for. burn's default device is the same adapter, and another device
+/// to burn.
+fn doubled(mut adapters: Vec<Found>) -> Vec<Found> {
+    let asked = std::env::var_os(SOFTWARE_DEVICES).is_some_and(|count| count == "2");
+    if let ([only], true) = (&adapters[..], asked)
+        && only.adapter.get_info().device_type == DeviceType::Cpu
+    {
+        let second = Found {
+            adapter: only.adapter.clone(),
+            interface: only.interface,
+            kind: DeviceKind::DefaultDevice,
+        };
+        adapters.push(second);
+    }
+    adapters
 }
 
 /// The result of something that does not wait: outside a browser, listing adapters is done when it is asked for.

@@ -10,6 +10,7 @@ mod trained;
 use dcsft_tensor::ops::KvCache;
 
 use crate::lora::LoraConfig;
+use crate::model::LOGITS_AT_ONCE;
 
 pub use step::{Attention, Linear, Step};
 pub use trained::{Trained, Training};
@@ -185,6 +186,8 @@ pub struct Update<'a> {
     pub checkpointing: bool,
     /// Several forward passes make one update.
     pub accumulates: bool,
+    /// What the optimiser keeps is in the machine's memory, wherever the weights are.
+    pub offload: bool,
     /// How often the loss keeps a matrix `[answer tokens, vocabulary]`, and how many more it holds while it is
     /// differentiated.
     pub loss: [f64; 2],
@@ -210,7 +213,10 @@ pub fn train(model: &dyn Footprint, update: &Update<'_>, adapted: Option<&LoraCo
     let lora = update.training.lora;
     let trained = model.trained(update.training);
     let weights = model.weights(lora);
-    let moments = (2.0 * F32 + master(model, update)) * trained;
+    let moments = match update.offload && update.batch.on_gpu {
+        true => 0.0,
+        false => (2.0 * F32 + master(model, update)) * trained,
+    };
     // They are added up in 32 bits.
     let earlier = if update.accumulates {
         F32 * trained
@@ -262,12 +268,21 @@ fn pass(model: &dyn Footprint, update: &Update<'_>) -> Peak {
             [kept - 1.0, 2.0 * wide, backward - 1.0 + 3.0 * wide]
         }
     };
-    steps.push(Step {
-        input: matrix,
-        kept: kept * matrix,
-        forward: forward * matrix,
-        backward: backward * matrix,
-        gradient: 0.0,
+    let answer = batch.tokens.answer * model.vocabulary();
+    let at_once = answer.max(LOGITS_AT_ONCE as f64);
+    steps.push(match batch.on_gpu && matrix > at_once {
+        false => Step {
+            input: matrix,
+            kept: kept * matrix,
+            forward: forward * matrix,
+            backward: backward * matrix,
+            gradient: 0.0,
+        },
+        // Part by part there and back, and nothing of them is kept.
+        true => Step {
+            forward: (1.0 + kept + forward.max(backward)) * at_once,
+            ..Step::default()
+        },
     });
     // Below the first step that trains, nothing is kept and no gradient is sent.
     let lowest = steps.iter().position(|step| step.gradient > 0.0);

@@ -47,6 +47,11 @@ pub struct RunConfig {
     /// Gradients are scaled down to this norm; 0 switches clipping off.
     #[schemars(range(min = 0.0))]
     pub max_grad_norm: f64,
+    /// Keep AdamW's moments, and what a weight of 16 bits lacks of 32, in the machine's memory, and make the updates there: a
+    /// GPU holds weights and gradients alone, and each update copies them. As `offload_optimizer` of DeepSpeed. On the CPU it
+    /// changes nothing.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub offload_optimizer: bool,
     /// Steps between checkpoints; 0 keeps the last only.
     pub save_steps: usize,
     /// Seed of the order of the data and of all that is drawn: dropout, changes to images, answers.
@@ -68,6 +73,7 @@ impl Default for RunConfig {
             betas: [0.9, 0.999],
             eps: 1e-8,
             max_grad_norm: 1.0,
+            offload_optimizer: false,
             save_steps: 0,
             seed: 0,
         }
@@ -118,6 +124,7 @@ impl RunConfig {
             eps: self.eps,
             weight_decay: self.weight_decay,
             max_grad_norm: self.max_grad_norm,
+            offload: self.offload_optimizer,
         }
     }
 }

@@ -1,37 +1,37 @@
 //! Gradients of the trainable weights, summed over the micro-batches of a step, in 32 bits whatever the weights are.
 
-use burn::tensor::{DType, Gradients, Tensor};
+use burn::tensor::{DType, Device, Gradients, Tensor};
+use dcsft_tensor::host::bring;
 use dcsft_tensor::params::ParamSet;
 
 use crate::model::Tape;
 
-/// One entry per trainable weight, in the order of the sets.
-#[derive(Default)]
-pub(crate) struct GradientSum(Vec<Option<Tensor<2>>>);
+/// Takes gradients as they are computed, part after part.
+pub(crate) trait Gather {
+    /// Takes the next gradient of the trainable weight with this index, in the order of the sets.
+    fn take(&mut self, index: usize, gradient: Tensor<2>);
 
-impl GradientSum {
-    /// Zero for `sets`.
-    pub(crate) fn zero(sets: &[&ParamSet]) -> Self {
-        Self(trainable(sets).map(|_| None).collect())
-    }
-
-    /// Adds the gradients of one backward pass.
-    pub(crate) fn add(&mut self, sets: &[&ParamSet], mut gradients: Gradients) {
-        for (sum, value) in self.0.iter_mut().zip(trainable(sets)) {
-            *sum = added(sum.take(), value.grad_remove(&mut gradients));
+    /// Takes the gradients of one backward pass.
+    fn add(&mut self, sets: &[&ParamSet], mut gradients: Gradients) {
+        for (index, value) in trainable(sets).enumerate() {
+            if let Some(gradient) = value.grad_remove(&mut gradients) {
+                self.take(index, gradient);
+            }
         }
     }
 
-    /// Adds the gradients of another part of the batch.
-    pub(crate) fn join(&mut self, other: Self) {
-        for (sum, gradient) in self.0.iter_mut().zip(other.0) {
-            *sum = added(sum.take(), gradient);
+    /// Takes the gradients of another part of the batch.
+    fn join(&mut self, other: GradientSum) {
+        for (index, gradient) in other.0.into_iter().enumerate() {
+            if let Some(gradient) = gradient {
+                self.take(index, gradient);
+            }
         }
     }
 
-    /// Differentiates `loss` and adds its gradients; where the forward pass kept a tape, `logits` is the leaf that it
+    /// Differentiates `loss` and takes its gradients; where the forward pass kept a tape, `logits` is the leaf that it
     /// gave out, and their gradient is sent on through the tape.
-    pub(crate) fn backward(
+    fn backward(
         &mut self,
         sets: &[&ParamSet],
         loss: Tensor<1>,
@@ -46,21 +46,55 @@ impl GradientSum {
         }
         self.add(sets, gradients);
     }
+}
+
+/// One entry per trainable weight, in the order of the sets.
+pub(crate) struct GradientSum(Vec<Option<Tensor<2>>>);
+
+impl GradientSum {
+    /// Zero for `sets`.
+    pub(crate) fn zero(sets: &[&ParamSet]) -> Self {
+        Self(trainable(sets).map(|_| None).collect())
+    }
 
     pub(crate) fn into_inner(self) -> Vec<Option<Tensor<2>>> {
         self.0
     }
 }
 
-/// A gradient that nothing is added to stays as it is.
-fn added(sum: Option<Tensor<2>>, gradient: Option<Tensor<2>>) -> Option<Tensor<2>> {
-    let wide = |tensor: Tensor<2>| match tensor.dtype() {
-        DType::F32 => tensor,
-        _ => tensor.cast(DType::F32),
-    };
-    match (sum, gradient) {
-        (Some(sum), Some(gradient)) => Some(wide(sum) + wide(gradient)),
-        (sum, gradient) => sum.or(gradient),
+impl Gather for GradientSum {
+    /// A gradient that nothing is added to stays as it is.
+    fn take(&mut self, index: usize, gradient: Tensor<2>) {
+        let wide = |tensor: Tensor<2>| match tensor.dtype() {
+            DType::F32 => tensor,
+            _ => tensor.cast(DType::F32),
+        };
+        let sum = &mut self.0[index];
+        *sum = Some(match sum.take() {
+            Some(sum) => wide(sum) + wide(gradient),
+            None => gradient,
+        });
+    }
+}
+
+/// What another device adds to a sum, one by one and in order: so the sum is the one that it would be if the first device
+/// had computed it all.
+#[derive(Default)]
+pub(crate) struct Summands(Vec<(usize, Tensor<2>)>);
+
+impl Summands {
+    /// Adds them to `sum`, where the weights of `sets` are.
+    pub(crate) fn add_to(self, sum: &mut GradientSum, sets: &[&ParamSet]) {
+        let places: Vec<Device> = trainable(sets).map(Tensor::device).collect();
+        for (index, gradient) in self.0 {
+            sum.take(index, bring(gradient, &places[index]));
+        }
+    }
+}
+
+impl Gather for Summands {
+    fn take(&mut self, index: usize, gradient: Tensor<2>) {
+        self.0.push((index, gradient));
     }
 }
 

@@ -2,15 +2,16 @@
 //!
 //! An update at a small learning rate is smaller than half a unit in the last place of a bf16 weight, so a weight that
 //! is rounded after each update stays where it was. Optimisers of mixed-precision training therefore keep the weight in
-//! 32 bits beside the model's (Micikevicius et al. 2018); here too. On the CPU device the 16 bits that the rounded
-//! weight lacks are enough for that: two bytes a weight. Elsewhere it is the 32-bit value itself.
+//! 32 bits beside the model's (Micikevicius et al. 2018); here too. In this process's memory the 16 bits that the rounded
+//! weight lacks are enough for that: two bytes a weight. On a device it is the 32-bit value itself.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use dcsft_tensor::host::{on_host, send};
+use dcsft_tensor::host::send;
 use half::bf16;
 
 use crate::train::error::TrainError;
 use crate::train::floats::floats;
+use crate::train::home::Home;
 
 /// What a weight's 32-bit value has beside the model's weight.
 #[derive(Clone)]
@@ -21,18 +22,18 @@ use crate::train::floats::floats;
 pub(crate) enum Master {
     /// Nothing: the weight has 32 bits.
     Own,
-    /// Of each bf16 weight in this process's memory, how far the bits of its value are from the rounded weight's.
+    /// Of each bf16 weight that is updated in this process, how far the bits of its value are from the rounded weight's.
     Low(Vec<i16>),
-    /// The value itself, of a 16-bit weight elsewhere.
+    /// The value itself, of a 16-bit weight that is updated on its device.
     Whole(Tensor<2>),
 }
 
 impl Master {
     /// Of a weight as it is: its value is what the model holds.
-    pub(crate) fn of(value: &Tensor<2>) -> Self {
-        match (value.dtype(), on_host(value)) {
+    pub(crate) fn of(value: &Tensor<2>, home: Home) -> Self {
+        match (value.dtype(), home) {
             (DType::F32, _) => Self::Own,
-            (DType::BF16, true) => Self::Low(vec![0; value.shape().num_elements()]),
+            (DType::BF16, Home::Process) => Self::Low(vec![0; value.shape().num_elements()]),
             _ => Self::Whole(value.clone().inner().cast(DType::F32)),
         }
     }

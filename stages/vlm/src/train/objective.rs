@@ -1,6 +1,6 @@
 //! What a training run learns from: the part of a trainer that is not the same for all of them.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use dcsft_tensor::ops::token_logprobs;
 use dcsft_tensor::params::ParamSet;
 use dcsft_tensor::rng::StreamKey;
@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 
 use crate::model::{Example, VisionLanguageModel};
 use crate::train::error::TrainError;
+use crate::train::team::Team;
 
 /// Where in a run something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,8 +25,8 @@ pub struct At {
 /// 1. [`draw`](Self::draw) decides what the step is about, for example the next samples, or answers that the model gives
 ///    now;
 /// 2. for each update, and each of its [`micro_batches`](Self::micro_batches), the model reads the
-///    [`examples`](Self::examples), the [`loss`](Self::loss) is taken on what it makes of them, and differentiated; what
-///    the loss has [noted](Self::Noted) is handed on to [`note`](Self::note);
+///    [`examples`](Self::examples), the [`loss`](Self::loss) is taken on what it makes of them, and differentiated; when all
+///    are, what the losses are to be [read for](Loss::record) is read and handed on to [`note`](Self::note);
 /// 3. [`record`](Self::record) makes a line of the log of it all.
 ///
 /// Rows are numbered by the objective, from 0 in each step. Whatever it draws at random must be keyed by the step, so that
@@ -37,8 +38,6 @@ pub trait Objective: Sync {
     type Config: Serialize;
     /// What one step is about.
     type Round: Sync;
-    /// What the loss of some rows has found out for the log.
-    type Noted: Send;
     /// What is logged of a step. Its `learning_rate` is that of the step's last update; a state is checked by it.
     type Record: Serialize + DeserializeOwned;
 
@@ -52,11 +51,12 @@ pub trait Objective: Sync {
     ///
     /// # Errors
     /// What the model says, or that there is nothing to learn from.
-    fn draw(
-        &mut self,
-        model: &dyn VisionLanguageModel,
-        step: usize,
-    ) -> Result<Self::Round, TrainError>;
+    fn draw(&mut self, team: Team<'_>, step: usize) -> Result<Self::Round, TrainError>;
+
+    /// The run has further devices, with a copy of the model on each.
+    fn spread(&mut self, devices: &[Device], models: &[&dyn VisionLanguageModel]) {
+        let _ = (devices, models);
+    }
 
     /// The rows of an update, cut into forward passes; none where there is nothing to learn from.
     fn micro_batches(&self, round: &Self::Round, at: At) -> Vec<Vec<usize>>;
@@ -78,20 +78,12 @@ pub trait Objective: Sync {
         None
     }
 
-    /// The loss of these rows, as the part that they have in the loss of the whole update.
-    ///
-    /// # Errors
-    /// A tensor that cannot be read back.
-    fn loss(
-        &self,
-        round: &Self::Round,
-        at: At,
-        rows: &[usize],
-        seen: &Seen<'_>,
-    ) -> Result<Loss<Self::Noted>, TrainError>;
+    /// The loss of these rows, as the part that they have in the loss of the whole update. Nothing is to be read back for it:
+    /// the device computes on while the next rows are prepared.
+    fn loss(&self, round: &Self::Round, at: At, rows: &[usize], seen: &Seen<'_>) -> Loss;
 
-    /// Takes over what the loss has noted, in the order of the rows.
-    fn note(&mut self, round: &mut Self::Round, at: At, rows: &[usize], noted: Self::Noted);
+    /// Takes over the values of these rows' [`record`](Loss::record), in the order of the rows; gives the value of their loss.
+    fn note(&mut self, round: &mut Self::Round, at: At, rows: &[usize], values: &[f32]) -> f64;
 
     /// What is logged of a step; `made` holds its updates in order.
     fn record(&mut self, round: Self::Round, made: &[Made]) -> Self::Record;
@@ -158,13 +150,27 @@ impl Seen<'_> {
 }
 
 /// The loss of some rows.
-pub struct Loss<N> {
+pub struct Loss {
     /// What is differentiated.
     pub tensor: Tensor<1>,
-    /// Its value; those of an update are added up.
-    pub value: f64,
-    /// What was found out on the way.
-    pub noted: N,
+    /// What is read back of it when the update's last gradient is computed.
+    pub record: Tensor<1>,
+}
+
+impl Loss {
+    /// With what is to be read; neither needs to be off the autodiff graph.
+    pub fn new(tensor: Tensor<1>, record: Vec<Tensor<1>>) -> Self {
+        let plain = |tensor: Tensor<1>| match tensor.is_autodiff() {
+            true => tensor.inner(),
+            false => tensor,
+        };
+        let mut record: Vec<Tensor<1>> = record.into_iter().map(plain).collect();
+        let record = match record.len() {
+            1 => record.remove(0),
+            _ => Tensor::cat(record, 0),
+        };
+        Self { tensor, record }
+    }
 }
 
 /// An update that was made.

@@ -14,7 +14,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Tensor, TensorData};
-use dcsft_tensor::host::{on_host, send};
+use dcsft_tensor::host::send;
 use dcsft_tensor::params::ParamSet;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::Serialize;
@@ -23,6 +23,7 @@ use serde::de::DeserializeOwned;
 use crate::train::adamw::{AdamW, Kept, Moments, trainable};
 use crate::train::error::TrainError;
 use crate::train::floats::floats;
+use crate::train::home::Home;
 use crate::train::master::{Master, Place};
 
 pub(crate) use header::Header;
@@ -145,13 +146,14 @@ pub(crate) fn restore<R: DeserializeOwned>(
     let mut values = Vec::new();
     for param in trainable(sets) {
         let shape = param.value.dims();
-        let mut master = Master::of(&param.value);
+        let home = Home::of(&param.value, optimizer.settings.offload);
+        let mut master = Master::of(&param.value, home);
         let value = state.tensor("param", &param.name, shape)?;
         values.push(master.set(value, &Place::of(&param.value)));
         if state.header.updates > 0 {
             let first = state.tensor("first", &param.name, shape)?;
             let second = state.tensor("second", &param.name, shape)?;
-            let moments = Moments::from_values(&param.value, first, second);
+            let moments = Moments::from_values(&param.value, home, first, second);
             all_kept.push(Kept { moments, master });
         }
     }
@@ -176,8 +178,8 @@ impl Moments {
         }
     }
 
-    fn from_values(value: &Tensor<2>, first: Vec<f32>, second: Vec<f32>) -> Self {
-        if on_host(value) {
+    fn from_values(value: &Tensor<2>, home: Home, first: Vec<f32>, second: Vec<f32>) -> Self {
+        if home == Home::Process {
             return Self::Host { first, second };
         }
         let device = value.device().inner();

@@ -3,18 +3,21 @@
 
 use std::path::Path;
 
-use dcsft_tensor::params::ParamSet;
-use rayon::prelude::*;
+use burn::tensor::{Device, Tensor};
+use dcsft_tensor::host::on_host;
 
-use crate::model::{Forward, Output, VisionLanguageModel};
+use crate::model::{LOGITS_AT_ONCE, VisionLanguageModel};
 use crate::train::adamw::{AdamW, AdamWSettings};
 use crate::train::check;
 use crate::train::error::TrainError;
-use crate::train::gradients::GradientSum;
-use crate::train::objective::{At, Loss, Made, Objective, Seen};
+use crate::train::floats::floats;
+use crate::train::gradients::{Gather, GradientSum, Summands};
+use crate::train::objective::{At, Made, Objective};
 use crate::train::observer::{Checkpoint, Observer};
+use crate::train::passes::{Learner, Part, Passes};
 use crate::train::schedule::LearningRate;
 use crate::train::state::{self, Header};
+use crate::train::team::{Replicas, Team, side_by_side};
 
 /// The settings of a run that do not depend on what is learnt.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,64 +40,12 @@ pub struct RunSettings {
 pub struct Trainer<'a, O: Objective> {
     settings: RunSettings,
     model: &'a mut dyn VisionLanguageModel,
+    logits_at_once: usize,
+    replicas: Replicas,
     pub(crate) objective: O,
     optimizer: AdamW,
     header: Header,
     log: Vec<O::Record>,
-}
-
-/// What learns: the model, and the objective's own weights if there are any.
-#[derive(Clone, Copy)]
-struct Learner<'m> {
-    model: &'m dyn VisionLanguageModel,
-    own: Option<&'m ParamSet>,
-}
-
-impl<'m> Learner<'m> {
-    fn sets(&self) -> Vec<&'m ParamSet> {
-        [self.model.params()].into_iter().chain(self.own).collect()
-    }
-}
-
-/// Rows that went through the model together, their loss and what it has noted.
-type Part<'r, O> = (&'r [usize], f64, <O as Objective>::Noted);
-
-/// The forward passes of one update.
-struct Passes<'p, O: Objective> {
-    objective: &'p O,
-    round: &'p O::Round,
-    at: At,
-    checkpointing: bool,
-}
-
-impl<O: Objective> Passes<'_, O> {
-    /// Adds the gradients of some rows to `sum`.
-    fn add(
-        &self,
-        learner: Learner<'_>,
-        rows: &[usize],
-        sum: &mut GradientSum,
-    ) -> Result<Loss<O::Noted>, TrainError> {
-        let examples = self.objective.examples(self.round, self.at, rows)?;
-        let options = Forward {
-            dropout: self.objective.dropout(self.at),
-            checkpointing: self.checkpointing,
-        };
-        let Output {
-            logits,
-            pooled,
-            tape,
-        } = learner.model.forward(&examples, &options)?;
-        let seen = Seen {
-            examples: &examples,
-            logits,
-            pooled,
-            own: learner.own,
-        };
-        let loss = self.objective.loss(self.round, self.at, rows, &seen)?;
-        sum.backward(&learner.sets(), loss.tensor.clone(), &seen.logits, tape);
-        Ok(loss)
-    }
 }
 
 impl<'a, O: Objective> Trainer<'a, O> {
@@ -109,14 +60,37 @@ impl<'a, O: Objective> Trainer<'a, O> {
     ) -> Result<Self, TrainError> {
         check::checkpointing(settings.gradient_checkpointing, model)?;
         let header = Header::new(O::NAME, objective.config(), objective.data())?;
+        // The processor's memory takes them all.
+        let on_device = model.params().iter().any(|param| !on_host(&param.value));
+        let logits_at_once = match on_device {
+            true => LOGITS_AT_ONCE,
+            false => usize::MAX,
+        };
         Ok(Self {
             settings,
             model,
+            logits_at_once,
+            replicas: Replicas::default(),
             objective,
             optimizer: AdamW::new(settings.optimizer),
             header,
             log: Vec::new(),
         })
+    }
+
+    /// Has at most so many logits in memory at once, unless a single answer has more: in the place of
+    /// [`LOGITS_AT_ONCE`] on a GPU, and of all on the CPU. Losses are then added up part by part.
+    pub fn set_logits_at_once(&mut self, logits: usize) {
+        self.logits_at_once = logits;
+    }
+
+    /// The same run on further devices beside the model's own. They take turns at the micro-batches of an update, whose
+    /// gradients are added up in the order of the micro-batches, and the first makes the update: its bytes are those of a
+    /// run on one device.
+    pub fn spread(&mut self, devices: &[Device]) {
+        self.replicas = Replicas::new(devices, self.model, self.objective.own());
+        let models = team(self.model, &self.replicas);
+        self.objective.spread(devices, &models[1..]);
     }
 
     /// Steps that the run has.
@@ -182,7 +156,8 @@ impl<'a, O: Objective> Trainer<'a, O> {
     /// [`TrainError`]; the model is then as after the last whole update.
     pub fn step(&mut self) -> Result<&O::Record, TrainError> {
         let step = self.steps_done();
-        let mut round = self.objective.draw(self.model, step)?;
+        let team = team(self.model, &self.replicas);
+        let mut round = self.objective.draw(Team::new(&team), step)?;
         let updates = 0..self.settings.updates;
         let made: Vec<Made> = updates
             .map(|update| self.update(&mut round, At { step, update }))
@@ -194,12 +169,15 @@ impl<'a, O: Objective> Trainer<'a, O> {
     /// Makes one update of the weights.
     fn update(&mut self, round: &mut O::Round, at: At) -> Result<Made, TrainError> {
         let mut sum = GradientSum::zero(&self.learner().sets());
+        let mut parts = Vec::new();
+        let micro_batches = self.objective.micro_batches(round, at);
+        for wave in micro_batches.chunks(1 + self.replicas.iter().count()) {
+            parts.extend(self.wave(round, at, wave, &mut sum)?);
+        }
+        let (rows, records): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
         let mut loss = 0.0;
-        for rows in self.objective.micro_batches(round, at) {
-            for (rows, value, noted) in self.micro_batch(round, at, &rows, &mut sum)? {
-                loss += value;
-                self.objective.note(round, at, rows, noted);
-            }
+        for (rows, values) in rows.into_iter().zip(read_all(records)?) {
+            loss += self.objective.note(round, at, rows, &values);
         }
         let diverged = |what, value| TrainError::Diverged {
             step: at.step + 1,
@@ -215,6 +193,7 @@ impl<'a, O: Objective> Trainer<'a, O> {
         let grad_norm = self
             .optimizer
             .step(&mut sets, sum.into_inner(), learning_rate)?;
+        self.follow();
         if !grad_norm.is_finite() {
             return Err(diverged("gradient norm", grad_norm));
         }
@@ -236,58 +215,53 @@ impl<'a, O: Objective> Trainer<'a, O> {
         }
     }
 
-    /// Adds the gradients of one micro-batch to `sum`, and gives the losses of its parts. Copies of the model work on
-    /// parts of it side by side; where it is cut depends on its size alone, and the parts are added up in order.
-    fn micro_batch<'r>(
+    /// Lets the other devices have what the first has learnt.
+    fn follow(&mut self) {
+        self.replicas
+            .follow(self.model.params(), self.objective.own());
+    }
+
+    /// Adds the gradients of some micro-batches to `sum`, each from a device of its own, and gives what is to be read
+    /// of their losses, all in the order of the micro-batches.
+    fn wave<'r>(
         &self,
         round: &O::Round,
         at: At,
-        rows: &'r [usize],
+        micro_batches: &'r [Vec<usize>],
         sum: &mut GradientSum,
-    ) -> Result<Vec<Part<'r, O>>, TrainError> {
+    ) -> Result<Vec<Part<'r>>, TrainError> {
+        let first = self.learner();
+        let learners = [first]
+            .into_iter()
+            .chain(self.replicas.iter().map(Learner::from));
+        let mut own_sum = Some(&mut *sum);
+        let turns: Vec<_> = learners
+            .zip(micro_batches)
+            .map(|(learner, rows)| (learner, rows, own_sum.take()))
+            .collect();
         let passes = Passes {
             objective: &self.objective,
             round,
             at,
             checkpointing: self.settings.gradient_checkpointing,
+            logits_at_once: self.logits_at_once,
         };
-        let pieces: Vec<&[usize]> = match self.objective.apart() {
-            Some(apart) => rows.chunks(apart.max(1)).collect(),
-            None => vec![rows],
-        };
-        let twin = |_: usize| {
-            let own = self.objective.own().map(|own| {
-                let mut own = own.clone();
-                own.detach();
-                own
-            });
-            Some((self.model.twin()?, own))
-        };
-        let twins: Option<Vec<_>> = match pieces.len() {
-            1 => None,
-            pieces => (0..pieces).map(twin).collect(),
-        };
-        let Some(twins) = twins else {
-            let loss = passes.add(self.learner(), rows, sum)?;
-            return Ok(vec![(rows, loss.value, loss.noted)]);
-        };
-        let work = pieces.into_par_iter().zip(&twins);
-        let parts: Vec<_> = work
-            .map(|(rows, (model, own))| {
-                let learner = Learner {
-                    model: model.as_ref(),
-                    own: own.as_ref(),
-                };
-                let mut sum = GradientSum::zero(&learner.sets());
-                let loss = passes.add(learner, rows, &mut sum)?;
-                Ok((rows, loss, sum))
-            })
-            .collect::<Result<_, TrainError>>()?;
-        let join = |(rows, loss, part): (&'r [usize], Loss<O::Noted>, GradientSum)| {
-            sum.join(part);
-            (rows, loss.value, loss.noted)
-        };
-        Ok(parts.into_iter().map(join).collect())
+        let done = side_by_side(turns, |(learner, rows, sum)| {
+            let mut summands = Summands::default();
+            let sum: &mut dyn Gather = match sum {
+                Some(sum) => sum,
+                None => &mut summands,
+            };
+            let parts = passes.micro_batch(learner, rows, sum)?;
+            Ok::<_, TrainError>((parts, summands))
+        });
+        let mut all = Vec::new();
+        for result in done {
+            let (parts, summands) = result?;
+            summands.add_to(sum, &first.sets());
+            all.extend(parts);
+        }
+        Ok(all)
     }
 
     /// Writes all that a stopped run needs to go on into `dir`. `owner` names whose state it is: nobody else can take it
@@ -325,10 +299,45 @@ impl<'a, O: Objective> Trainer<'a, O> {
             steps,
             &|step| rate.at(step * updates + updates - 1),
         )?;
+        self.follow();
         self.log = records.log;
         self.objective.set_notes(records.notes);
         Ok(())
     }
+}
+
+/// The values of some records, each device read once: a read waits for all that it was asked to compute.
+fn read_all(records: Vec<Tensor<1>>) -> Result<Vec<Vec<f32>>, TrainError> {
+    let read = |tensor: Tensor<1>| floats(tensor, || "the loss".to_owned());
+    let mut values: Vec<Vec<f32>> = vec![Vec::new(); records.len()];
+    let mut left: Vec<(usize, Tensor<1>)> = records.into_iter().enumerate().collect();
+    while let Some((_, first)) = left.first() {
+        let device = first.device();
+        let (here, elsewhere): (Vec<_>, Vec<_>) = left
+            .into_iter()
+            .partition(|(_, record)| record.device() == device);
+        let (places, here): (Vec<usize>, Vec<Tensor<1>>) = here.into_iter().unzip();
+        let lengths: Vec<usize> = here.iter().map(|record| record.dims()[0]).collect();
+        let mut all = match here.len() {
+            1 => read(here.into_iter().next().expect("there is one"))?,
+            _ => read(Tensor::cat(here, 0))?,
+        }
+        .into_iter();
+        for (place, length) in places.into_iter().zip(lengths) {
+            values[place] = all.by_ref().take(length).collect();
+        }
+        left = elsewhere;
+    }
+    Ok(values)
+}
+
+/// All copies of the model, that which learns first.
+fn team<'m>(
+    model: &'m dyn VisionLanguageModel,
+    replicas: &'m Replicas,
+) -> Vec<&'m dyn VisionLanguageModel> {
+    let others = replicas.iter().map(|replica| replica.model.as_ref());
+    [model].into_iter().chain(others).collect()
 }
 
 /// Mean of `value` over the last tenth of a log, but over at least one record; 0 for an empty log.

@@ -22,6 +22,7 @@ fn adamw(optimizer: &Value) -> AdamW {
         eps: number(&optimizer["eps"]),
         weight_decay: number(&optimizer["weight_decay"]),
         max_grad_norm: first_number(&optimizer["max_grad_norm"]),
+        offload: false,
     })
 }
 

@@ -3,6 +3,7 @@
 use burn::tensor::{DType, Tensor};
 use dcsft_tensor::ops::{AdamWFactors, adamw};
 use dcsft_tensor::params::Param;
+use rayon::prelude::*;
 
 use crate::train::error::TrainError;
 use crate::train::master::{Master, Place};
@@ -32,7 +33,10 @@ impl Update {
     }
 }
 
-/// Updates a weight in this process's memory.
+/// Values that one thread updates at a time.
+const PIECE: usize = 1 << 16;
+
+/// Updates a weight in this process's memory, wherever the weight itself is.
 pub(super) fn update_host(
     factors: &AdamWFactors,
     param: &mut Param,
@@ -46,6 +50,26 @@ pub(super) fn update_host(
     let own = std::mem::replace(&mut param.value, nothing);
     let place = Place::of(&own);
     let mut value = master.take_values(own, &param.name)?;
+    let moments = first
+        .par_chunks_mut(PIECE)
+        .zip(second.par_chunks_mut(PIECE));
+    let values = value.par_chunks_mut(PIECE).zip(gradient.par_chunks(PIECE));
+    values
+        .zip(moments)
+        .for_each(|((value, gradient), (first, second))| {
+            update_values(factors, value, gradient, first, second);
+        });
+    param.value = master.set(value, &place).autodiff().require_grad();
+    Ok(())
+}
+
+fn update_values(
+    factors: &AdamWFactors,
+    value: &mut [f32],
+    gradient: &[f32],
+    first: &mut [f32],
+    second: &mut [f32],
+) {
     for (((value, gradient), first), second) in
         value.iter_mut().zip(gradient).zip(first).zip(second)
     {
@@ -55,8 +79,6 @@ pub(super) fn update_host(
         *second = *second * factors.second_keep + gradient * gradient * factors.second;
         *value -= factors.step * *first / (second.sqrt() / factors.root + factors.eps);
     }
-    param.value = master.set(value, &place).autodiff().require_grad();
-    Ok(())
 }
 
 /// Updates a weight on another device, or one of 16 bits with the value that is kept of it.
@@ -90,6 +112,7 @@ mod tests {
 
     use super::{AdamWFactors, update_device, update_host};
     use crate::train::floats::floats;
+    use crate::train::home::Home;
     use crate::train::master::Master;
     use dcsft_tensor::params::Param;
 
@@ -137,7 +160,7 @@ mod tests {
             };
             let mut master = match what {
                 "tensors" => Master::Whole(tensor([1.0, -0.5, 0.125])),
-                _ => Master::of(&param.value),
+                _ => Master::of(&param.value, Home::Process),
             };
             // Below 1 bf16 goes in steps of 2^-8, as much as 390 of these.
             let mut at = Vec::new();

@@ -1,7 +1,8 @@
 //! AdamW with global-norm clipping, as `torch.optim.AdamW` after `clip_grad_norm_`.
 //!
 //! On the CPU device one pass over plain slices updates weight and moments in place; on other devices the same
-//! formula runs as tensor operations. All sums run in a fixed order, so the result does not depend on threads. Weights
+//! formula runs as one kernel, or, to keep the moments off the device, as that pass all the same, on weights and gradients
+//! that are copied for it one by one. All sums run in a fixed order, so the result does not depend on threads. Weights
 //! of 16 bits are updated in 32 ([`Master`]).
 
 mod factors;
@@ -9,11 +10,10 @@ mod gradient;
 mod kept;
 
 use burn::tensor::Tensor;
-use dcsft_tensor::host::on_host;
 use dcsft_tensor::params::{Param, ParamSet};
 
 use crate::train::error::TrainError;
-use crate::train::master::Master;
+use crate::train::home::Home;
 
 use factors::{Update, update_device, update_host};
 use gradient::{Gradient, norm};
@@ -30,11 +30,13 @@ pub struct AdamWSettings {
     pub weight_decay: f64,
     /// The gradient is scaled down to this global norm; 0 switches clipping off.
     pub max_grad_norm: f64,
+    /// Keep in this process's memory what the optimiser keeps of weights on a device, and update them here.
+    pub offload: bool,
 }
 
 /// AdamW over the trainable weights of one or more [`ParamSet`]s, always given in the same order.
 pub struct AdamW {
-    settings: AdamWSettings,
+    pub(crate) settings: AdamWSettings,
     pub(crate) steps: u64,
     pub(crate) kept: Vec<Kept>,
 }
@@ -94,8 +96,9 @@ impl AdamW {
             } else {
                 0.0
             });
+            let home = Home::of(&param.value, self.settings.offload);
             match (gradient, &mut kept.moments) {
-                (gradient, Moments::Host { first, second }) if on_host(&param.value) => {
+                (gradient, Moments::Host { first, second }) if home == Home::Process => {
                     let gradient = gradient.values(&param.name)?;
                     update_host(&factors, param, &gradient, first, second, &mut kept.master)?;
                 }
@@ -110,10 +113,9 @@ impl AdamW {
 
     fn start(&mut self, params: &[&mut Param]) {
         if self.kept.is_empty() {
-            let kept = |param: &&mut Param| Kept {
-                moments: Moments::zeros(&param.value),
-                master: Master::of(&param.value),
-            };
+            let offload = self.settings.offload;
+            let kept =
+                |param: &&mut Param| Kept::new(&param.value, Home::of(&param.value, offload));
             self.kept = params.iter().map(kept).collect();
         }
     }

@@ -58,6 +58,9 @@ pub struct GrpoConfig {
     /// Answers per forward and backward pass; 0 takes all of a step at once. Fewer take less memory; the loss is
     /// that of the whole step all the same.
     pub forward_batch: usize,
+    /// Prompts whose answers are drawn together; 0 takes all of a step at once. Several GPUs draw so many each.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub generation_batch: usize,
     /// Settings that all trainers have.
     #[serde(flatten)]
     pub run: RunConfig,
@@ -81,6 +84,7 @@ impl Default for GrpoConfig {
             loss_type: LossType::Grpo,
             scale_rewards: ScaleRewards::Group,
             forward_batch: 0,
+            generation_batch: 0,
             run: RunConfig::default(),
         }
     }
@@ -158,6 +162,28 @@ impl GrpoConfig {
         )
     }
 
+    /// Prompts whose answers are drawn together.
+    pub fn prompts_per_call(&self) -> usize {
+        match self.generation_batch {
+            0 => self.prompts_per_step,
+            prompts => prompts.min(self.prompts_per_step),
+        }
+    }
+
+    /// Forward passes of an update, and calls that draw a step's answers: what several devices share out. Of the passes it is
+    /// the most; equal answers make fewer.
+    pub fn pieces(&self) -> [usize; 2] {
+        let answers = self.prompts_per_step * self.generations / self.steps_per_generation;
+        let passes = match self.forward_batch {
+            0 => 1,
+            rows => answers.div_ceil(rows),
+        };
+        [
+            passes,
+            self.prompts_per_step.div_ceil(self.prompts_per_call()),
+        ]
+    }
+
     /// Updates of the weights per step.
     pub fn updates(&self) -> usize {
         self.updates_per_batch * self.steps_per_generation
@@ -167,4 +193,9 @@ impl GrpoConfig {
 /// A field that is left out of the key where it has its default.
 fn is_one(value: &usize) -> bool {
     *value == 1
+}
+
+/// The same.
+fn is_zero(value: &usize) -> bool {
+    *value == 0
 }

@@ -18,6 +18,7 @@ mod record;
 mod rollout;
 mod update;
 
+use burn::tensor::Device;
 use dcsft_tensor::rng::StreamKey;
 use serde::Serialize;
 
@@ -25,6 +26,7 @@ use crate::model::{Example, VisionLanguageModel};
 use crate::train::error::TrainError;
 use crate::train::objective::{At, Loss, Made, Objective, Seen};
 use crate::train::order::Order;
+use crate::train::team::Team;
 use crate::train::trainer::Trainer;
 
 pub use config::GrpoConfig;
@@ -40,6 +42,8 @@ pub type GrpoTrainer<'a> = Trainer<'a, Grpo<'a>>;
 pub struct Grpo<'a> {
     config: GrpoConfig,
     reference: Option<&'a dyn VisionLanguageModel>,
+    /// Its copies on further devices.
+    references: Vec<Box<dyn VisionLanguageModel>>,
     data: GrpoData<'a>,
     reward: Reward<'a>,
     order: Order,
@@ -100,6 +104,7 @@ impl<'a> GrpoTrainer<'a> {
             dropout: model.lora().is_some_and(|lora| lora.dropout > 0.0),
             config,
             reference,
+            references: Vec::new(),
             data,
             reward,
             completions: None,
@@ -128,7 +133,6 @@ impl Objective for Grpo<'_> {
     const NAME: &'static str = "grpo";
     type Config = GrpoConfig;
     type Round = Rollout;
-    type Noted = Tokens;
     type Record = GrpoRecord;
 
     fn config(&self) -> &GrpoConfig {
@@ -139,24 +143,36 @@ impl Objective for Grpo<'_> {
         self.data.digest()
     }
 
-    fn draw(
-        &mut self,
-        model: &dyn VisionLanguageModel,
-        step: usize,
-    ) -> Result<Rollout, TrainError> {
+    fn draw(&mut self, team: Team<'_>, step: usize) -> Result<Rollout, TrainError> {
         let indices = self.order.batch(step);
         let (config, data) = (&self.config, &self.data);
-        let mut rollout = Rollout::draw(config, model, data, self.reward, step, &indices)?;
-        self.write_completions(model, step, &rollout.drawn)?;
+        let mut rollout = Rollout::draw(config, team, data, self.reward, step, &indices)?;
+        self.write_completions(team.first(), step, &rollout.drawn)?;
         rollout.record.step = step + 1;
         rollout.record.epoch = self.order.epochs(step + 1);
         if let Some(reference) = self.reference {
-            self.score(reference, &mut rollout, |row| &mut row.reference)?;
+            let others = self.references.iter().map(AsRef::as_ref);
+            let references: Vec<_> = [reference].into_iter().chain(others).collect();
+            self.score(Team::new(&references), &mut rollout, |row| {
+                &mut row.reference
+            })?;
         }
         if self.config.steps_per_generation > 1 {
-            self.score(model, &mut rollout, |row| &mut row.old)?;
+            self.score(team, &mut rollout, |row| &mut row.old)?;
         }
         Ok(rollout)
+    }
+
+    fn spread(&mut self, devices: &[Device], models: &[&dyn VisionLanguageModel]) {
+        let Some(reference) = self.reference else {
+            return;
+        };
+        // Under adapters a copy of the model holds the reference's weights already.
+        let copy = |(device, model): (&Device, &&dyn VisionLanguageModel)| match model.lora() {
+            Some(_) => model.unadapted(),
+            None => reference.replica(device),
+        };
+        self.references = devices.iter().zip(models).map(copy).collect();
     }
 
     fn micro_batches(&self, round: &Rollout, at: At) -> Vec<Vec<usize>> {
@@ -182,18 +198,13 @@ impl Objective for Grpo<'_> {
         })
     }
 
-    fn loss(
-        &self,
-        round: &Rollout,
-        _: At,
-        rows: &[usize],
-        seen: &Seen<'_>,
-    ) -> Result<Loss<Tokens>, TrainError> {
+    fn loss(&self, round: &Rollout, _: At, rows: &[usize], seen: &Seen<'_>) -> Loss {
         let rows: Vec<&Row> = rows.iter().map(|&row| &round.rows[row]).collect();
         update::loss(&self.config, &rows, seen)
     }
 
-    fn note(&mut self, round: &mut Rollout, at: At, rows: &[usize], noted: Tokens) {
+    fn note(&mut self, round: &mut Rollout, at: At, rows: &[usize], values: &[f32]) -> f64 {
+        let noted = Tokens::of(values, round, rows);
         noted.note(&self.config, round, rows);
         let one_minibatch = self.config.steps_per_generation == 1;
         if at.update == 0 && one_minibatch && self.config.updates() > 1 {
@@ -201,6 +212,7 @@ impl Objective for Grpo<'_> {
                 round.rows[row].old = logprobs;
             }
         }
+        noted.loss
     }
 
     fn record(&mut self, round: Rollout, made: &[Made]) -> GrpoRecord {
@@ -238,22 +250,23 @@ impl Grpo<'_> {
     /// Fills in the log-probabilities of all answers under a model, without dropout.
     fn score(
         &self,
-        model: &dyn VisionLanguageModel,
+        team: Team<'_>,
         rollout: &mut Rollout,
         place: fn(&mut Row) -> &mut Vec<f32>,
     ) -> Result<(), TrainError> {
         let checkpointing = self.config.run.gradient_checkpointing;
-        for minibatch in rollout.minibatches.clone() {
-            for rows in self.passes(minibatch) {
-                let examples: Vec<Example> = rows
-                    .iter()
-                    .map(|&row| rollout.rows[row].example.clone())
-                    .collect();
-                let logprobs =
-                    update::logprobs(model, &examples, self.config.temperature, checkpointing)?;
-                for (row, logprobs) in rows.into_iter().zip(logprobs) {
-                    *place(&mut rollout.rows[row]) = logprobs;
-                }
+        let minibatches = rollout.minibatches.iter();
+        let passes: Vec<Vec<usize>> = minibatches
+            .flat_map(|minibatch| self.passes(minibatch.clone()))
+            .collect();
+        let scored = team.work(&passes, |model, rows| {
+            let rows = rows.iter().map(|&row| &rollout.rows[row]);
+            let examples: Vec<Example> = rows.map(|row| row.example.clone()).collect();
+            update::logprobs(model, &examples, self.config.temperature, checkpointing)
+        })?;
+        for (rows, logprobs) in passes.into_iter().zip(scored) {
+            for (row, logprobs) in rows.into_iter().zip(logprobs) {
+                *place(&mut rollout.rows[row]) = logprobs;
             }
         }
         Ok(())

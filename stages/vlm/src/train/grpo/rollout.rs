@@ -13,6 +13,7 @@ use crate::train::grpo::config::GrpoConfig;
 use crate::train::grpo::data::{GrpoData, Reward};
 use crate::train::grpo::loss::{LossType, answer_weights};
 use crate::train::grpo::record::{BinGradient, GrpoRecord};
+use crate::train::team::Team;
 
 /// A distinct answer of a minibatch. Equal answers to one prompt have equal rewards and gradients, so the model sees
 /// them once, with the sum of their weights.
@@ -60,14 +61,14 @@ impl Rollout {
     /// Draws and scores the answers of `step` to the prompts `indices`.
     pub(super) fn draw(
         config: &GrpoConfig,
-        model: &dyn VisionLanguageModel,
+        team: Team<'_>,
         data: &GrpoData<'_>,
         reward: Reward<'_>,
         step: usize,
         indices: &[usize],
     ) -> Result<Self, VlmError> {
-        let groups = generate(config, model, data.prompts, step, indices)?;
-        let rewards = score(model, reward, indices, &groups)?;
+        let groups = generate(config, team, data.prompts, step, indices)?;
+        let rewards = score(team.first(), reward, indices, &groups)?;
         let advantages = advantages(&rewards, config.generations, config.scale_rewards);
         let answers: Vec<Answer<'_>> = groups
             .iter()
@@ -223,7 +224,7 @@ impl Row {
 /// Answers to each prompt. A prompt that comes up more than once in a step gets other draws each time.
 fn generate(
     config: &GrpoConfig,
-    model: &dyn VisionLanguageModel,
+    team: Team<'_>,
     prompts: &[Prompt],
     step: usize,
     indices: &[usize],
@@ -246,18 +247,26 @@ fn generate(
         rounds.entry(*round).or_default().push(place);
         *round += 1;
     }
-    let mut groups = vec![Vec::new(); indices.len()];
-    for (round, places) in rounds {
-        let asked: Vec<Prompt> = places
-            .iter()
-            .map(|&place| prompts[indices[place]].clone())
-            .collect();
+    let calls: Vec<(u32, Vec<usize>)> = rounds
+        .into_iter()
+        .flat_map(|(round, places)| {
+            let calls = places.chunks(config.prompts_per_call());
+            let calls = calls.map(<[usize]>::to_vec);
+            calls.map(move |places| (round, places)).collect::<Vec<_>>()
+        })
+        .collect();
+    let drawn = team.work(&calls, |model, (round, places)| {
+        let asked = places.iter().map(|&place| prompts[indices[place]].clone());
+        let asked: Vec<Prompt> = asked.collect();
         let generations = config.generations as u32;
-        let drawn = model.generate(
+        model.generate(
             &asked,
             round * generations..(round + 1) * generations,
             &sampling,
-        )?;
+        )
+    })?;
+    let mut groups = vec![Vec::new(); indices.len()];
+    for ((_, places), drawn) in calls.into_iter().zip(drawn) {
         for (place, group) in places.into_iter().zip(drawn) {
             groups[place] = group;
         }

@@ -1,19 +1,24 @@
 //! The loss of some of a step's answers, and what is to be learnt from it about them.
 
+use std::ops::Range;
+
 use burn::tensor::{Device, Tensor, TensorData};
-use dcsft_tensor::host::send;
+use dcsft_tensor::host::{on_host, send};
 use dcsft_tensor::ops::{entropy, sent_back, squares_of_rows, token_logprobs, weighted_sum};
 
-use crate::model::{Example, Forward, VisionLanguageModel};
+use crate::model::{Below, Example, Forward, LOGITS_AT_ONCE, VisionLanguageModel};
 use crate::train::error::TrainError;
 use crate::train::floats::floats;
 use crate::train::grpo::config::GrpoConfig;
 use crate::train::grpo::loss::{Clip, policy_gradient, token_loss};
 use crate::train::grpo::rollout::{Rollout, Row};
 use crate::train::objective::{Loss, Seen};
+use crate::train::passes::{cut, tokens};
 
 /// Per-token numbers of some answers.
-pub struct Tokens {
+pub(super) struct Tokens {
+    /// What they add to the loss.
+    pub(super) loss: f64,
     logprobs: Vec<f32>,
     ratio: Vec<f32>,
     kl: Option<Vec<f32>>,
@@ -33,26 +38,45 @@ pub(super) fn logprobs(
         dropout: None,
         checkpointing,
     };
-    let logits = model.forward(examples, &options)?.logits;
     let targets: Vec<u32> = examples
         .iter()
         .flat_map(|example| example.answer.iter().copied())
         .collect();
-    let logprobs = token_logprobs(logits, &targets, temperature);
+    let vocabulary = model.tokenizer().vocab_size();
+    let cuts = cut(examples, LOGITS_AT_ONCE / vocabulary.max(1));
+    let on_device = model.params().iter().any(|param| !on_host(&param.value));
+    let below = match cuts.len() > 1 && on_device {
+        true => model.forward_below(examples, &options)?,
+        false => None,
+    };
+    let logprobs = match below {
+        None => token_logprobs(
+            model.forward(examples, &options)?.logits,
+            &targets,
+            temperature,
+        ),
+        Some(Below { rows, head, .. }) => {
+            let mut first = 0;
+            let of_part = |range: Range<usize>| {
+                let count = tokens(&examples[range]);
+                let logits = head(rows.clone().narrow(0, first, count));
+                let logprobs = token_logprobs(logits, &targets[first..first + count], temperature);
+                first += count;
+                logprobs
+            };
+            Tensor::cat(cuts.into_iter().map(of_part).collect(), 0)
+        }
+    };
     let logprobs = read(&logprobs, "the log-probabilities before the updates")?;
     let lengths = examples.iter().map(|example| example.answer.len());
-    Ok(cut(logprobs, lengths))
+    Ok(cut_values(logprobs, lengths))
 }
 
 /// Loss and per-token numbers of some of a step's answers.
 ///
 /// The loss is first differentiated in the logits alone, which shows how much each answer pulls, and that
 /// gradient is what is sent back through the model.
-pub(super) fn loss(
-    config: &GrpoConfig,
-    rows: &[&Row],
-    seen: &Seen<'_>,
-) -> Result<Loss<Tokens>, TrainError> {
+pub(super) fn loss(config: &GrpoConfig, rows: &[&Row], seen: &Seen<'_>) -> Loss {
     let (device, temperature) = (seen.logits.device(), config.temperature);
     let leaf = seen.logits.clone().inner().autodiff().require_grad();
     let logprobs = token_logprobs(leaf.clone(), &seen.targets(), temperature);
@@ -78,49 +102,35 @@ pub(super) fn loss(
         .grad_remove(&mut gradients)
         .unwrap_or_else(|| leaf.clone().inner().zeros_like());
     let tensor = sent_back(seen.logits.clone(), pull.clone());
-    // One read: each waits for the device.
-    let count = logprobs.dims()[0];
     let [squares, entropy] = [squares_of_rows(pull), entropy(leaf.inner(), temperature)];
-    let mut all = vec![logprobs, token.ratio, squares, entropy];
-    let has_kl = token.kl.is_some();
-    all.extend(token.kl);
-    all.push(loss);
-    let all = all.into_iter().map(plain).collect();
-    let values = read(&Tensor::cat(all, 0), "the loss and its tokens")?;
-    let mut left = &values[..];
-    let mut next = || {
-        let (part, rest) = left.split_at(count);
-        left = rest;
-        part.to_vec()
-    };
-    let noted = Tokens {
-        logprobs: next(),
-        ratio: next(),
-        pull: next(),
-        entropy: next(),
-        kl: has_kl.then(&mut next),
-    };
-    let value = left.iter().copied().map(f64::from).sum::<f64>();
-    Ok(Loss {
-        tensor,
-        value,
-        noted,
-    })
-}
-
-/// Without its place in the autodiff graph.
-fn plain(tensor: Tensor<1>) -> Tensor<1> {
-    match tensor.is_autodiff() {
-        true => tensor.inner(),
-        false => tensor,
-    }
+    // As `Tokens::of` takes them apart.
+    let mut record = vec![loss, logprobs, token.ratio, squares, entropy];
+    record.extend(token.kl);
+    Loss::new(tensor, record)
 }
 
 impl Tokens {
+    /// From the values of the record that [`loss`] makes of these rows.
+    pub(super) fn of(values: &[f32], round: &Rollout, rows: &[usize]) -> Self {
+        let lengths = rows.iter().map(|&row| round.rows[row].example.answer.len());
+        let count = lengths.sum::<usize>();
+        let (loss, left) = values.split_at(1);
+        let mut parts = left.chunks(count.max(1)).map(<[f32]>::to_vec);
+        let mut next = || parts.next().unwrap_or_default();
+        Self {
+            loss: f64::from(loss[0]),
+            logprobs: next(),
+            ratio: next(),
+            pull: next(),
+            entropy: next(),
+            kl: parts.next(),
+        }
+    }
+
     /// Log-probabilities of each row's tokens.
     pub(super) fn logprobs_by_row(&self, round: &Rollout, rows: &[usize]) -> Vec<Vec<f32>> {
         let lengths = rows.iter().map(|&row| round.rows[row].example.answer.len());
-        cut(self.logprobs.clone(), lengths)
+        cut_values(self.logprobs.clone(), lengths)
     }
 
     /// Adds the numbers of `rows` to the round's record. Means are over all drawn tokens of all updates, those of the
@@ -167,7 +177,7 @@ fn tensor(values: Vec<f32>, device: &Device) -> Tensor<1> {
 }
 
 /// Cuts per-token values into those of answers of these lengths.
-fn cut(values: Vec<f32>, lengths: impl Iterator<Item = usize>) -> Vec<Vec<f32>> {
+fn cut_values(values: Vec<f32>, lengths: impl Iterator<Item = usize>) -> Vec<Vec<f32>> {
     let mut values = values.into_iter();
     lengths
         .map(|length| values.by_ref().take(length).collect())

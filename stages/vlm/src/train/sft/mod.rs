@@ -6,7 +6,6 @@
 mod config;
 mod record;
 
-use burn::tensor::Tensor;
 use dcsft_tensor::ops::weighted_sum;
 use dcsft_tensor::params::ParamSet;
 use dcsft_tensor::rng::StreamKey;
@@ -15,9 +14,9 @@ use crate::model::{Example, Forward, VisionLanguageModel};
 use crate::train::augment::{Augment, Mirrored};
 use crate::train::auxiliary::AuxiliaryHead;
 use crate::train::error::TrainError;
-use crate::train::floats::floats;
 use crate::train::objective::{At, Loss, Made, Objective, Seen};
 use crate::train::order::Order;
+use crate::train::team::Team;
 use crate::train::trainer::Trainer;
 
 use config::Counts;
@@ -54,7 +53,7 @@ pub struct Samples {
 
 /// Parts of an update's loss.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Losses {
+struct Losses {
     tokens: f64,
     auxiliary: f64,
 }
@@ -114,7 +113,6 @@ impl Objective for Sft<'_> {
     const NAME: &'static str = "sft";
     type Config = SftConfig;
     type Round = Samples;
-    type Noted = Losses;
     type Record = SftRecord;
 
     fn config(&self) -> &SftConfig {
@@ -125,7 +123,7 @@ impl Objective for Sft<'_> {
         data_digest(self.examples, self.labels.filter(|_| self.head.is_some()))
     }
 
-    fn draw(&mut self, _: &dyn VisionLanguageModel, step: usize) -> Result<Samples, TrainError> {
+    fn draw(&mut self, _: Team<'_>, step: usize) -> Result<Samples, TrainError> {
         let indices = self.order.batch(step);
         Ok(Samples {
             step,
@@ -159,23 +157,14 @@ impl Objective for Sft<'_> {
         Some(APART)
     }
 
-    fn loss(
-        &self,
-        round: &Samples,
-        at: At,
-        rows: &[usize],
-        seen: &Seen<'_>,
-    ) -> Result<Loss<Losses>, TrainError> {
+    fn loss(&self, round: &Samples, at: At, rows: &[usize], seen: &Seen<'_>) -> Loss {
         let counts = self.counts(round, at, rows[0]);
         let weights = seen.per_token(|row| {
             let length = seen.examples[row].answer.len();
             -self.config.loss_mean.weight(counts, length) as f32
         });
         let mut tensor = weighted_sum(seen.logprobs(1.0), &weights);
-        let mut noted = Losses {
-            tokens: scalar(&tensor)?,
-            auxiliary: 0.0,
-        };
+        let mut record = vec![tensor.clone()];
         if let (Some(head), Some(params), Some(labels), Some(auxiliary), Some(pooled)) = (
             &self.head,
             seen.own,
@@ -186,19 +175,18 @@ impl Objective for Sft<'_> {
             let labels: Vec<u32> = rows.iter().map(|&row| labels[round.indices[row]]).collect();
             let share = vec![(1.0 / counts.samples as f64) as f32; labels.len()];
             let classified = head.loss(params, pooled.clone(), &labels, &share);
-            noted.auxiliary = scalar(&classified)?;
+            record.push(classified.clone());
             tensor = tensor + classified.mul_scalar(auxiliary.weight);
         }
-        Ok(Loss {
-            tensor,
-            value: noted.tokens + noted.auxiliary,
-            noted,
-        })
+        Loss::new(tensor, record)
     }
 
-    fn note(&mut self, round: &mut Samples, _: At, _: &[usize], noted: Losses) {
-        round.losses.tokens += noted.tokens;
-        round.losses.auxiliary += noted.auxiliary;
+    fn note(&mut self, round: &mut Samples, _: At, _: &[usize], values: &[f32]) -> f64 {
+        let [tokens, auxiliary] = [0, 1].map(|index| values.get(index).copied().unwrap_or(0.0));
+        let [tokens, auxiliary] = [tokens, auxiliary].map(f64::from);
+        round.losses.tokens += tokens;
+        round.losses.auxiliary += auxiliary;
+        tokens + auxiliary
     }
 
     fn record(&mut self, round: Samples, made: &[Made]) -> SftRecord {
@@ -284,11 +272,6 @@ impl Sft<'_> {
         };
         indices.iter().map(length).sum::<usize>()
     }
-}
-
-fn scalar(tensor: &Tensor<1>) -> Result<f64, TrainError> {
-    let values = floats(tensor.clone(), || "the loss".to_owned())?;
-    Ok(values.into_iter().map(f64::from).sum::<f64>())
 }
 
 fn check_examples(model: &dyn VisionLanguageModel, examples: &[Example]) -> Result<(), TrainError> {
