@@ -418,7 +418,7 @@ pub(crate) struct Stages {
 /// `doctor`.
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
-    /// Device to check
+    /// Device to check, or several, as in cuda:0,cuda:1
     #[arg(
         long,
         env = "DCSFT_DEVICE",

@@ -180,7 +180,7 @@ pub(crate) fn threads_missing(error: impl std::fmt::Display) -> Failure {
 ///
 /// # Errors
 /// Any other list.
-fn device_list(names: &str) -> Result<Vec<String>, Failure> {
+pub(crate) fn device_list(names: &str) -> Result<Vec<String>, Failure> {
     let devices: Vec<String> = names
         .split(',')
         .map(|name| device_class(name.trim()))

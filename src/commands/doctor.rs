@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::cli::Doctor;
 use crate::exit::{Exit, Failure};
 use crate::output::{print_json, stdout};
-use crate::settings::{App, device_class};
+use crate::settings::{App, device_list};
 
 /// Less than this free is worth a word: a study of the micro world fits in it several times.
 const LOW_SPACE: u64 = 1 << 30;
@@ -30,7 +30,7 @@ struct Check {
 /// # Errors
 /// If stdout cannot be written.
 pub(crate) fn run(app: &App, args: &Doctor) -> Result<Exit, Failure> {
-    let device = device_class(&args.device)?;
+    let devices = device_list(&args.device)?;
     let cache = app.cache_dir(None)?;
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
     let mut checks = vec![
@@ -44,8 +44,8 @@ pub(crate) fn run(app: &App, args: &Doctor) -> Result<Exit, Failure> {
             ok: true,
             detail: threads.to_string(),
         },
-        device_check(&device),
     ];
+    checks.extend(devices.iter().map(|device| device_check(device)));
     checks.extend(accelerators().into_iter().map(accelerator_check));
     checks.extend(cache_checks(&cache));
     let ok = checks.iter().all(|check| check.ok);

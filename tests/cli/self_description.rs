@@ -114,6 +114,9 @@ fn doctor_checks_the_cache_and_the_device() {
     let done = lab.dcsft(&["doctor", "--device", "gpu"]);
     assert_eq!(done.code, 2);
     assert!(done.stderr.contains("no device"), "{}", done.stderr);
+    let done = lab.dcsft(&["doctor", "--device", "cuda:0,cuda"]);
+    assert_eq!(done.code, 2);
+    assert!(done.stderr.contains("named twice"), "{}", done.stderr);
 }
 
 fn is_accelerator(name: &str) -> bool {

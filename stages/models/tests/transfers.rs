@@ -115,12 +115,17 @@ fn two_steps() -> RunConfig {
 
 /// What is seen of the second step of SFT with adapters, an update from one forward pass.
 fn of_sft<T>(layers: usize, see: impl FnOnce(&mut dyn FnMut()) -> T) -> T {
-    of_run(layers, two_steps(), see)
+    of_run(layers, &adapters(), two_steps(), see)
 }
 
-fn of_run<T>(layers: usize, run: RunConfig, see: impl FnOnce(&mut dyn FnMut()) -> T) -> T {
+fn of_run<T>(
+    layers: usize,
+    lora: &LoraConfig,
+    run: RunConfig,
+    see: impl FnOnce(&mut dyn FnMut()) -> T,
+) -> T {
     let mut model = micro::model(layers, &test_device());
-    model.add_lora(&adapters(), 0).unwrap();
+    model.add_lora(lora, 0).unwrap();
     let examples = micro::examples(&model, 4);
     let config = SftConfig {
         batch_size: 4,
@@ -147,6 +152,26 @@ fn a_step_of_sft_without_dropout_sends_nothing_for_a_layer() {
 }
 
 #[test]
+fn dropout_sends_an_adapter_the_keys_of_its_samples() {
+    let _turn = turn();
+    let lora = LoraConfig {
+        dropout: 0.1,
+        ..adapters()
+    };
+    let [two, four] = [2, 4].map(|layers| of_run(layers, &lora, two_steps(), |step| counted(step)));
+    let model = micro::model(4, &test_device());
+    let linear = |name: &str| name.starts_with("decoder.") && name.ends_with(".weight");
+    let of_layer =
+        |name: &str| linear(name) && name.contains("blocks.3.") && !name.contains("norm");
+    let adapted = model.params().iter().filter(|param| of_layer(&param.name));
+    let calls = 2 * adapted.count() as u64;
+    assert!(calls > 0);
+    // Of each of four samples eight words of a key, where its inputs begin and how many they are.
+    let up = [calls, calls * 4 * 10 * 4];
+    assert_copied(four - two, up, [0, 0], "two layers more");
+}
+
+#[test]
 fn an_update_in_the_machines_memory_takes_gradients_and_weights_down_and_weights_up() {
     let _turn = turn();
     let [there, here] = [false, true].map(|offload_optimizer| {
@@ -154,7 +179,7 @@ fn an_update_in_the_machines_memory_takes_gradients_and_weights_down_and_weights
             offload_optimizer,
             ..two_steps()
         };
-        of_run(2, run, |step| counted(step))
+        of_run(2, &adapters(), run, |step| counted(step))
     });
     let mut model = micro::model(2, &test_device());
     model.add_lora(&adapters(), 0).unwrap();
