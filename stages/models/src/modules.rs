@@ -13,6 +13,7 @@ use dcsft_tensor::rng::StreamKey;
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::{self, LoraConfig, ModuleGroup};
 use half::bf16;
+use rayon::prelude::*;
 
 use crate::checkpoint::{Checkpoint, Layout};
 use crate::names;
@@ -343,7 +344,8 @@ pub(crate) fn tensor(
 ) -> Tensor<2> {
     let data = match dtype {
         DType::BF16 => {
-            let values: Vec<bf16> = values.into_iter().map(bf16::from_f32).collect();
+            // Pixels of a batch are millions.
+            let values: Vec<bf16> = values.into_par_iter().map(bf16::from_f32).collect();
             TensorData::new(values, shape)
         }
         _ => TensorData::new(values, shape),

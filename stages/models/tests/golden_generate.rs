@@ -10,7 +10,7 @@ mod support;
 use dcsft_models::{HubModel, Sequence};
 use dcsft_tensor::ops::{entropy, token_logprobs};
 use dcsft_vlm::generate::sample::Sampler;
-use dcsft_vlm::model::{Forward, Sampling};
+use dcsft_vlm::model::{Forward, Prompt, Sampling, VisionLanguageModel as _};
 use serde_json::Value;
 
 use support::compare::{close, same, values};
@@ -60,6 +60,33 @@ fn golden_greedy_answers_are_the_same_tokens() {
             sampling.max_new_tokens
         );
     }
+}
+
+#[test]
+fn golden_answers_of_later_groups_are_those_of_the_first() {
+    let Some(golden) = Golden::open() else { return };
+    let model = golden.model();
+    let images: Vec<_> = golden.images.iter().take(2).collect();
+    let prompt = |index: usize| {
+        let (name, image) = images[index % 2];
+        let image = vec![image.clone().into()];
+        Prompt::question(name.clone(), image, None, "What is it?")
+    };
+    // Three groups of a device, and five of the processor.
+    let prompts: Vec<Prompt> = (0..70).map(prompt).collect();
+    let sampling = Sampling {
+        max_new_tokens: 2,
+        ..Sampling::default()
+    };
+    let answers = model.generate(&prompts, 0..1, &sampling).unwrap();
+    assert_eq!(answers.len(), prompts.len());
+    for (index, answer) in answers.iter().enumerate() {
+        assert_eq!(answer[0].tokens, answers[index % 2][0].tokens, "{index}");
+    }
+    // What is wrong with a prompt of the last group is said, and nothing else.
+    let mut wrong = prompts;
+    wrong[69].messages.clear();
+    assert!(model.generate(&wrong, 0..1, &sampling).is_err());
 }
 
 #[test]
