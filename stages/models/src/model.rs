@@ -10,6 +10,7 @@ use dcsft_vlm::model::{Example, Forward, Output, Picture, Prompt, RgbImage, Tape
 
 use crate::batch::{Ask, Batch, Sequence};
 use crate::family::Family;
+use crate::lora;
 use crate::modules::{self, Weights};
 use crate::pass::{Chain, Flow, Pass};
 use crate::processor::{Encode, Encoded, Processor};
@@ -37,6 +38,13 @@ impl HubModel {
     /// The model's configuration.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Adds the adapters to the weights.
+    pub(crate) fn merge(&mut self) {
+        if lora::merge(&self.config.layers, &mut self.weights, self.dtype) {
+            self.files.unchanged = false;
+        }
     }
 
     /// Its text and image side.

@@ -32,5 +32,7 @@ mod golden_training;
 mod ops;
 #[path = "on_device/precision.rs"]
 mod precision;
+#[path = "../../tensor/tests/quant.rs"]
+mod quant;
 #[path = "../../vlm/tests/train_optimizer.rs"]
 mod train_optimizer;

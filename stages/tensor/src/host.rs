@@ -8,7 +8,7 @@ use std::ops::Sub;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use burn::tensor::kind::Basic;
-use burn::tensor::{Device, Element, Int, Tensor, TensorCreationOptions, TensorData};
+use burn::tensor::{DType, Device, Element, Int, Tensor, TensorCreationOptions, TensorData};
 
 pub use crate::kernels::exp_in_place;
 
@@ -101,9 +101,11 @@ pub fn send<const D: usize, K: Basic>(
 ) -> Tensor<D, K> {
     let place = place.into();
     let far = is_far(&place.device);
+    // Of quantised numbers the type does not say how many bytes they take, and nothing converts them.
+    let quantised = matches!(data.dtype(), DType::QFloat(_)).then(|| data.bytes().len());
     let tensor = Tensor::from_data(data, place);
     if far {
-        UP.add(tensor.shape().num_elements() * tensor.dtype().size());
+        UP.add(quantised.unwrap_or(tensor.shape().num_elements() * tensor.dtype().size()));
     }
     tensor
 }

@@ -108,6 +108,7 @@ impl<'a, O: Objective> Trainer<'a, O> {
         objective: O,
     ) -> Result<Self, TrainError> {
         check::checkpointing(settings.gradient_checkpointing, model)?;
+        check::trains(model)?;
         let header = Header::new(O::NAME, objective.config(), objective.data())?;
         Ok(Self {
             settings,
