@@ -162,8 +162,8 @@ pub fn linear(
     if on_host(&x) {
         let bias = bias.map(wide);
         let weight = match is_quantised(weight) {
-            true => fused::Weight::quantised(weight, x.dtype()),
-            false => fused::Weight::plain(wide(weight)),
+            true => fused::Weight::Quantised(weight.clone(), x.dtype()),
+            false => fused::Weight::Plain(wide(weight)),
         };
         return widened(&x, |x| {
             fused::linear(x, weight, bias.as_ref(), adapter, activation)

@@ -75,7 +75,7 @@ pub(in crate::ops) fn linear(
 
 pub(in crate::ops) fn convolve(patches: Tensor<2>, kernel: &Tensor<2>) -> Tensor<2> {
     let activation = Activation::None;
-    let kernel = Weight::plain(kernel.clone());
+    let kernel = Weight::Plain(kernel.clone());
     layer(patches, kernel, None, None, activation, Sums::InOrder)
 }
 

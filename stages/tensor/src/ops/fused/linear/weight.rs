@@ -22,16 +22,6 @@ pub(super) enum Held {
 }
 
 impl Weight {
-    /// In 32 bits.
-    pub(in crate::ops) fn plain(weight: Tensor<2>) -> Self {
-        Self::Plain(weight)
-    }
-
-    /// Quantised, of a layer whose type is `dtype`.
-    pub(in crate::ops) fn quantised(weight: &Tensor<2>, dtype: DType) -> Self {
-        Self::Quantised(weight.clone(), dtype)
-    }
-
     /// Inputs and outputs.
     pub(super) fn sizes(&self) -> [usize; 2] {
         match self {
