@@ -51,7 +51,7 @@ fn export(golden: &Path, out: &Path) -> Result<(), Failure> {
             &golden.join("sft").join(name).join("adapter_after_5_steps"),
         )?;
         model.save(&out.join(format!("{name}.adapter")))?;
-        model.merge_lora();
+        model.merge_lora()?;
         model.save(&out.join(format!("{name}.merged")))?;
     }
     all_weights(&base, Precision::F32, &out.join("ckpt"))?;

@@ -285,7 +285,7 @@ mod tests {
             "the projector and the queries of two layers"
         );
         assert_eq!(logits(&model), before, "a fresh adapter has no effect");
-        model.merge_lora();
+        model.merge_lora().unwrap();
         model.freeze(&[ModuleGroup::Vision].into()).unwrap();
         let frozen = model.params().iter().filter(|param| !param.trainable);
         assert!(

@@ -22,13 +22,18 @@ pub const MAX_SHARD_BYTES: usize = 5_000_000_000;
 /// Writes the model's weights without adapters in the published names, in shards of at most `most` bytes.
 ///
 /// # Errors
-/// [`VlmError::Weights`] with the path.
+/// [`VlmError::Weights`] with the path, also for a quantised model: what its weights were is not in memory.
 pub fn write_weights(
     model: &HubModel,
     dir: &Path,
     precision: Precision,
     most: usize,
 ) -> Result<(), VlmError> {
+    if model.files.is_quantised() {
+        let problem =
+            "the model's weights are held quantised, and are not written as if they were its own";
+        return Err(fault(dir, problem));
+    }
     let mut shards: Vec<Vec<Stored>> = vec![Vec::new()];
     let (mut size, mut total) = (0, 0);
     for stored in model.stored(precision) {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use dcsft_tensor::device::computes_in;
 use dcsft_vlm::error::VlmError;
-use dcsft_vlm::model::Tokenizer as _;
+use dcsft_vlm::model::{Tokenizer as _, VisionLanguageModel as _};
 use serde_json::{Map, Value};
 
 use crate::adapter;
@@ -20,8 +20,9 @@ use crate::generation::{self, Generation};
 use crate::model::HubModel;
 use crate::modules::{self, Source};
 use crate::processor::Processor;
+use crate::quantize::Plan;
 use crate::registry::Config;
-use crate::settings::{ModelFiles, Precision, SETTINGS, Settings};
+use crate::settings::{ModelFiles, Precision, Quantize, SETTINGS, Settings};
 use crate::stored::Dialect;
 
 impl HubModel {
@@ -30,11 +31,22 @@ impl HubModel {
     /// # Errors
     /// [`VlmError`] with the file and what is wrong with it.
     pub fn load(dir: &Path, device: &Device) -> Result<Self, VlmError> {
-        let path = dir.join(SETTINGS);
-        let settings: Settings = match path.exists() {
-            true => read_json(&path)?,
-            false => Settings::default(),
+        Self::load_under(dir, settings(dir)?, device)
+    }
+
+    /// As [`HubModel::load`], with no weight quantised, whatever the folder's settings say.
+    ///
+    /// # Errors
+    /// As [`HubModel::load`].
+    pub fn load_whole(dir: &Path, device: &Device) -> Result<Self, VlmError> {
+        let settings = Settings {
+            quantize: Quantize::None,
+            ..settings(dir)?
         };
+        Self::load_under(dir, settings, device)
+    }
+
+    fn load_under(dir: &Path, settings: Settings, device: &Device) -> Result<Self, VlmError> {
         let config = Config::load(dir)?;
         let mut checkpoint = Checkpoint::open(dir, config.kind.names)?;
         if config.family.decoder().config.tied {
@@ -62,6 +74,27 @@ impl HubModel {
         device: &Device,
     ) -> Result<Self, VlmError> {
         Self::random_of(dir, Config::load(dir)?, settings, seed, device)
+    }
+
+    /// Writes a model as [`HubModel::random`] makes it into `to`, its weights as they are drawn, and the settings it is to
+    /// run under; gives the number of parameters.
+    ///
+    /// # Errors
+    /// As [`HubModel::random`], and of the disk.
+    pub fn write_random(
+        [from, to]: [&Path; 2],
+        settings: Settings,
+        seed: u64,
+        device: &Device,
+    ) -> Result<usize, VlmError> {
+        check_quantize(from, settings.quantize)?;
+        let whole = Settings {
+            quantize: Quantize::None,
+            ..settings
+        };
+        let model = Self::random(from, whole, seed, device)?;
+        write(&model, &settings, to)?;
+        Ok(model.params().count())
     }
 
     /// As [`HubModel::random`], of a configuration that was read already.
@@ -101,9 +134,10 @@ impl HubModel {
             )));
         }
         let stops = &family.facts().eos_tokens;
+        let plan = Plan::of(&config.layers, settings.quantize)?;
         Ok(Self {
             stops: Generation::load(dir)?.stops(dir, stops, processor.tokenizer().eos())?,
-            weights: modules::weights(&config.layers, source, device, dtype)?,
+            weights: modules::weights(&config.layers, source, device, dtype, &plan)?,
             processor: Arc::new(processor),
             config,
             max_tokens: settings.max_tokens,
@@ -116,6 +150,23 @@ impl HubModel {
             dtype,
         })
     }
+}
+
+/// What the model of a folder runs under.
+fn settings(dir: &Path) -> Result<Settings, VlmError> {
+    let path = dir.join(SETTINGS);
+    match path.exists() {
+        true => read_json(&path),
+        false => Ok(Settings::default()),
+    }
+}
+
+/// Whether the weights of a checkpoint's folder can be held so; none of them is looked at.
+///
+/// # Errors
+/// [`VlmError::Config`] names a layer whose sizes do not fit; as [`inspect`].
+pub fn check_quantize(dir: &Path, quantize: Quantize) -> Result<(), VlmError> {
+    Plan::of(&Config::load(dir)?.layers, quantize).map(drop)
 }
 
 /// Puts the adapters of a PEFT folder on a model.
@@ -179,6 +230,7 @@ pub fn import(from: &Path, to: &Path, settings: Settings) -> Result<Imported, Vl
         &family.facts().eos_tokens,
         processor.tokenizer().eos(),
     )?;
+    Plan::of(&config.layers, settings.quantize)?;
     let parameters = export::check(Checkpoint::open(from, config.kind.names)?, &config)?;
     let adapted = adapter::is_in(from)?;
     if adapted {
@@ -217,11 +269,16 @@ pub struct Imported {
 
 /// Writes the model's folder. A base that nobody trained is linked or copied from where it was read.
 pub(crate) fn save(model: &HubModel, dir: &Path) -> Result<(), VlmError> {
+    write(model, &model.files.settings, dir)
+}
+
+/// As [`save`], with the settings `settings`.
+fn write(model: &HubModel, settings: &Settings, dir: &Path) -> Result<(), VlmError> {
     fs::create_dir_all(dir).map_err(io(dir))?;
     let ModelFiles {
         dir: from,
-        settings,
         unchanged,
+        ..
     } = &model.files;
     write_json(&dir.join(SETTINGS), settings)?;
     model.processor.save(dir)?;

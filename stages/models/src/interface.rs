@@ -45,24 +45,48 @@ impl VisionLanguageModel for HubModel {
             config: model,
             weights,
             device,
+            files,
             ..
         } = self;
+        if weights.lora.is_some() && files.is_quantised() {
+            return lora::go_on(&model.layers, weights, config);
+        }
         lora::add(&model.layers, weights, device, config, seed)
     }
 
-    fn merge_lora(&mut self) {
-        if lora::merge(&self.config.layers, &mut self.weights, self.dtype) {
-            self.files.unchanged = false;
+    fn merge_lora(&mut self) -> Result<(), VlmError> {
+        if self.is_quantised() && self.lora().is_some() {
+            return Err(VlmError::Config(format!(
+                "adapters cannot be merged into quantised weights (`quantize: {}`): the sum would be quantised anew, and \
+                 compute something else",
+                self.files.settings.quantize
+            )));
         }
+        self.merge();
+        Ok(())
+    }
+
+    fn is_quantised(&self) -> bool {
+        self.files.is_quantised()
     }
 
     fn freeze(&mut self, groups: &BTreeSet<ModuleGroup>) -> Result<(), VlmError> {
+        if self.is_quantised() && self.lora().is_none() && !groups.is_empty() {
+            return Err(VlmError::Config(format!(
+                "freeze goes with training of all weights, and none of a quantised model is trained (`quantize: {}`); \
+                 train adapters, whose lora.targets says which layers get some",
+                self.files.settings.quantize
+            )));
+        }
         modules::freeze(&self.config.layers, &mut self.weights, groups)
     }
 
     fn frozen(&self) -> Box<dyn VisionLanguageModel> {
         let mut copy = self.clone();
-        copy.merge_lora();
+        // Merged into a quantised base, adapters would compute something else.
+        if !self.is_quantised() {
+            copy.merge();
+        }
         for param in copy.weights.params.iter_mut() {
             param.set_trainable(false);
         }

@@ -103,6 +103,42 @@ pub(crate) fn add_to(
     Ok(())
 }
 
+/// Trains the adapters that a model has, as `config` says, which has to fit them.
+///
+/// # Errors
+/// [`VlmError::Config`] names the setting by which other adapters are meant.
+pub(crate) fn go_on(
+    layers: &Layers,
+    weights: &mut Weights,
+    config: &LoraConfig,
+) -> Result<(), VlmError> {
+    config.validate()?;
+    let Some(own) = &weights.lora else {
+        return Ok(());
+    };
+    let adapters = weights.adapters.iter().enumerate();
+    let there: BTreeSet<usize> = adapters
+        .filter_map(|(place, adapter)| adapter.map(|_| place))
+        .collect();
+    let other = if config.rank != own.rank {
+        format!("rank {}, and lora.rank is {}", own.rank, config.rank)
+    } else if config.alpha != own.alpha {
+        format!("alpha {}, and lora.alpha is {}", own.alpha, config.alpha)
+    } else if chosen(layers, config)? != there {
+        "other layers than lora.targets and lora.target_modules name".to_owned()
+    } else {
+        for param in weights.params.iter_mut() {
+            param.set_trainable(is_adapter(param));
+        }
+        weights.lora = Some(config.clone());
+        return Ok(());
+    };
+    Err(VlmError::Config(format!(
+        "the adapters of a quantised model cannot be merged into it and are trained further, so `lora` has to fit them: \
+         they have {other}"
+    )))
+}
+
 /// The name of an adapter's factor, as PEFT's without the prefix of the wrapped model.
 pub(crate) fn adapter_name(layer: &str, factor: &str) -> String {
     format!("{layer}.lora_{factor}.weight")

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use dcsft_tensor::params::ParamId;
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::{LoraConfig, ModuleGroup};
 use dcsft_vlm::memory::{Attention, Batch, Footprint, Linear, Step, Tokens, Trained, Training};
@@ -14,8 +15,9 @@ use crate::generate::Group;
 use crate::lora;
 use crate::modules::{Declared, Layers};
 use crate::processor::{Encode, Processor};
+use crate::quantize::Plan;
 use crate::registry::Config;
-use crate::settings::{Precision, Settings};
+use crate::settings::{Precision, Quantize, Settings};
 use crate::tower::{ImageCost, TowerShape};
 
 /// A text to measure the tokenizer on: how many bytes a token has.
@@ -45,8 +47,13 @@ pub struct HubFootprint {
     tower: TowerShape,
     precision: Precision,
     texts: Texts,
+    /// How weights are held, and whether on a GPU.
+    quantize: Quantize,
+    on_gpu: bool,
     /// Numbers in each weight, in the order in which they are read.
     sizes: Vec<f64>,
+    /// Bytes that each of them is held in.
+    held: Vec<f64>,
 }
 
 /// What of the processor and the files counts for memory.
@@ -98,12 +105,58 @@ impl HubFootprint {
     /// Of a model of this configuration.
     pub fn new(config: Config, precision: Precision, texts: Texts) -> Self {
         let weights = config.layers.weights.iter();
+        let sizes: Vec<f64> = weights.map(|weight| weight.numbers() as f64).collect();
+        let number = precision.bytes() as f64;
         Self {
-            sizes: weights.map(|weight| weight.numbers() as f64).collect(),
+            held: sizes.iter().map(|size| size * number).collect(),
+            sizes,
             tower: config.family.tower_shape(),
             config,
             precision,
             texts,
+            quantize: Quantize::None,
+            on_gpu: false,
+        }
+    }
+
+    /// The same with weights held as `quantize` says, on a GPU or on the CPU.
+    #[must_use]
+    pub fn with_quantize(mut self, quantize: Quantize, on_gpu: bool) -> Self {
+        // Layers that do not fit fail the stage that makes the model.
+        let plan = Plan::of(&self.config.layers, quantize).unwrap_or(Plan::NOTHING);
+        let number = self.number();
+        let weights = self.config.layers.weights.iter().enumerate();
+        let held = weights.map(|(index, weight)| match plan.bits(ParamId(index)) {
+            Some(bits) => bits.bytes(weight.numbers(), !on_gpu) as f64,
+            None => weight.numbers() as f64 * number,
+        });
+        self.held = held.collect();
+        Self {
+            quantize,
+            on_gpu,
+            ..self
+        }
+    }
+
+    /// A linear layer that adapters can be on.
+    fn linear<'a>(
+        &self,
+        trained: Trained<'a>,
+        group: ModuleGroup,
+        rows: f64,
+        sizes: [f64; 2],
+        bias: bool,
+    ) -> Linear<'a> {
+        // Values of activations: the weight in 32 bits, and in the model's own type where that has 16.
+        let values = match (self.quantize, self.precision, self.on_gpu) {
+            (Quantize::None, ..) => 0.0,
+            (_, Precision::F32, _) => 1.0,
+            (_, Precision::Bf16, false) => 1.5,
+            (_, Precision::Bf16, true) => 3.0,
+        };
+        Linear {
+            dequantised: values * sizes[0] * sizes[1],
+            ..trained.linear(group, rows, sizes, bias)
         }
     }
 
@@ -138,7 +191,7 @@ impl HubFootprint {
         let keys = window.map_or(together, |window| together.min(window as f64));
         let mut step = Step::on(rows * width);
         let mut linear = |sizes| {
-            step.linear(trained.linear(ModuleGroup::Vision, rows, sizes, true));
+            step.linear(self.linear(trained, ModuleGroup::Vision, rows, sizes, true));
         };
         linear([width, 3.0 * width]);
         linear([width, width]);
@@ -171,7 +224,7 @@ impl HubFootprint {
         let asked = if last { batch.asked_rows() } else { given };
         let mut step = Step::on(given * width);
         let mut linear = |rows, sizes, bias| {
-            step.linear(trained.linear(ModuleGroup::Decoder, rows, sizes, bias));
+            step.linear(self.linear(trained, ModuleGroup::Decoder, rows, sizes, bias));
         };
         linear(given, [width, queries], text.qkv_bias);
         linear(given, [width, keys], text.qkv_bias);
@@ -212,7 +265,7 @@ impl HubFootprint {
         for (index, (patches, sizes)) in stack.iter().enumerate() {
             let rows = batch.patches() / *patches as f64;
             let sizes = sizes.map(|size| size as f64);
-            let layer = trained.linear(ModuleGroup::Projector, rows, sizes, true);
+            let layer = self.linear(trained, ModuleGroup::Projector, rows, sizes, true);
             step.linear(layer);
             if index + 1 < stack.len() {
                 // Its values before and after the activation.
@@ -343,14 +396,27 @@ impl Footprint for HubFootprint {
         tokens.patches * self.tower.patch_values as f64
     }
 
+    fn quantised(&self) -> f64 {
+        let number = self.number();
+        let weights = self.sizes.iter().zip(&self.held);
+        let quantised = weights.filter(|(size, held)| **held != **size * number);
+        quantised.map(|(size, _)| size).sum()
+    }
+
+    fn base(&self) -> f64 {
+        self.held.iter().sum()
+    }
+
     /// At each weight: the mapped files as far as they are read, a copy of the weight with its turned copy, and less
     /// what is still to come.
     fn loading(&self) -> f64 {
         let all: f64 = self.sizes.iter().sum();
-        let mut read = 0.0;
-        let at_each = self.sizes.iter().map(|size| {
+        let (mut read, mut to_come) = (0.0, self.base());
+        let weights = self.sizes.iter().zip(&self.held);
+        let at_each = weights.map(|(size, held)| {
             read += size;
-            self.texts.files * read / all + 2.0 * 4.0 * size - (all - read) * self.number()
+            to_come -= held;
+            self.texts.files * read / all + 2.0 * 4.0 * size - to_come
         });
         at_each.fold(0.0, f64::max)
     }

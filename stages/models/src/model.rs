@@ -11,6 +11,7 @@ use dcsft_vlm::model::{Below, Example, Forward, Output, Picture, Prompt, RgbImag
 use crate::batch::{Ask, Batch, Sequence};
 use crate::decoder::predictions;
 use crate::family::Family;
+use crate::lora;
 use crate::modules::{self, Weights};
 use crate::pass::{Chain, Flow, Pass};
 use crate::processor::{Encode, Encoded, Processor};
@@ -38,6 +39,13 @@ impl HubModel {
     /// The model's configuration.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Adds the adapters to the weights.
+    pub(crate) fn merge(&mut self) {
+        if lora::merge(&self.config.layers, &mut self.weights, self.dtype) {
+            self.files.unchanged = false;
+        }
     }
 
     /// Its text and image side.

@@ -17,6 +17,7 @@ use rayon::prelude::*;
 
 use crate::checkpoint::{Checkpoint, Layout};
 use crate::names;
+use crate::quantize::{self, Plan};
 
 /// A linear layer, `x @ weight + bias`.
 #[derive(Clone, Debug)]
@@ -310,21 +311,30 @@ impl Source<'_> {
     }
 }
 
-/// Makes the declared weights on `device` in the type `dtype`, all trainable.
+/// Makes the declared weights on `device` in the type `dtype`, all trainable; where `plan` quantises some, none is.
 pub(crate) fn weights(
     layers: &Layers,
     mut source: Source<'_>,
     device: &Device,
     dtype: DType,
+    plan: &Plan,
 ) -> Result<Weights, VlmError> {
     let mut params = ParamSet::default();
     let device = device.clone().autodiff();
-    for weight in &layers.weights {
+    let trainable = plan.is_empty();
+    for (index, weight) in layers.weights.iter().enumerate() {
         let values = source.values(weight)?;
+        let value = match plan.bits(ParamId(index)) {
+            Some(bits) => quantize::weight(weight, &values, bits, &device)?,
+            None => tensor(values, weight.shape, &device, dtype),
+        };
         params.push(Param {
             name: weight.name.clone(),
-            value: tensor(values, weight.shape, &device, dtype).require_grad(),
-            trainable: true,
+            value: match trainable {
+                true => value.require_grad(),
+                false => value,
+            },
+            trainable,
             decay: weight.decay,
         });
     }

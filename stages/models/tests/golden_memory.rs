@@ -13,7 +13,9 @@ use std::process::Command;
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use dcsft_models::{Config, HubFootprint, HubModel, Precision, Settings, Texts};
+use dcsft_models::{
+    Config, HubFootprint, HubModel, Precision, Quantize, SETTINGS, Settings, Texts,
+};
 use dcsft_tensor::device::test_device;
 use dcsft_tensor::rng::StreamKey;
 use dcsft_vlm::lora::{LoraConfig, ModuleGroup};
@@ -422,17 +424,37 @@ fn golden_memory_is_as_estimated() {
         "grpo lora",
         "rollout",
     ] {
-        let (estimate, measured) = (estimate(part, &model), measure(part, dir.path()));
-        let ratio = estimate / measured;
-        let mib = |bytes: f64| bytes / f64::from(1 << 20);
-        println!(
-            "| {part} | {:.0} | {:.0} | {ratio:.2} |",
-            mib(estimate),
-            mib(measured)
-        );
-        if (ratio - 1.0).abs() > TOLERANCE {
-            wrong.push(part);
+        if !is_as_estimated(part, part, &model, dir.path()) {
+            wrong.push(part.to_owned());
+        }
+    }
+    for quantize in [Quantize::Eight, Quantize::Four] {
+        let settings = Settings {
+            quantize,
+            ..Settings::default()
+        };
+        let text = serde_json::to_string(&settings).expect("settings");
+        std::fs::write(dir.path().join(SETTINGS), text).expect("a file");
+        let model = model.clone().with_quantize(quantize, on_gpu());
+        for part in ["load", "sft lora", "sft lora checkpointing", "rollout"] {
+            let named = format!("{part}, {quantize}");
+            if !is_as_estimated(&named, part, &model, dir.path()) {
+                wrong.push(named);
+            }
         }
     }
     assert!(wrong.is_empty(), "more than {TOLERANCE} off: {wrong:?}");
+}
+
+/// Shows estimate and measurement of a part.
+fn is_as_estimated(named: &str, part: &str, model: &HubFootprint, dir: &Path) -> bool {
+    let (estimate, measured) = (estimate(part, model), measure(part, dir));
+    let ratio = estimate / measured;
+    let mib = |bytes: f64| bytes / f64::from(1 << 20);
+    println!(
+        "| {named} | {:.0} | {:.0} | {ratio:.2} |",
+        mib(estimate),
+        mib(measured)
+    );
+    (ratio - 1.0).abs() <= TOLERANCE
 }

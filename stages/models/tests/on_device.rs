@@ -36,5 +36,7 @@ mod logits_in_parts;
 mod ops;
 #[path = "on_device/precision.rs"]
 mod precision;
+#[path = "../../tensor/tests/quant.rs"]
+mod quant;
 #[path = "../../vlm/tests/train_optimizer.rs"]
 mod train_optimizer;

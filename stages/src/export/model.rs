@@ -28,8 +28,9 @@ pub(super) fn write_merged(from: &Path, to: &Path) -> Result<(), ExportError> {
     let device = DeviceSpec::Cpu
         .open()
         .map_err(|error| VlmError::Config(error.to_string()))?;
-    let mut model = HubModel::load(from, &device)?;
-    model.merge_lora();
+    // Adapters that were trained beside quantised weights are added to the weights as the checkpoint has them.
+    let mut model = HubModel::load_whole(from, &device)?;
+    model.merge_lora()?;
     model.save(to)?;
     let settings = to.join(SETTINGS);
     std::fs::remove_file(&settings).map_err(ExportError::io(&settings))?;

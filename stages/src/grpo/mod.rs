@@ -178,7 +178,7 @@ impl Stage for Grpo {
         } = params;
         let run = stage.run(&config.run);
         let (mut model, data) = shown.open(ctx)?;
-        training::merge_adapters(ctx, model.as_mut());
+        training::merge_adapters(ctx, model.as_mut())?;
         let reference = (config.beta != 0.0).then(|| model.frozen());
         training::prepare(
             ctx,

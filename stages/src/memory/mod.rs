@@ -7,7 +7,7 @@ use std::path::Path;
 
 use dcsft_engine::stage::{ArtifactType, Fact, Forecast, Memory, OutputDecl, Prospect};
 use dcsft_models::micro::{MicroConfig, MicroFootprint};
-use dcsft_models::{CONFIG, Config, HubFootprint, Precision, Settings, Texts};
+use dcsft_models::{CONFIG, Config, HubFootprint, Precision, Quantize, Settings, Texts};
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::{LoraConfig, ModuleGroup};
 use dcsft_vlm::memory::{self, Batch, Footprint, Generation, Update};
@@ -39,6 +39,7 @@ enum Shape {
     Checkpoint {
         config: Value,
         precision: Precision,
+        quantize: Quantize,
         texts: Texts,
     },
 }
@@ -71,6 +72,7 @@ impl ModelFacts {
             shape: Shape::Checkpoint {
                 config: config.raw,
                 precision: settings.precision,
+                quantize: settings.quantize,
                 texts,
             },
             adapters: None,
@@ -99,17 +101,20 @@ impl ModelFacts {
         }
     }
 
-    fn footprint(&self) -> Option<Box<dyn Footprint>> {
+    /// Of the model where it computes.
+    fn footprint(&self, on_gpu: bool) -> Option<Box<dyn Footprint>> {
         Some(match &self.shape {
             Shape::Micro(sizes) => Box::new(MicroFootprint::new(sizes.clone()).ok()?),
             Shape::Checkpoint {
                 config,
                 precision,
+                quantize,
                 texts,
             } => {
                 let path = Path::new(CONFIG);
                 let config = Config::from_json(path, &config.to_string()).ok()?;
-                Box::new(HubFootprint::new(config, *precision, *texts))
+                let whole = HubFootprint::new(config, *precision, *texts);
+                Box::new(whole.with_quantize(*quantize, on_gpu))
             }
         })
     }
@@ -132,9 +137,10 @@ impl ModelFacts {
         outputs: &[OutputDecl],
         random: bool,
     ) -> Forecast {
-        let memory = self.footprint().map(|model| {
+        let memory = self.footprint(on_gpu(prospect)).map(|model| {
             let bytes = match random {
-                true => model.weights(None) + model.saving(false),
+                // They are drawn and written as they are, and quantised by whoever reads them.
+                true => model.parameters() * model.number() + model.saving(false),
                 false => 0.0,
             };
             memory_of(
@@ -199,7 +205,7 @@ pub(crate) fn train(
     };
     let facts = facts.within(training.pixels);
     let memory = facts
-        .footprint()
+        .footprint(on_gpu(prospect))
         .map(|model| train_memory(prospect, &facts, model.as_ref(), training));
     Forecast {
         memory,
@@ -283,7 +289,7 @@ pub(crate) fn ask(
         return Forecast::default();
     };
     let facts = facts.within(limits);
-    let memory = facts.footprint().map(|model| {
+    let memory = facts.footprint(on_gpu(prospect)).map(|model| {
         let model = model.as_ref();
         let data = DataFacts::of(prospect);
         let chunk = data.samples(model.at_once(on_gpu(prospect)));

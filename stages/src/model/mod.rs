@@ -108,10 +108,8 @@ fn checkpoint(
         }
         Init::Random => {
             let device = device(ctx)?.open().map_err(StageError::failed)?;
-            let model = HubModel::random(from, params.settings, params.seed, &device)
-                .map_err(StageError::failed)?;
-            model.save(to).map_err(StageError::failed)?;
-            Ok(model.params().count())
+            HubModel::write_random([from, to], params.settings, params.seed, &device)
+                .map_err(StageError::failed)
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use dcsft_engine::stage::{FileParam, ParamProblem};
 use dcsft_models::micro::MicroConfig;
-use dcsft_models::{FAMILIES, Precision, Settings, inspect};
+use dcsft_models::{FAMILIES, Precision, Quantize, Settings, check_quantize, inspect};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -160,6 +160,10 @@ struct Fields {
     /// A checkpoint: number type of weights and activations. Adapters, losses and optimiser states are `f32` always.
     #[serde(default)]
     precision: Precision,
+    /// A checkpoint: hold the weights of all linear layers but the output head in whole numbers of 8 or 4 bits, in blocks
+    /// of 32 with a scale, as QLoRA does its base. Such weights are not trained; `sft` and `grpo` train `lora` beside them.
+    #[serde(default)]
+    quantize: Quantize,
     /// A checkpoint: least area of an image in pixels, in the place of its own; smaller images are enlarged.
     /// MIN_PIXELS of ms-swift.
     #[serde(default)]
@@ -182,10 +186,11 @@ struct Fields {
 /// Fields that every kind has.
 const COMMON: [&str; 2] = ["kind", "seed"];
 /// Fields of checkpoints; all others are sizes of `micro`.
-const CHECKPOINT: [&str; 6] = [
+const CHECKPOINT: [&str; 7] = [
     "path",
     "init",
     "precision",
+    "quantize",
     "min_pixels",
     "max_pixels",
     "max_tokens",
@@ -236,6 +241,8 @@ impl ModelParams {
                 );
                 return Err(ParamProblem::new("path", message));
             }
+            check_quantize(&folder, params.settings.quantize)
+                .map_err(|error| ParamProblem::new("quantize", error.to_string()))?;
             checkpoint_files(&folder, params.init)?
         } else if folder.exists() {
             let message = format!(
@@ -296,6 +303,7 @@ impl<'de> Deserialize<'de> for ModelParams {
                 seed,
                 settings: Settings {
                     precision: fields.precision,
+                    quantize: fields.quantize,
                     min_pixels: fields.min_pixels,
                     max_pixels: fields.max_pixels,
                     max_tokens: fields.max_tokens,

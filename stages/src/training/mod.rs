@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use dcsft_engine::stage::{
     ArtifactType, Family, OutputDecl, ParamProblem, StageContext, StageError,
 };
+use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::{LoraConfig, ModuleGroup};
 use dcsft_vlm::model::VisionLanguageModel;
 use dcsft_vlm::train::TrainError;
@@ -80,15 +81,42 @@ impl Run {
     }
 }
 
-/// Merges adapters that the input model came with into its weights.
-pub(crate) fn merge_adapters(ctx: &mut StageContext, model: &mut dyn VisionLanguageModel) {
-    if model.lora().is_some() {
-        ctx.log("the model's adapters are merged into its weights");
-        model.merge_lora();
+/// Merges adapters that the input model came with into its weights, where these are not quantised.
+pub(crate) fn merge_adapters(
+    ctx: &mut StageContext,
+    model: &mut dyn VisionLanguageModel,
+) -> Result<(), StageError> {
+    if model.lora().is_none() || model.is_quantised() {
+        return Ok(());
     }
+    ctx.log("the model's adapters are merged into its weights");
+    model.merge_lora().map_err(StageError::failed)
 }
 
-/// Makes the input model ready to train: all weights, or with `lora` fresh adapters alone.
+/// What is trained of a quantised model: adapters alone, fresh ones or those that it has.
+fn check_quantised(
+    ctx: &mut StageContext,
+    model: &dyn VisionLanguageModel,
+    lora: Option<&LoraConfig>,
+) -> Result<(), StageError> {
+    if !model.is_quantised() {
+        return Ok(());
+    }
+    if lora.is_none() {
+        return Err(StageError::failed(VlmError::Config(
+            "the model's weights are quantised, and such weights are not trained: write `lora:` to train adapters beside \
+             them, or leave `quantize` out where the model is made"
+                .into(),
+        )));
+    }
+    if model.lora().is_some() {
+        ctx.log("the model's adapters are trained further: they cannot be merged into quantised weights");
+    }
+    Ok(())
+}
+
+/// Makes the input model ready to train: all weights, or with `lora` fresh adapters alone; those of a
+/// quantised model go on.
 pub(crate) fn prepare(
     ctx: &mut StageContext,
     model: &mut dyn VisionLanguageModel,
@@ -96,7 +124,8 @@ pub(crate) fn prepare(
     freeze: &BTreeSet<ModuleGroup>,
     seed: u64,
 ) -> Result<(), StageError> {
-    merge_adapters(ctx, model);
+    merge_adapters(ctx, model)?;
+    check_quantised(ctx, model, lora)?;
     if let Some(lora) = lora {
         model.add_lora(lora, seed).map_err(StageError::failed)?;
     }

@@ -8,7 +8,7 @@ use std::ops::Sub;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use burn::tensor::kind::Basic;
-use burn::tensor::{Device, Element, Int, Tensor, TensorCreationOptions, TensorData};
+use burn::tensor::{DType, Device, Element, Int, Tensor, TensorCreationOptions, TensorData};
 
 pub use crate::kernels::exp_in_place;
 
@@ -101,9 +101,11 @@ pub fn send<const D: usize, K: Basic>(
 ) -> Tensor<D, K> {
     let place = place.into();
     let far = is_far(&place.device);
+    // Of quantised numbers the type does not say how many bytes they take, and nothing converts them.
+    let quantised = matches!(data.dtype(), DType::QFloat(_)).then(|| data.bytes().len());
     let tensor = Tensor::from_data(data, place);
     if far {
-        UP.add(tensor.shape().num_elements() * tensor.dtype().size());
+        UP.add(quantised.unwrap_or(tensor.shape().num_elements() * tensor.dtype().size()));
     }
     tensor
 }
@@ -114,13 +116,21 @@ pub fn bring<const D: usize>(tensor: Tensor<D>, device: &Device) -> Tensor<D> {
     if from == to {
         return tensor;
     }
-    let bytes = tensor.shape().num_elements() * tensor.dtype().size();
+    let bytes = held_bytes(tensor.shape().num_elements(), tensor.dtype());
     for (counter, device) in [(&DOWN, &from), (&UP, &to)] {
         if is_far(device) {
             counter.add(bytes);
         }
     }
     tensor.to_device(&to)
+}
+
+/// Bytes of so many values. Of quantised ones the numbers are counted, not the scales.
+fn held_bytes(values: usize, dtype: DType) -> usize {
+    match dtype {
+        DType::QFloat(scheme) => values * scheme.size_bits_value() / 8,
+        _ => values * dtype.size(),
+    }
 }
 
 /// Whether a device has a memory of its own.

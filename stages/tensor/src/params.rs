@@ -4,12 +4,14 @@ use burn::tensor::{Device, Tensor};
 
 use crate::host::bring;
 
+use crate::quant::is_quantised;
+
 /// One named weight. Vectors are stored as `[1, n]`, so that everything is a matrix.
 #[derive(Clone)]
 pub struct Param {
     /// Dotted name, as in the weights file: `decoder.blocks.0.attn.qkv.weight`.
     pub name: String,
-    /// The value; tracks gradients if `trainable`.
+    /// The value, perhaps [quantised](crate::quant); tracks gradients if `trainable`.
     pub value: Tensor<2>,
     /// Updated by the optimiser.
     pub trainable: bool,
@@ -28,8 +30,9 @@ pub struct ParamSet {
 }
 
 impl Param {
-    /// Lets the optimiser update the weight, or takes it out of its reach.
+    /// Lets the optimiser update the weight, or takes it out of its reach. A quantised weight stays out of it.
     pub fn set_trainable(&mut self, trainable: bool) {
+        let trainable = trainable && !is_quantised(&self.value);
         self.trainable = trainable;
         let value = match self.value.is_autodiff() {
             true => self.value.clone().inner(),

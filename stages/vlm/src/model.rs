@@ -168,11 +168,20 @@ pub trait VisionLanguageModel: Send + Sync {
     /// starts without effect.
     ///
     /// # Errors
-    /// [`VlmError::Config`] for impossible settings, or if there are adapters already.
+    /// [`VlmError::Config`] for impossible settings, or if there are adapters already. Those of a
+    /// [quantised](Self::is_quantised) model are trained further by settings that fit them, and others are an error.
     fn add_lora(&mut self, config: &LoraConfig, seed: u64) -> Result<(), VlmError>;
     /// Adds the adapters' product to the weights and removes them; all weights are trainable afterwards. Does
     /// nothing without adapters.
-    fn merge_lora(&mut self);
+    ///
+    /// # Errors
+    /// [`VlmError::Config`] if the model is [quantised](Self::is_quantised): a sum would be quantised anew, and compute
+    /// something else.
+    fn merge_lora(&mut self) -> Result<(), VlmError>;
+    /// Whether weights are held quantised. Then none of the weights is trained, and adapters stay beside them.
+    fn is_quantised(&self) -> bool {
+        false
+    }
     /// Takes the weights of some groups out of training; the others are left as they are.
     ///
     /// # Errors
@@ -180,7 +189,7 @@ pub trait VisionLanguageModel: Send + Sync {
     /// already.
     fn freeze(&mut self, groups: &BTreeSet<ModuleGroup>) -> Result<(), VlmError>;
     /// A copy with the adapters merged and nothing to train: a reference policy, or a model to evaluate. Weights that
-    /// are the same in both are in memory once.
+    /// are the same in both are in memory once. A quantised model's copy keeps the adapters beside its weights.
     fn frozen(&self) -> Box<dyn VisionLanguageModel>;
     /// A copy whose weights are leaves of their own, so that two threads can differentiate two parts of a batch side by
     /// side. None where one pass keeps all threads busy by itself.

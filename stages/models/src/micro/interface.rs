@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
 
-use burn::tensor::{DType, Device};
+use burn::tensor::Device;
 use dcsft_tensor::params::ParamSet;
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::{LoraConfig, ModuleGroup};
@@ -37,8 +37,9 @@ impl VisionLanguageModel for MicroVlm {
         lora::add(&self.layers, &mut self.weights, &self.device, config, seed)
     }
 
-    fn merge_lora(&mut self) {
-        lora::merge(&self.layers, &mut self.weights, DType::F32);
+    fn merge_lora(&mut self) -> Result<(), VlmError> {
+        self.merge();
+        Ok(())
     }
 
     fn freeze(&mut self, groups: &BTreeSet<ModuleGroup>) -> Result<(), VlmError> {

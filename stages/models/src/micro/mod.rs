@@ -20,9 +20,11 @@ use std::sync::Arc;
 
 use burn::tensor::{DType, Device};
 use dcsft_vlm::error::VlmError;
-use dcsft_vlm::model::{Message, Picture, Prompt, RgbImage, Role, Tokenizer, VisionLanguageModel};
+use dcsft_vlm::model::{Message, Picture, Prompt, RgbImage, Role, Tokenizer};
 
+use crate::lora;
 use crate::modules::{Layers, Source, Weights};
+use crate::quantize::Plan;
 use modules::Modules;
 use tokenizer::WordCharTokenizer;
 
@@ -62,7 +64,7 @@ impl MicroVlm {
         let mut layers = Layers::default();
         let modules = Modules::new(&mut layers, &config, tokenizer.vocab_size());
         Ok(Self {
-            weights: crate::modules::weights(&layers, source, device, DType::F32)?,
+            weights: crate::modules::weights(&layers, source, device, DType::F32, &Plan::NOTHING)?,
             eos: tokenizer.eos(),
             config,
             tokenizer,
@@ -81,10 +83,15 @@ impl MicroVlm {
         self.device == Device::flex()
     }
 
+    /// Adds the adapters to the weights.
+    fn merge(&mut self) {
+        lora::merge(&self.layers, &mut self.weights, DType::F32);
+    }
+
     /// A copy with the adapters merged and nothing to train.
     fn merged(&self) -> Self {
         let mut copy = self.clone();
-        copy.merge_lora();
+        copy.merge();
         for param in copy.weights.params.iter_mut() {
             param.set_trainable(false);
         }
@@ -94,7 +101,7 @@ impl MicroVlm {
     /// As [`MicroVlm::merged`], without autodiff.
     fn plain(&self) -> Self {
         let mut copy = self.clone();
-        copy.merge_lora();
+        copy.merge();
         copy.weights = copy.weights.without_gradients();
         copy.device = copy.device.inner();
         copy

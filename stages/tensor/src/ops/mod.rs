@@ -32,6 +32,7 @@ pub use heads::{Heads, Rotary};
 pub use spans::{Continuation, Span, Spans};
 
 use crate::host::on_host;
+use crate::quant::is_quantised;
 use graph::plain;
 
 /// In 32 bits; differentiable.
@@ -148,7 +149,9 @@ pub fn mean_of_rows(x: Tensor<2>, rows: usize) -> Tensor<2> {
 /// `activation(x @ weight + bias)`, with a low-rank adapter's `scale * (dropped(x) @ a) @ b` added before the
 /// activation.
 ///
-/// `x`: `[rows, in]`, `weight`: `[in, out]`, `bias`: `[1, out]` or none; gives `[rows, out]`.
+/// `x`: `[rows, in]`, `weight`: `[in, out]`, `bias`: `[1, out]` or none; gives `[rows, out]`. A
+/// [quantised](crate::quant) weight is dequantised in the type of `x` whenever its values are needed, and has no
+/// gradient.
 pub fn linear(
     x: Tensor<2>,
     weight: &Tensor<2>,
@@ -158,8 +161,12 @@ pub fn linear(
 ) -> Tensor<2> {
     if on_host(&x) {
         let bias = bias.map(wide);
+        let weight = match is_quantised(weight) {
+            true => fused::Weight::Quantised(weight.clone(), x.dtype()),
+            false => fused::Weight::Plain(wide(weight)),
+        };
         return widened(&x, |x| {
-            fused::linear(x, &wide(weight), bias.as_ref(), adapter, activation)
+            fused::linear(x, weight, bias.as_ref(), adapter, activation)
         });
     }
     device::linear(x, weight, bias, adapter, activation)

@@ -142,6 +142,16 @@ pub trait Footprint {
     /// Bytes of copies of the weights that generation makes; `adapters` are those that the model carries.
     fn generating(&self, adapters: Option<&LoraConfig>) -> f64;
 
+    /// Numbers of the weights that are held quantised.
+    fn quantised(&self) -> f64 {
+        0.0
+    }
+
+    /// Bytes of the weights without adapters.
+    fn base(&self) -> f64 {
+        self.parameters() * self.number()
+    }
+
     /// Numbers of all weights without adapters.
     fn parameters(&self) -> f64 {
         self.trained(Training::WHOLE)
@@ -156,7 +166,7 @@ pub trait Footprint {
     /// Bytes of the weights, adapters included.
     fn weights(&self, lora: Option<&LoraConfig>) -> f64 {
         let adapters = lora.map_or(0.0, |lora| self.trained(Training::adapters(lora)));
-        self.parameters() * self.number() + adapters * F32
+        self.base() + adapters * F32
     }
 }
 
@@ -287,9 +297,9 @@ fn pass(model: &dyn Footprint, update: &Update<'_>) -> Peak {
     // Below the first step that trains, nothing is kept and no gradient is sent.
     let lowest = steps.iter().position(|step| step.gradient > 0.0);
     let lowest = lowest.unwrap_or(steps.len());
-    // The CPU's operations keep weights of 16 bits in 32 until they have been differentiated.
+    // The CPU's operations keep weights of 16 bits in 32 until they have been differentiated, but for quantised ones.
     let widened = match model.number() < activation {
-        true => F32 * model.parameters(),
+        true => F32 * (model.parameters() - model.quantised()),
         false => 0.0,
     };
     let gradient = match update.training.lora {

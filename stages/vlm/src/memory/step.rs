@@ -37,6 +37,8 @@ pub struct Linear<'a> {
     pub trained: bool,
     /// The adapter on it, and whether its dropout is drawn.
     pub adapter: Option<(&'a LoraConfig, bool)>,
+    /// Values that a quantised weight takes whenever it is multiplied with; none of one that is not.
+    pub dequantised: f64,
 }
 
 /// Attention over packed rows.
@@ -138,7 +140,8 @@ impl Step {
         // The pieces' sums, their total, and the total cut into weight, bias and factors.
         let copies = if pieces > 1.0 { pieces + 2.0 } else { 2.0 };
         let activations = rows * (input + output);
-        self.forward = self.forward.max(activations);
-        self.backward = self.backward.max(activations + copies * sums);
+        self.forward = self.forward.max(activations + layer.dequantised);
+        let backward = activations + layer.dequantised + copies * sums;
+        self.backward = self.backward.max(backward);
     }
 }

@@ -53,6 +53,7 @@ impl<'a> Trained<'a> {
             bias,
             trained: self.is_whole(group),
             adapter: self.adapter(group),
+            dequantised: 0.0,
         }
     }
 

@@ -1,5 +1,6 @@
 //! Checks of settings that both trainers have.
 
+use crate::error::VlmError;
 use crate::model::VisionLanguageModel;
 use crate::train::adamw::AdamWSettings;
 use crate::train::error::TrainError;
@@ -28,6 +29,17 @@ pub(crate) fn checkpointing(
             asked,
             "this model has no blocks to compute again, and it would have no effect; leave it out",
         )),
+    }
+}
+
+/// A quantised model has adapters to train.
+pub(crate) fn trains(model: &dyn VisionLanguageModel) -> Result<(), TrainError> {
+    match model.is_quantised() && !model.params().iter().any(|param| param.trainable) {
+        false => Ok(()),
+        true => Err(TrainError::Model(VlmError::Config(
+            "the model's weights are quantised and are not trained; give it adapters to train"
+                .into(),
+        ))),
     }
 }
 

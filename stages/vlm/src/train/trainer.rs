@@ -59,6 +59,7 @@ impl<'a, O: Objective> Trainer<'a, O> {
         objective: O,
     ) -> Result<Self, TrainError> {
         check::checkpointing(settings.gradient_checkpointing, model)?;
+        check::trains(model)?;
         let header = Header::new(O::NAME, objective.config(), objective.data())?;
         // The processor's memory takes them all.
         let on_device = model.params().iter().any(|param| !on_host(&param.value));

@@ -273,7 +273,7 @@ pub(crate) fn sft_lora(set: &Set) {
         load_adapter(&mut trained, &dir.join("adapter_after_5_steps")).unwrap();
         logits("logits_after_5_steps", &trained);
         check_adapter_file(&trained, &after);
-        trained.merge_lora();
+        trained.merge_lora().unwrap();
         logits("logits_merged", &trained);
         let merged = stored_weights(&trained);
         for each in tensors.names() {

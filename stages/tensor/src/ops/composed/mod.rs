@@ -7,6 +7,7 @@ use burn::tensor::{Device, Float, FloatDType, Int, Tensor, TensorData, activatio
 use super::gather::Gather;
 use super::{Dropout, Rotary};
 use crate::host::send;
+use crate::quant::{dequantised, is_quantised};
 
 pub use attention::attention;
 
@@ -43,7 +44,7 @@ pub fn linear(
     adapter: Option<&Adapter>,
     activation: Activation,
 ) -> Tensor<2> {
-    let mut y = x.clone().matmul(weight.clone());
+    let mut y = x.clone().matmul(whole(weight, &x));
     if let Some(bias) = bias {
         y = y + bias.clone();
     }
@@ -58,6 +59,15 @@ pub fn linear(
         y = (y.cast(own) + path).cast(outer);
     }
     activate(y, activation)
+}
+
+/// A layer's weight, dequantised where it is quantised, beside the layer's input.
+fn whole(weight: &Tensor<2>, x: &Tensor<2>) -> Tensor<2> {
+    match (is_quantised(weight), x.is_autodiff()) {
+        (false, _) => weight.clone(),
+        (true, false) => dequantised(weight, x.dtype()),
+        (true, true) => dequantised(weight, x.dtype()).autodiff(),
+    }
 }
 
 pub(super) fn activate(x: Tensor<2>, activation: Activation) -> Tensor<2> {

@@ -12,6 +12,7 @@ use super::width::{typed, wide};
 use crate::ops::composed::{Activation, Adapter, activate};
 use crate::ops::dropout::{DrawnMask, Mask};
 use crate::ops::graph::{Rule, plain, record_rule};
+use crate::quant::{dequantised, is_quantised};
 
 /// As [`crate::ops::linear`].
 pub fn linear(
@@ -22,6 +23,7 @@ pub fn linear(
     activation: Activation,
 ) -> Tensor<2> {
     let y = match adapter {
+        None if is_quantised(weight) => product(x, weight),
         None => x.matmul(weight.clone()),
         Some(adapter) => adapted(x, weight, adapter),
     };
@@ -32,17 +34,48 @@ pub fn linear(
     activated(y, activation)
 }
 
+/// `x @ weight`, of a quantised weight.
+fn product(x: Tensor<2>, weight: &Tensor<2>) -> Tensor<2> {
+    let (own, weight) = (plain(x.clone()), plain(weight.clone()));
+    let dtype = own.dtype();
+    let y = own.matmul(dequantised(&weight, dtype));
+    record_rule([x], y, || Product { weight, dtype })
+}
+
+/// What is kept of `x @ weight`.
+#[derive(Clone, Debug)]
+struct Product {
+    /// Quantised.
+    weight: Tensor<2>,
+    /// Of the layer.
+    dtype: DType,
+}
+
+impl Rule<1> for Product {
+    fn gradients(self, grad: Tensor<2>, [asked]: [bool; 1]) -> [Option<Tensor<2>>; 1] {
+        [asked.then(|| grad.matmul(dequantised(&self.weight, self.dtype).transpose()))]
+    }
+}
+
 fn adapted(x: Tensor<2>, weight: &Tensor<2>, adapter: &Adapter) -> Tensor<2> {
-    let inputs = [x, weight.clone(), adapter.a.clone(), adapter.b.clone()];
-    let dtype = inputs[0].dtype();
-    let [x, weight, a, b] = inputs.each_ref().map(|input| plain(input.clone()));
+    let factors = [&adapter.a, &adapter.b].map(Tensor::clone);
+    let [a, b] = factors.clone().map(plain);
+    // A quantised weight has no place in the graph: another input that asks for no gradient stands in for it.
+    let in_graph = match is_quantised(weight) {
+        true => a.clone(),
+        false => weight.clone(),
+    };
+    let [of_a, of_b] = factors;
+    let inputs = [x, in_graph, of_a, of_b];
+    let (x, weight) = (plain(inputs[0].clone()), plain(weight.clone()));
+    let dtype = x.dtype();
     let factors = [a.dtype(), b.dtype()];
     let [a, b] = [a, b].map(|factor| typed(factor, dtype));
     let dropout = adapter.dropout.as_ref();
     let mask = dropout.map(|dropout| dropout.on(x.dims(), &x.device()));
     let kept = mask.as_ref().map(Mask::drawn);
     let inner = dropped(x.clone(), kept.as_ref()).matmul(a.clone()) * adapter.scale;
-    let y = x.clone().matmul(weight.clone()) + inner.clone().matmul(b.clone());
+    let y = x.clone().matmul(dequantised(&weight, dtype)) + inner.clone().matmul(b.clone());
     record_rule(inputs, y, || Adapted {
         x,
         weight,
@@ -59,6 +92,7 @@ fn adapted(x: Tensor<2>, weight: &Tensor<2>, adapter: &Adapter) -> Tensor<2> {
 #[derive(Clone, Debug)]
 struct Adapted {
     x: Tensor<2>,
+    /// Perhaps quantised.
     weight: Tensor<2>,
     /// In the type of `x`.
     a: Tensor<2>,
@@ -95,7 +129,8 @@ impl Rule<4> for Adapted {
         [
             of_x.then(|| {
                 let path = inner.clone().matmul(transposed(&self.a));
-                grad.clone().matmul(transposed(&self.weight)) + dropped(path, kept)
+                let weight = dequantised(&self.weight, grad.dtype());
+                grad.clone().matmul(weight.transpose()) + dropped(path, kept)
             }),
             of_weight.then(|| transposed(&self.x).matmul(grad.clone())),
             of_a.then(|| {

@@ -23,7 +23,7 @@ use burn::tensor::{Tensor, TensorData};
 pub(super) use attention::attention;
 pub(super) use exp::exp;
 pub(super) use gate::swiglu;
-pub(super) use linear::{convolve, linear};
+pub(super) use linear::{Weight, convolve, linear};
 pub(super) use logprobs::token_logprobs;
 pub(super) use norm::layer_norm;
 pub(super) use rms::rms_norm;

@@ -167,10 +167,13 @@ impl Objective for Grpo<'_> {
         let Some(reference) = self.reference else {
             return;
         };
-        // Under adapters a copy of the model holds the reference's weights already.
-        let copy = |(device, model): (&Device, &&dyn VisionLanguageModel)| match model.lora() {
-            Some(_) => model.unadapted(),
-            None => reference.replica(device),
+        // Under fresh adapters a copy of the model holds the reference's weights already.
+        let copy = |(device, model): (&Device, &&dyn VisionLanguageModel)| match (
+            model.lora(),
+            reference.lora(),
+        ) {
+            (Some(_), None) => model.unadapted(),
+            _ => reference.replica(device),
         };
         self.references = devices.iter().zip(models).map(copy).collect();
     }

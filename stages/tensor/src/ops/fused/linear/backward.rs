@@ -13,8 +13,9 @@ use crate::ops::fused::{new, values};
 impl State {
     /// Gradients of the input, the weight, the bias and the adapter's factors, as far as `asked` for.
     fn backward(&self, grad: &[f32], asked: [bool; 5]) -> [Vec<f32>; 5] {
-        let [inputs, outputs] = self.sizes();
+        let [inputs, outputs] = self.sizes;
         let rank = self.adapter.as_ref().map_or(0, AdapterState::rank);
+        let whole = asked[0].then(|| self.weight.whole());
         // Sums of a large weight for every piece of the rows would cost more than the products.
         let apart = asked[1] && inputs * outputs >= LARGE;
         let sizes = [inputs * outputs, outputs, inputs * rank, rank * outputs];
@@ -39,8 +40,8 @@ impl State {
                     rows,
                     grad: &grad,
                 };
-                if asked[0] {
-                    let weight = MatRef::new(values(&self.weight), [inputs, outputs]);
+                if let Some(whole) = &whole {
+                    let weight = MatRef::new(values(whole), [inputs, outputs]);
                     let grad = MatRef::new(&grad, [rows, outputs]);
                     let out = MatMut::new(out, [rows, inputs]);
                     add_product(grad, weight.transposed(), out);
@@ -79,7 +80,7 @@ impl State {
 
     /// The gradient of a large weight, cut along its inputs.
     fn weight_grad(&self, grad: &[f32]) -> Vec<f32> {
-        let [inputs, outputs] = self.sizes();
+        let [inputs, outputs] = self.sizes;
         let grad = self.before_activation(grad, 0);
         let (x, rows) = (values(&self.x), grad.len() / outputs);
         let mut out = vec![0.0; inputs * outputs];
@@ -97,7 +98,7 @@ impl State {
         let Some(before) = &self.before else {
             return grad.into();
         };
-        let start = first * self.sizes()[1];
+        let start = first * self.sizes[1];
         let mut out = vec![0.0; grad.len()];
         let before = &before[start..start + grad.len()];
         match self.activation {
@@ -115,7 +116,7 @@ impl State {
         asked: [bool; 5],
         [x_grad, a_grad, b_grad]: [&mut [f32]; 3],
     ) {
-        let [inputs, outputs] = self.sizes();
+        let [inputs, outputs] = self.sizes;
         let (rank, &Chunk { first, rows, grad }) = (adapter.rank(), chunk);
         let mut inner_grad = vec![0.0; rows * rank];
         let grad = MatRef::new(grad, [rows, outputs]);
@@ -175,7 +176,7 @@ impl Backward<Flex, 3> for Linear {
         let [x, weight, bias] = ops.parents;
         let asked = [x.is_some(), weight.is_some(), bias.is_some(), false, false];
         let [x_grad, weight_grad, bias_grad, _, _] = ops.state.backward(values(&grad), asked);
-        let [inputs, outputs] = ops.state.sizes();
+        let [inputs, outputs] = ops.state.sizes;
         let rows = x_grad.len() / inputs;
         let parents = [
             (x, x_grad, [rows, inputs]),
@@ -197,7 +198,7 @@ impl Backward<Flex, 5> for Linear {
         let grad = grads.consume::<Flex>(&ops.node).to_contiguous();
         let asked = ops.parents.each_ref().map(Option::is_some);
         let all = ops.state.backward(values(&grad), asked);
-        let [inputs, outputs] = ops.state.sizes();
+        let [inputs, outputs] = ops.state.sizes;
         let rank = ops.state.adapter.as_ref().map_or(0, AdapterState::rank);
         let rows = all[0].len() / inputs;
         let shapes = [

@@ -1,6 +1,7 @@
 //! Linear layers with an optional adapter and activation.
 
 mod backward;
+mod weight;
 
 use std::sync::Arc;
 
@@ -9,6 +10,9 @@ use burn::tensor::{Device, Tensor, TensorData};
 use super::{Flat, Input, new, record, values};
 use crate::kernels::{self, MatMut, MatRef, add_product, add_product_in_parts, add_row, parallel};
 use crate::ops::{Activation, Adapter, Dropout};
+
+use weight::Held;
+pub(in crate::ops) use weight::Weight;
 
 /// Values of a weight that is worth other cuts of the work than along the rows.
 const LARGE: usize = 1 << 16;
@@ -26,8 +30,9 @@ struct Linear;
 struct State {
     /// `[rows, in]`.
     x: Flat,
-    /// `[in, out]`.
-    weight: Flat,
+    weight: Held,
+    /// Inputs and outputs.
+    sizes: [usize; 2],
     /// The sum before the activation, if there is one: `[rows, out]`.
     before: Option<Arc<[f32]>>,
     activation: Activation,
@@ -60,7 +65,7 @@ struct AdapterState {
 
 pub(in crate::ops) fn linear(
     x: Tensor<2>,
-    weight: &Tensor<2>,
+    weight: Weight,
     bias: Option<&Tensor<2>>,
     adapter: Option<&Adapter>,
     activation: Activation,
@@ -70,19 +75,20 @@ pub(in crate::ops) fn linear(
 
 pub(in crate::ops) fn convolve(patches: Tensor<2>, kernel: &Tensor<2>) -> Tensor<2> {
     let activation = Activation::None;
+    let kernel = Weight::Plain(kernel.clone());
     layer(patches, kernel, None, None, activation, Sums::InOrder)
 }
 
 fn layer(
     x: Tensor<2>,
-    weight: &Tensor<2>,
+    weight: Weight,
     bias: Option<&Tensor<2>>,
     adapter: Option<&Adapter>,
     activation: Activation,
     sums: Sums,
 ) -> Tensor<2> {
     let rows = x.dims()[0];
-    let outputs = weight.dims()[1];
+    let sizes @ [_, outputs] = weight.sizes();
     let biased = bias.is_some();
     let bias = bias.cloned().unwrap_or_else(|| {
         // A layer without a bias has a constant one: it costs one row.
@@ -91,13 +97,15 @@ fn layer(
             &Device::flex(),
         )
     });
-    let [x, weight, bias] = [x, weight.clone(), bias].map(Input::new);
+    let [x, bias] = [x, bias].map(Input::new);
+    let (weight, in_graph) = weight.split();
     let factors = adapter.map(|adapter| [&adapter.a, &adapter.b].map(|f| Input::new(f.clone())));
-    let all = [&x, &weight, &bias].into_iter();
+    let all = [&x, &in_graph, &bias].into_iter();
     let asked = all.chain(factors.iter().flatten()).any(Input::asks);
     let mut state = State {
         x: x.contiguous(),
-        weight: weight.contiguous(),
+        weight,
+        sizes,
         before: None,
         activation,
         adapter: adapter
@@ -129,8 +137,8 @@ fn layer(
     }
     let out = new(out, [rows, outputs]);
     match factors {
-        None => record(Linear, [x, weight, bias], out, || state),
-        Some([a, b]) => record(Linear, [x, weight, bias, a, b], out, || state),
+        None => record(Linear, [x, in_graph, bias], out, || state),
+        Some([a, b]) => record(Linear, [x, in_graph, bias, a, b], out, || state),
     }
 }
 
@@ -167,21 +175,17 @@ impl AdapterState {
 }
 
 impl State {
-    fn sizes(&self) -> [usize; 2] {
-        let shape = self.weight.layout().shape();
-        [shape[0], shape[1]]
-    }
-
     /// `x @ weight + bias` with the adapter's path into `out`; gives the adapter's inner values.
     fn forward(&self, bias: Option<&[f32]>, out: &mut [f32]) -> Vec<f32> {
-        let [inputs, outputs] = self.sizes();
+        let [inputs, outputs] = self.sizes;
         let rank = self.adapter.as_ref().map_or(0, AdapterState::rank);
+        let whole = self.weight.whole();
+        let (x, weight) = (values(&self.x), values(&whole));
         let mut inner = vec![0.0; out.len() / outputs * rank];
         if out.len() <= parallel::ROWS * outputs && inputs * outputs >= LARGE {
-            self.forward_by_columns(bias, out, &mut inner);
+            self.forward_by_columns(weight, bias, out, &mut inner);
             return inner;
         }
-        let (x, weight) = (values(&self.x), values(&self.weight));
         parallel::two_rows(out, outputs, &mut inner, rank, |first, out, inner| {
             let x = &x[first * inputs..][..out.len() / outputs * inputs];
             let rows = out.len() / outputs;
@@ -201,7 +205,7 @@ impl State {
 
     /// Adds `x @ weight` to `out`; `weight` may be some columns of this layer's.
     fn product(&self, x: &[f32], weight: MatRef<'_>, out: &mut [f32]) {
-        let (inputs, columns) = (self.sizes()[0], weight.columns());
+        let (inputs, columns) = (self.sizes[0], weight.columns());
         let rows = out.len() / columns;
         let (x, out) = (
             MatRef::new(x, [rows, inputs]),
@@ -215,7 +219,7 @@ impl State {
 
     /// `scale * dropped(x) @ a` of some rows, the first of which is row `first`, into `inner`.
     fn inner(&self, adapter: &AdapterState, x: &[f32], first: usize, inner: &mut [f32]) {
-        let (inputs, rank) = (self.sizes()[0], adapter.rank());
+        let (inputs, rank) = (self.sizes[0], adapter.rank());
         let kept = self.kept_inputs(adapter, x, first);
         let rows = inner.len() / rank;
         let a = MatRef::new(values(&adapter.a), [inputs, rank]);
@@ -228,10 +232,16 @@ impl State {
 
     /// As [`State::forward`] for a few rows, as generation has them: cut along the outputs, so that every thread has
     /// work and the weight is read once.
-    fn forward_by_columns(&self, bias: Option<&[f32]>, out: &mut [f32], inner: &mut [f32]) {
-        let [inputs, outputs] = self.sizes();
+    fn forward_by_columns(
+        &self,
+        weight: &[f32],
+        bias: Option<&[f32]>,
+        out: &mut [f32],
+        inner: &mut [f32],
+    ) {
+        let [inputs, outputs] = self.sizes;
         let rows = out.len() / outputs;
-        let (x, weight) = (values(&self.x), values(&self.weight));
+        let x = values(&self.x);
         if let Some(adapter) = &self.adapter {
             self.inner(adapter, x, 0, inner);
         }
@@ -270,7 +280,7 @@ impl State {
             return x.into();
         }
         let mut kept = x.to_vec();
-        adapter.drop_inputs(&mut kept, self.sizes()[0], first);
+        adapter.drop_inputs(&mut kept, self.sizes[0], first);
         kept.into()
     }
 }
