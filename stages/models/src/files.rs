@@ -20,7 +20,6 @@ use crate::generation::{self, Generation};
 use crate::model::HubModel;
 use crate::modules::{self, Source};
 use crate::processor::Processor;
-use crate::quantize::Plan;
 use crate::registry::Config;
 use crate::settings::{ModelFiles, Precision, Quantize, SETTINGS, Settings};
 use crate::stored::Dialect;
@@ -134,7 +133,7 @@ impl HubModel {
             )));
         }
         let stops = &family.facts().eos_tokens;
-        let plan = Plan::of(&config.layers, settings.quantize)?;
+        let plan = config.layers.plan(settings.quantize)?;
         Ok(Self {
             stops: Generation::load(dir)?.stops(dir, stops, processor.tokenizer().eos())?,
             weights: modules::weights(&config.layers, source, device, dtype, &plan)?,
@@ -166,7 +165,7 @@ fn settings(dir: &Path) -> Result<Settings, VlmError> {
 /// # Errors
 /// [`VlmError::Config`] names a layer whose sizes do not fit; as [`inspect`].
 pub fn check_quantize(dir: &Path, quantize: Quantize) -> Result<(), VlmError> {
-    Plan::of(&Config::load(dir)?.layers, quantize).map(drop)
+    Config::load(dir)?.layers.plan(quantize).map(drop)
 }
 
 /// Puts the adapters of a PEFT folder on a model.
@@ -230,7 +229,7 @@ pub fn import(from: &Path, to: &Path, settings: Settings) -> Result<Imported, Vl
         &family.facts().eos_tokens,
         processor.tokenizer().eos(),
     )?;
-    Plan::of(&config.layers, settings.quantize)?;
+    config.layers.plan(settings.quantize)?;
     let parameters = export::check(Checkpoint::open(from, config.kind.names)?, &config)?;
     let adapted = adapter::is_in(from)?;
     if adapted {

@@ -5,7 +5,9 @@ use std::path::Path;
 use dcsft_tensor::params::ParamId;
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::{LoraConfig, ModuleGroup};
-use dcsft_vlm::memory::{Attention, Batch, Footprint, Linear, Step, Tokens, Trained, Training};
+use dcsft_vlm::memory::{
+    Attention, Batch, Footprint, Linear, Step, Tokens, Trained, Training, freed,
+};
 use dcsft_vlm::model::{Message, Part, Role};
 use serde::{Deserialize, Serialize};
 
@@ -123,7 +125,7 @@ impl HubFootprint {
     #[must_use]
     pub fn with_quantize(mut self, quantize: Quantize, on_gpu: bool) -> Self {
         // Layers that do not fit fail the stage that makes the model.
-        let plan = Plan::of(&self.config.layers, quantize).unwrap_or(Plan::NOTHING);
+        let plan = self.config.layers.plan(quantize).unwrap_or(Plan::NOTHING);
         let number = self.number();
         let weights = self.config.layers.weights.iter().enumerate();
         let held = weights.map(|(index, weight)| match plan.bits(ParamId(index)) {
@@ -408,7 +410,7 @@ impl Footprint for HubFootprint {
     }
 
     /// At each weight: the mapped files as far as they are read, a copy of the weight with its turned copy, and less
-    /// what is still to come.
+    /// what is still to come. Of weights that are quantised the copies are freed, and the allocator keeps some.
     fn loading(&self) -> f64 {
         let all: f64 = self.sizes.iter().sum();
         let (mut read, mut to_come) = (0.0, self.base());
@@ -418,7 +420,7 @@ impl Footprint for HubFootprint {
             to_come -= held;
             self.texts.files * read / all + 2.0 * 4.0 * size - to_come
         });
-        at_each.fold(0.0, f64::max)
+        at_each.fold(0.0, f64::max) + freed(4.0 * self.quantised())
     }
 
     /// One weight at a time: read, turned, and as bytes. An adapter's checkpoint links the base.

@@ -18,6 +18,7 @@ use rayon::prelude::*;
 use crate::checkpoint::{Checkpoint, Layout};
 use crate::names;
 use crate::quantize::{self, Plan};
+use crate::settings::Quantize;
 
 /// A linear layer, `x @ weight + bias`.
 #[derive(Clone, Debug)]
@@ -191,6 +192,16 @@ impl Layers {
         }
     }
 
+    /// Which weights are quantised: those of the layers that adapters can be on.
+    ///
+    /// # Errors
+    /// As [`Plan::of`].
+    pub(crate) fn plan(&self, quantize: Quantize) -> Result<Plan, VlmError> {
+        let layers = self.adaptable.iter();
+        let layers = layers.map(|each| (&*each.layer.name, each.layer.weight, each.sizes));
+        Plan::of(layers, quantize)
+    }
+
     fn weight(
         &mut self,
         group: ModuleGroup,
@@ -325,7 +336,7 @@ pub(crate) fn weights(
     for (index, weight) in layers.weights.iter().enumerate() {
         let values = source.values(weight)?;
         let value = match plan.bits(ParamId(index)) {
-            Some(bits) => quantize::weight(weight, &values, bits, &device)?,
+            Some(bits) => quantize::weight(&weight.name, (&values, weight.shape), bits, &device)?,
             None => tensor(values, weight.shape, &device, dtype),
         };
         params.push(Param {

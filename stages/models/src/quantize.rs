@@ -8,7 +8,6 @@ use dcsft_tensor::params::ParamId;
 use dcsft_tensor::quant::{Bits, check_sizes, quantised};
 use dcsft_vlm::error::VlmError;
 
-use crate::modules::{Declared, Layers};
 use crate::settings::Quantize;
 
 /// What is quantised, and with how many bits.
@@ -18,23 +17,25 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Of a model with these layers.
+    /// Of a model with these linear layers: of each its name, its weight, and its inputs and outputs.
     ///
     /// # Errors
     /// [`VlmError::Config`] names a layer whose sizes are no whole blocks.
-    pub(crate) fn of(layers: &Layers, quantize: Quantize) -> Result<Self, VlmError> {
+    pub(crate) fn of<'a>(
+        layers: impl Iterator<Item = (&'a str, ParamId, [usize; 2])>,
+        quantize: Quantize,
+    ) -> Result<Self, VlmError> {
         let Some(bits) = quantize.bits() else {
             return Ok(Self::NOTHING);
         };
         let mut weights = BTreeSet::new();
-        for each in &layers.adaptable {
-            check_sizes(each.sizes).map_err(|error| {
+        for (name, weight, sizes) in layers {
+            check_sizes(sizes).map_err(|error| {
                 VlmError::Config(format!(
-                    "quantize: {quantize} does not fit this model: {}: {error}; leave `quantize` out",
-                    each.layer.name
+                    "quantize: {quantize} does not fit this model: {name}: {error}; leave `quantize` out"
                 ))
             })?;
-            weights.insert(each.layer.weight.0);
+            weights.insert(weight.0);
         }
         let bits = Some(bits);
         Ok(Self { bits, weights })
@@ -57,16 +58,16 @@ impl Plan {
     }
 }
 
-/// A declared weight, quantised.
+/// A weight of the name `name`, quantised.
 ///
 /// # Errors
 /// [`VlmError::Config`] names the weight and what of it cannot be quantised.
 pub(crate) fn weight(
-    declared: &Declared,
-    values: &[f32],
+    name: &str,
+    (values, shape): (&[f32], [usize; 2]),
     bits: Bits,
     device: &Device,
 ) -> Result<Tensor<2>, VlmError> {
-    quantised(values, declared.shape, bits, device)
-        .map_err(|error| VlmError::Config(format!("{}: {error}", declared.name)))
+    quantised(values, shape, bits, device)
+        .map_err(|error| VlmError::Config(format!("{name}: {error}")))
 }

@@ -32,7 +32,12 @@ const CLASSES: f64 = 1.125;
 /// Resident bytes of a process besides what it computes with: `threads` that work, and the activations whose freed
 /// blocks the allocator may keep.
 pub fn process(threads: f64, activations: f64) -> f64 {
-    PROCESS + THREAD * threads + SLACK.min(2.0 * activations)
+    PROCESS + THREAD * threads + freed(2.0 * activations)
+}
+
+/// What the allocator keeps of small blocks of so many bytes that were freed.
+pub fn freed(bytes: f64) -> f64 {
+    SLACK.min(bytes)
 }
 
 /// Tokens of one question with its image and of one answer to it.

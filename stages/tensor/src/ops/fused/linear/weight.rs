@@ -1,9 +1,8 @@
 //! A layer's weight: as it is, or quantised.
 
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, FloatDType, Tensor};
 
 use super::super::{Flat, Input, new};
-use crate::ops::wide;
 use crate::quant::dequantised;
 
 /// The weight of a layer, `[in, out]`.
@@ -51,7 +50,12 @@ impl Held {
         match self {
             Self::Plain(weight) => weight.clone(),
             Self::Quantised(weight, dtype) => {
-                Input::new(wide(&dequantised(weight, *dtype))).contiguous()
+                let rounded = dequantised(weight, *dtype);
+                let wide = match dtype {
+                    DType::F32 => rounded,
+                    _ => rounded.cast(FloatDType::F32),
+                };
+                Input::new(wide).contiguous()
             }
         }
     }
