@@ -240,10 +240,7 @@ fn a_layer_computes_with_the_dequantised_weight_and_so_do_its_gradients() {
                     a: leaves[1].clone(),
                     b: leaves[2].clone(),
                     scale: 0.5,
-                    dropout: dropped.map(|dropped| Dropout {
-                        probability: 0.1,
-                        dropped: dropped.into(),
-                    }),
+                    dropout: dropped.map(|dropped| Dropout::of(0.1, dropped)),
                 };
                 let adapted = |weight: &Tensor<2>| {
                     run(&leaves, |leaves| {
