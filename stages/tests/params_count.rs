@@ -225,6 +225,12 @@ fn of_sft() {
             Refused("gradient_checkpointing"),
         ),
         ("last_batch", epochs, json!("drop"), Counts),
+        (
+            "offload_optimizer",
+            nothing(),
+            json!(true),
+            Stays("the CPU's memory is the machine's"),
+        ),
         ("learning_rate", nothing(), json!(0.02), Counts),
         ("schedule", nothing(), json!("cosine"), Counts),
         ("warmup_steps", nothing(), json!(2), Counts),
@@ -321,6 +327,18 @@ fn of_grpo() {
         ("scale_rewards", nothing(), json!("none"), Counts),
         // The sums of gradients are rounded in other places.
         ("forward_batch", nothing(), json!(3), Counts),
+        (
+            "generation_batch",
+            nothing(),
+            json!(1),
+            Stays("an answer does not depend on which prompts are asked with its own"),
+        ),
+        (
+            "offload_optimizer",
+            nothing(),
+            json!(true),
+            Stays("the CPU's memory is the machine's"),
+        ),
         (
             "gradient_checkpointing",
             nothing(),
@@ -452,6 +470,7 @@ fn of_model() {
         ("path", json!("folder")),
         ("init", json!("random")),
         ("precision", json!("bf16")),
+        ("quantize", json!("8bit")),
         ("min_pixels", json!(100)),
         ("max_pixels", json!(100)),
         ("max_tokens", json!(100)),
