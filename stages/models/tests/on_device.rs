@@ -24,6 +24,8 @@ mod golden_generate;
 mod golden_grpo;
 #[path = "golden_grpo_model.rs"]
 mod golden_grpo_model;
+#[path = "golden_quantised.rs"]
+mod golden_quantised;
 #[path = "golden_qwen3_vl.rs"]
 mod golden_qwen3_vl;
 #[path = "golden_smolvlm.rs"]
