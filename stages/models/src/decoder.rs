@@ -165,15 +165,16 @@ impl Decoder {
         added(x, flow.aside, batch, last)
     }
 
-    /// All layers on a batch of prompts; gives what leaves the last, and the keys and values of all.
+    /// All layers on a batch of prompts, whose keys and values `cache` takes; gives what leaves the last.
     pub(crate) fn prefill(
         &self,
         pass: Pass<'_>,
         flow: Flow,
         batch: &Batch<'_>,
-    ) -> (Tensor<2>, KvCache) {
+        cache: &mut KvCache,
+    ) -> Tensor<2> {
         let (mut flow, heads) = (flow, self.config.heads());
-        let mut cache = KvCache::new(&batch.prompts, heads);
+        cache.enter(&batch.prompts);
         for (index, layer) in self.layers.iter().enumerate() {
             let last = index + 1 == self.layers.len();
             let spans = batch.spans(last);
@@ -184,7 +185,7 @@ impl Decoder {
             let x = layer.finish(pass, taken(flow.x, spans), mixed, Rows::NOBODY);
             flow = added(x, flow.aside, batch, last);
         }
-        (flow.x, cache)
+        flow.x
     }
 
     /// All layers on rows that each attend to what `attend` lets them; it gets the layer's index and its queries, keys

@@ -137,6 +137,7 @@ impl HubModel {
         Ok(Self {
             stops: Generation::load(dir)?.stops(dir, stops, processor.tokenizer().eos())?,
             weights: modules::weights(&config.layers, source, device, dtype, &plan)?,
+            places: None,
             processor: Arc::new(processor),
             config,
             max_tokens: settings.max_tokens,

@@ -169,7 +169,7 @@ impl VisionLanguageModel for HubModel {
     }
 
     fn questions_at_once(&self) -> usize {
-        self.group().prompts
+        self.group().questions()
     }
 
     fn generate(

@@ -379,13 +379,13 @@ impl Footprint for HubFootprint {
     }
 
     fn at_once(&self, on_gpu: bool) -> f64 {
-        Group::of(on_gpu).prompts as f64
+        Group::of(on_gpu).questions() as f64
     }
 
     fn group(&self, on_gpu: bool, tokens: &Tokens) -> f64 {
-        let Group { prompts, patches } = Group::of(on_gpu);
+        let Group { places, patches } = Group::of(on_gpu);
         let that_fit = (patches as f64 / tokens.patches.max(1.0)).floor();
-        that_fit.clamp(1.0, prompts as f64)
+        that_fit.clamp(1.0, places.prompts as f64)
     }
 
     /// All threads work on one.

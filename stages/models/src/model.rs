@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use burn::tensor::{DType, Device, Gradients, Tensor, TensorData};
 use dcsft_tensor::host::send;
-use dcsft_tensor::rng::StreamKey;
+use dcsft_tensor::ops::DropoutKeys;
 use dcsft_vlm::error::VlmError;
+use dcsft_vlm::generate::Places;
 use dcsft_vlm::model::{Below, Example, Forward, Output, Picture, Prompt, RgbImage, Tape};
 
 use crate::batch::{Ask, Batch, Sequence};
@@ -28,6 +29,8 @@ pub struct HubModel {
     pub(crate) stops: Vec<u32>,
     /// Longest sequence, answers included; none for what the configuration allows.
     pub(crate) max_tokens: Option<usize>,
+    /// How many prompts are worked on together; none for what suits the device.
+    pub(crate) places: Option<Places>,
     /// Where it was read from: a frozen base is copied from there when the model is saved.
     pub(crate) files: ModelFiles,
     /// With autodiff.
@@ -102,10 +105,10 @@ impl HubModel {
         let mut batch = Batch::new(self.family(), sequences, Ask::Labels);
         let targets = std::mem::take(&mut batch.targets);
         let (logits, tape) = match options.checkpointing {
-            false => (self.run(&batch, options.dropout.as_ref()), None),
+            false => (self.run(&batch, self.dropout(options).as_ref()), None),
             true => {
-                let (logits, tape) =
-                    OwnedTape::new(self, batch, options.dropout.clone(), End::Logits);
+                let dropout = self.dropout(options);
+                let (logits, tape) = OwnedTape::new(self, batch, dropout, End::Logits);
                 (logits, Some(Box::new(tape) as Box<dyn Tape>))
             }
         };
@@ -120,14 +123,15 @@ impl HubModel {
     /// As [`HubModel::labelled`], up to the output head.
     pub(crate) fn below(&self, sequences: &[Sequence], options: &Forward) -> Below<'_> {
         let batch = Batch::new(self.family(), sequences, Ask::Labels);
+        let dropout = self.dropout(options);
         let (rows, tape) = match options.checkpointing {
             false => {
-                let pass = pass(&self.weights, options.dropout.as_ref());
+                let pass = pass(&self.weights, dropout.as_ref());
                 let chain = chain(self.family(), pass, &batch, End::Rows);
                 (chain.run(self.pixels(&batch)).x, None)
             }
             true => {
-                let (rows, tape) = OwnedTape::new(self, batch, options.dropout.clone(), End::Rows);
+                let (rows, tape) = OwnedTape::new(self, batch, dropout, End::Rows);
                 (rows, Some(Box::new(tape) as Box<dyn Tape>))
             }
         };
@@ -172,7 +176,12 @@ impl HubModel {
         chain.trace(self.pixels(&batch))
     }
 
-    fn run(&self, batch: &Batch<'_>, dropout: Option<&StreamKey>) -> Tensor<2> {
+    fn dropout(&self, options: &Forward) -> Option<DropoutKeys> {
+        let key = options.dropout.as_ref();
+        self.weights.dropout(key, &self.config.layers)
+    }
+
+    fn run(&self, batch: &Batch<'_>, dropout: Option<&DropoutKeys>) -> Tensor<2> {
         let pass = pass(&self.weights, dropout);
         let chain = chain(self.family(), pass, batch, End::Logits);
         chain.run(self.pixels(batch)).x
@@ -217,7 +226,7 @@ impl HubModel {
     }
 }
 
-pub(crate) fn pass<'a>(weights: &'a Weights, dropout: Option<&'a StreamKey>) -> Pass<'a> {
+pub(crate) fn pass<'a>(weights: &'a Weights, dropout: Option<&'a DropoutKeys>) -> Pass<'a> {
     Pass { weights, dropout }
 }
 
@@ -260,7 +269,7 @@ fn chain<'a>(family: &'a dyn Family, pass: Pass<'a>, batch: &'a Batch<'a>, end: 
 struct OwnedTape<'a> {
     model: &'a HubModel,
     batch: Batch<'a>,
-    dropout: Option<StreamKey>,
+    dropout: Option<DropoutKeys>,
     end: End,
     inputs: Vec<Flow>,
 }
@@ -270,7 +279,7 @@ impl<'a> OwnedTape<'a> {
     fn new(
         model: &'a HubModel,
         batch: Batch<'a>,
-        dropout: Option<StreamKey>,
+        dropout: Option<DropoutKeys>,
         end: End,
     ) -> (Tensor<2>, Self) {
         // burn keeps what a tracked pass has recorded until the next backward pass, even once its outputs are gone.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use dcsft_tensor::host::send;
+use dcsft_tensor::ops::DropoutKeys;
 use dcsft_tensor::params::{Param, ParamId, ParamSet};
 use dcsft_tensor::rng::StreamKey;
 use dcsft_vlm::error::VlmError;
@@ -240,6 +241,15 @@ impl Weights {
     pub(crate) fn adapter(&self, layer: &Linear) -> Option<(&LoraConfig, ParamId, ParamId)> {
         let (a, b) = self.adapters.get(layer.place?).copied().flatten()?;
         Some((self.lora.as_ref()?, a, b))
+    }
+
+    /// What dropout of a pass through these layers is drawn from, if any is.
+    pub(crate) fn dropout(&self, key: Option<&StreamKey>, layers: &Layers) -> Option<DropoutKeys> {
+        let key = key.filter(|_| self.lora.as_ref().is_some_and(|lora| lora.dropout > 0.0))?;
+        let all = layers.adaptable.iter().zip(&self.adapters);
+        let adapted = all.filter(|(_, adapter)| adapter.is_some());
+        let names = adapted.map(|(adaptable, _)| adaptable.layer.name.clone());
+        Some(DropoutKeys::new(key, names))
     }
 
     /// A copy without adapters and with nothing to train; the weights are in memory once.

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use burn::tensor::{Gradients, Tensor};
-use dcsft_tensor::ops::{self, Activation, Adapter, Dropout};
+use dcsft_tensor::ops::{self, Activation, Adapter, DropoutKeys};
 use dcsft_tensor::params::ParamId;
-use dcsft_tensor::rng::StreamKey;
 
 use crate::modules::{LayerNorm, Linear, RmsNorm, Weights};
 
@@ -13,8 +12,8 @@ use crate::modules::{LayerNorm, Linear, RmsNorm, Weights};
 #[derive(Clone, Copy)]
 pub struct Pass<'a> {
     pub(crate) weights: &'a Weights,
-    /// Names the random stream of dropout; none switches dropout off.
-    pub(crate) dropout: Option<&'a StreamKey>,
+    /// What dropout is drawn from; none switches it off.
+    pub(crate) dropout: Option<&'a DropoutKeys>,
 }
 
 /// The rows of an operation's input: whose they are.
@@ -49,16 +48,16 @@ impl Pass<'_> {
         activation: Activation,
     ) -> Tensor<2> {
         let adapter = self.weights.adapter(layer).map(|(lora, a, b)| {
-            let key = self.dropout.filter(|_| lora.dropout > 0.0);
+            let keys = self.dropout.filter(|_| lora.dropout > 0.0);
             let width = x.dims()[1];
-            let ids = rows.ids.iter().map(|id| &**id);
-            let owners = ids.zip(rows.counts.iter().copied());
+            let draw = |keys: &DropoutKeys| {
+                keys.draw(&layer.name, lora.dropout, rows.ids, rows.counts, width)
+            };
             Adapter {
                 a: self.weight(a).clone(),
                 b: self.weight(b).clone(),
                 scale: lora.scale(),
-                dropout: key
-                    .map(|key| Dropout::draw(key, &layer.name, lora.dropout, owners, width)),
+                dropout: keys.map(draw),
             }
         });
         let bias = layer.bias.map(|bias| self.weight(bias));

@@ -9,6 +9,7 @@ mod support;
 
 use dcsft_models::{HubModel, Sequence};
 use dcsft_tensor::ops::{entropy, token_logprobs};
+use dcsft_vlm::generate::Places;
 use dcsft_vlm::generate::sample::Sampler;
 use dcsft_vlm::model::{Forward, Prompt, Sampling, VisionLanguageModel as _};
 use serde_json::Value;
@@ -234,6 +235,19 @@ fn golden_answers_do_not_depend_on_company() {
         for (alone, together) in alone[0].iter().zip(&answers[1..3]) {
             assert_eq!(alone.tokens, together.tokens, "{}", prompt.id);
             same(&prompt.id, &alone.logprobs, &together.logprobs);
+        }
+    }
+    // Prompts that wait until others are answered get the same answers.
+    let mut in_turns = model.clone();
+    in_turns.set_places(Places {
+        prompts: 2,
+        refill: 1,
+    });
+    let waited = in_turns.write(&prompts, 0..4, &sampling).unwrap();
+    for (prompt, (waited, together)) in prompts.iter().zip(waited.iter().zip(&together)) {
+        for (waited, together) in waited.iter().zip(together) {
+            assert_eq!(waited.tokens, together.tokens, "{}", prompt.id);
+            same(&prompt.id, &waited.logprobs, &together.logprobs);
         }
     }
     // What is drawn step by step has the log-probabilities of one pass over the whole answer.

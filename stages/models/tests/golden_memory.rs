@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use burn::tensor::Device;
 use dcsft_models::{
@@ -34,13 +35,14 @@ use support::{golden, read_json};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// What stands before the bytes of a device's memory.
-const RESERVED: &str = "reserved: ";
+/// Bytes of a device's memory.
+static RESERVED: AtomicU64 = AtomicU64::new(0);
 const PART: &str = "DCSFT_TEST_MEMORY_PART";
 const FOLDER: &str = "DCSFT_TEST_MEMORY_FOLDER";
 const THREADS: usize = 2;
-const SIDE: u32 = 224;
-const LARGE_SIDE: u32 = 728;
+/// Sides of images; of a device smaller ones, since one of software takes its time.
+const SIDES: [u32; 2] = [224, 728];
+const SIDES_ON_DEVICE: [u32; 2] = [112, 364];
 const QUESTION: &str = "What is shown?";
 const ANSWER: &str = "a dog";
 const NEW_TOKENS: usize = 8;
@@ -148,19 +150,27 @@ fn sft(model: &mut HubModel, config: SftConfig, side: u32) {
         .collect();
     let mut trainer = SftTrainer::new(config, model, &examples, None).expect("a trainer");
     trainer.run(&mut ()).expect("two steps");
-    show_reserved();
+    keep_reserved();
 }
 
-/// Shows what a device has been asked for, while what was computed with is still there.
-fn show_reserved() {
+/// Keeps what a device has been asked for, while what was computed with is still there.
+fn keep_reserved() {
     #[cfg(any(feature = "cuda", feature = "wgpu"))]
     if let Some(bytes) = dcsft_tensor::device::reserved(&test_device()) {
-        println!("\n{RESERVED}{bytes}");
+        RESERVED.store(bytes, Ordering::Relaxed);
     }
 }
 
-/// What a process of its own does.
+fn sides() -> [u32; 2] {
+    match on_gpu() {
+        false => SIDES,
+        true => SIDES_ON_DEVICE,
+    }
+}
+
+/// What is measured.
 fn work(part: &str, dir: &Path) {
+    let [side, large_side] = sides();
     let load = || HubModel::load(dir, &test_device()).unwrap_or_else(|error| panic!("{error}"));
     let adapted = || {
         let mut model = load();
@@ -171,22 +181,22 @@ fn work(part: &str, dir: &Path) {
         let mut model = load();
         let groups = groups.iter().copied().collect();
         model.freeze(&groups).expect("something to train");
-        sft(&mut model, sft_config(2, false), SIDE);
+        sft(&mut model, sft_config(2, false), side);
     };
     match part {
         "load" => {
             let model = load();
-            show_reserved();
+            keep_reserved();
             drop(model);
         }
-        "sft" => sft(&mut load(), sft_config(2, false), SIDE),
+        "sft" => sft(&mut load(), sft_config(2, false), side),
         "sft frozen decoder" => frozen(&[ModuleGroup::Decoder]),
         "sft frozen vision" => frozen(&[ModuleGroup::Vision]),
-        "sft lora" => sft(&mut adapted(), sft_config(4, false), SIDE),
-        "sft lora checkpointing" => sft(&mut adapted(), sft_config(4, true), SIDE),
-        "sft lora large image" => sft(&mut adapted(), sft_config(1, false), LARGE_SIDE),
+        "sft lora" => sft(&mut adapted(), sft_config(4, false), side),
+        "sft lora checkpointing" => sft(&mut adapted(), sft_config(4, true), side),
+        "sft lora large image" => sft(&mut adapted(), sft_config(1, false), large_side),
         "grpo lora" => {
-            let prompts = prompts(2, SIDE);
+            let prompts = prompts(2, side);
             let config = GrpoConfig {
                 prompts_per_step: 2,
                 generations: ANSWERS,
@@ -210,7 +220,7 @@ fn work(part: &str, dir: &Path) {
             let mut trainer =
                 GrpoTrainer::new(config, &mut model, reference, data, &reward).expect("a trainer");
             trainer.run(&mut ()).expect("two steps");
-            show_reserved();
+            keep_reserved();
         }
         "rollout" => {
             let sampling = Sampling {
@@ -218,9 +228,9 @@ fn work(part: &str, dir: &Path) {
                 ..Sampling::default()
             };
             let model = load();
-            let answers = model.generate(&prompts(QUESTIONS, SIDE), 0..ANSWERS as u32, &sampling);
+            let answers = model.generate(&prompts(QUESTIONS, side), 0..ANSWERS as u32, &sampling);
             assert_eq!(answers.expect("answers").len(), QUESTIONS);
-            show_reserved();
+            keep_reserved();
         }
         other => panic!("no part {other}"),
     }
@@ -232,11 +242,12 @@ fn on_gpu() -> bool {
 
 /// Bytes of the whole process, or of a device's memory.
 fn estimate(part: &str, model: &HubFootprint) -> f64 {
+    let [side, large_side] = sides();
     let tokens_of = |side: u32| {
         let pixels = f64::from(side * side);
         model.tokens(pixels, QUESTION.len() as f64, ANSWER.len() as f64)
     };
-    let tokens = tokens_of(SIDE);
+    let tokens = tokens_of(side);
     let lora = lora();
     let update = |questions: usize, lora| Update {
         batch: Batch {
@@ -296,7 +307,7 @@ fn estimate(part: &str, model: &HubFootprint) -> f64 {
         }
         "sft lora large image" => {
             let mut update = update(1, Some(&lora));
-            update.batch.tokens = tokens_of(LARGE_SIDE);
+            update.batch.tokens = tokens_of(large_side);
             trained(&update)
         }
         "grpo lora" => {
@@ -344,19 +355,28 @@ fn trainable(model: &HubModel) -> usize {
         .sum()
 }
 
-/// Bytes of the device, where that is not the processor, or of the process.
+/// Bytes of the process.
 fn peak(text: &str) -> Option<f64> {
-    if on_gpu() {
-        return text
-            .lines()
-            .find_map(|line| line.strip_prefix(RESERVED)?.parse().ok());
-    }
     let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kibibytes: f64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
     Some(kibibytes * 1024.0)
 }
 
+/// On a device in this process, which has its kernels compiled already.
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+fn measure_on_device(part: &str, dir: &Path) -> f64 {
+    let device = test_device();
+    dcsft_tensor::device::give_back(&device).expect("a device");
+    let before = dcsft_tensor::device::reserved(&device).expect("a device");
+    work(part, dir);
+    (RESERVED.load(Ordering::Relaxed) - before) as f64
+}
+
 fn measure(part: &str, dir: &Path) -> f64 {
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
+    if on_gpu() {
+        return measure_on_device(part, dir);
+    }
     let output = Command::new(std::env::current_exe().expect("this test"))
         .args(["--exact", "a_part_of_the_measurement", "--nocapture"])
         .env(PART, part)

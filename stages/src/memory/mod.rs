@@ -310,7 +310,13 @@ pub(crate) fn ask(
         let adapters = facts.adapters.as_ref();
         let adapters = adapters.map_or(0.0, |lora| model.trained(memory::Training::adapters(lora)));
         let numbers = [model.parameters() + adapters, 0.0];
-        let bytes = weights + writing.max(model.loading());
+        // Files are read in the machine's memory.
+        let loading = if on_gpu(prospect) {
+            0.0
+        } else {
+            model.loading()
+        };
+        let bytes = weights + writing.max(loading);
         let host = facts.processor()
             + memory::process(threads(prospect), writing)
             + written

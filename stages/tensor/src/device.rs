@@ -14,7 +14,7 @@ use burn::tensor::DType;
 pub use burn::tensor::Device;
 pub use spec::{Accelerator, DeviceError, DeviceSpec};
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
-pub use watch::{launches, reserved};
+pub use watch::{give_back, launches, reserved};
 
 /// The accelerators that this build can use and that are there. For a class that has none, why.
 pub fn accelerators() -> Vec<Result<Accelerator, DeviceError>> {

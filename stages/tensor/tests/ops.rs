@@ -1,11 +1,13 @@
 //! The fused operations of the CPU device against their definitions in burn's own operations, against finite
 //! differences, and at different numbers of threads.
 
+use std::sync::Arc;
+
 use burn::tensor::{DType, Tensor, TensorData};
 use dcsft_tensor::device::{computes_in, test_device};
 use dcsft_tensor::ops::device::attention::{Budget, within};
 use dcsft_tensor::ops::{
-    self, Activation, Adapter, Dropout, Heads, Rotary, Span, Spans, composed, device,
+    self, Activation, Adapter, Dropout, DropoutKeys, Heads, Rotary, Span, Spans, composed, device,
 };
 use dcsft_tensor::rng::StreamKey;
 
@@ -657,8 +659,13 @@ fn dropout_leaves_out_the_drawn_inputs_and_no_others() {
     ];
     for (probability, owners, width) in cases {
         let rows = owners.iter().map(|(_, rows)| rows).sum::<usize>();
-        let owners = owners.into_iter();
-        let dropout = Dropout::draw(&key, "layer", probability, owners, width);
+        let (ids, counts): (Vec<Arc<str>>, Vec<usize>) = owners
+            .into_iter()
+            .map(|(id, rows)| (id.into(), rows))
+            .unzip();
+        // The second of two layers.
+        let keys = DropoutKeys::new(&key, ["other".into(), "layer".into()]);
+        let dropout = keys.draw("layer", probability, &ids, &counts, width);
         let dropped = dropout.dropped();
         for (index, value) in shown(&dropout, rows, width).into_iter().enumerate() {
             let right = match dropped.binary_search(&(index as u32)) {

@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use burn::tensor::{Tensor, TensorData};
 use dcsft_tensor::host::send;
-use dcsft_tensor::ops::{self, Activation, Heads, Spans};
+use dcsft_tensor::ops::{self, Activation, DropoutKeys, Heads, Spans};
 use dcsft_tensor::params::ParamId;
-use dcsft_tensor::rng::StreamKey;
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::model::{Example, Forward, Output};
 
@@ -71,7 +70,9 @@ pub(super) fn forward(
     }
     // Answers that share a prompt's rows would share its dropout too.
     let batch = Batch::new(model, examples, options.dropout.is_none())?;
-    let net = Net::new(model, options.dropout.as_ref());
+    let key = options.dropout.as_ref();
+    let dropout = model.weights.dropout(key, &model.layers);
+    let net = Net::new(model, dropout.as_ref());
     let image = net.encode(batch.patches.clone(), &batch.image_ids);
     let mut pooled = ops::mean_of_rows(image.clone(), model.config.patches());
     let mut logits = net.decode(image, &batch);
@@ -87,7 +88,7 @@ pub(super) fn forward(
 }
 
 impl<'a> Net<'a> {
-    pub(super) fn new(model: &'a MicroVlm, dropout: Option<&'a StreamKey>) -> Self {
+    pub(super) fn new(model: &'a MicroVlm, dropout: Option<&'a DropoutKeys>) -> Self {
         let weights = &model.weights;
         Self {
             model,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 use dcsft_tensor::ops::{self, Continuation, Heads, KvCache, Span, Spans};
 use dcsft_vlm::error::VlmError;
-use dcsft_vlm::generate::{Asked, Decoder, Step, Vocabulary, write};
+use dcsft_vlm::generate::{Asked, Decoder, Places, Step, TakenUp, Vocabulary, write};
 use dcsft_vlm::model::{Completion, Prompt, Sampling, VisionLanguageModel as _};
 use rayon::prelude::*;
 
@@ -30,24 +30,27 @@ pub(super) fn generate(
         size: model.tokenizer().vocab_size(),
         stops: std::slice::from_ref(&model.eos),
     };
-    let answer = |(prompts, tokens)| {
-        let mut decoder = MicroDecoder::new(&model, patches(&model, prompts)?, tokens);
-        let asked = asked(&model, prompts, tokens);
+    let answer = |prompts, tokens, refill| {
+        let mut decoder = MicroDecoder::new(&model, prompts, tokens);
+        let places = Places {
+            prompts: GROUP,
+            refill,
+        };
         write(
             &mut decoder,
             &vocabulary,
-            &asked,
+            places,
             generations.clone(),
             sampling,
         )
     };
-    let groups: Vec<(&[Prompt], &[Vec<u32>])> =
-        prompts.chunks(GROUP).zip(tokens.chunks(GROUP)).collect();
-    let answers: Result<Vec<_>, VlmError> = match model.on_host() {
-        true => groups.into_par_iter().map(answer).collect(),
-        false => groups.into_iter().map(answer).collect(),
-    };
-    Ok(answers?.into_iter().flatten().collect())
+    if !model.on_host() {
+        return answer(prompts, &tokens, GROUP / 4);
+    }
+    let groups = prompts.par_chunks(GROUP).zip(tokens.par_chunks(GROUP));
+    let answers = groups.map(|(prompts, tokens)| answer(prompts, tokens, GROUP));
+    let answers: Vec<_> = answers.collect::<Result<_, VlmError>>()?;
+    Ok(answers.into_iter().flatten().collect())
 }
 
 fn patches(model: &MicroVlm, prompts: &[Prompt]) -> Result<Vec<f32>, VlmError> {
@@ -58,12 +61,12 @@ fn patches(model: &MicroVlm, prompts: &[Prompt]) -> Result<Vec<f32>, VlmError> {
     Ok(patches)
 }
 
-fn asked<'a>(model: &MicroVlm, prompts: &'a [Prompt], tokens: &'a [Vec<u32>]) -> Vec<Asked<'a>> {
-    let asked = |(prompt, tokens): (&'a Prompt, &'a Vec<u32>)| {
+fn asked(model: &MicroVlm, prompts: &[Prompt], tokens: &[Vec<u32>]) -> Vec<Asked> {
+    let asked = |(prompt, tokens): (&Prompt, &Vec<u32>)| {
         let position = model.config().patches() + tokens.len();
         Asked {
-            id: &prompt.id,
-            tokens,
+            id: prompt.id.clone(),
+            tokens: tokens.as_slice().into(),
             position,
             room: model.config().positions() + 1 - position,
         }
@@ -87,24 +90,23 @@ fn prompt_tokens(
     Ok(tokens)
 }
 
-/// Decodes one group of prompts with a model whose adapters are model.
+/// Decodes the answers to prompts with a model whose adapters are model.
 struct MicroDecoder<'a> {
     model: &'a MicroVlm,
-    /// One image per prompt.
-    patches: Vec<f32>,
-    /// The prompts' tokens.
+    /// Those that wait.
+    prompts: &'a [Prompt],
+    /// Their tokens.
     tokens: &'a [Vec<u32>],
-    /// Keys and values, once the prompts are encoded.
-    cache: Option<KvCache>,
+    cache: KvCache,
 }
 
 impl<'a> MicroDecoder<'a> {
-    fn new(model: &'a MicroVlm, patches: Vec<f32>, tokens: &'a [Vec<u32>]) -> Self {
+    fn new(model: &'a MicroVlm, prompts: &'a [Prompt], tokens: &'a [Vec<u32>]) -> Self {
         Self {
             model,
-            patches,
+            prompts,
             tokens,
-            cache: None,
+            cache: KvCache::new(Heads::all(model.config().decoder.heads)),
         }
     }
 
@@ -112,14 +114,8 @@ impl<'a> MicroDecoder<'a> {
         Net::new(self.model, None)
     }
 
-    fn heads(&self) -> Heads {
-        Heads::all(self.model.config().decoder.heads)
-    }
-}
-
-impl Decoder for MicroDecoder<'_> {
-    fn start(&mut self) -> Tensor<2> {
-        let (patches, prompts) = (std::mem::take(&mut self.patches), self.tokens);
+    /// Reads an image each and prompts; gives the logits of what follows.
+    fn read(&mut self, patches: Vec<f32>, prompts: &[Vec<u32>]) -> Tensor<2> {
         let (config, modules) = (self.model.config(), &self.model.modules);
         let per_image = config.patches();
         let ids: Vec<Arc<str>> = prompts.iter().map(|_| "".into()).collect();
@@ -153,13 +149,14 @@ impl Decoder for MicroDecoder<'_> {
         };
         let net = self.net();
         let mut x = net.embed(net.encode(patches, &ids), &tokens, &sources, &positions);
-        let mut cache = KvCache::new(&rows, self.heads());
+        self.cache.enter(&rows);
         for (index, block) in modules.decoder_blocks.iter().enumerate() {
             let spans = spans(index + 1 == modules.decoder_blocks.len());
             let sequences = Sequences::new(&spans, &ids);
             let qkv = net.qkv(x.clone(), block, &sequences);
-            cache.push(&qkv);
-            let mixed = ops::attention(qkv, &spans, self.heads());
+            self.cache.push(&qkv);
+            let heads = Heads::all(config.decoder.heads);
+            let mixed = ops::attention(qkv, &spans, heads);
             x = net.finish(
                 ops::take_rows(x, &spans.query_rows()),
                 mixed,
@@ -167,8 +164,21 @@ impl Decoder for MicroDecoder<'_> {
                 &sequences,
             );
         }
-        self.cache = Some(cache);
         net.head(x)
+    }
+}
+
+impl Decoder for MicroDecoder<'_> {
+    fn take_up(&mut self, _: &[usize], most: usize) -> Result<Option<TakenUp>, VlmError> {
+        let most = most.min(self.prompts.len());
+        if most == 0 {
+            return Ok(None);
+        }
+        let (prompts, tokens) = (&self.prompts[..most], &self.tokens[..most]);
+        (self.prompts, self.tokens) = (&self.prompts[most..], &self.tokens[most..]);
+        let logits = self.read(patches(self.model, prompts)?, tokens);
+        let asked = asked(self.model, prompts, tokens);
+        Ok(Some(TakenUp { asked, logits }))
     }
 
     fn step(&mut self, steps: &[Step]) -> Tensor<2> {
@@ -180,11 +190,10 @@ impl Decoder for MicroDecoder<'_> {
         let spans = Spans::new(Vec::new());
         let sequences = Sequences::new(&spans, &[]);
         let mut x = net.embed_text(&tokens, &positions);
-        let cache = self.cache.as_mut().expect("the prompts are encoded");
-        cache.begin(&owners);
+        self.cache.begin(&owners);
         for (index, block) in self.model.modules.decoder_blocks.iter().enumerate() {
             let qkv = net.qkv(x.clone(), block, &sequences);
-            x = net.finish(x, cache.attend(index, qkv), block, &sequences);
+            x = net.finish(x, self.cache.attend(index, qkv), block, &sequences);
         }
         net.head(x)
     }

@@ -6,13 +6,14 @@ use burn::tensor::{Device, Tensor, TensorData};
 use dcsft_tensor::device::test_device;
 use dcsft_tensor::rng::StreamKey;
 use dcsft_vlm::error::VlmError;
-use dcsft_vlm::generate::{Asked, Decoder, Step, Vocabulary, write};
+use dcsft_vlm::generate::{Asked, Decoder, Places, Step, TakenUp, Vocabulary, write};
 use dcsft_vlm::model::{Completion, Sampling};
 
 /// Gives logits that depend on the step alone, on a device.
 struct Given<'a> {
     logits: &'a dyn Fn(usize, usize) -> Vec<f32>,
-    prompts: usize,
+    /// Prompts that wait.
+    waiting: Vec<Asked>,
     vocab: usize,
     step: usize,
     device: Device,
@@ -27,8 +28,12 @@ impl Given<'_> {
 }
 
 impl Decoder for Given<'_> {
-    fn start(&mut self) -> Tensor<2> {
-        self.next(self.prompts)
+    fn take_up(&mut self, _: &[usize], most: usize) -> Result<Option<TakenUp>, VlmError> {
+        let asked: Vec<Asked> = self.waiting.drain(..most.min(self.waiting.len())).collect();
+        Ok((!asked.is_empty()).then(|| TakenUp {
+            logits: self.next(asked.len()),
+            asked,
+        }))
     }
 
     fn step(&mut self, steps: &[Step]) -> Tensor<2> {
@@ -44,18 +49,21 @@ fn answers(
     logits: &dyn Fn(usize, usize) -> Vec<f32>,
     sampling: &Sampling,
 ) -> Result<Vec<Vec<Completion>>, VlmError> {
-    let tokens = [vec![1, 2, 3], vec![4]];
-    let ids = ["a", "b"];
-    let asked = ids.iter().zip(&tokens).map(|(&id, tokens)| Asked {
-        id,
-        tokens,
+    let asked = |(id, tokens): (&str, Vec<u32>)| Asked {
+        id: id.into(),
         position: tokens.len(),
+        tokens: tokens.into(),
         room: 100,
-    });
-    let asked: Vec<Asked> = asked.collect();
+    };
+    let prompts = [
+        ("a", vec![1, 2, 3]),
+        ("b", vec![4]),
+        ("c", vec![0, 6]),
+        ("d", vec![2]),
+    ];
     let mut decoder = Given {
         logits,
-        prompts: asked.len(),
+        waiting: prompts.map(asked).into(),
         vocab,
         step: 0,
         device: device.clone(),
@@ -64,7 +72,12 @@ fn answers(
         size: vocab,
         stops: &[5],
     };
-    write(&mut decoder, &vocabulary, &asked, GENERATIONS, sampling)
+    // Two wait until the answers to another are at their end.
+    let places = Places {
+        prompts: 2,
+        refill: 1,
+    };
+    write(&mut decoder, &vocabulary, places, GENERATIONS, sampling)
 }
 
 /// Logits of this spread; in steps of `grain`, so that some are equal.

@@ -4,25 +4,44 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::backend::Cube;
+use burn::backend::tensor::FloatTensor;
 use burn::tensor::{Device, Tensor};
 use cubecl::MemoryScope;
 use cubecl::logging::{LaunchObservation, LaunchObserver};
 
-/// Bytes that a device's allocator holds; it gives next to nothing back while a process lives, so it is about the most that
-/// was in use at once. None of the CPU device.
+use crate::host::{self, CopyError};
+
+/// Bytes that a device's allocator holds; it gives next to nothing back by itself, so it is about the most that was in use at
+/// once since the last [`give_back`]. None of the CPU device.
 pub fn reserved(device: &Device) -> Option<u64> {
+    let of_device = primitive(device)?;
+    let report = of_device.client.memory_report(MemoryScope::Device);
+    Some(report.usage().bytes_reserved)
+}
+
+/// Gives memory that a device's allocator holds and nothing uses back to the device.
+///
+/// # Errors
+/// [`CopyError`] where the device has failed.
+pub fn give_back(device: &Device) -> Result<(), CopyError> {
+    let Some(of_device) = primitive(device) else {
+        return Ok(());
+    };
+    // What is on its way is waited for.
+    host::values(Tensor::<1>::zeros([1], &device.clone().inner()))?;
+    let given = of_device.client.memory_cleanup();
+    given.map_err(|error| CopyError(error.to_string()))
+}
+
+/// A tensor of a device that is not the CPU's, which knows what computes there.
+fn primitive(device: &Device) -> Option<FloatTensor<Cube>> {
     let device = device.clone().inner();
     if device == Device::flex() {
         return None;
     }
-    let tensor = Tensor::<1>::zeros([1], &device);
-    let client = tensor.try_into_primitive::<Cube>().ok()?.client.clone();
-    Some(
-        client
-            .memory_report(MemoryScope::Device)
-            .usage()
-            .bytes_reserved,
-    )
+    Tensor::<1>::zeros([1], &device)
+        .try_into_primitive::<Cube>()
+        .ok()
 }
 
 /// The kernels that `work` launches on all devices but the CPU's, by name, and how often each. Others that work at the same

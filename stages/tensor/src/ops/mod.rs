@@ -27,7 +27,7 @@ use burn::tensor::{DType, Tensor};
 pub use adamw::{AdamWFactors, adamw};
 pub use cache::KvCache;
 pub use composed::{Activation, Adapter};
-pub use dropout::Dropout;
+pub use dropout::{Dropout, DropoutKeys};
 pub use heads::{Heads, Rotary};
 pub use spans::{Continuation, Span, Spans};
 

@@ -1,18 +1,30 @@
 //! What is asked for, and the answers that are being written.
 
+use std::sync::Arc;
+
 use dcsft_tensor::ops::Continuation;
 use dcsft_tensor::rng::StreamKey;
 
 /// What the loop needs to know of a prompt.
-pub struct Asked<'a> {
+pub struct Asked {
     /// The sample's content ID: names the draws.
-    pub id: &'a str,
+    pub id: Arc<str>,
     /// The prompt's tokens, for the repetition penalty.
-    pub tokens: &'a [u32],
+    pub tokens: Arc<[u32]>,
     /// The position of the first answer token.
     pub position: usize,
     /// Tokens of an answer that the model's context has room for after the prompt, at least one.
     pub room: usize,
+}
+
+/// How many prompts are worked on together: each weight is read once for all of their answers. The answers do not depend
+/// on it, but for a device's rounding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Places {
+    /// Prompts at most.
+    pub prompts: usize,
+    /// Prompts that wait are taken up as soon as so many places are free, or nothing is under way.
+    pub refill: usize,
 }
 
 /// What the loop needs to know of a model.

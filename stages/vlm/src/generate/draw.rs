@@ -16,27 +16,25 @@ const SHARED_OUT: usize = 1 << 17;
 /// The rows that draw, and what there is of them.
 pub(super) struct Turn<'a> {
     pub(super) rows: &'a [Row],
+    pub(super) prompts: &'a [Asked],
     pub(super) answers: &'a [Completion],
     /// So many rows in a row draw from the same logits.
     pub(super) share: usize,
 }
 
-/// Draws tokens for a group of prompts.
+/// Draws tokens.
 pub(super) struct Chooser<'a> {
     vocabulary: &'a Vocabulary<'a>,
-    prompts: &'a [Asked<'a>],
     sampling: &'a Sampling,
     /// None where the processor draws.
     drawer: Option<Drawer>,
 }
 
 impl<'a> Chooser<'a> {
-    /// For logits of the device that `logits` are on, and `each` answers to each prompt.
+    /// For logits of the device that `logits` are on.
     pub(super) fn new(
         logits: &Tensor<2>,
-        vocabulary: &'a Vocabulary,
-        prompts: &'a [Asked],
-        each: usize,
+        vocabulary: &'a Vocabulary<'a>,
         sampling: &'a Sampling,
     ) -> Self {
         let greedy = sampling.temperature == 0.0;
@@ -46,12 +44,19 @@ impl<'a> Chooser<'a> {
             top_p: sampling.top_p,
             penalty: sampling.repetition_penalty as f32,
         };
-        let tokens: Vec<&[u32]> = prompts.iter().map(|prompt| prompt.tokens).collect();
         Self {
-            drawer: Drawer::new(how, vocabulary.size, &tokens, each, &logits.device()),
+            drawer: Drawer::new(how, vocabulary.size, &logits.device()),
             vocabulary,
-            prompts,
             sampling,
+        }
+    }
+
+    /// Takes up prompts with `each` answers to each, numbered from `first` on; `going_on` are those before them that are not
+    /// at their end.
+    pub(super) fn enter(&mut self, going_on: &[usize], first: usize, asked: &[Asked], each: usize) {
+        if let Some(drawer) = &mut self.drawer {
+            let tokens: Vec<&[u32]> = asked.iter().map(|asked| &*asked.tokens).collect();
+            drawer.enter(going_on, first, &tokens, each);
         }
     }
 
@@ -79,7 +84,7 @@ impl<'a> Chooser<'a> {
             let Some(drawn) = drawn else {
                 let own = host::values(logits.clone().narrow(0, draw.row, 1))?;
                 let value = first_wrong(&own).unwrap_or(f32::NAN);
-                return Err(self.wrong(row, turn, value));
+                return Err(turn.wrong(row, value));
             };
             tokens.push(drawn);
         }
@@ -123,21 +128,13 @@ impl<'a> Chooser<'a> {
         logits: &mut [f32],
     ) -> Result<(u32, f32), VlmError> {
         if let Some(value) = first_wrong(logits) {
-            return Err(self.wrong(row, turn, value));
+            return Err(turn.wrong(row, value));
         }
         let before = [
-            self.prompts[row.owner.prefix].tokens,
+            &*turn.prompts[row.owner.prefix].tokens,
             &turn.answers[row.owner.sequence].tokens,
         ];
         Ok(sampler.draw(logits, before, || row.uniform(turn.index(row))))
-    }
-
-    fn wrong(&self, row: &Row, turn: &Turn<'_>, value: f32) -> VlmError {
-        VlmError::Logits {
-            sample: self.prompts[row.owner.prefix].id.to_owned(),
-            token: turn.index(row) + 1,
-            value,
-        }
     }
 }
 
@@ -145,6 +142,14 @@ impl Turn<'_> {
     /// Which token of its answer a row draws, from 0.
     fn index(&self, row: &Row) -> usize {
         self.answers[row.owner.sequence].tokens.len()
+    }
+
+    fn wrong(&self, row: &Row, value: f32) -> VlmError {
+        VlmError::Logits {
+            sample: self.prompts[row.owner.prefix].id.to_string(),
+            token: self.index(row) + 1,
+            value,
+        }
     }
 }
 

@@ -239,10 +239,14 @@ pub fn train(model: &dyn Footprint, update: &Update<'_>, adapted: Option<&LoraCo
         0.0
     };
     let pass = pass(model, update);
-    let reading = model.weights(adapted) + model.loading();
     let updating = weights + moments + earlier + CLASSES * pass.peak;
-    // One tensor is written at a time.
-    let saving = weights + moments + model.saving(lora.is_some());
+    // Files are read and written in the machine's memory; one tensor is written at a time.
+    let [loading, saving] = match update.batch.on_gpu {
+        true => [0.0, 0.0],
+        false => [model.loading(), model.saving(lora.is_some())],
+    };
+    let reading = model.weights(adapted) + loading;
+    let saving = weights + moments + saving;
     Peak {
         activations: pass.activations,
         peak: reading.max(updating).max(saving),

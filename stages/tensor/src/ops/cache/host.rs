@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use burn::tensor::{DType, Tensor, TensorData};
 
+use super::Ended;
 use crate::kernels::{self, MatMut, MatRef, add_product, parallel};
 use crate::ops::{Continuation, Heads, fused};
 
@@ -14,12 +15,14 @@ const FIRST_ROWS: usize = 8;
 pub(super) struct Host {
     /// Width of a head.
     width: usize,
+    /// By their numbers; those that went are empty.
     prefixes: Vec<Prefix>,
-    /// Keys and values of each sequence, row after row.
+    /// Keys and values of each sequence, row after row, by their numbers; those that ended are empty.
     sequences: Vec<Vec<f32>>,
 }
 
 /// Keys and values of one prefix.
+#[derive(Default)]
 struct Prefix {
     rows: usize,
     /// `[key heads, head width, rows]`.
@@ -29,17 +32,30 @@ struct Prefix {
 }
 
 impl Host {
-    pub(super) fn new(qkv: &Tensor<2>, prefixes: &[Range<usize>], heads: Heads) -> Self {
-        let row = qkv.dims()[1];
-        let width = heads.width(row);
-        let all = |values: &[f32]| {
-            let prefix = |rows: &Range<usize>| Prefix::new(values, row, rows.clone(), heads);
-            prefixes.iter().map(prefix).collect()
-        };
+    pub(super) fn new(width: usize) -> Self {
         Self {
             width,
-            prefixes: read(qkv.clone(), all),
+            prefixes: Vec::new(),
             sequences: Vec::new(),
+        }
+    }
+
+    pub(super) fn enter(&mut self, qkv: &Tensor<2>, prefixes: &[Range<usize>], heads: Heads) {
+        let row = qkv.dims()[1];
+        let entered = read(qkv.clone(), |values| {
+            let prefix = |rows: &Range<usize>| Prefix::new(values, row, rows.clone(), heads);
+            prefixes.iter().map(prefix).collect::<Vec<_>>()
+        });
+        self.prefixes.extend(entered);
+    }
+
+    /// Frees what no step asks for any more.
+    pub(super) fn free(&mut self, ended: &Ended) {
+        for &prefix in &ended.prefixes {
+            self.prefixes[prefix] = Prefix::default();
+        }
+        for &sequence in &ended.sequences {
+            self.sequences[sequence] = Vec::new();
         }
     }
 

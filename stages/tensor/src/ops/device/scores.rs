@@ -14,8 +14,8 @@ pub(super) struct Scores {
 pub(super) struct Seen<'a> {
     /// Rows of each prefix, `[prefixes]`.
     pub(super) lengths: &'a Tensor<1, Int>,
-    /// Rows of each sequence.
-    pub(super) own: usize,
+    /// Rows of each sequence, `[sequences]`.
+    pub(super) own: &'a Tensor<1, Int>,
     /// Sequences of a prefix.
     pub(super) each: usize,
     /// What scores are multiplied with.

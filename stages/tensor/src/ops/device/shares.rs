@@ -30,8 +30,7 @@ pub(super) fn weights(scores: Scores, seen: &Seen<'_>) -> Scores {
         .reshape([prefixes, keys, each, group, longest])
         .permute([0, 2, 1, 3, 4])
         .reshape([sequences, keys, group, longest]);
-    let written = Tensor::<1, Int>::full([1], seen.own as i64, &device);
-    let own = wide(&scores.own) * seen.scale + hidden(room, written);
+    let own = wide(&scores.own) * seen.scale + hidden(room, seen.own.clone());
     let weights = activation::softmax(Tensor::cat(vec![by_sequence, own], 3), 3);
     let part = |columns: std::ops::Range<usize>| {
         let part = [0..sequences, 0..keys, 0..group, columns];

@@ -1,5 +1,7 @@
 //! The drawing on a device: one kernel a token, one copy up and one down.
 
+use std::collections::BTreeMap;
+
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use cubecl::prelude::*;
 
@@ -17,28 +19,54 @@ const MOST: usize = 1 << 19;
 /// Draws the tokens of some answers.
 pub struct Drawer {
     how: Drawing,
+    vocab: usize,
+    device: Device,
     /// Of each answer the tokens that were there, a bit each: `[answers, words]`; a single word without a penalty.
     seen: Tensor<2, Int>,
+    /// The row of each answer in it; none without a penalty.
+    rows: BTreeMap<usize, u32>,
 }
 
 impl Drawer {
-    /// For `each` answers to each of these prompts, tokens of a vocabulary of `vocab`. Prompts are needed for the penalty
-    /// alone. None where the processor has to draw: the logits are its own, or too many for the kernel's sums.
-    pub fn new(
-        how: Drawing,
-        vocab: usize,
-        prompts: &[&[u32]],
-        each: usize,
-        device: &Device,
-    ) -> Option<Self> {
+    /// Without answers yet; for tokens of a vocabulary of `vocab`. None where the processor has to draw: the logits are its
+    /// own, or too many for the kernel's sums.
+    pub fn new(how: Drawing, vocab: usize, device: &Device) -> Option<Self> {
         if device.clone().inner() == Device::flex() || vocab >= MOST {
             return None;
         }
-        let seen = match how.penalty == 1.0 {
-            true => Tensor::zeros([1, 1], (device, DType::U32)),
-            false => seen(vocab, prompts, each, device),
+        Some(Self {
+            how,
+            vocab,
+            device: device.clone(),
+            seen: Tensor::zeros([1, 1], (device, DType::U32)),
+            rows: BTreeMap::new(),
+        })
+    }
+
+    /// Takes `each` answers to each of these prompts up, numbered from `first` on. Of those before, `going_on` are drawn
+    /// for again, and no others.
+    pub fn enter(&mut self, going_on: &[usize], first: usize, prompts: &[&[u32]], each: usize) {
+        if self.how.penalty == 1.0 {
+            return;
+        }
+        let new = seen(self.vocab, prompts, each, &self.device);
+        let kept: Vec<i32> = going_on
+            .iter()
+            .map(|answer| self.rows[answer] as i32)
+            .collect();
+        self.seen = match kept.len() {
+            0 => new,
+            count => {
+                let kept = TensorData::new(kept, [count]);
+                let kept = self.seen.clone().select(0, send(kept, &self.device));
+                Tensor::cat(vec![kept, new], 0)
+            }
         };
-        Some(Self { how, seen })
+        let answers = going_on
+            .iter()
+            .copied()
+            .chain(first..first + prompts.len() * each);
+        self.rows = answers.zip(0..).collect();
     }
 
     /// A token each of `draws`, of which each has an answer of its own.
@@ -47,15 +75,19 @@ impl Drawer {
     /// [`CopyError`] where the device has failed.
     ///
     /// # Panics
-    /// If the logits are on the processor.
+    /// If the logits are on the processor, or there is an answer that was not [taken up](Drawer::enter).
     pub fn draw(&mut self, logits: &Tensor<2>, draws: &[Draw]) -> Result<Vec<Drawn>, CopyError> {
         let (device, vocab) = (logits.device(), logits.dims()[1]);
         let how = self.how;
         let penalised = how.penalty != 1.0;
         let asked = draws.iter().flat_map(|draw| {
-            let answer = if penalised { draw.answer } else { 0 };
+            let answer = if penalised {
+                self.rows[&draw.answer]
+            } else {
+                0
+            };
             let [high, low] = words(draw.uniform);
-            [draw.row as u32, answer as u32, high, low]
+            [draw.row as u32, answer, high, low]
         });
         let asked = TensorData::new(asked.collect::<Vec<u32>>(), [draws.len(), ASKED]);
         let asked = send::<2, Int>(asked, (&device, DType::U32));

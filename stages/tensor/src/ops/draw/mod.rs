@@ -39,7 +39,7 @@ pub struct Drawing {
 pub struct Draw {
     /// The row of the logits.
     pub row: usize,
-    /// Whose it is: among all answers, those to one prompt in a row.
+    /// Whose it is: the number of the answer.
     pub answer: usize,
     /// The random number, in `[0, 1)`.
     pub uniform: f64,
@@ -62,8 +62,13 @@ mod nowhere {
 
     impl Drawer {
         /// None: the logits are the processor's.
-        pub fn new(_: Drawing, _: usize, _: &[&[u32]], _: usize, _: &Device) -> Option<Self> {
+        pub fn new(_: Drawing, _: usize, _: &Device) -> Option<Self> {
             None
+        }
+
+        /// Nothing.
+        pub fn enter(&mut self, _: &[usize], _: usize, _: &[&[u32]], _: usize) {
+            match *self {}
         }
 
         /// A token each of `draws`.

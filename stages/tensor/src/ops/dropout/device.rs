@@ -1,13 +1,13 @@
 //! Dropout on a device, which draws from the samples' keys.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use cubecl::prelude::*;
 
 use super::bits::Bits;
-use super::kernel::{OWNER, apply_kernel, draw_kernel};
-use super::owner::Owner;
+use super::kernel::{DRAWS, SEED, apply_kernel, draw_kernel, sums_kernel};
+use super::samples::Drawn;
 use super::thresholds::thresholds;
 use crate::host::send;
 use crate::ops::cube::{UNITS, by_dtype, cubes, floats, integers};
@@ -16,60 +16,104 @@ use crate::ops::cube::{UNITS, by_dtype, cubes, floats, integers};
 const MOST: u64 = 1 << 31;
 
 /// Cubes of a launch along one axis, as WebGPU promises them.
-const SAMPLES: usize = 65_535;
+const ALONG: usize = 65_535;
 
-/// Whose inputs they are, on a device.
+/// What goes to a device once, when it is first asked for.
+pub(super) type Sent<const D: usize> = OnceLock<Tensor<D, Int>>;
+
+/// What is drawn from, on a device.
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
-    /// `[samples, OWNER]`.
-    owners: Tensor<2, Int>,
+    /// Of all layers of the pass, `[layers * samples, 8]`.
+    seeds: Tensor<2, Int>,
+    /// Where the rows of each sample begin, and where they end: `[samples + 1]`.
+    rows: Tensor<1, Int>,
     /// `[gaps, 2]`.
     thresholds: Tensor<2, Int>,
+    layer: usize,
+    width: usize,
     inputs: usize,
+    samples: usize,
+    /// Cubes that share the draws of a sample.
+    stretches: usize,
 }
 
 impl Keys {
     /// None where the processor has to draw: too few inputs are dropped for a table, or there are too many.
     pub(super) fn send(
-        owners: &[Owner],
+        drawn: &Drawn,
         probability: f64,
         inputs: usize,
         device: &Device,
     ) -> Option<Self> {
-        if inputs as u64 >= MOST || !(1..=SAMPLES).contains(&owners.len()) {
+        let samples = drawn.samples.count();
+        if inputs as u64 >= MOST || !(1..=ALONG).contains(&samples) {
             return None;
         }
         let thresholds = table(probability, device)?;
-        let words = |owner: &Owner| {
-            let seed = owner.seed.as_chunks::<4>().0.iter();
-            let own = [owner.inputs.start, owner.inputs.end - owner.inputs.start];
-            seed.map(|&bytes| u32::from_le_bytes(bytes))
-                .chain(own.map(|number| number as u32))
-                .collect::<Vec<u32>>()
-        };
-        let words: Vec<u32> = owners.iter().flat_map(words).collect();
-        let words = TensorData::new(words, [owners.len(), OWNER]);
+        let words = (&device.clone().inner(), DType::U32);
+        let seeds = drawn.samples.sent.get_or_init(|| {
+            let seeds = drawn.samples.all_seeds();
+            let all = seeds.iter().flat_map(|seed| seed.as_chunks::<4>().0);
+            let all = all.map(|&bytes| u32::from_le_bytes(bytes));
+            send(TensorData::new(all.collect(), [seeds.len(), SEED]), words)
+        });
+        let rows = drawn.rows.sent.get_or_init(|| {
+            let mut ends = vec![0];
+            for &count in &drawn.rows.counts {
+                ends.push(ends[ends.len() - 1] + count as u32);
+            }
+            let count = ends.len();
+            send(TensorData::new(ends, [count]), words)
+        });
+        let longest = drawn.rows.counts.iter().copied().max().unwrap_or(0);
+        let draws = (longest * drawn.width) as f64 * probability;
+        let stretches = (draws / (UNITS as usize * DRAWS) as f64) as usize + 1;
         Some(Self {
-            owners: send(words, (device, DType::U32)),
+            seeds: seeds.clone(),
+            rows: rows.clone(),
             thresholds,
+            layer: drawn.layer,
+            width: drawn.width,
             inputs,
+            samples,
+            stretches: stretches.min(ALONG),
         })
     }
 
     /// Draws what is dropped.
     pub(super) fn draw(&self) -> Bits {
-        let device = self.owners.device();
+        let on = (&self.seeds.device(), DType::U32);
         let words = self.inputs.div_ceil(Bits::WORD).max(1);
-        let words = Tensor::<2, Int>::full([words, 1], u32::MAX, (&device, DType::U32));
-        let owners = integers(&self.owners);
-        let client = owners.client.clone();
+        let words = Tensor::<2, Int>::full([words, 1], u32::MAX, on);
+        // Where a stretch begins follows from how far the earlier ones reach.
+        let sums = Tensor::<2, Int>::empty([self.samples, self.stretches], on);
+        let seeds = integers(&self.seeds);
+        let client = seeds.client.clone();
+        let cubes = CubeCount::Static(self.samples as u32, self.stretches as u32, 1);
+        if self.stretches > 1 {
+            sums_kernel::launch(
+                &client,
+                cubes.clone(),
+                CubeDim::new_1d(UNITS),
+                seeds.clone().into_tensor_arg(),
+                integers(&self.thresholds).into_tensor_arg(),
+                integers(&sums).into_tensor_arg(),
+                self.layer,
+                UNITS as usize,
+            );
+        }
         draw_kernel::launch(
             &client,
-            CubeCount::Static(self.owners.dims()[0] as u32, 1, 1),
+            cubes,
             CubeDim::new_1d(UNITS),
-            owners.into_tensor_arg(),
+            seeds.into_tensor_arg(),
+            integers(&self.rows).into_tensor_arg(),
             integers(&self.thresholds).into_tensor_arg(),
+            integers(&sums).into_tensor_arg(),
             integers(&words).into_tensor_arg(),
+            self.layer,
+            self.width as u32,
             UNITS as usize,
         );
         Bits(words)

@@ -1,12 +1,14 @@
-//! The kernels: a cube draws what is dropped of one sample's inputs, from the sample's own stream.
+//! The kernels: what is dropped of a sample's inputs is drawn from the sample's own stream, a stretch of it by each cube.
 
 use cubecl::prelude::*;
 
-/// Numbers that say whose inputs they are: the eight words of the stream's key, the first input, and how many they are.
-pub(super) const OWNER: usize = 10;
+use crate::ops::cube::{Fold, over_units};
+
+/// Words of a stream's key.
+pub(super) const SEED: usize = 8;
 
 /// Draws in a block of the stream: 16 words of 32 bits.
-const DRAWS: usize = 8;
+pub(super) const DRAWS: usize = 8;
 
 /// One round on four words of the state (Bernstein 2008).
 #[cube]
@@ -39,12 +41,12 @@ fn turned(word: u32, by: u32) -> u32 {
 
 /// The first words of a block's state: the constants, the key, the block's number.
 #[cube]
-fn first(owners: &Tensor<u32>, owner: usize, block: u32, #[comptime] index: usize) -> u32 {
+fn first(seeds: &Tensor<u32>, seed: usize, block: u32, #[comptime] index: usize) -> u32 {
     let constants = comptime!([0x6170_7865u32, 0x3320_646e, 0x7962_2d32, 0x6b20_6574]);
     if comptime!(index < 4) {
         comptime!(constants[index]).runtime()
     } else if comptime!(index < 12) {
-        owners[owner + comptime!(index - 4)]
+        seeds[seed + comptime!(index - 4)]
     } else if comptime!(index == 12) {
         block
     } else {
@@ -54,10 +56,10 @@ fn first(owners: &Tensor<u32>, owner: usize, block: u32, #[comptime] index: usiz
 
 /// A block of the ChaCha8 stream with this key: what `rand_chacha` gives, two words a draw, the lower first.
 #[cube]
-fn fill(state: &mut Array<u32>, owners: &Tensor<u32>, owner: usize, block: u32) {
+fn fill(state: &mut Array<u32>, seeds: &Tensor<u32>, seed: usize, block: u32) {
     #[unroll]
     for index in 0..16usize {
-        state[index] = first(owners, owner, block, index);
+        state[index] = first(seeds, seed, block, index);
     }
     for _round in 0..4u32 {
         quarter(state, 0usize, 4usize, 8usize, 12usize);
@@ -72,7 +74,7 @@ fn fill(state: &mut Array<u32>, owners: &Tensor<u32>, owner: usize, block: u32) 
     #[unroll]
     for index in 0..16usize {
         let own = state[index];
-        state[index] = own + first(owners, owner, block, index);
+        state[index] = own + first(seeds, seed, block, index);
     }
 }
 
@@ -95,33 +97,81 @@ fn gap(thresholds: &Tensor<u32>, low_word: u32, high_word: u32) -> u32 {
     from as u32
 }
 
-/// `owners`: `[samples, OWNER]`; `thresholds`: `[gaps, 2]`, the upper word first. Clears the bit of each dropped input in
-/// `words`, which has a bit for each input.
-#[cube(launch)]
-pub(super) fn draw_kernel(
-    owners: &Tensor<u32>,
+/// A unit's draws of a block: of each how far on it drops an input, in `state`; gives their sum.
+#[cube]
+fn steps(
+    state: &mut Array<u32>,
+    seeds: &Tensor<u32>,
+    seed: usize,
     thresholds: &Tensor<u32>,
-    words: &mut Tensor<Atomic<u32>>,
+    block: u32,
+) -> u32 {
+    fill(state, seeds, seed, block);
+    let mut own = 0u32;
+    #[unroll]
+    for draw in 0..comptime!(DRAWS) {
+        let (low, high) = (state[comptime!(2 * draw)], state[comptime!(2 * draw + 1)]);
+        let step = gap(thresholds, low, high) + 1u32;
+        state[draw] = step;
+        own += step;
+    }
+    own
+}
+
+/// How far the draws of each stretch reach together: `sums`, `[samples, stretches]`. A cube has one; a unit a block of it.
+#[cube(launch)]
+pub(super) fn sums_kernel(
+    seeds: &Tensor<u32>,
+    thresholds: &Tensor<u32>,
+    sums: &mut Tensor<u32>,
+    layer: usize,
     #[comptime] units: usize,
 ) {
     let unit = UNIT_POS_X as usize;
-    let owner = CUBE_POS_X as usize * comptime!(OWNER);
-    let (start, count) = (owners[owner + 8], owners[owner + 9]);
-    let mut ends = Shared::<[u32]>::new_slice(units);
+    let (sample, stretch) = (CUBE_POS_X as usize, CUBE_POS_Y as usize);
+    let seed = (layer * sums.shape(0) + sample) * comptime!(SEED);
+    let mut shared = Shared::<[u32]>::new_slice(units);
     let mut state = Array::<u32>::new(16usize);
-    let mut base = 0u32;
-    let mut block = UNIT_POS_X;
+    let block = CUBE_POS_Y * comptime!(units as u32) + UNIT_POS_X;
+    let own = steps(&mut state, seeds, seed, thresholds, block);
+    let sum = over_units::<u32>(own, unit, &mut shared, units, Fold::Sum);
+    if unit == 0 {
+        let place = sample * sums.stride(0) + stretch * sums.stride(1);
+        sums[place] = sum;
+    }
+}
+
+/// `seeds`: `[layers * samples, SEED]`; `rows`: `[samples + 1]`; `thresholds`: `[gaps, 2]`, the upper word first; `sums`: what
+/// [`sums_kernel`] gives, of stretches but the last. Clears the bit of each dropped input in `words`, which has a bit for
+/// each input. The last stretch goes on as long as there are inputs.
+#[cube(launch)]
+pub(super) fn draw_kernel(
+    seeds: &Tensor<u32>,
+    rows: &Tensor<u32>,
+    thresholds: &Tensor<u32>,
+    sums: &Tensor<u32>,
+    words: &mut Tensor<Atomic<u32>>,
+    layer: usize,
+    width: u32,
+    #[comptime] units: usize,
+) {
+    let unit = UNIT_POS_X as usize;
+    let (sample, stretch) = (CUBE_POS_X as usize, CUBE_POS_Y as usize);
+    let seed = (layer * sums.shape(0) + sample) * comptime!(SEED);
+    let start = rows[sample] * width;
+    let count = rows[sample + 1] * width - start;
+    let mut ends = Shared::<[u32]>::new_slice(units);
+    let mut earlier = 0u32;
+    let mut at = unit;
+    while at < stretch {
+        earlier += sums[sample * sums.stride(0) + at * sums.stride(1)];
+        at += units;
+    }
+    let mut base = over_units::<u32>(earlier, unit, &mut ends, units, Fold::Sum);
+    let mut state = Array::<u32>::new(16usize);
+    let mut block = CUBE_POS_Y * comptime!(units as u32) + UNIT_POS_X;
     while base < count {
-        fill(&mut state, owners, owner, block);
-        // Of each draw how far on it drops an input, and of all of them together.
-        let mut own = 0u32;
-        #[unroll]
-        for draw in 0..comptime!(DRAWS) {
-            let (low, high) = (state[comptime!(2 * draw)], state[comptime!(2 * draw + 1)]);
-            let step = gap(thresholds, low, high) + 1u32;
-            state[draw] = step;
-            own += step;
-        }
+        let own = steps(&mut state, seeds, seed, thresholds, block);
         ends[unit] = own;
         sync_cube();
         let mut reach = 1usize.runtime();
@@ -146,6 +196,9 @@ pub(super) fn draw_kernel(
             }
         }
         base += ends[units - 1];
+        if stretch + 1 < sums.shape(1) {
+            base = count;
+        }
         block += comptime!(units as u32);
         sync_cube();
     }

@@ -7,6 +7,7 @@ mod gaps;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 mod kernel;
 mod owner;
+mod samples;
 #[cfg(any(feature = "cuda", feature = "wgpu", test))]
 mod thresholds;
 
@@ -15,10 +16,10 @@ use std::sync::Arc;
 use burn::tensor::{Device, Tensor};
 use rayon::prelude::*;
 
-use crate::rng::StreamKey;
 use bits::Bits;
 use gaps::log_keep;
-use owner::Owner;
+use samples::Drawn;
+pub use samples::DropoutKeys;
 
 /// One draw of dropout: inputs set to zero, the others scaled up.
 #[derive(Clone, Debug)]
@@ -33,7 +34,7 @@ enum Dropped {
     /// These; ascending.
     Given(Arc<[u32]>),
     /// Those that are drawn for each sample's inputs.
-    Drawn(Arc<[Owner]>),
+    Drawn(Drawn),
 }
 
 impl Dropout {
@@ -42,33 +43,6 @@ impl Dropout {
         Self {
             probability,
             dropped: Dropped::Given(dropped.into()),
-        }
-    }
-
-    /// Draws which of a layer's inputs are dropped, each with `probability`.
-    ///
-    /// `rows` lists, in the order of the batch, each sample's ID and how many rows of the input are its own; what is
-    /// drawn for a sample depends on `key`, the layer and the sample alone, and is the same on every device.
-    pub fn draw<'a>(
-        key: &StreamKey,
-        layer: &str,
-        probability: f64,
-        rows: impl Iterator<Item = (&'a str, usize)>,
-        width: usize,
-    ) -> Self {
-        let key = key.clone().text(layer);
-        let mut end = 0u64;
-        let owner = |(sample, count): (&str, usize)| {
-            let start = end;
-            end += (count * width) as u64;
-            Owner {
-                seed: key.clone().text(sample).seed(),
-                inputs: start..end,
-            }
-        };
-        Self {
-            probability,
-            dropped: Dropped::Drawn(rows.map(owner).collect()),
         }
     }
 
@@ -81,13 +55,13 @@ impl Dropout {
     pub fn dropped(&self) -> Arc<[u32]> {
         let owners = match &self.dropped {
             Dropped::Given(dropped) => return dropped.clone(),
-            Dropped::Drawn(owners) => owners,
+            Dropped::Drawn(drawn) => drawn.owners(),
         };
         let log_keep = log_keep(self.probability);
         let end = owners.last().map_or(0, |owner| owner.inputs.end);
         let mut dropped = Vec::new();
         if end as f64 * self.probability < SHARED_OUT {
-            for owner in owners.iter() {
+            for owner in &owners {
                 owner.drop(log_keep, &mut dropped);
             }
         } else {
@@ -111,9 +85,9 @@ impl Dropout {
 
     fn source(&self, inputs: usize, device: &Device) -> Source {
         #[cfg(any(feature = "cuda", feature = "wgpu"))]
-        if let Dropped::Drawn(owners) = &self.dropped
+        if let Dropped::Drawn(drawn) = &self.dropped
             && device.clone().inner() != Device::flex()
-            && let Some(keys) = device::Keys::send(owners, self.probability, inputs, device)
+            && let Some(keys) = device::Keys::send(drawn, self.probability, inputs, device)
         {
             return Source::Keys(keys);
         }
@@ -174,14 +148,21 @@ const SHARED_OUT: f64 = 65_536.0;
 
 #[cfg(test)]
 mod tests {
-    use super::Dropout;
+    use std::sync::Arc;
+
+    use super::{Dropout, DropoutKeys};
     use crate::rng::StreamKey;
+
+    fn draw(probability: f64, ids: &[Arc<str>], counts: &[usize], width: usize) -> Dropout {
+        let keys = DropoutKeys::new(&StreamKey::new("test", 0), ["layer".into()]);
+        keys.draw("layer", probability, ids, counts, width)
+    }
 
     #[test]
     fn inputs_are_dropped_at_the_asked_rate_and_evenly() {
-        let samples: Vec<String> = (0..100).map(|index| format!("sample {index}")).collect();
-        let rows = samples.iter().map(|id| (id.as_str(), 20));
-        let dropout = Dropout::draw(&StreamKey::new("test", 0), "layer", 0.05, rows, 48);
+        let samples = (0..100).map(|index| format!("sample {index}").into());
+        let samples: Vec<Arc<str>> = samples.collect();
+        let dropout = draw(0.05, &samples, &[20; 100], 48);
         let total = 100 * 20 * 48;
         let rate = dropout.dropped().len() as f64 / f64::from(total);
         assert!((rate - 0.05).abs() < 0.003, "{rate}");
@@ -194,9 +175,8 @@ mod tests {
 
     #[test]
     fn a_samples_draw_does_not_depend_on_the_rest_of_the_batch() {
-        let key = StreamKey::new("test", 0);
-        let alone = Dropout::draw(&key, "layer", 0.2, [("b", 7)].into_iter(), 10);
-        let second = Dropout::draw(&key, "layer", 0.2, [("a", 3), ("b", 7)].into_iter(), 10);
+        let alone = draw(0.2, &["b".into()], &[7], 10);
+        let second = draw(0.2, &["a".into(), "b".into()], &[3, 7], 10);
         let moved: Vec<u32> = second
             .dropped()
             .iter()

@@ -13,7 +13,7 @@ pub(in super::super) fn weights(scores: Scores, seen: &Seen<'_>) -> Scores {
     let dtype = scores.own.dtype();
     // Written in place, which nothing else sees: both are fresh from a product.
     let (prefix, own) = (into_floats(scores.prefix), into_floats(scores.own));
-    let lengths = integers(seen.lengths);
+    let (lengths, written) = (integers(seen.lengths), integers(seen.own));
     let client = own.client.clone();
     by_dtype!(dtype, F => shares_kernel::launch::<F>(
         &client,
@@ -22,8 +22,8 @@ pub(in super::super) fn weights(scores: Scores, seen: &Seen<'_>) -> Scores {
         prefix.clone().into_tensor_arg(),
         own.clone().into_tensor_arg(),
         lengths.into_tensor_arg(),
+        written.into_tensor_arg(),
         seen.scale as f32,
-        seen.own,
         seen.each,
         UNITS as usize,
     ));
@@ -33,15 +33,15 @@ pub(in super::super) fn weights(scores: Scores, seen: &Seen<'_>) -> Scores {
     }
 }
 
-/// `prefix`: `[prefixes, key heads, each * group, longest]`; `own`: `[prefixes * each, key heads, group, room]`, of which
-/// `written` are there; `lengths`: `[prefixes]`.
+/// `prefix`: `[prefixes, key heads, each * group, longest]`; `own`: `[prefixes * each, key heads, group, room]`;
+/// `lengths`: `[prefixes]`; `written`: `[prefixes * each]`.
 #[cube(launch)]
 fn shares_kernel<F: Float>(
     prefix: &mut Tensor<F>,
     own: &mut Tensor<F>,
     lengths: &Tensor<i32>,
+    written: &Tensor<i32>,
     scale: f32,
-    written: usize,
     each: usize,
     #[comptime] units: usize,
 ) {
@@ -56,6 +56,7 @@ fn shares_kernel<F: Float>(
     let (sequence, key) = (head / keys, head % keys);
     let (of, member) = (sequence / each, sequence % each);
     let length = lengths[of] as usize;
+    let written = written[sequence] as usize;
     let row = member * group + query % group;
     let from = of * prefix.stride(0) + key * prefix.stride(1) + row * prefix.stride(2);
     let own_from = sequence * own.stride(0) + key * own.stride(1) + (query % group) * own.stride(2);
