@@ -147,6 +147,9 @@ fn golden_grpo_learns_the_same_from_logits_in_parts() {
             prompts_per_step: 2,
             generations: 3,
             max_new_tokens: 4,
+            // With a reference, and log-probabilities from before the updates.
+            beta: 0.1,
+            updates_per_batch: 2,
             run: run(2, false),
             ..GrpoConfig::default()
         };
@@ -164,7 +167,10 @@ fn golden_grpo_learns_the_same_from_logits_in_parts() {
         }
         trainer.run(&mut ()).unwrap();
         let log = trainer.log().iter();
-        let log = log.flat_map(|step| [step.grad_norm, step.entropy, step.bins[0].gradient]);
+        let log = log.flat_map(|step| {
+            let kl = step.kl.expect("with a reference");
+            [step.grad_norm, step.entropy, step.bins[0].gradient, kl]
+        });
         (log.collect::<Vec<f64>>(), weights(&model))
     };
     let (whole, parts) = (run(None), run(Some(5)));

@@ -167,8 +167,8 @@ fn dropout_sends_the_keys_of_all_adapters_at_once() {
     let adapted = model.params().iter().filter(|param| of_layer(&param.name));
     let more = 2 * adapted.count() as u64;
     assert!(more > 0);
-    // No copy more: eight words of a key for each of four samples, and as much for each of their images.
-    let up = [0, more * 2 * 4 * 8 * 4];
+    // No copy more: eight words of a key for each of four samples.
+    let up = [0, more * 4 * 8 * 4];
     // With the norms of the gradients of both factors, which are read together.
     assert_copied(four - two, up, [0, more * 2 * 4], "two layers more");
 }

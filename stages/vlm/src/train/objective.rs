@@ -72,6 +72,11 @@ pub trait Objective: Sync {
         rows: &[usize],
     ) -> Result<Vec<Example>, TrainError>;
 
+    /// How many logits are in memory at once where the objective runs the model itself; said before the first step.
+    fn set_logits_at_once(&mut self, logits: usize) {
+        let _ = logits;
+    }
+
     /// Names the dropout of an update; none trains without.
     fn dropout(&self, at: At) -> Option<StreamKey> {
         let _ = at;

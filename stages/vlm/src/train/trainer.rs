@@ -67,7 +67,7 @@ impl<'a, O: Objective> Trainer<'a, O> {
             true => LOGITS_AT_ONCE,
             false => usize::MAX,
         };
-        Ok(Self {
+        let mut trainer = Self {
             settings,
             model,
             logits_at_once,
@@ -76,13 +76,16 @@ impl<'a, O: Objective> Trainer<'a, O> {
             optimizer: AdamW::new(settings.optimizer),
             header,
             log: Vec::new(),
-        })
+        };
+        trainer.set_logits_at_once(logits_at_once);
+        Ok(trainer)
     }
 
     /// Has at most so many logits in memory at once, unless a single answer has more: in the place of
     /// [`LOGITS_AT_ONCE`] on a GPU, and of all on the CPU. Losses are then added up part by part.
     pub fn set_logits_at_once(&mut self, logits: usize) {
         self.logits_at_once = logits;
+        self.objective.set_logits_at_once(logits);
     }
 
     /// The same run on further devices beside the model's own. They take turns at the micro-batches of an update, whose

@@ -51,6 +51,8 @@ pub struct Grpo<'a> {
     dropout: bool,
     /// Lines of JSON, if they are kept.
     completions: Option<Vec<u8>>,
+    /// Of a scoring pass.
+    logits_at_once: usize,
 }
 
 /// A line about a drawn answer.
@@ -108,6 +110,7 @@ impl<'a> GrpoTrainer<'a> {
             data,
             reward,
             completions: None,
+            logits_at_once: usize::MAX,
         };
         Self::start(settings, model, objective)
     }
@@ -141,6 +144,10 @@ impl Objective for Grpo<'_> {
 
     fn data(&self) -> String {
         self.data.digest()
+    }
+
+    fn set_logits_at_once(&mut self, logits: usize) {
+        self.logits_at_once = logits;
     }
 
     fn draw(&mut self, team: Team<'_>, step: usize) -> Result<Rollout, TrainError> {
@@ -265,7 +272,9 @@ impl Grpo<'_> {
         let scored = team.work(&passes, |model, rows| {
             let rows = rows.iter().map(|&row| &rollout.rows[row]);
             let examples: Vec<Example> = rows.map(|row| row.example.clone()).collect();
-            update::logprobs(model, &examples, self.config.temperature, checkpointing)
+            let temperature = self.config.temperature;
+            let at_once = self.logits_at_once;
+            update::logprobs(model, &examples, temperature, checkpointing, at_once)
         })?;
         for (rows, logprobs) in passes.into_iter().zip(scored) {
             for (row, logprobs) in rows.into_iter().zip(logprobs) {

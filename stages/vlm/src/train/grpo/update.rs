@@ -3,10 +3,10 @@
 use std::ops::Range;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use dcsft_tensor::host::{on_host, send};
+use dcsft_tensor::host::send;
 use dcsft_tensor::ops::{entropy, sent_back, squares_of_rows, token_logprobs, weighted_sum};
 
-use crate::model::{Below, Example, Forward, LOGITS_AT_ONCE, VisionLanguageModel};
+use crate::model::{Below, Example, Forward, VisionLanguageModel};
 use crate::train::error::TrainError;
 use crate::train::floats::floats;
 use crate::train::grpo::config::GrpoConfig;
@@ -27,12 +27,13 @@ pub(super) struct Tokens {
     entropy: Vec<f32>,
 }
 
-/// Log-probabilities of the tokens of each answer under `model`.
+/// Log-probabilities of the tokens of each answer under `model`, from at most so many logits at once.
 pub(super) fn logprobs(
     model: &dyn VisionLanguageModel,
     examples: &[Example],
     temperature: f64,
     checkpointing: bool,
+    logits_at_once: usize,
 ) -> Result<Vec<Vec<f32>>, TrainError> {
     let options = Forward {
         dropout: None,
@@ -43,9 +44,8 @@ pub(super) fn logprobs(
         .flat_map(|example| example.answer.iter().copied())
         .collect();
     let vocabulary = model.tokenizer().vocab_size();
-    let cuts = cut(examples, LOGITS_AT_ONCE / vocabulary.max(1));
-    let on_device = model.params().iter().any(|param| !on_host(&param.value));
-    let below = match cuts.len() > 1 && on_device {
+    let cuts = cut(examples, logits_at_once / vocabulary.max(1));
+    let below = match cuts.len() > 1 {
         true => model.forward_below(examples, &options)?,
         false => None,
     };
