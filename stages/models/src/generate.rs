@@ -189,7 +189,7 @@ impl HubModel {
     fn patches_of(&self, prompt: &Sequence) -> usize {
         let each = self.family().tower_shape().patch_values;
         let images = prompt.encoded.images.iter();
-        images.map(|image| image.values.len() / each).sum()
+        images.map(|image| image.values.len() / each).sum::<usize>()
     }
 
     /// What is worked on together.
@@ -268,7 +268,8 @@ impl<'a, I: Iterator<Item = Encoded>> CachedDecoder<'a, I> {
 
 impl<I: Iterator<Item = Encoded>> Decoder for CachedDecoder<'_, I> {
     fn take_up(&mut self, under_way: &[usize], most: usize) -> Result<Option<TakenUp>, VlmError> {
-        let beside = under_way.iter().map(|&prompt| self.taken[prompt]).sum();
+        let beside = under_way.iter().map(|&prompt| self.taken[prompt]);
+        let beside = beside.sum::<usize>();
         let prompts = self.next(most, beside, under_way.is_empty())?;
         if prompts.is_empty() {
             return Ok(None);

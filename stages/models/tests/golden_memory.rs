@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use burn::tensor::Device;
@@ -36,6 +37,7 @@ use support::{golden, read_json};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Bytes of a device's memory.
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
 static RESERVED: AtomicU64 = AtomicU64::new(0);
 const PART: &str = "DCSFT_TEST_MEMORY_PART";
 const FOLDER: &str = "DCSFT_TEST_MEMORY_FOLDER";

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use burn::tensor::{DType, Tensor, TensorData};
 
-use super::Ended;
+use super::ended::Ended;
 use crate::kernels::{self, MatMut, MatRef, add_product, parallel};
 use crate::ops::{Continuation, Heads, fused};
 

@@ -3,9 +3,9 @@
 //! The rows of a prefix are kept once and shared by all sequences that continue it; each of these adds its own. Prefixes may
 //! enter while sequences of others are under way, and go when nothing continues them any more.
 
+mod ended;
 mod host;
 
-use std::collections::BTreeSet;
 use std::ops::Range;
 
 use burn::tensor::Tensor;
@@ -13,6 +13,7 @@ use burn::tensor::Tensor;
 use super::device::{ROOM, Slots};
 use super::{Continuation, Heads};
 use crate::host::on_host;
+use ended::Ended;
 use host::Host;
 
 /// The cache for sequences that are worked on together.
@@ -124,27 +125,6 @@ impl KvCache {
     }
 }
 
-/// What a step no longer has of the one before.
-struct Ended {
-    prefixes: Vec<usize>,
-    sequences: Vec<usize>,
-}
-
-impl Ended {
-    /// A prefix that has entered may have ended before its first step.
-    fn between(before: &[Continuation], entered: Range<usize>, now: &[Continuation]) -> Self {
-        let prefixes: BTreeSet<usize> = now.iter().map(|owner| owner.prefix).collect();
-        let sequences: BTreeSet<usize> = now.iter().map(|owner| owner.sequence).collect();
-        let had: BTreeSet<usize> = before.iter().map(|owner| owner.prefix).collect();
-        let had = had.into_iter().chain(entered);
-        let went = before.iter().map(|owner| owner.sequence);
-        Self {
-            prefixes: had.filter(|prefix| !prefixes.contains(prefix)).collect(),
-            sequences: went.filter(|went| !sequences.contains(went)).collect(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use burn::tensor::{Device, TensorData};
@@ -185,7 +165,7 @@ mod tests {
 
     impl Both {
         fn enter(&mut self, prefixes: &[Range<usize>]) {
-            let rows = prefixes.last().map_or(0, |rows| rows.end);
+            let rows = prefixes.iter().map(|rows| rows.end).max().unwrap_or(0);
             let qkv = random(&format!("prefixes {}", self.steps), [rows, HEADS.row(6)]);
             self.host.enter(prefixes);
             self.host.push(&qkv);

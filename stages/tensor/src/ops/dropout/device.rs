@@ -1,6 +1,6 @@
 //! Dropout on a device, which draws from the samples' keys.
 
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use cubecl::prelude::*;
@@ -17,9 +17,6 @@ const MOST: u64 = 1 << 31;
 
 /// Cubes of a launch along one axis, as WebGPU promises them.
 const ALONG: usize = 65_535;
-
-/// What goes to a device once, when it is first asked for.
-pub(super) type Sent<const D: usize> = OnceLock<Tensor<D, Int>>;
 
 /// What is drawn from, on a device.
 #[derive(Clone, Debug)]

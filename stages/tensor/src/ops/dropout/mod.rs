@@ -6,6 +6,7 @@ mod device;
 mod gaps;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 mod kernel;
+mod keys;
 mod owner;
 mod samples;
 #[cfg(any(feature = "cuda", feature = "wgpu", test))]
@@ -18,8 +19,8 @@ use rayon::prelude::*;
 
 use bits::Bits;
 use gaps::log_keep;
+pub use keys::DropoutKeys;
 use samples::Drawn;
-pub use samples::DropoutKeys;
 
 /// One draw of dropout: inputs set to zero, the others scaled up.
 #[derive(Clone, Debug)]

@@ -1,20 +1,14 @@
 //! Whose inputs dropout draws for, in all layers of a pass.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::owner::Owner;
-use super::{Dropout, Dropped};
 use crate::rng::StreamKey;
 
-/// Dropout of a forward pass and of the way back through it. What is drawn for a sample depends on the pass's key, the layer
-/// and the sample alone, and is the same on every device. A device is told the keys of all layers at once.
-pub struct DropoutKeys {
-    key: StreamKey,
-    layers: Arc<[Arc<str>]>,
-    places: BTreeMap<Arc<str>, usize>,
-    known: Mutex<Vec<Arc<Samples>>>,
-}
+/// What goes to a device once, when it is first asked for.
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+pub(super) type Sent<const D: usize> =
+    std::sync::OnceLock<burn::tensor::Tensor<D, burn::tensor::Int>>;
 
 /// The samples whose rows some layers have, in order.
 pub(super) struct Samples {
@@ -23,14 +17,14 @@ pub(super) struct Samples {
     ids: Vec<Arc<str>>,
     rows: Mutex<Vec<Arc<Rows>>>,
     #[cfg(any(feature = "cuda", feature = "wgpu"))]
-    pub(super) sent: super::device::Sent<2>,
+    pub(super) sent: Sent<2>,
 }
 
 /// How many rows each sample has.
 pub(super) struct Rows {
     pub(super) counts: Vec<usize>,
     #[cfg(any(feature = "cuda", feature = "wgpu"))]
-    pub(super) sent: super::device::Sent<1>,
+    pub(super) sent: Sent<1>,
 }
 
 /// What is drawn for one layer's inputs.
@@ -43,60 +37,8 @@ pub(super) struct Drawn {
     pub(super) width: usize,
 }
 
-impl DropoutKeys {
-    /// For a pass through `layers`.
-    pub fn new(key: &StreamKey, layers: impl IntoIterator<Item = Arc<str>>) -> Self {
-        let layers: Arc<[Arc<str>]> = layers.into_iter().collect();
-        Self {
-            key: key.clone(),
-            places: layers.iter().cloned().zip(0..).collect(),
-            layers,
-            known: Mutex::default(),
-        }
-    }
-
-    /// Draws which of a layer's inputs are dropped, each with `probability`. `ids` are the samples' IDs in the order of the
-    /// batch, and `counts` how many rows of the input are each one's own.
-    ///
-    /// # Panics
-    /// If there is no such layer.
-    pub fn draw(
-        &self,
-        layer: &str,
-        probability: f64,
-        ids: &[Arc<str>],
-        counts: &[usize],
-        width: usize,
-    ) -> Dropout {
-        let samples = self.samples(ids);
-        let rows = samples.rows(counts);
-        let layer = *self.places.get(layer).expect("a layer of the pass");
-        Dropout {
-            probability,
-            dropped: Dropped::Drawn(Drawn {
-                samples,
-                rows,
-                layer,
-                width,
-            }),
-        }
-    }
-
-    fn samples(&self, ids: &[Arc<str>]) -> Arc<Samples> {
-        let fits = |samples: &Samples| samples.ids == ids;
-        known(&self.known, fits, || Samples {
-            key: self.key.clone(),
-            layers: self.layers.clone(),
-            ids: ids.to_vec(),
-            rows: Mutex::default(),
-            #[cfg(any(feature = "cuda", feature = "wgpu"))]
-            sent: super::device::Sent::default(),
-        })
-    }
-}
-
 /// The one that fits, made where there is none.
-fn known<T>(
+pub(super) fn known<T>(
     known: &Mutex<Vec<Arc<T>>>,
     fits: impl Fn(&T) -> bool,
     make: impl FnOnce() -> T,
@@ -111,12 +53,27 @@ fn known<T>(
 }
 
 impl Samples {
-    fn rows(&self, counts: &[usize]) -> Arc<Rows> {
+    pub(super) fn new(key: StreamKey, layers: Arc<[Arc<str>]>, ids: &[Arc<str>]) -> Self {
+        Self {
+            key,
+            layers,
+            ids: ids.to_vec(),
+            rows: Mutex::default(),
+            #[cfg(any(feature = "cuda", feature = "wgpu"))]
+            sent: Sent::default(),
+        }
+    }
+
+    pub(super) fn are(&self, ids: &[Arc<str>]) -> bool {
+        self.ids == ids
+    }
+
+    pub(super) fn rows(&self, counts: &[usize]) -> Arc<Rows> {
         let fits = |rows: &Rows| rows.counts == counts;
         known(&self.rows, fits, || Rows {
             counts: counts.to_vec(),
             #[cfg(any(feature = "cuda", feature = "wgpu"))]
-            sent: super::device::Sent::default(),
+            sent: Sent::default(),
         })
     }
 
