@@ -150,6 +150,6 @@ fn a_prompt_that_is_too_large_for_any_company_is_taken_up_alone() {
 }
 
 #[test]
-fn no_prompts_and_no_generations_are_no_answers() {
+fn no_prompts_are_no_answers() {
     assert!(answered(0, 100, [4, 1]).0.is_empty());
 }

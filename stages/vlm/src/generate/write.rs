@@ -35,7 +35,7 @@ pub fn write(
         answers: Vec::new(),
         rows: Vec::new(),
     };
-    while each > 0 {
+    loop {
         let under_way = writer.under_way();
         let free = places.prompts.saturating_sub(under_way.len());
         if under_way.is_empty() || free >= places.refill.max(1) {
@@ -149,6 +149,9 @@ impl Writer<'_> {
         rows: Vec<Row>,
         share: usize,
     ) -> Result<Vec<Row>, VlmError> {
+        if rows.is_empty() {
+            return Ok(rows);
+        }
         let turn = Turn {
             rows: &rows,
             prompts: &self.prompts,
