@@ -211,9 +211,11 @@ mod tests {
         for _ in 0..KvCache::ROOM + 1 {
             both.step(&[1, 5]);
         }
+        // Of what enters first nothing gets as far as a step.
+        both.enter(&[0..4]);
         both.enter(&[0..1, 1..3]);
-        both.step(&[5, 8, 9, 10]);
-        both.step(&[9, 10]);
-        both.step(&[10]);
+        both.step(&[5, 10, 11, 12]);
+        both.step(&[11, 12]);
+        both.step(&[12]);
     }
 }

@@ -29,8 +29,8 @@ pub(in crate::ops) struct Slots {
     used: Vec<Prefix>,
     /// Rows that there are for each of them.
     longest: usize,
-    /// Prefixes that have none yet.
-    entering: Option<Entering>,
+    /// Prefixes that have none yet, as they entered; answers may end before their first step, so that others enter before it.
+    entering: Vec<Entering>,
     /// Slots of each prefix.
     each: usize,
     /// The slot of each sequence that goes on.
@@ -62,7 +62,7 @@ struct Entering {
 struct Layer {
     prefixes: Option<Grid>,
     /// Of the prefixes that have no slots yet.
-    entered: Option<Grid>,
+    entered: Vec<Grid>,
     /// Keys and values of the slots, `[slots, key heads, room, head width]`; none before the first step.
     own: Option<[Tensor<4>; 2]>,
 }
@@ -108,7 +108,7 @@ impl Slots {
             layers: Vec::new(),
             used: Vec::new(),
             longest: 0,
-            entering: None,
+            entering: Vec::new(),
             each: 0,
             slot_of: BTreeMap::new(),
             written: Vec::new(),
@@ -118,18 +118,14 @@ impl Slots {
     }
 
     /// Takes prefixes up, numbered from `first` on, which have these rows in what every layer is given next.
-    ///
-    /// # Panics
-    /// If others have entered and there was no step since.
     pub(in crate::ops) fn enter(&mut self, first: usize, prefixes: &[Range<usize>]) {
-        assert!(self.entering.is_none(), "a step is between those who enter");
         let longest = prefixes.iter().map(Range::len).max().unwrap_or(0);
         let places = prefixes.iter().flat_map(|rows| {
             let rows = rows.clone().map(|row| Some(row as u32));
             rows.chain(std::iter::repeat(None)).take(longest)
         });
         let numbers = (first..).zip(prefixes);
-        self.entering = Some(Entering {
+        self.entering.push(Entering {
             prefixes: numbers
                 .map(|(number, rows)| Prefix {
                     number,
@@ -144,7 +140,7 @@ impl Slots {
 
     /// Gives the layer `index` the packed queries, keys and values of the prefixes that enter.
     pub(in crate::ops) fn push(&mut self, index: usize, qkv: &Tensor<2>) {
-        let entering = self.entering.as_mut().expect("prefixes enter");
+        let entering = self.entering.last_mut().expect("prefixes enter");
         let [all, row] = qkv.dims();
         let (heads, width) = (self.heads, self.heads.width(row));
         let to_grid = entering
@@ -163,13 +159,13 @@ impl Slots {
         if self.layers.len() == index {
             self.layers.push(Layer::default());
         }
-        self.layers[index].entered = Some(grid);
+        self.layers[index].entered.push(grid);
     }
 
     /// Begins a step in which each of `owners` has a row.
     pub(in crate::ops) fn begin(&mut self, owners: &[Continuation]) {
         let same = |dealt: &Dealt| dealt.owners == owners;
-        if self.entering.is_some() || !self.dealt.as_ref().is_some_and(same) {
+        if !self.entering.is_empty() || !self.dealt.as_ref().is_some_and(same) {
             self.deal(owners);
         }
         let dealt = self.dealt.as_mut().expect("the slots are dealt out");
@@ -196,7 +192,7 @@ impl Slots {
         let counts = counts(owners);
         let each = counts.iter().map(|&(_, count)| count).max().unwrap_or(0);
         let most_are_idle = 2 * counts.len() * each <= self.used.len() * self.each;
-        if self.entering.is_some() || most_are_idle {
+        if !self.entering.is_empty() || most_are_idle {
             self.move_to(&counts, each, owners);
         }
         let slots = self.used.len() * self.each;
@@ -234,12 +230,8 @@ impl Slots {
     fn move_to(&mut self, counts: &[(usize, usize)], each: usize, owners: &[Continuation]) {
         let mut had = std::mem::take(&mut self.used);
         let before = had.len();
-        had.extend(
-            self.entering
-                .take()
-                .into_iter()
-                .flat_map(|entering| entering.prefixes),
-        );
+        let entering = self.entering.drain(..);
+        had.extend(entering.flat_map(|entering| entering.prefixes));
         let at: Vec<usize> = counts
             .iter()
             .map(|&(number, _)| {
@@ -344,11 +336,11 @@ impl Slots {
 
 impl Layer {
     fn move_by(&mut self, moves: &Moves) {
-        let [had, entered] = [self.prefixes.take(), self.entered.take()];
+        let (had, entered) = (self.prefixes.take(), std::mem::take(&mut self.entered));
         self.prefixes = match &moves.prefixes {
             None => had,
             Some(at) => {
-                let grids = [had, entered].into_iter().flatten();
+                let grids = had.into_iter().chain(entered);
                 let grids = grids.map(|grid| grid.with_rows(moves.longest));
                 let (keys, values) = grids.map(|grid| (grid.keys, grid.values)).unzip();
                 let taken = |grids| joined(grids).select(0, at.clone());
