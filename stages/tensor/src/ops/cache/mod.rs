@@ -212,10 +212,10 @@ mod tests {
             both.step(&[1, 5]);
         }
         // Of what enters first nothing gets as far as a step.
-        both.enter(&[0..4]);
+        both.enter(&[0..4, 4..5]);
         both.enter(&[0..1, 1..3]);
-        both.step(&[5, 10, 11, 12]);
-        both.step(&[11, 12]);
-        both.step(&[12]);
+        both.step(&[5, 12, 13, 14]);
+        both.step(&[13, 14]);
+        both.step(&[14]);
     }
 }
