@@ -1,8 +1,8 @@
 //! The operations on devices other than the CPU, made of burn's own, each as one step of the autodiff graph.
 //!
 //! They give the numbers of [`super::composed`] up to rounding, on any device. No more is kept for a gradient than the
-//! CPU's operations keep: burn's own would keep every value on the way, and copies in 32 bits of those of a model in 16. Norms and rotary positions are
-//! kernels of ours where there are any.
+//! CPU's operations keep: burn's own would keep every value on the way, and copies in 32 bits of those of a model in 16.
+//! Norms, rotary positions, and what a step adds to a cache are kernels of ours where there are any.
 
 mod append;
 pub mod attention;
