@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use dcsft_tensor::ops::Activation;
+use dcsft_tensor::ops::{Activation, Pixels};
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::ModuleGroup;
 use serde_json::{Map, Value};
@@ -104,13 +104,12 @@ impl Family for Patchwork {
     }
 
     fn tower<'a>(&'a self, ids: Vec<Arc<str>>, images: &[&Patches]) -> Box<dyn Tower + 'a> {
-        let values = images.iter().flat_map(|image| image.values.iter());
         let counts = images.iter().map(|image| image.grid.iter().product());
         Box::new(Pictures {
             model: self,
             ids,
             counts: counts.collect(),
-            values: values.copied().collect(),
+            pixels: Patches::pixels(images, self.patches.patch, 1),
         })
     }
 
@@ -139,7 +138,7 @@ struct Pictures<'a> {
     ids: Vec<Arc<str>>,
     /// Rows of each image.
     counts: Vec<usize>,
-    values: Vec<f32>,
+    pixels: Pixels,
 }
 
 impl Pictures<'_> {
@@ -158,8 +157,8 @@ impl Pictures<'_> {
 }
 
 impl Tower for Pictures<'_> {
-    fn pixels(&self) -> (Vec<f32>, usize) {
-        (self.values.clone(), 3 * self.model.patches.patch.pow(2))
+    fn pixels(&self) -> &Pixels {
+        &self.pixels
     }
 
     fn steps<'a>(&'a self, pass: Pass<'a>, chain: &mut Chain<'a>) {

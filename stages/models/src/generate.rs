@@ -17,6 +17,7 @@ use crate::family::Family;
 use crate::model::{HubModel, embedding, pass};
 use crate::modules::Weights;
 use crate::pass::Pass;
+use crate::processor::CHANNELS;
 
 /// What is worked on together.
 #[derive(Clone, Copy, Debug)]
@@ -187,9 +188,9 @@ impl HubModel {
 
     /// The same, of images that are cut into them.
     fn patches_of(&self, prompt: &Sequence) -> usize {
-        let each = self.family().tower_shape().patch_values;
+        let each = CHANNELS * self.family().tower_shape().patch_pixels;
         let images = prompt.encoded.images.iter();
-        images.map(|image| image.values.len() / each).sum::<usize>()
+        images.map(|image| image.bytes.len() / each).sum::<usize>()
     }
 
     /// What is worked on together.

@@ -6,7 +6,7 @@ use dcsft_tensor::params::ParamId;
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::{LoraConfig, ModuleGroup};
 use dcsft_vlm::memory::{
-    Attention, Batch, Footprint, Linear, Step, Tokens, Trained, Training, freed,
+    Attention, Batch, F32, Footprint, Linear, Step, Tokens, Trained, Training, freed,
 };
 use dcsft_vlm::model::{Message, Part, Role};
 use serde::{Deserialize, Serialize};
@@ -170,13 +170,6 @@ impl HubFootprint {
         self.config.family.image_cost(pixels, self.texts.pixels)
     }
 
-    /// Values of a number of 32 bits, where attention keeps no weights.
-    fn blocks_of(&self, batch: &Batch) -> Option<f64> {
-        batch
-            .on_gpu
-            .then(|| Precision::F32.bytes() as f64 / self.number())
-    }
-
     /// Numbers in the largest weight.
     fn largest(&self) -> f64 {
         self.sizes.iter().copied().fold(0.0, f64::max)
@@ -207,7 +200,7 @@ impl HubFootprint {
             weights: tower.heads as f64 * rows * keys,
             mixed: rows * width,
             beside: 3.0 * rows * width,
-            blocks_of: self.blocks_of(batch),
+            in_blocks: batch.on_gpu,
         });
         // Mixed values; gate, up and their product, or the MLP's values before and after its activation.
         let inner = f64::from(inner);
@@ -246,7 +239,7 @@ impl HubFootprint {
             weights: text.heads as f64 * batch.attention(last),
             mixed: asked * queries,
             beside: packed,
-            blocks_of: self.blocks_of(batch),
+            in_blocks: batch.on_gpu,
         });
         // Mixed values; gate, up and their product.
         step.keep(asked * queries + 3.0 * asked * hidden);
@@ -362,11 +355,13 @@ impl Footprint for HubFootprint {
             .collect()
     }
 
-    /// The patches as the processor cut them and in window order, and the angles of all rows.
+    /// The bytes of patches as the processor cut them and as the tower takes them, and the angles of all rows.
     fn images(&self, batch: &Batch) -> f64 {
         let tower = &self.tower;
-        let patches = 2 * tower.patch_values + tower.width / tower.heads;
-        batch.patches() * patches as f64 + batch.rows() * self.text().head_dim as f64
+        let angles = batch.patches() * (tower.width / tower.heads) as f64;
+        2.0 * self.seen_image(&batch.tokens) * batch.questions / F32
+            + angles
+            + batch.rows() * self.text().head_dim as f64
     }
 
     fn vocabulary(&self) -> f64 {
@@ -395,7 +390,7 @@ impl Footprint for HubFootprint {
 
     /// The patches as the processor cut them stay with their questions.
     fn waiting(&self, tokens: &Tokens) -> f64 {
-        tokens.patches * self.tower.patch_values as f64
+        self.seen_image(tokens) / F32
     }
 
     fn quantised(&self) -> f64 {

@@ -13,7 +13,7 @@ use crate::batch::{Ask, Batch, Sequence};
 use crate::decoder::predictions;
 use crate::family::Family;
 use crate::lora;
-use crate::modules::{self, Weights};
+use crate::modules::Weights;
 use crate::pass::{Chain, Flow, Pass};
 use crate::processor::{Encode, Encoded, Processor};
 use crate::registry::Config;
@@ -191,11 +191,7 @@ impl HubModel {
     pub(crate) fn pixels(&self, batch: &Batch<'_>) -> Tensor<2> {
         match &batch.tower {
             None => send(TensorData::new(vec![0f32], [1, 1]), &self.device),
-            Some(tower) => {
-                let (values, width) = tower.pixels();
-                let shape = [values.len() / width, width];
-                modules::tensor(values, shape, &self.device, self.dtype)
-            }
+            Some(tower) => tower.pixels().on(&self.device, self.dtype),
         }
     }
 

@@ -7,7 +7,7 @@ pub mod vision;
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use dcsft_tensor::ops::{self, Activation, Heads};
+use dcsft_tensor::ops::{self, Activation, Heads, Pixels};
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::ModuleGroup;
 use serde_json::{Map, Value};
@@ -209,8 +209,8 @@ struct Pictures<'a> {
 }
 
 impl Tower for Pictures<'_> {
-    fn pixels(&self) -> (Vec<f32>, usize) {
-        (self.plan.patches.clone(), self.model.vision.patch_values())
+    fn pixels(&self) -> &Pixels {
+        &self.plan.pixels
     }
 
     fn row_of(&self, token: usize) -> usize {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Float, Tensor, TensorData};
 use dcsft_tensor::host::send;
-use dcsft_tensor::ops::{self, Activation, Heads, Rotary, Span, Spans};
+use dcsft_tensor::ops::{self, Activation, Heads, Pixels, Rotary, Span, Spans};
 use dcsft_tensor::params::ParamId;
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::ModuleGroup;
@@ -195,7 +195,7 @@ struct Pictures<'a> {
     rotary: Rotary,
     /// Rows of the table of positions near each patch, and their weights: upper left, upper right, lower left, lower right.
     taps: [(Vec<u32>, Vec<f32>); 4],
-    values: Vec<f32>,
+    pixels: Pixels,
 }
 
 /// Where a patch lies in the table along one axis: the two rows next to it, and their weights. The table's corners are
@@ -241,7 +241,6 @@ impl<'a> Pictures<'a> {
             }
             positions.extend(places);
         }
-        let values = images.iter().flat_map(|image| image.values.iter());
         Self {
             model,
             ids,
@@ -252,7 +251,7 @@ impl<'a> Pictures<'a> {
             spans: Spans::new(spans),
             rotary: rotary(&positions, vision.rope_theta, vision.width / vision.heads),
             taps,
-            values: values.copied().collect(),
+            pixels: Patches::pixels(images, vision.patches.patch, vision.patches.temporal),
         }
     }
 
@@ -308,8 +307,8 @@ impl<'a> Pictures<'a> {
 }
 
 impl Tower for Pictures<'_> {
-    fn pixels(&self) -> (Vec<f32>, usize) {
-        (self.values.clone(), self.model.vision.patch_values())
+    fn pixels(&self) -> &Pixels {
+        &self.pixels
     }
 
     fn steps<'a>(&'a self, pass: Pass<'a>, chain: &mut Chain<'a>) {

@@ -7,7 +7,7 @@ pub mod tiles;
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use dcsft_tensor::ops::{self, Activation, Heads, Spans};
+use dcsft_tensor::ops::{self, Activation, Heads, Pixels, Spans};
 use dcsft_tensor::params::ParamId;
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::ModuleGroup;
@@ -148,10 +148,7 @@ impl Family for SmolVlm {
             tiles: Spans::full(counts.iter().sum::<usize>() / patches, patches),
             places: self.vision.places(),
             counts,
-            values: images
-                .iter()
-                .flat_map(|image| image.values.iter().copied())
-                .collect(),
+            pixels: Patches::pixels(images, self.vision.patch, 1),
         })
     }
 
@@ -194,12 +191,12 @@ struct Pictures<'a> {
     tiles: Spans,
     /// For each row of a tile its place in the table of positions.
     places: Vec<u32>,
-    values: Vec<f32>,
+    pixels: Pixels,
 }
 
 impl Tower for Pictures<'_> {
-    fn pixels(&self) -> (Vec<f32>, usize) {
-        (self.values.clone(), 3 * self.model.vision.patch.pow(2))
+    fn pixels(&self) -> &Pixels {
+        &self.pixels
     }
 
     fn steps<'a>(&'a self, pass: Pass<'a>, chain: &mut Chain<'a>) {

@@ -1,11 +1,13 @@
 //! A family's vision tower as the rest sees it: its steps on a batch of images, and its sizes.
 
+use dcsft_tensor::ops::Pixels;
+
 use crate::pass::{Chain, Pass};
 
 /// The images of a batch on their way through a family's vision tower.
 pub trait Tower {
-    /// What goes in: values of patches, row after row, and how many a row has.
-    fn pixels(&self) -> (Vec<f32>, usize);
+    /// What goes in, a row for a patch.
+    fn pixels(&self) -> &Pixels;
 
     /// The row that leaves the tower for the image token `token`, counted over all images in their order.
     fn row_of(&self, token: usize) -> usize {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dcsft_models::Config;
-use dcsft_models::processor::{Encode, Encoded, Processor};
+use dcsft_models::processor::{Encode, Encoded, Patches, Processor};
 use dcsft_models::qwen2_5_vl::config::{QwenConfig, parse};
 use dcsft_vlm::model::{RgbImage, Tokenizer};
 use serde_json::Value;
@@ -180,9 +180,12 @@ fn check_case(
         expected,
         "{name}"
     );
+    let vision = &config.vision;
     if let Some((_, expected)) = tensors.f32("pixel_values") {
         let values: Vec<f32> = patches()
-            .flat_map(|patches| patches.values.clone())
+            .flat_map(|patches| {
+                Patches::pixels(&[patches], vision.patch_size, vision.temporal_patch_size).values()
+            })
             .collect();
         assert!(values == expected, "{name}: the patches differ");
     }

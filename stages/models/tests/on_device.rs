@@ -36,6 +36,8 @@ mod golden_training;
 mod logits_in_parts;
 #[path = "../../tensor/tests/ops.rs"]
 mod ops;
+#[path = "../../tensor/tests/pixels.rs"]
+mod pixels;
 #[path = "on_device/precision.rs"]
 mod precision;
 #[path = "../../tensor/tests/quant.rs"]

@@ -6,12 +6,13 @@
 
 mod support;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use burn::tensor::Device;
+use burn::tensor::{DType, Device};
 use dcsft_models::Sequence;
 use dcsft_tensor::device::test_device;
 use dcsft_tensor::host::{Copies, Transfers};
+use dcsft_tensor::ops::{Column, Pixels};
 use dcsft_vlm::lora::LoraConfig;
 use dcsft_vlm::model::{Completion, Sampling, VisionLanguageModel};
 use dcsft_vlm::train::RunConfig;
@@ -97,6 +98,38 @@ fn golden_a_token_of_a_checkpoint_takes_ids_and_angles_up_and_ids_down() {
     // token and the log-probability.
     let up = [5, 3 * (2 + 2 * half + 4) * 4];
     assert_copied(transfers, up, [1, 3 * 2 * 4], "a token");
+}
+
+#[test]
+fn pixels_go_up_as_bytes() {
+    let _turn = turn();
+    let column = |byte| Column { byte, channel: 1 };
+    let pixels = Pixels {
+        bytes: vec![7; 5 * 3],
+        width: 3,
+        columns: [0, 1, 2, 0, 1, 2].map(column).to_vec(),
+        levels: Arc::new([[0.5; 256]; 3]),
+    };
+    let of_pixels = counted(|| drop(pixels.on(&test_device(), DType::F32)));
+    // In words of four; then byte and channel of each column, and what bytes become.
+    let up = [3, 16 + 6 * 2 * 4 + 3 * 256 * 4];
+    assert_copied(of_pixels, up, [0, 0], "pixels");
+
+    let Some(golden) = Golden::open() else { return };
+    let model = golden.model();
+    let mut images = 0;
+    for name in golden.case_names() {
+        let sequences = golden.case(&model, &name);
+        let patches = sequences.iter().flat_map(|one| &one.encoded.images);
+        let bytes: usize = patches.map(|image| image.bytes.len()).sum();
+        // A patch has each byte twice, as a number of 32 bits; angles and the like go up too.
+        if bytes > 1 << 16 {
+            let up = counted(|| drop(model.logits(&sequences))).up.bytes as usize;
+            assert!(up < 2 * bytes, "{name}: {up} bytes for {bytes} of pixels");
+            images += 1;
+        }
+    }
+    assert!(images > 0, "no case has a large image");
 }
 
 fn adapters() -> LoraConfig {
@@ -245,7 +278,7 @@ mod launches {
         let step = of_a_layer("a step of SFT", |layers| {
             of_sft(layers, |step| launches(step).1)
         });
-        assert!(token <= 27 && step <= 209, "{token} a token, {step} a step");
+        assert!(token <= 27 && step <= 209, "{token} a token, {step} a step"); // TODO numbers
     }
 }
 

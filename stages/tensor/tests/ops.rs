@@ -434,6 +434,53 @@ fn root_mean_square_norm_gate_and_rotary_positions_are_their_definitions() {
 }
 
 #[test]
+fn large_and_small_values_pass_activations_and_gates_as_defined() {
+    let large = [
+        -1e4, -300.0, -90.0, -12.0, -1e-3, -0.0, 1e-3, 12.0, 90.0, 300.0, 1e4,
+    ];
+    let inputs = [one_row(&large), one_row(&[0.5; 11])];
+    let identity = |x: &[Tensor<2>], activation| {
+        let one = Tensor::eye(11, &x[0].device());
+        let linear = |x: Tensor<2>| ops::linear(x, &one, None, None, activation);
+        linear(x[0].clone())
+    };
+    // At the far ends a value comes through as it is, or not at all, and so does its gradient.
+    for activation in [Activation::Gelu, Activation::GeluTanh] {
+        let [out, slopes] = <[_; 2]>::try_from(run(&inputs[..1], |x| identity(x, activation)))
+            .expect("an output and a gradient");
+        let weights = values(random("weights", [1, 11]));
+        for (at, &x) in large.iter().enumerate().filter(|(_, x)| x.abs() > 10.0) {
+            let through = if x > 0.0 { 1.0 } else { 0.0 };
+            let (value, slope) = (x * through, weights[at] * through);
+            assert!(
+                (out[at] - value).abs() <= 1e-5 * x.abs(),
+                "{x}: {}",
+                out[at]
+            );
+            assert!((slopes[at] - slope).abs() <= 1e-5, "{x}: {}", slopes[at]);
+        }
+    }
+    let gated = run(&inputs[..2], |x| ops::swiglu(x[0].clone(), x[1].clone()));
+    let weights = values(random("weights", [1, 11]));
+    for (at, &x) in large.iter().enumerate().filter(|(_, x)| x.abs() > 50.0) {
+        let through = if x > 0.0 { 1.0 } else { 0.0 };
+        let expected = [
+            x * through * 0.5,
+            weights[at] * 0.5 * through,
+            weights[at] * x * through,
+        ];
+        for (found, expected) in gated.iter().zip(expected) {
+            let bound = 1e-5 * expected.abs().max(1.0);
+            assert!(
+                (found[at] - expected).abs() <= bound,
+                "{x}: {} for {expected}",
+                found[at]
+            );
+        }
+    }
+}
+
+#[test]
 fn a_large_linear_layer_has_the_values_and_gradients_of_its_definition() {
     let inputs = [
         random("x", [150, 260]),

@@ -18,8 +18,8 @@ pub(super) struct Batch {
     pub(super) image_ids: Vec<Arc<str>>,
     /// Content ID of each of the decoder's spans.
     pub(super) span_ids: Vec<Arc<str>>,
-    /// `[images * patches, patch values]`.
-    pub(super) patches: Vec<f32>,
+    /// Bytes of the images' patches, image after image.
+    pub(super) patches: Vec<u8>,
     /// The image of each example.
     pub(super) image_of: Vec<u32>,
     /// Text tokens that are fed in.

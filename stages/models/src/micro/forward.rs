@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{Tensor, TensorData};
-use dcsft_tensor::host::send;
+use burn::tensor::{DType, Tensor};
 use dcsft_tensor::ops::{self, Activation, DropoutKeys, Heads, Spans};
 use dcsft_tensor::params::ParamId;
 use dcsft_vlm::error::VlmError;
@@ -11,6 +10,7 @@ use dcsft_vlm::model::{Example, Forward, Output};
 
 use super::MicroVlm;
 use super::batch::Batch;
+use super::image;
 use super::modules::Block;
 use crate::modules::Linear;
 use crate::pass::{Pass, Rows};
@@ -97,13 +97,12 @@ impl<'a> Net<'a> {
     }
 
     /// Projected image tokens: `[images * patches, decoder width]`.
-    pub(super) fn encode(&self, patches: Vec<f32>, ids: &[Arc<str>]) -> Tensor<2> {
+    pub(super) fn encode(&self, patches: Vec<u8>, ids: &[Arc<str>]) -> Tensor<2> {
         let (config, modules) = (&self.model.config, &self.model.modules);
         let per_image = config.patches();
         let spans = Spans::full(ids.len(), per_image);
         let images = Sequences::new(&spans, ids);
-        let data = TensorData::new(patches, [ids.len() * per_image, config.patch_values()]);
-        let input = send(data, &self.model.device);
+        let input = image::pixels(patches, config.patch_size).on(&self.model.device, DType::F32);
         let places: Vec<u32> = (0..ids.len()).flat_map(|_| 0..per_image as u32).collect();
         let positions = self.pass.weight(modules.vision_positions).clone();
         let mut x =

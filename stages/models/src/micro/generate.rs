@@ -53,7 +53,7 @@ pub(super) fn generate(
     Ok(answers.into_iter().flatten().collect())
 }
 
-fn patches(model: &MicroVlm, prompts: &[Prompt]) -> Result<Vec<f32>, VlmError> {
+fn patches(model: &MicroVlm, prompts: &[Prompt]) -> Result<Vec<u8>, VlmError> {
     let mut patches = Vec::new();
     for prompt in prompts {
         patches.extend(model.patches(model.image(prompt)?.load()?.as_ref())?);
@@ -115,7 +115,7 @@ impl<'a> MicroDecoder<'a> {
     }
 
     /// Reads an image each and prompts; gives the logits of what follows.
-    fn read(&mut self, patches: Vec<f32>, prompts: &[Vec<u32>]) -> Tensor<2> {
+    fn read(&mut self, patches: Vec<u8>, prompts: &[Vec<u32>]) -> Tensor<2> {
         let (config, modules) = (self.model.config(), &self.model.modules);
         let per_image = config.patches();
         let ids: Vec<Arc<str>> = prompts.iter().map(|_| "".into()).collect();

@@ -1,5 +1,8 @@
 //! From the user's image to the numbers a model takes.
 
+use std::sync::Arc;
+
+use dcsft_tensor::ops::{Column, Pixels};
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::model::RgbImage;
 use image::imageops::{self, FilterType};
@@ -26,29 +29,39 @@ pub(super) fn resize(image: &RgbImage, side: usize) -> Result<RgbImage, VlmError
     })
 }
 
-/// The image's patches, each scaled from bytes to `[-1, 1]`: `[patches, 3 * patch * patch]`, patches and
-/// pixels row by row, channels innermost. An image of another size goes through [`resize`].
+/// The bytes of the image's patches: patches and pixels row by row, channels innermost. An image of another size goes
+/// through [`resize`].
 ///
 /// # Errors
 /// As [`resize`].
-pub(super) fn patches(image: &RgbImage, side: usize, patch: usize) -> Result<Vec<f32>, VlmError> {
+pub(super) fn patches(image: &RgbImage, side: usize, patch: usize) -> Result<Vec<u8>, VlmError> {
     let resized = resize(image, side)?;
-    let pixels = &resized.pixels;
     let per_side = side / patch;
-    let mut values = Vec::with_capacity(side * side * 3);
+    let mut bytes = Vec::with_capacity(side * side * 3);
     for patch_row in 0..per_side {
         for patch_column in 0..per_side {
             for y in 0..patch {
                 let start = ((patch_row * patch + y) * side + patch_column * patch) * 3;
-                values.extend(
-                    pixels[start..start + 3 * patch]
-                        .iter()
-                        .map(|&byte| scaled(byte)),
-                );
+                bytes.extend_from_slice(&resized.pixels[start..start + 3 * patch]);
             }
         }
     }
-    Ok(values)
+    Ok(bytes)
+}
+
+/// What goes into the encoder of such bytes: each scaled to `[-1, 1]`, `[patches, 3 * patch * patch]`.
+pub(super) fn pixels(bytes: Vec<u8>, patch: usize) -> Pixels {
+    let width = 3 * patch * patch;
+    let column = |byte: usize| Column {
+        byte: byte as u32,
+        channel: (byte % 3) as u8,
+    };
+    Pixels {
+        bytes,
+        width,
+        columns: (0..width).map(column).collect(),
+        levels: Arc::new([std::array::from_fn(|byte| scaled(byte as u8)); 3]),
+    }
 }
 
 fn scaled(byte: u8) -> f32 {
@@ -57,7 +70,7 @@ fn scaled(byte: u8) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use super::patches;
+    use super::{patches, pixels};
     use dcsft_vlm::model::RgbImage;
 
     fn image(width: u32, height: u32, pixel: impl Fn(u32, u32) -> [u8; 3]) -> RgbImage {
@@ -73,12 +86,12 @@ mod tests {
     #[test]
     fn patches_are_cut_row_by_row() {
         let image = image(4, 4, |x, y| [x as u8, y as u8, 255]);
-        let values = patches(&image, 4, 2).unwrap();
-        let byte = |value: f32| ((value + 1.0) * 127.5).round() as u8;
-        let second: Vec<u8> = values[12..24].iter().map(|&value| byte(value)).collect();
-        assert_eq!(second, [2, 0, 255, 3, 0, 255, 2, 1, 255, 3, 1, 255]);
-        let third: Vec<u8> = values[24..27].iter().map(|&value| byte(value)).collect();
-        assert_eq!(third, [0, 2, 255]);
+        let bytes = patches(&image, 4, 2).unwrap();
+        assert_eq!(bytes[12..24], [2, 0, 255, 3, 0, 255, 2, 1, 255, 3, 1, 255]);
+        assert_eq!(bytes[24..27], [0, 2, 255]);
+        let values = pixels(bytes.clone(), 2).values();
+        let byte = |value: &f32| ((value + 1.0) * 127.5).round() as u8;
+        assert!(bytes.iter().copied().eq(values.iter().map(byte)));
     }
 
     #[test]
@@ -88,7 +101,7 @@ mod tests {
             32,
             |x, y| if (x + y) % 2 == 0 { [255; 3] } else { [0; 3] },
         );
-        let values = patches(&checkers, 4, 4).unwrap();
+        let values = pixels(patches(&checkers, 4, 4).unwrap(), 4).values();
         assert!(values.iter().all(|value| value.abs() < 0.02), "{values:?}");
     }
 

@@ -2,7 +2,9 @@
 
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::{LoraConfig, ModuleGroup};
-use dcsft_vlm::memory::{Attention, Batch, Footprint, Linear, Step, Tokens, Trained, Training};
+use dcsft_vlm::memory::{
+    Attention, Batch, F32, Footprint, Linear, Step, Tokens, Trained, Training,
+};
 
 use super::config::{BlocksConfig, MicroConfig};
 use super::modules::Modules;
@@ -70,7 +72,7 @@ fn block(blocks: &BlocksConfig, rows: &Rows, group: ModuleGroup, trained: Traine
         mixed: asked * width,
         beside: asked * width,
         // All its numbers have 32 bits.
-        blocks_of: on_gpu.then_some(1.0),
+        in_blocks: on_gpu,
     });
     // Mixed values; hidden values before and after GELU.
     step.keep(asked * width + 2.0 * asked * hidden);
@@ -174,8 +176,9 @@ impl Footprint for MicroFootprint {
             .collect()
     }
 
+    /// The bytes of patches, and a copy that the encoder takes.
     fn images(&self, batch: &Batch) -> f64 {
-        batch.patches() * self.config.patch_values() as f64
+        2.0 * batch.patches() * self.config.patch_values() as f64 / F32
     }
 
     fn vocabulary(&self) -> f64 {

@@ -108,7 +108,7 @@ impl MicroVlm {
     }
 
     /// The image's patches as the encoder takes them.
-    fn patches(&self, image: &RgbImage) -> Result<Vec<f32>, VlmError> {
+    fn patches(&self, image: &RgbImage) -> Result<Vec<u8>, VlmError> {
         image::patches(image, self.config.image_size, self.config.patch_size)
     }
 

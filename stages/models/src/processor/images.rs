@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::path::Path;
 use std::sync::Arc;
 
+use dcsft_tensor::ops::{Column, Levels, Pixels};
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::model::RgbImage;
 use serde_json::{Map, Value};
@@ -21,10 +22,48 @@ pub type Positions = ([Vec<u32>; 3], u32);
 /// An image, cut up.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Patches {
-    /// Patch after patch in the order in which the family's tower takes them, and of each patch channel, (frame,) y, x.
-    pub values: Vec<f32>,
+    /// Patch after patch in the order in which the family's tower takes them, and of each patch channel, y, x. Frames
+    /// of an image are equal, and are here once.
+    pub bytes: Vec<u8>,
+    /// What each byte of each channel becomes.
+    pub levels: Arc<Levels>,
     /// What the image became.
     pub grid: Grid,
+}
+
+/// Channels of a picture: red, green, blue.
+pub(crate) const CHANNELS: usize = 3;
+
+impl Patches {
+    /// What a tower takes of images: their patches have a side of `patch` pixels and `frames` equal frames, and
+    /// values in the order of channel, frame, y, x.
+    pub fn pixels(images: &[&Self], patch: usize, frames: usize) -> Pixels {
+        let bytes = images.iter().flat_map(|image| image.bytes.iter().copied());
+        Self::with_bytes(bytes.collect(), images, patch, frames)
+    }
+
+    /// The same of patches in an order of the tower's own.
+    pub(crate) fn with_bytes(
+        bytes: Vec<u8>,
+        images: &[&Self],
+        patch: usize,
+        frames: usize,
+    ) -> Pixels {
+        let area = patch.pow(2) as u32;
+        let of_channel = |channel: u8| {
+            let first = u32::from(channel) * area;
+            let frame = (first..first + area).map(move |byte| Column { byte, channel });
+            std::iter::repeat_n(frame, frames).flatten()
+        };
+        // One processor has cut them all.
+        let levels = images.first().map(|image| image.levels.clone());
+        Pixels {
+            bytes,
+            width: CHANNELS * patch.pow(2),
+            columns: (0..CHANNELS as u8).flat_map(of_channel).collect(),
+            levels: levels.unwrap_or_else(|| Arc::new([[0.0; 256]; CHANNELS])),
+        }
+    }
 }
 
 /// How a family prepares images.
@@ -47,7 +86,7 @@ pub trait Images: Send + Sync + Debug {
         Ok(([all.clone(), all.clone(), all], ids.len() as u32))
     }
 
-    /// The image, resized, normalised and cut up.
+    /// The image, resized and cut up.
     ///
     /// # Errors
     /// As [`Images::grid`]; [`VlmError::Config`] too where the image's sizes and pixels do not fit together.
@@ -134,7 +173,7 @@ pub(super) fn fail(path: &Path, problem: impl std::fmt::Display) -> VlmError {
 
 /// What each byte of each channel becomes by `(byte * rescale - mean) / std`, in the arithmetic of Transformers' slow
 /// image processors.
-pub(crate) fn normalised(rescale: f64, mean: [f64; 3], std: [f64; 3]) -> [[f32; 256]; 3] {
+pub(crate) fn normalised(rescale: f64, mean: [f64; 3], std: [f64; 3]) -> Levels {
     std::array::from_fn(|channel| {
         let (mean, std) = (mean[channel] as f32, std[channel] as f32);
         std::array::from_fn(|byte| ((byte as f64 * rescale) as f32 - mean) / std)
@@ -151,4 +190,23 @@ pub(crate) fn block_order(
     blocks.flat_map(move |(y, x)| {
         (0..merge).flat_map(move |dy| (0..merge).map(move |dx| (y * merge + dy, x * merge + dx)))
     })
+}
+
+/// Adds the patches at these rows and columns of patches to `bytes`, of each channel, y, x.
+pub(crate) fn cut(
+    image: &RgbImage,
+    patch: usize,
+    places: impl Iterator<Item = (usize, usize)>,
+    bytes: &mut Vec<u8>,
+) {
+    let line = image.width as usize * CHANNELS;
+    for (row, column) in places {
+        for channel in 0..CHANNELS {
+            for y in row * patch..(row + 1) * patch {
+                let pixels = &image.pixels[y * line + column * patch * CHANNELS..];
+                let pixels = pixels.chunks_exact(CHANNELS).take(patch);
+                bytes.extend(pixels.map(|pixel| pixel[channel]));
+            }
+        }
+    }
 }

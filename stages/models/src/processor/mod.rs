@@ -20,6 +20,7 @@ use crate::family::Family;
 pub use dcsft_vlm::model::{Message, Part, Role};
 pub use encoded::{Encode, Encoded};
 pub use files::Files;
+pub(crate) use images::CHANNELS;
 pub use images::{Grid, Images, Patches, Positions};
 pub use pixels::{ImageSettings, PatchSizes};
 pub use resize::{Filter, Resampling, SmartResize};

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use dcsft_tensor::ops::Levels;
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::model::RgbImage;
 use serde::Deserialize;
@@ -280,31 +281,9 @@ impl ImageSettings {
         resize(image, height, width, Filter::Bicubic, self.resampling)
     }
 
-    fn cut(&self, image: &RgbImage, rows: usize, columns: usize) -> Vec<f32> {
-        let table = self.normalised();
-        let (patch, merge) = (self.patch_size, self.merge_size);
-        let line = image.width as usize * 3;
-        let mut values = Vec::with_capacity(image.pixels.len() * self.temporal_patch_size);
-        for (row, column) in images::block_order(rows, columns, merge) {
-            for (channel, table) in table.iter().enumerate() {
-                let start = values.len();
-                for y in row * patch..(row + 1) * patch {
-                    let pixels = &image.pixels[y * line + column * patch * 3..];
-                    let bytes = pixels.chunks_exact(3).take(patch);
-                    values.extend(bytes.map(|pixel| table[usize::from(pixel[channel])]));
-                }
-                let end = values.len();
-                for _ in 1..self.temporal_patch_size {
-                    values.extend_from_within(start..end);
-                }
-            }
-        }
-        values
-    }
-
     /// What each byte of each channel becomes, in the arithmetic of transformers' slow (Pillow) and fast
     /// (torchvision) image processor.
-    fn normalised(&self) -> [[f32; 256]; 3] {
+    fn normalised(&self) -> Levels {
         if self.resampling == Resampling::Pillow {
             return images::normalised(self.rescale_factor, self.mean, self.std);
         }
@@ -341,8 +320,13 @@ impl Images for ImageSettings {
     fn patches(&self, image: &RgbImage) -> Result<Patches, VlmError> {
         let grid = self.grid(image.height as usize, image.width as usize)?;
         let [_, rows, columns] = grid;
+        let resized = self.resized(image)?;
+        let mut bytes = Vec::with_capacity(resized.pixels.len());
+        let order = images::block_order(rows, columns, self.merge_size);
+        images::cut(&resized, self.patch_size, order, &mut bytes);
         Ok(Patches {
-            values: self.cut(&self.resized(image)?, rows, columns),
+            bytes,
+            levels: Arc::new(self.normalised()),
             grid,
         })
     }

@@ -4,19 +4,16 @@
 //! few layers attend within a window. The rows run in window order through the whole tower, so that every window is
 //! a range of rows.
 
-use dcsft_tensor::ops::{Rotary, Span, Spans};
+use dcsft_tensor::ops::{Pixels, Rotary, Span, Spans};
 
 use super::config::VisionConfig;
 use crate::axial::{patch_positions, rotary};
-use crate::processor::Patches;
+use crate::processor::{CHANNELS, Patches};
 
 /// How the images of a batch run through the tower.
 pub struct VisionPlan {
-    /// Patch values in window order, those of a patch in the order of [`VisionConfig::convolution_order`]:
-    /// `[rows, patch values]`.
-    pub patches: Vec<f32>,
-    /// Rows of the tower.
-    pub rows: usize,
+    /// Patches in window order, values of a patch in the order of [`VisionConfig::convolution_order`].
+    pub pixels: Pixels,
     /// For each merged token in window order its place in the images' own order (`visual.window_index` in
     /// Transformers).
     pub window_index: Vec<u32>,
@@ -57,22 +54,28 @@ impl VisionPlan {
             .iter()
             .flat_map(|&token| (0..block as u32).map(move |patch| token * block as u32 + patch))
             .collect();
-        let (values, columns) = (config.patch_values(), config.convolution_order());
-        let all: Vec<&[f32]> = images
-            .iter()
-            .flat_map(|image| image.values.chunks_exact(values))
+        let patch = config.patch_size;
+        let patches = images.iter();
+        let patches: Vec<&[u8]> = patches
+            .flat_map(|image| image.bytes.chunks_exact(CHANNELS * patch.pow(2)))
             .collect();
+        let bytes = order.iter().flat_map(|&row| patches[row as usize]);
+        let pixels = Patches::with_bytes(
+            bytes.copied().collect(),
+            images,
+            patch,
+            config.temporal_patch_size,
+        );
+        let columns = config.convolution_order().into_iter();
         let mut place = vec![0; window_index.len()];
         for (at, &token) in window_index.iter().enumerate() {
             place[token as usize] = at as u32;
         }
         Self {
-            patches: order
-                .iter()
-                .flat_map(|&row| columns.iter().map(move |&at| (row, at)))
-                .map(|(row, at)| all[row as usize][at as usize])
-                .collect(),
-            rows: order.len(),
+            pixels: Pixels {
+                columns: columns.map(|at| pixels.columns[at as usize]).collect(),
+                ..pixels
+            },
             window_index,
             place,
             windows: Spans::new(windows),

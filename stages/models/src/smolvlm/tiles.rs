@@ -7,6 +7,7 @@ mod settings;
 use std::path::Path;
 use std::sync::Arc;
 
+use dcsft_tensor::ops::Levels;
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::model::{RgbImage, Tokenizer as _};
 use serde_json::{Map, Value};
@@ -19,7 +20,7 @@ use crate::processor::resize::{Filter, Resampling, resize};
 use crate::processor::{Files, HubTokenizer};
 
 pub use cuts::Cuts;
-use settings::{PROCESSOR, Values, read};
+use settings::{PROCESSOR, read};
 
 /// Texts around the tokens of a tile.
 const AROUND: &str = "<fake_token_around_image>";
@@ -30,7 +31,7 @@ const GLOBAL: &str = "<global-img>";
 pub struct Tiles {
     /// How images are cut.
     pub cuts: Cuts,
-    values: Values,
+    levels: Arc<Levels>,
     vision: Vision,
     tokens: Tokens,
 }
@@ -85,10 +86,10 @@ impl Tiles {
         vision: &Vision,
         encode: Option<Encode<'_>>,
     ) -> Result<Self, VlmError> {
-        let (cuts, values) = images::find(files, &PROCESSOR, |fields| read(fields, vision.tile))?;
+        let (cuts, levels) = images::find(files, &PROCESSOR, |fields| read(fields, vision.tile))?;
         let mut tiles = Self {
             cuts,
-            values,
+            levels: Arc::new(levels),
             vision: vision.clone(),
             tokens: Tokens::default(),
         };
@@ -123,18 +124,10 @@ impl Tiles {
     }
 
     /// The patches of one picture, those of a token one after the other.
-    fn cut(&self, picture: &RgbImage, values: &mut Vec<f32>) {
+    fn cut(&self, picture: &RgbImage, bytes: &mut Vec<u8>) {
         let Vision { patch, shuffle, .. } = self.vision;
-        let (side, line) = (self.vision.side(), picture.width as usize * 3);
-        for (row, column) in block_order(side, side, shuffle) {
-            for (channel, table) in self.values.iter().enumerate() {
-                for y in row * patch..(row + 1) * patch {
-                    let pixels = &picture.pixels[y * line + column * patch * 3..];
-                    let bytes = pixels.chunks_exact(3).take(patch);
-                    values.extend(bytes.map(|pixel| table[usize::from(pixel[channel])]));
-                }
-            }
-        }
+        let side = self.vision.side();
+        images::cut(picture, patch, block_order(side, side, shuffle), bytes);
     }
 }
 
@@ -185,11 +178,15 @@ impl Images for Tiles {
 
     fn patches(&self, image: &RgbImage) -> Result<Patches, VlmError> {
         let grid = self.grid(image.height as usize, image.width as usize)?;
-        let mut values = Vec::new();
+        let mut bytes = Vec::new();
         for picture in self.pictures(image)? {
-            self.cut(&picture, &mut values);
+            self.cut(&picture, &mut bytes);
         }
-        Ok(Patches { values, grid })
+        Ok(Patches {
+            bytes,
+            levels: self.levels.clone(),
+            grid,
+        })
     }
 
     /// In whole tiles a picture goes through both steps unchanged; where that is not smaller, it stays what it is.

@@ -20,6 +20,7 @@ mod fused;
 mod gather;
 mod graph;
 mod heads;
+mod pixels;
 mod spans;
 
 use burn::tensor::{DType, Tensor};
@@ -29,6 +30,7 @@ pub use cache::KvCache;
 pub use composed::{Activation, Adapter};
 pub use dropout::{Dropout, DropoutKeys};
 pub use heads::{Heads, Rotary};
+pub use pixels::{Column, Levels, Pixels};
 pub use spans::{Continuation, Span, Spans};
 
 use crate::host::on_host;

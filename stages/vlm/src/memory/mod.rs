@@ -16,7 +16,7 @@ pub use step::{Attention, Linear, Step};
 pub use trained::{Trained, Training};
 
 /// Bytes of a 32-bit number: adapters, optimiser states and everything on the CPU device.
-const F32: f64 = 4.0;
+pub const F32: f64 = 4.0;
 
 /// A process that computes next to nothing: code, tables and the allocator's first pages. Measured, as are the next
 /// two.

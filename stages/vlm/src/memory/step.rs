@@ -52,9 +52,8 @@ pub struct Attention {
     pub mixed: f64,
     /// On the CPU, what is there at its widest beside what goes in and the weights.
     pub beside: f64,
-    /// On a GPU, how many values a number of 32 bits counts for: weights are computed block by block in such numbers, and
-    /// are not kept.
-    pub blocks_of: Option<f64>,
+    /// On a GPU weights are computed block by block, and are not kept.
+    pub in_blocks: bool,
 }
 
 impl Step {
@@ -84,19 +83,17 @@ impl Step {
             weights,
             mixed,
             beside,
-            blocks_of,
+            in_blocks,
         } = attention;
         self.keep(packed);
-        let Some(number) = blocks_of else {
+        if !in_blocks {
             self.keep(weights);
             self.widen(packed + weights, beside);
             return;
-        };
+        }
         let block = weights.min(Budget::DEFAULT.scores as f64);
-        // Scores become weights in place, in 32 bits; what a model of 16 bits multiplies with are copies in its own type.
-        // On the way back the gradients of the weights are there too.
-        let own = if number > 1.0 { 2.0 * block } else { 0.0 };
-        let (forward, backward) = (number * block + own, 2.0 * number * block + own);
+        // Scores become weights in place. On the way back the gradients of the weights are there too.
+        let (forward, backward) = (block, 2.0 * block);
         // Queries, keys and values are cut apart, and on the way back so are their gradients.
         self.forward = self.forward.max(2.0 * packed + forward + mixed);
         self.backward = self.backward.max(3.0 * packed + backward + 2.0 * mixed);

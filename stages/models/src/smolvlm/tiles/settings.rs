@@ -1,5 +1,6 @@
 //! `preprocessor_config.json`.
 
+use dcsft_tensor::ops::Levels;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -85,14 +86,11 @@ struct Edge {
 /// PIL's number of Lanczos's filter.
 const LANCZOS: u32 = 1;
 
-/// What each value of a byte becomes, channel by channel.
-pub(super) type Values = Box<[[f32; 256]; 3]>;
-
 /// How images are cut, and what their bytes become; the model's own tiles have `own` pixels a side.
 ///
 /// # Errors
 /// Names a step that is switched off, another filter, or tiles that are not those of the model.
-pub(super) fn read(fields: &Map<String, Value>, own: usize) -> Result<(Cuts, Values), String> {
+pub(super) fn read(fields: &Map<String, Value>, own: usize) -> Result<(Cuts, Levels), String> {
     KNOWN.check("", fields)?;
     let file: File =
         serde_json::from_value(Value::Object(fields.clone())).map_err(|error| error.to_string())?;
@@ -133,5 +131,5 @@ pub(super) fn read(fields: &Map<String, Value>, own: usize) -> Result<(Cuts, Val
         tile,
         splitting: file.do_image_splitting.unwrap_or(true),
     };
-    Ok((cuts, Box::new(images::normalised(rescale, mean, std))))
+    Ok((cuts, images::normalised(rescale, mean, std)))
 }

@@ -11,7 +11,7 @@ pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
         gate: plain(gate.clone()),
         up: plain(up.clone()),
     };
-    let out = activation::silu(state.gate.clone()) * state.up.clone();
+    let out = state.value();
     record_rule([gate, up], out, || state)
 }
 
@@ -21,9 +21,24 @@ struct SwiGlu {
     up: Tensor<2>,
 }
 
+impl SwiGlu {
+    fn value(&self) -> Tensor<2> {
+        #[cfg(any(feature = "cuda", feature = "wgpu"))]
+        if !crate::host::on_host(&self.gate) {
+            return super::kernels::swiglu(&self.gate, &self.up);
+        }
+        activation::silu(self.gate.clone()) * self.up.clone()
+    }
+}
+
 impl Rule<2> for SwiGlu {
     /// `silu(x) = x * s(x)`, so `silu'(x) = s(x) * (1 + x * (1 - s(x)))`, s being the logistic function.
     fn gradients(self, grad: Tensor<2>, [of_gate, of_up]: [bool; 2]) -> [Option<Tensor<2>>; 2] {
+        #[cfg(any(feature = "cuda", feature = "wgpu"))]
+        if !crate::host::on_host(&grad) {
+            let [gate, up] = super::kernels::swiglu_gradients(&self.gate, &self.up, &grad);
+            return [of_gate.then_some(gate), of_up.then_some(up)];
+        }
         let dtype = self.gate.dtype();
         let (grad, gate) = (wide(&grad), wide(&self.gate));
         let logistic = activation::sigmoid(gate.clone());

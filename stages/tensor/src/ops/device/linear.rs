@@ -9,6 +9,8 @@ use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_PI, PI};
 use burn::tensor::{DType, Tensor};
 
 use super::width::{typed, wide};
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+use crate::host::on_host;
 use crate::ops::composed::{Activation, Adapter, activate};
 use crate::ops::dropout::{DrawnMask, Mask};
 use crate::ops::graph::{Rule, plain, record_rule};
@@ -146,9 +148,12 @@ fn activated(x: Tensor<2>, activation: Activation) -> Tensor<2> {
     if activation == Activation::None {
         return x;
     }
-    let before = plain(x.clone());
-    let out = typed(activate(wide(&before), activation), before.dtype());
-    record_rule([x], out, || Activated { before, activation })
+    let state = Activated {
+        before: plain(x.clone()),
+        activation,
+    };
+    let out = state.value();
+    record_rule([x], out, || state)
 }
 
 #[derive(Clone, Debug)]
@@ -157,8 +162,25 @@ struct Activated {
     activation: Activation,
 }
 
+impl Activated {
+    fn value(&self) -> Tensor<2> {
+        #[cfg(any(feature = "cuda", feature = "wgpu"))]
+        if !on_host(&self.before) {
+            return super::kernels::gelu(&self.before, self.activation == Activation::GeluTanh);
+        }
+        let dtype = self.before.dtype();
+        typed(activate(wide(&self.before), self.activation), dtype)
+    }
+}
+
 impl Rule<1> for Activated {
     fn gradients(self, grad: Tensor<2>, [asked]: [bool; 1]) -> [Option<Tensor<2>>; 1] {
+        #[cfg(any(feature = "cuda", feature = "wgpu"))]
+        if !on_host(&grad) {
+            let tanh = self.activation == Activation::GeluTanh;
+            let gradient = || super::kernels::gelu_gradient(&self.before, &grad, tanh);
+            return [asked.then(gradient)];
+        }
         let x = wide(&self.before);
         let slope = match self.activation {
             Activation::None => return [asked.then_some(grad)],

@@ -8,7 +8,7 @@ mod append;
 pub mod attention;
 mod gate;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
-mod kernels;
+pub(in crate::ops) mod kernels;
 mod linear;
 mod logprobs;
 mod norm;

@@ -37,17 +37,24 @@ struct RmsNorm {
 
 impl Rule<2> for RmsNorm {
     fn gradients(self, grad: Tensor<2>, [of_x, of_scale]: [bool; 2]) -> [Option<Tensor<2>>; 2] {
+        let x = of_x.then(|| self.of_x(&grad));
+        let normal = || wide(&self.x) / self.root.clone();
+        let scale = || summed(wide(&grad) * normal(), &self.scale);
+        [x, of_scale.then(scale)]
+    }
+}
+
+impl RmsNorm {
+    fn of_x(&self, grad: &Tensor<2>) -> Tensor<2> {
+        #[cfg(any(feature = "cuda", feature = "wgpu"))]
+        if !crate::host::on_host(grad) {
+            return super::kernels::norm_gradient(&self.x, &self.scale, grad, None, &self.root);
+        }
         let normal = wide(&self.x) / self.root.clone();
-        let x = of_x.then(|| {
-            let inner = wide(&(grad.clone() * self.scale.clone()));
-            let along = mean(inner.clone() * normal.clone());
-            let gradient = (inner - normal.clone() * along) / self.root;
-            typed(gradient, self.x.dtype())
-        });
-        [
-            x,
-            of_scale.then(|| summed(wide(&grad) * normal, &self.scale)),
-        ]
+        let inner = wide(grad) * wide(&self.scale);
+        let along = mean(inner.clone() * normal.clone());
+        let gradient = (inner - normal * along) / self.root.clone();
+        typed(gradient, self.x.dtype())
     }
 }
 
@@ -93,20 +100,33 @@ impl Rule<3> for LayerNorm {
         grad: Tensor<2>,
         [of_x, of_scale, of_shift]: [bool; 3],
     ) -> [Option<Tensor<2>>; 3] {
+        let x = of_x.then(|| self.of_x(&grad));
         let grad = wide(&grad);
-        // The rows with mean 0 and deviation 1.
-        let normal = (wide(&self.x) - self.mean) / self.deviation.clone();
-        let x = of_x.then(|| {
-            let inner = grad.clone() * wide(&self.scale);
-            let along = mean(inner.clone() * normal.clone());
-            let centred = inner.clone() - mean(inner) - normal.clone() * along;
-            typed(centred / self.deviation, self.x.dtype())
-        });
+        let scale = || summed(grad.clone() * self.normal(), &self.scale);
         [
             x,
-            of_scale.then(|| summed(grad.clone() * normal, &self.scale)),
-            of_shift.then(|| summed(grad, &self.scale)),
+            of_scale.then(scale),
+            of_shift.then(|| summed(grad.clone(), &self.scale)),
         ]
+    }
+}
+
+impl LayerNorm {
+    /// The rows with mean 0 and deviation 1.
+    fn normal(&self) -> Tensor<2> {
+        (wide(&self.x) - self.mean.clone()) / self.deviation.clone()
+    }
+
+    fn of_x(&self, grad: &Tensor<2>) -> Tensor<2> {
+        #[cfg(any(feature = "cuda", feature = "wgpu"))]
+        if !crate::host::on_host(grad) {
+            let (mean, deviation) = (Some(&self.mean), &self.deviation);
+            return super::kernels::norm_gradient(&self.x, &self.scale, grad, mean, deviation);
+        }
+        let (normal, inner) = (self.normal(), wide(grad) * wide(&self.scale));
+        let along = mean(inner.clone() * normal.clone());
+        let centred = inner.clone() - mean(inner) - normal * along;
+        typed(centred / self.deviation.clone(), self.x.dtype())
     }
 }
 

@@ -6,6 +6,8 @@ use burn::tensor::{FloatDType, Tensor};
 
 use super::data::{Budget, Cut, Inputs, Mixed};
 use super::layout::Part;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+use crate::ops::device::kernels::{self, Sees};
 use crate::ops::device::width::typed;
 
 /// Keys and values in a grid, `[groups, key heads, keys, width]` each.
@@ -104,9 +106,24 @@ impl Block {
         within(all, [self.groups.clone(), 0..heads, 0..self.seen, 0..width])
     }
 
-    /// `[groups, key heads, group * queries, seen]`, in 32 bits.
-    pub(super) fn scores(&self, part: &Part, queries: Tensor<4>, keys: Tensor<4>) -> Tensor<4> {
-        let scores = queries.matmul(keys.swap_dims(2, 3)).cast(FloatDType::F32) * self.scale;
+    /// Products of queries and keys, `[groups, key heads, group * queries, seen]`.
+    pub(super) fn products(&self, queries: Tensor<4>, keys: Tensor<4>) -> Tensor<4> {
+        queries.matmul(keys.swap_dims(2, 3))
+    }
+
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
+    fn sees<'a>(&self, part: &'a Part) -> Sees<'a> {
+        Sees {
+            counts: &part.sees_there,
+            group: self.groups.start,
+            query: self.queries.start,
+            queries: self.queries.len(),
+        }
+    }
+
+    /// The scores of products, in 32 bits.
+    fn scores(&self, part: &Part, products: Tensor<4>) -> Tensor<4> {
+        let scores = products.cast(FloatDType::F32) * self.scale;
         match part.hidden(&self.groups, &self.queries, self.seen) {
             None => scores,
             Some(hidden) => {
@@ -118,18 +135,49 @@ impl Block {
         }
     }
 
-    /// What the block's queries get. As in Transformers the softmax is in 32 bits, whatever the model's type is.
-    pub(super) fn attend(&self, part: &Part, grid: &Grid, queries: &OfQueries) -> Mixed {
-        let queries = self.rows(queries);
-        let dtype = queries.dtype();
-        let scores = self.scores(part, queries, self.seen_of(&grid.keys));
+    /// Weights of products in their own type, and the log of the sum of each row's, in 32 bits. As in Transformers the
+    /// softmax is in 32 bits, whatever the model's type is.
+    fn weights(&self, part: &Part, products: Tensor<4>) -> [Tensor<4>; 2] {
+        #[cfg(any(feature = "cuda", feature = "wgpu"))]
+        if !crate::host::on_host(&products) {
+            return kernels::softmax(products, &self.sees(part), self.scale);
+        }
+        let dtype = products.dtype();
+        let scores = self.scores(part, products);
         let most = scores.clone().max_dim(3);
         let weights = (scores - most.clone()).exp();
         let sum = weights.clone().sum_dim(3);
-        let weights = typed(weights / sum.clone(), dtype);
+        [typed(weights / sum.clone(), dtype), most + sum.log()]
+    }
+
+    /// Weights of products, and the gradients of the products from those of the weights, all in the products' type.
+    pub(super) fn gradients(
+        &self,
+        part: &Part,
+        [products, of_weights]: [Tensor<4>; 2],
+        [log_sum, along]: [&OfQueries; 2],
+    ) -> [Tensor<4>; 2] {
+        let (log_sum, along) = (self.rows(log_sum), self.rows(along));
+        #[cfg(any(feature = "cuda", feature = "wgpu"))]
+        if !crate::host::on_host(&products) {
+            let of_rows = [&log_sum, &along];
+            let both = [products, of_weights];
+            return kernels::softmax_gradient(both, of_rows, &self.sees(part), self.scale);
+        }
+        let dtype = products.dtype();
+        let weights = (self.scores(part, products) - log_sum).exp();
+        let of_weights = of_weights.cast(FloatDType::F32);
+        let of_products = weights.clone() * (of_weights - along) * self.scale;
+        [weights, of_products].map(|each| typed(each, dtype))
+    }
+
+    /// What the block's queries get.
+    pub(super) fn attend(&self, part: &Part, grid: &Grid, queries: &OfQueries) -> Mixed {
+        let products = self.products(self.rows(queries), self.seen_of(&grid.keys));
+        let [weights, log_sum] = self.weights(part, products);
         Mixed {
             out: self.out(weights.matmul(self.seen_of(&grid.values))),
-            log_sum: self.out(most + sum.log()),
+            log_sum: self.out(log_sum),
         }
     }
 }

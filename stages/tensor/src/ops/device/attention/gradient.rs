@@ -148,21 +148,17 @@ impl PartGradient {
     /// Adds a block; gives the gradient of its queries.
     fn add(&mut self, part: &Part, block: &Block) -> Tensor<2> {
         let queries = block.rows(&self.queries);
-        let dtype = queries.dtype();
         let grad = block.rows(&self.grad);
         let keys = block.seen_of(&self.grid.keys);
         let values = block.seen_of(&self.grid.values);
-        let scores = block.scores(part, queries.clone(), keys.clone());
-        let weights = (scores - block.rows(&self.log_sum)).exp();
-        let of_values = typed(weights.clone(), dtype)
-            .swap_dims(2, 3)
-            .matmul(grad.clone());
-        let of_weights = grad.matmul(values.swap_dims(2, 3)).cast(FloatDType::F32);
-        let of_scores = weights * (of_weights - block.rows(&self.along)) * block.scale;
-        let of_scores = typed(of_scores, dtype);
-        let of_keys = of_scores.clone().swap_dims(2, 3).matmul(queries);
+        let products = block.products(queries.clone(), keys.clone());
+        let of_weights = block.products(grad.clone(), values);
+        let of_rows = [&self.log_sum, &self.along];
+        let [weights, of_products] = block.gradients(part, [products, of_weights], of_rows);
+        let of_values = weights.swap_dims(2, 3).matmul(grad);
+        let of_keys = of_products.clone().swap_dims(2, 3).matmul(queries);
         self.add_keys(part, block, [of_keys, of_values]);
-        block.out(of_scores.matmul(keys))
+        block.out(of_products.matmul(keys))
     }
 
     fn add_keys(&mut self, part: &Part, block: &Block, gradients: [Tensor<4>; 2]) {

@@ -56,8 +56,8 @@ pub(super) struct Part {
     /// How many of its group's keys each query sees, from the first on: `[groups or 1, queries]`, one row where all groups
     /// are alike.
     sees: Vec<u32>,
-    /// The same on the device; none where all see all.
-    sees_there: Option<Tensor<2, Int>>,
+    /// The same on the device.
+    pub(super) sees_there: Tensor<2, Int>,
 }
 
 /// Queries that look at the same keys.
@@ -247,11 +247,8 @@ impl Part {
             .iter()
             .flat_map(|item| padded(&item.sees, queries, 0))
             .collect();
-        let all = sees.iter().all(|&sees| sees as usize == keys);
-        let sees_there = (!all).then(|| {
-            let sees: Vec<i32> = sees.iter().map(|&sees| sees as i32).collect();
-            send(TensorData::new(sees, [different.len(), queries]), device)
-        });
+        let there: Vec<i32> = sees.iter().map(|&sees| sees as i32).collect();
+        let sees_there = send(TensorData::new(there, [different.len(), queries]), device);
         Self {
             groups: items.len(),
             queries,
@@ -289,15 +286,14 @@ impl Part {
         queries: &Range<usize>,
         seen: usize,
     ) -> Option<Tensor<5>> {
-        let there = self.sees_there.as_ref()?;
         if self.of_block(groups, queries).all(|sees| sees >= seen) {
             return None;
         }
         let own = self.rows_of(groups);
         let count = own.len();
-        let sees = there.clone().slice([own, queries.clone()]);
+        let sees = self.sees_there.clone().slice([own, queries.clone()]);
         let sees: Tensor<5, Int> = sees.reshape([count, 1, 1, queries.len(), 1]);
-        let keys = Tensor::<1, Int>::arange(0..seen as i64, &there.device());
+        let keys = Tensor::<1, Int>::arange(0..seen as i64, &self.sees_there.device());
         let keys: Tensor<5, Int> = keys.reshape([1, 1, 1, 1, seen]);
         let shape = [count, 1, 1, queries.len(), seen];
         let hidden = keys.expand(shape).greater_equal(sees.expand(shape));

@@ -1,11 +1,17 @@
 //! Kernels of ours in the place of chains of burn's: each reads its inputs once and computes in 32 bits.
 
+mod activation;
 mod append;
+mod gate;
 mod norm;
 mod rotary;
 mod shares;
+mod softmax;
 
+pub(super) use activation::{gelu, gelu_gradient};
 pub(super) use append::append;
-pub(super) use norm::{layer_norm, rms_norm};
+pub(super) use gate::{swiglu, swiglu_gradients};
+pub(super) use norm::{layer_norm, norm_gradient, rms_norm};
 pub(super) use rotary::rotate;
 pub(super) use shares::weights;
+pub(super) use softmax::{Sees, softmax, softmax_gradient};
