@@ -7,6 +7,7 @@ use std::sync::mpsc::sync_channel;
 
 use burn::tensor::{Device, Tensor};
 use dcsft_tensor::ops::{Continuation, KvCache};
+use dcsft_vlm::beside::Received;
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::generate::{Asked, Decoder, Places, Step, TakenUp, Vocabulary, write};
 use dcsft_vlm::model::{Completion, Picture, Prompt, Sampling};
@@ -104,7 +105,7 @@ pub(crate) fn generate(
                 .map(|encoded| send.send(encoded))
                 .find(Result::is_err);
         });
-        model.answer(encoded.into_iter(), generations, sampling)
+        model.answer(Received(encoded), generations, sampling)
     })
 }
 

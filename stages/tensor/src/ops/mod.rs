@@ -22,6 +22,7 @@ mod graph;
 mod heads;
 mod pixels;
 mod spans;
+mod squares;
 
 use burn::tensor::{DType, Tensor};
 
@@ -32,10 +33,22 @@ pub use dropout::{Dropout, DropoutKeys};
 pub use heads::{Heads, Rotary};
 pub use pixels::{Column, Levels, Pixels};
 pub use spans::{Continuation, Span, Spans};
+pub use squares::sums_of_squares;
 
 use crate::host::on_host;
 use crate::quant::is_quantised;
 use graph::plain;
+
+/// One behind the other along `dim`; a single tensor as it is.
+///
+/// # Panics
+/// If there is none.
+pub fn joined<const D: usize>(mut tensors: Vec<Tensor<D>>, dim: usize) -> Tensor<D> {
+    match tensors.len() {
+        1 => tensors.remove(0),
+        _ => Tensor::cat(tensors, dim),
+    }
+}
 
 /// In 32 bits; differentiable.
 fn wide<const D: usize>(tensor: &Tensor<D>) -> Tensor<D> {

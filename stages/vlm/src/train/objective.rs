@@ -1,7 +1,7 @@
 //! What a training run learns from: the part of a trainer that is not the same for all of them.
 
 use burn::tensor::{Device, Tensor};
-use dcsft_tensor::ops::token_logprobs;
+use dcsft_tensor::ops::{joined, token_logprobs};
 use dcsft_tensor::params::ParamSet;
 use dcsft_tensor::rng::StreamKey;
 use serde::Serialize;
@@ -169,12 +169,10 @@ impl Loss {
             true => tensor.inner(),
             false => tensor,
         };
-        let mut record: Vec<Tensor<1>> = record.into_iter().map(plain).collect();
-        let record = match record.len() {
-            1 => record.remove(0),
-            _ => Tensor::cat(record, 0),
-        };
-        Self { tensor, record }
+        Self {
+            tensor,
+            record: joined(record.into_iter().map(plain).collect(), 0),
+        }
     }
 }
 

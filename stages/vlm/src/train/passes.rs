@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use burn::tensor::Tensor;
-use dcsft_tensor::ops::sent_back;
+use dcsft_tensor::ops::{joined, sent_back};
 use dcsft_tensor::params::ParamSet;
 use rayon::prelude::*;
 
@@ -162,7 +162,7 @@ impl<O: Objective> Passes<'_, O> {
             sum.add(&sets, gradients);
             parts.push((rows, record));
         }
-        let pull = Tensor::cat(pulls, 0);
+        let pull = joined(pulls, 0);
         match below.tape {
             Some(tape) => tape.backward(pull, &mut |gradients| sum.add(&sets, gradients)),
             None => sum.add(&sets, sent_back(below.rows, pull).backward()),

@@ -6,6 +6,7 @@
 use burn::tensor::{Device, StreamId};
 use dcsft_tensor::params::ParamSet;
 
+use crate::beside::join;
 use crate::model::VisionLanguageModel;
 
 /// Copies of what learns, on other devices than the first.
@@ -103,11 +104,9 @@ pub(crate) fn side_by_side<T: Send, R: Send>(
             .map(|piece| scope.spawn(move || queue.executes(|| work(piece))))
             .collect();
         let first = work(first);
-        let others = others.into_iter().map(|other| {
-            other
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        });
-        [first].into_iter().chain(others).collect()
+        [first]
+            .into_iter()
+            .chain(others.into_iter().map(join))
+            .collect()
     })
 }

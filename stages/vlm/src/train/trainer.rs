@@ -5,6 +5,7 @@ use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
 use dcsft_tensor::host::on_host;
+use dcsft_tensor::ops::joined;
 
 use crate::model::{LOGITS_AT_ONCE, VisionLanguageModel};
 use crate::train::adamw::{AdamW, AdamWSettings};
@@ -322,11 +323,7 @@ fn read_all(records: Vec<Tensor<1>>) -> Result<Vec<Vec<f32>>, TrainError> {
             .partition(|(_, record)| record.device() == device);
         let (places, here): (Vec<usize>, Vec<Tensor<1>>) = here.into_iter().unzip();
         let lengths: Vec<usize> = here.iter().map(|record| record.dims()[0]).collect();
-        let mut all = match here.len() {
-            1 => read(here.into_iter().next().expect("there is one"))?,
-            _ => read(Tensor::cat(here, 0))?,
-        }
-        .into_iter();
+        let mut all = read(joined(here, 0))?.into_iter();
         for (place, length) in places.into_iter().zip(lengths) {
             values[place] = all.by_ref().take(length).collect();
         }

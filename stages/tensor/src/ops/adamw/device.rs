@@ -5,21 +5,14 @@ use burn::tensor::Tensor as BurnTensor;
 use cubecl::prelude::*;
 
 use super::factors::{AdamWFactors, Weight};
-use crate::ops::cube::{UNITS, cubes, into_floats};
+use crate::ops::cube::{UNITS, alone, cubes, into_floats};
 
 pub(super) fn adamw(weight: Weight, gradient: BurnTensor<2>, factors: &AdamWFactors) -> Weight {
     let count = gradient.shape().num_elements();
     if count == 0 {
         return weight;
     }
-    // Written in place, which nothing else may see.
-    let weight = weight.map(|tensor| {
-        let tensor = into_floats(tensor);
-        match tensor.can_mut() {
-            true => tensor,
-            false => tensor.copy(),
-        }
-    });
+    let weight = weight.map(alone);
     let gradient = into_floats(gradient);
     let client = gradient.client.clone();
     let [value, first, second] = weight

@@ -42,6 +42,15 @@ pub(in crate::ops) fn into_floats<const D: usize>(tensor: BurnTensor<D>) -> Floa
     tensor.try_into_primitive::<Cube>().expect(HERE)
 }
 
+/// What a kernel writes in place, which nothing else may see: the tensor, or a copy of it where something else holds it.
+pub(in crate::ops) fn alone<const D: usize>(tensor: BurnTensor<D>) -> FloatTensor<Cube> {
+    let tensor = into_floats(tensor);
+    match tensor.can_mut() {
+        true => tensor,
+        false => tensor.copy(),
+    }
+}
+
 /// What a kernel is given of whole numbers.
 pub(in crate::ops) fn integers<const D: usize>(tensor: &BurnTensor<D, Int>) -> IntTensor<Cube> {
     tensor.clone().try_into_primitive::<Cube>().expect(HERE)

@@ -13,7 +13,7 @@ use super::scores::{Scores, Seen};
 use super::shares::weights;
 use crate::host::send;
 use crate::ops::gather::Gather;
-use crate::ops::{Continuation, Heads};
+use crate::ops::{Continuation, Heads, joined};
 
 /// Rows that there is room for at first; it doubles.
 pub(in crate::ops) const ROOM: usize = 32;
@@ -343,7 +343,7 @@ impl Layer {
                 let grids = had.into_iter().chain(entered);
                 let grids = grids.map(|grid| grid.with_rows(moves.longest));
                 let (keys, values) = grids.map(|grid| (grid.keys, grid.values)).unzip();
-                let taken = |grids| joined(grids).select(0, at.clone());
+                let taken = |grids| joined(grids, 0).select(0, at.clone());
                 Some(Grid {
                     keys: taken(keys),
                     values: taken(values),
@@ -403,14 +403,6 @@ fn with_rows(tensor: Tensor<4>, dim: usize, rows: usize) -> Tensor<4> {
     shape[dim] = rows - shape[dim];
     let more = Tensor::zeros(shape, (&tensor.device(), tensor.dtype()));
     Tensor::cat(vec![tensor, more], dim)
-}
-
-/// Prefixes after prefixes.
-fn joined(mut grids: Vec<Tensor<4>>) -> Tensor<4> {
-    match grids.len() {
-        1 => grids.remove(0),
-        _ => Tensor::cat(grids, 0),
-    }
 }
 
 /// Room for so many rows.

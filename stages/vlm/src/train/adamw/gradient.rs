@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Tensor};
 use dcsft_tensor::host::on_host;
-use dcsft_tensor::ops::composed;
+use dcsft_tensor::ops::sums_of_squares;
 use dcsft_tensor::params::Param;
 
 use crate::train::error::TrainError;
@@ -40,7 +40,7 @@ fn gradient_of(name: &str) -> String {
 /// Square root of the sum of all squares.
 pub(super) fn norm(gradients: &[Gradient]) -> Result<f64, TrainError> {
     let mut sum = 0.0;
-    let mut on_device: Vec<Tensor<1>> = Vec::new();
+    let mut on_device: Vec<&Tensor<2>> = Vec::new();
     for gradient in gradients {
         match gradient {
             Gradient::Host(values) => sum += sum_of_squares(values),
@@ -48,22 +48,16 @@ pub(super) fn norm(gradients: &[Gradient]) -> Result<f64, TrainError> {
                 let values = floats((**tensor).clone(), || "a gradient".to_owned())?;
                 sum += sum_of_squares(&values);
             }
-            Gradient::Tensor(tensor) => on_device.push(square_sum(tensor)),
+            Gradient::Tensor(tensor) => on_device.push(tensor),
         }
     }
     if !on_device.is_empty() {
-        let sums = floats(Tensor::cat(on_device, 0), || {
+        let sums = floats(sums_of_squares(&on_device), || {
             "the gradient norms".to_owned()
         })?;
         sum += sums.into_iter().map(f64::from).sum::<f64>();
     }
     Ok(libm::sqrt(sum))
-}
-
-/// Sum of squares on another device than the CPU.
-fn square_sum(tensor: &Tensor<2>) -> Tensor<1> {
-    let tensor = tensor.clone().cast(DType::F32);
-    composed::total(tensor.powi_scalar(2))
 }
 
 /// Sum of squares in double precision over eight fixed lanes, which the compiler turns into vector code.

@@ -9,6 +9,7 @@ use super::data::{Budget, Cut, Inputs, Mixed, parts};
 use super::layout::{Cover, Layout, Part};
 use crate::ops::device::width::typed;
 use crate::ops::graph::Rule;
+use crate::ops::joined;
 
 /// What is kept of attention.
 #[derive(Clone, Debug)]
@@ -108,12 +109,12 @@ impl Cover {
             values.push(of_values);
         }
         let to_rows = |cells: Vec<Tensor<2>>| {
-            let cells = Tensor::cat(cells, 0);
+            let cells = joined(cells, 0);
             let takes = self.keys_to_rows.iter();
             sum(takes.map(|to_rows| to_rows.take(cells.clone())))
         };
         [
-            self.to_asked.take(Tensor::cat(queries, 0)),
+            self.to_asked.take(joined(queries, 0)),
             to_rows(keys),
             to_rows(values),
         ]
@@ -188,7 +189,7 @@ impl PartGradient {
         let (keys, values): (Vec<_>, Vec<_>) = finished
             .map(|[keys, values]| (cells(keys), cells(values)))
             .unzip();
-        (Tensor::cat(keys, 0), Tensor::cat(values, 0))
+        (joined(keys, 0), joined(values, 0))
     }
 }
 

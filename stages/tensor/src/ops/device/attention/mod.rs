@@ -13,7 +13,7 @@ mod layout;
 use burn::tensor::Tensor;
 
 use crate::ops::graph::{plain, record_rule};
-use crate::ops::{Heads, Spans};
+use crate::ops::{Heads, Spans, joined};
 pub use data::Budget;
 use data::{Cut, Inputs, Mixed, parts};
 use gradient::{Attention, Laid};
@@ -74,9 +74,9 @@ impl Cover {
                 log_sum.push(mixed.log_sum);
             }
         }
-        let log_sum = self.to_asked.take(Tensor::cat(log_sum, 0));
+        let log_sum = self.to_asked.take(joined(log_sum, 0));
         Mixed {
-            out: self.to_asked.take(Tensor::cat(out, 0)),
+            out: self.to_asked.take(joined(out, 0)),
             log_sum: match &self.absent {
                 None => log_sum,
                 Some(absent) => log_sum + absent.clone(),

@@ -1,5 +1,10 @@
 //! GELU and its slope: a unit works on one value.
 
+#![allow(
+    unstable_name_collisions,
+    reason = "floats of the standard library may get an `erf` of their own; a kernel's is CubeCL's"
+)]
+
 use burn::backend::Cube;
 use burn::tensor::Tensor as BurnTensor;
 use cubecl::prelude::*;
@@ -8,6 +13,7 @@ use crate::ops::cube::{UNITS, by_dtype, cubes, floats};
 
 /// Hendrycks and Gimpel 2016.
 const CUBIC: f32 = 0.044_715;
+const THRICE: f32 = 3.0 * CUBIC;
 /// The square root of 1/2, of 2 / pi and of 1 / (2 pi).
 const ROOT_HALF: f32 = std::f32::consts::FRAC_1_SQRT_2;
 const ROOT_TWO_BY_PI: f32 = 0.797_884_6;
@@ -81,7 +87,7 @@ fn bent(x: f32) -> f32 {
 /// What GELU multiplies a value with: how much of the normal distribution lies below it, or `(1 + tanh(u)) / 2`.
 #[cube]
 fn share(x: f32, #[comptime] tanh: bool) -> f32 {
-    let mut odd = (x * ROOT_HALF).erf();
+    let mut odd = f32::erf(x * ROOT_HALF);
     if comptime!(tanh) {
         odd = bent(x).tanh();
     }
@@ -92,10 +98,11 @@ fn share(x: f32, #[comptime] tanh: bool) -> f32 {
 /// `1 + tanh(u) + x * (1 - tanh(u)^2) * u'`.
 #[cube]
 fn slope(x: f32, #[comptime] tanh: bool) -> f32 {
-    let mut more = x * (x * x * -0.5).exp() * DENSITY;
+    let half = x * x * 0.5;
+    let mut more = x * (-half).exp() * DENSITY;
     if comptime!(tanh) {
         let tanh = bent(x).tanh();
-        let inner = (x * x * (3.0 * CUBIC) + 1.0) * ROOT_TWO_BY_PI;
+        let inner = (x * x * THRICE + 1.0) * ROOT_TWO_BY_PI;
         more = x * (1.0 - tanh * tanh) * inner * 0.5;
     }
     share(x, tanh) + more

@@ -5,7 +5,7 @@ use burn::tensor::{Int, Tensor as BurnTensor};
 use cubecl::prelude::*;
 
 use crate::ops::Heads;
-use crate::ops::cube::{UNITS, by_dtype, cubes, floats, integers, into_floats};
+use crate::ops::cube::{UNITS, alone, by_dtype, cubes, floats, integers};
 
 /// As [`crate::ops::device::append::append`].
 pub(in super::super) fn append(
@@ -19,14 +19,7 @@ pub(in super::super) fn append(
     if count == 0 {
         return own;
     }
-    // Written in place, which nothing else may see.
-    let own = own.map(|own| {
-        let own = into_floats(own);
-        match own.can_mut() {
-            true => own,
-            false => own.copy(),
-        }
-    });
+    let own = own.map(alone);
     let client = own[0].client.clone();
     let [keys, values] = own.each_ref().map(|own| own.clone().into_tensor_arg());
     by_dtype!(qkv.dtype(), F => append_kernel::launch::<F>(

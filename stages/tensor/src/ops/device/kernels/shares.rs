@@ -4,15 +4,14 @@ use burn::backend::Cube;
 use burn::tensor::Tensor as BurnTensor;
 use cubecl::prelude::*;
 
-use crate::ops::cube::{Fold, UNITS, by_dtype, cubes, integers, into_floats, over_units};
+use crate::ops::cube::{Fold, UNITS, alone, by_dtype, cubes, integers, over_units};
 use crate::ops::device::scores::{Scores, Seen};
 
 /// As [`crate::ops::device::shares::weights`].
 pub(in super::super) fn weights(scores: Scores, seen: &Seen<'_>) -> Scores {
     let [sequences, keys, group, _] = scores.own.dims();
     let dtype = scores.own.dtype();
-    // Written in place, which nothing else sees: both are fresh from a product.
-    let (prefix, own) = (into_floats(scores.prefix), into_floats(scores.own));
+    let (prefix, own) = (alone(scores.prefix), alone(scores.own));
     let (lengths, written) = (integers(seen.lengths), integers(seen.own));
     let client = own.client.clone();
     by_dtype!(dtype, F => shares_kernel::launch::<F>(

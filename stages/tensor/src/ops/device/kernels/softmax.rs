@@ -4,7 +4,7 @@ use burn::backend::Cube;
 use burn::tensor::{DType, Int, Tensor as BurnTensor};
 use cubecl::prelude::*;
 
-use crate::ops::cube::{Fold, UNITS, by_dtype, cubes, floats, integers, into_floats, over_units};
+use crate::ops::cube::{Fold, UNITS, alone, by_dtype, cubes, floats, integers, over_units};
 
 /// Which keys the queries of a block see.
 pub(in super::super) struct Sees<'a> {
@@ -31,8 +31,7 @@ pub(in super::super) fn softmax(
     if groups * heads * rows == 0 {
         return [scores, log_sum];
     }
-    // Written in place, which nothing else sees: they are fresh from a product.
-    let (scores, log_sum) = (into_floats(scores), floats(&log_sum));
+    let (scores, log_sum) = (alone(scores), floats(&log_sum));
     let client = scores.client.clone();
     let units = (keys as u32).next_power_of_two().clamp(UNITS / 8, UNITS);
     by_dtype!(dtype, F => softmax_kernel::launch::<F>(
@@ -65,8 +64,7 @@ pub(in super::super) fn softmax_gradient(
         return [of_weights, scores];
     }
     let dtype = scores.dtype();
-    // As above.
-    let [scores, of_weights] = [scores, of_weights].map(into_floats);
+    let [scores, of_weights] = [scores, of_weights].map(alone);
     let client = scores.client.clone();
     by_dtype!(dtype, F => gradient_kernel::launch::<F>(
         &client,
