@@ -4,41 +4,45 @@ use burn::backend::Cube;
 use burn::tensor::{DType, Device, Int, Tensor as BurnTensor, TensorData};
 use cubecl::prelude::*;
 
-use super::Pixels;
 use crate::host::send;
 use crate::ops::cube::{UNITS, by_dtype, cubes, floats, integers};
 
 /// Bytes of a word, the first in its lowest bits.
 const BYTES: usize = 4;
 
-/// As [`Pixels::on`].
-pub(super) fn make(pixels: &Pixels, device: &Device, dtype: DType) -> BurnTensor<2> {
-    let (rows, columns) = (pixels.rows(), pixels.columns.len());
-    let out = BurnTensor::<2>::empty([rows, columns], (device, dtype));
-    if rows * columns == 0 {
+/// The numbers of `bytes`, of which each row has `width`: `[rows, columns]` in the type `dtype`. Of a column `columns` says
+/// byte and channel, of a channel `levels` what each byte becomes.
+pub(super) fn make(
+    (bytes, width): (&[u8], usize),
+    columns: &[[u32; 2]],
+    levels: &[[f32; 256]],
+    (device, dtype): (&Device, DType),
+) -> BurnTensor<2> {
+    let shape = [bytes.len() / width, columns.len()];
+    let count = shape[0] * shape[1];
+    let out = BurnTensor::<2>::empty(shape, (device, dtype));
+    if count == 0 {
         return out;
     }
     let on = (device, DType::U32);
-    let words = words(&pixels.bytes);
-    let count = words.len();
-    let bytes: BurnTensor<1, Int> = send(TensorData::new(words, [count]), on);
-    let columns = pixels.columns.iter();
-    let columns = columns.flat_map(|column| [column.byte, u32::from(column.channel)]);
-    let columns = TensorData::new(columns.collect::<Vec<u32>>(), [pixels.columns.len(), 2]);
+    let words = words(bytes);
+    let length = words.len();
+    let bytes: BurnTensor<1, Int> = send(TensorData::new(words, [length]), on);
+    let columns = TensorData::new(columns.concat(), [columns.len(), 2]);
     let columns: BurnTensor<2, Int> = send(columns, on);
-    let levels = TensorData::new(pixels.levels.concat(), [pixels.levels.len(), 256]);
+    let levels = TensorData::new(levels.concat(), [levels.len(), 256]);
     let levels: BurnTensor<2> = send(levels, (device, DType::F32));
     let out = floats(&out);
     let client = out.client.clone();
     by_dtype!(dtype, F => pixels_kernel::launch::<F>(
         &client,
-        cubes((rows * pixels.columns.len()).div_ceil(UNITS as usize)),
+        cubes(count.div_ceil(UNITS as usize)),
         CubeDim::new_1d(UNITS),
         integers(&bytes).into_tensor_arg(),
         integers(&columns).into_tensor_arg(),
         floats(&levels).into_tensor_arg(),
         out.clone().into_tensor_arg(),
-        pixels.width,
+        width,
     ));
     BurnTensor::from_primitive::<Cube>(out)
 }

@@ -39,6 +39,9 @@ pub struct Pixels {
     pub levels: Arc<Levels>,
 }
 
+/// Values from which on they are worth sharing out among threads.
+const SHARED_OUT: usize = 1 << 14;
+
 impl Pixels {
     /// How many rows there are.
     pub fn rows(&self) -> usize {
@@ -51,10 +54,12 @@ impl Pixels {
     }
 
     fn each<T: Copy + Default + Send>(&self, make: impl Fn(f32) -> T + Sync) -> Vec<T> {
+        let columns = self.columns.len().max(1);
         let mut values = vec![T::default(); self.rows() * self.columns.len()];
         values
-            .par_chunks_mut(self.columns.len().max(1))
+            .par_chunks_mut(columns)
             .zip(self.bytes.par_chunks(self.width))
+            .with_min_len(SHARED_OUT.div_ceil(columns))
             .for_each(|(values, bytes)| {
                 for (value, column) in values.iter_mut().zip(&self.columns) {
                     let byte = bytes[column.byte as usize];
@@ -71,7 +76,13 @@ impl Pixels {
     pub fn on(&self, device: &Device, dtype: DType) -> Tensor<2> {
         #[cfg(any(feature = "cuda", feature = "wgpu"))]
         if device.clone().inner() != Device::flex() {
-            let values = kernel::make(self, &device.clone().inner(), dtype);
+            let bytes = (&self.bytes[..], self.width);
+            let columns = self.columns.iter();
+            let columns: Vec<[u32; 2]> = columns
+                .map(|column| [column.byte, u32::from(column.channel)])
+                .collect();
+            let place = (&device.clone().inner(), dtype);
+            let values = kernel::make(bytes, &columns, &self.levels[..], place);
             return match device.is_autodiff() {
                 true => values.autodiff(),
                 false => values,
