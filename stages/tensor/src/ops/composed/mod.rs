@@ -200,6 +200,12 @@ pub fn sent_back(x: Tensor<2>, gradient: Tensor<2>) -> Tensor<1> {
     total(x * gradient.autodiff())
 }
 
+/// Sum of each row: `[rows, width]` to `[rows]`.
+pub fn sums_of_rows(x: Tensor<2>) -> Tensor<1> {
+    let rows = x.dims()[0];
+    x.sum_dim(1).reshape([rows])
+}
+
 /// Sum of all numbers. Burn's own adds them up in no fixed order on a GPU.
 pub fn total(x: Tensor<2>) -> Tensor<1> {
     let rows = x.dims()[0];

@@ -1,4 +1,4 @@
-//! A launch for a tensor: its cubes sum a part each, and the parts of all tensors are summed at the end.
+//! A launch for a tensor: its cubes sum a part each.
 
 use burn::tensor::{DType, Tensor as BurnTensor};
 use cubecl::prelude::*;
@@ -9,8 +9,8 @@ use crate::ops::graph::plain;
 /// Cubes that share a tensor.
 const PARTS: usize = 64;
 
-/// As [`super::sums_of_squares`].
-pub(super) fn sums(tensors: &[&BurnTensor<2>]) -> BurnTensor<1> {
+/// Of each tensor the sums of its parts, `[tensors, PARTS]`; they are on one device.
+pub(super) fn parts(tensors: &[&BurnTensor<2>]) -> BurnTensor<2> {
     let device = plain(tensors[0].clone()).device();
     let parts = BurnTensor::<2>::empty([tensors.len(), PARTS], (&device, DType::F32));
     let out = floats(&parts);
@@ -27,7 +27,7 @@ pub(super) fn sums(tensors: &[&BurnTensor<2>]) -> BurnTensor<1> {
             UNITS as usize,
         ));
     }
-    parts.sum_dim(1).reshape([tensors.len()])
+    parts
 }
 
 /// `x`: `[rows, columns]`; `out`: `[tensors, PARTS]`, of which row `index` is written.

@@ -13,7 +13,7 @@ use super::graph::plain;
 pub fn sums_of_squares(tensors: &[&Tensor<2>]) -> Tensor<1> {
     #[cfg(any(feature = "cuda", feature = "wgpu"))]
     if tensors.iter().all(|tensor| !crate::host::on_host(tensor)) && !tensors.is_empty() {
-        return kernel::sums(tensors);
+        return composed::sums_of_rows(kernel::parts(tensors));
     }
     let sum = |tensor: &&Tensor<2>| {
         let tensor = plain((*tensor).clone()).cast(DType::F32);
