@@ -10,6 +10,9 @@ use super::graph::plain;
 
 /// Of each tensor the sum of the squares of all its numbers, in 32 bits; they are on one device. Each sum has a fixed order,
 /// and no gradient goes through it.
+///
+/// # Panics
+/// If there is none.
 pub fn sums_of_squares(tensors: &[&Tensor<2>]) -> Tensor<1> {
     #[cfg(any(feature = "cuda", feature = "wgpu"))]
     if tensors.iter().all(|tensor| !crate::host::on_host(tensor)) && !tensors.is_empty() {
