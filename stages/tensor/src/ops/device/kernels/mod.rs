@@ -7,6 +7,7 @@ mod norm;
 mod rotary;
 mod shares;
 mod softmax;
+mod weights;
 
 pub(super) use activation::{gelu, gelu_gradient};
 pub(super) use append::append;

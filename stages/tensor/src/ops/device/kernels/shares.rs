@@ -4,6 +4,7 @@ use burn::backend::Cube;
 use burn::tensor::Tensor as BurnTensor;
 use cubecl::prelude::*;
 
+use super::weights::{largest, put, sum};
 use crate::ops::cube::{Fold, UNITS, alone, by_dtype, cubes, integers, over_units};
 use crate::ops::device::scores::{Scores, Seen};
 
@@ -62,56 +63,20 @@ fn shares_kernel<F: Float>(
     let (step, own_step) = (prefix.stride(3), own.stride(3));
     let mut shared = Shared::<[f32]>::new_slice(units);
 
-    let mut most = f32::new(f32::MIN);
-    let mut at = unit;
-    while at < length {
-        let score = f32::cast_from(prefix[from + at * step]) * scale;
-        if score > most {
-            most = score;
-        }
-        at += units;
-    }
-    let mut at = unit;
-    while at < written {
-        let score = f32::cast_from(own[own_from + at * own_step]) * scale;
-        if score > most {
-            most = score;
-        }
-        at += units;
-    }
+    let most = f32::new(f32::MIN);
+    let most = largest::<F>(prefix, from, step, length, scale, most, units);
+    let most = largest::<F>(own, own_from, own_step, written, scale, most, units);
     let most = over_units::<f32>(most, unit, &mut shared, units, Fold::Most);
-
-    let mut sum = f32::new(0.0);
-    let mut at = unit;
-    while at < length {
-        sum += (f32::cast_from(prefix[from + at * step]) * scale - most).exp();
-        at += units;
-    }
-    let mut at = unit;
-    while at < written {
-        sum += (f32::cast_from(own[own_from + at * own_step]) * scale - most).exp();
-        at += units;
-    }
-    let sum = over_units::<f32>(sum, unit, &mut shared, units, Fold::Sum);
-
+    let none = f32::new(0.0);
+    let of_prefix = sum::<F>(prefix, from, step, length, scale, most, none, units);
+    let of_both = sum::<F>(
+        own, own_from, own_step, written, scale, most, of_prefix, units,
+    );
+    let sum = over_units::<f32>(of_both, unit, &mut shared, units, Fold::Sum);
     if cube < queries {
-        let mut at = unit;
-        while at < longest {
-            let mut weight = f32::new(0.0);
-            if at < length {
-                weight = (f32::cast_from(prefix[from + at * step]) * scale - most).exp() / sum;
-            }
-            prefix[from + at * step] = F::cast_from(weight);
-            at += units;
-        }
-        let mut at = unit;
-        while at < room {
-            let mut weight = f32::new(0.0);
-            if at < written {
-                weight = (f32::cast_from(own[own_from + at * own_step]) * scale - most).exp() / sum;
-            }
-            own[own_from + at * own_step] = F::cast_from(weight);
-            at += units;
-        }
+        put::<F>(prefix, from, step, length, longest, scale, most, sum, units);
+        put::<F>(
+            own, own_from, own_step, written, room, scale, most, sum, units,
+        );
     }
 }

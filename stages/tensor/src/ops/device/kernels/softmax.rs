@@ -4,6 +4,7 @@ use burn::backend::Cube;
 use burn::tensor::{DType, Int, Tensor as BurnTensor};
 use cubecl::prelude::*;
 
+use super::weights::{largest, put, sum};
 use crate::ops::cube::{Fold, UNITS, alone, by_dtype, cubes, floats, integers, over_units};
 
 /// Which keys the queries of a block see.
@@ -128,33 +129,14 @@ fn softmax_kernel<F: Float>(
     let step = scores.stride(3);
     let mut shared = Shared::<[f32]>::new_slice(units);
 
-    let mut most = f32::new(f32::MIN);
-    let mut at = unit;
-    while at < count {
-        let score = f32::cast_from(scores[from + at * step]) * scale;
-        if score > most {
-            most = score;
-        }
-        at += units;
-    }
+    let most = f32::new(f32::MIN);
+    let most = largest::<F>(scores, from, step, count, scale, most, units);
     let most = over_units::<f32>(most, unit, &mut shared, units, Fold::Most);
-    let mut sum = f32::new(0.0);
-    let mut at = unit;
-    while at < count {
-        sum += (f32::cast_from(scores[from + at * step]) * scale - most).exp();
-        at += units;
-    }
+    let none = f32::new(0.0);
+    let sum = sum::<F>(scores, from, step, count, scale, most, none, units);
     let sum = over_units::<f32>(sum, unit, &mut shared, units, Fold::Sum);
     if cube < all {
-        let mut at = unit;
-        while at < keys {
-            let mut weight = f32::new(0.0);
-            if at < count {
-                weight = (f32::cast_from(scores[from + at * step]) * scale - most).exp() / sum;
-            }
-            scores[from + at * step] = F::cast_from(weight);
-            at += units;
-        }
+        put::<F>(scores, from, step, count, keys, scale, most, sum, units);
         if unit == 0 {
             let mut log = most;
             if count > 0 {
