@@ -7,6 +7,7 @@ mod cli;
 mod collect;
 mod commands;
 mod exit;
+mod kernels;
 mod origin;
 mod output;
 mod program;

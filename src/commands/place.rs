@@ -10,20 +10,26 @@ use dcsft_engine::run::{self, Executor, LocalExecutor, WorkerCommand};
 
 use crate::cli::{ExecutorName, Run};
 use crate::exit::Failure;
+use crate::kernels::Kernels;
 use crate::project_file::ProjectFile;
 
 /// What runs the stages of a run, as the command line says, or else the project's file.
 ///
 /// # Errors
 /// A wrong file; a cluster whose commands are not there.
-pub(crate) fn executor(args: &Run, store: &Store) -> Result<Box<dyn Executor>, Failure> {
+pub(crate) fn executor(
+    args: &Run,
+    store: &Store,
+    kernels: &Kernels,
+) -> Result<Box<dyn Executor>, Failure> {
     let file = ProjectFile::of(&args.spec.spec)?;
-    let worker = worker_command()?;
+    let mut worker = worker_command()?;
     match args.executor.or(file.executor).unwrap_or_default() {
-        ExecutorName::Local => Ok(Box::new(LocalExecutor {
-            worker,
-            grace: run::GRACE,
-        })),
+        ExecutorName::Local => {
+            worker.env.extend(kernels.variable());
+            let grace = run::GRACE;
+            Ok(Box::new(LocalExecutor { worker, grace }))
+        }
         ExecutorName::Slurm => {
             let program = frozen(&worker.program, store)?;
             let folder = store.jobs_dir();

@@ -23,6 +23,7 @@ use super::{lock, report, results};
 use crate::cli::Run;
 use crate::collect::Results;
 use crate::exit::{Exit, Failure};
+use crate::kernels::Kernels;
 use crate::output::count;
 use crate::program;
 use crate::progress;
@@ -93,7 +94,8 @@ fn run_and_report(
             return lock::diverged(app, &project, locked, args.tolerance, &divergence);
         }
     }
-    let executor = place::executor(args, &project.store)?;
+    let kernels = Kernels::of(&project.devices);
+    let executor = place::executor(args, &project.store, &kernels)?;
     let elsewhere = executor.is_elsewhere();
     if !elsewhere {
         check_devices(&project, &plan)?;

@@ -7,6 +7,7 @@ use dcsft_engine::stage::Registry;
 use dcsft_engine::worker;
 
 use crate::cli::Worker;
+use crate::kernels;
 
 /// What to do where no thread can be started.
 const LIMIT: &str = ": raise the limit on processes (ulimit -u)";
@@ -29,5 +30,6 @@ pub(crate) fn run(args: &Worker, registry: &Registry) -> u8 {
             "the worker cannot start its threads: {error}{LIMIT}"
         ));
     }
+    kernels::share();
     worker::main(&args.job, registry, &interrupted, args.events.as_deref())
 }

@@ -57,8 +57,8 @@ pub fn registry() -> Registry {
 pub fn numerics(device: &str) -> Numerics {
     let (backend, dtype) = match device.split(':').next() {
         None | Some("" | "cpu") => ("flex", "f32"),
-        Some("cuda") => ("cuda", "tf32-6"),
-        Some("wgpu") => ("wgpu", "f32-4"),
+        Some("cuda") => ("cuda", "tf32-7"),
+        Some("wgpu") => ("wgpu", "f32-5"),
         Some(other) => (other, "f32"),
     };
     Numerics {

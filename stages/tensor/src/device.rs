@@ -1,5 +1,7 @@
 //! Where a model runs.
 
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+mod compiled;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod spec;
@@ -12,6 +14,8 @@ use burn::tensor::DType;
 
 /// What tensors are on.
 pub use burn::tensor::Device;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+pub use compiled::share_kernels;
 pub use spec::{Accelerator, DeviceError, DeviceSpec};
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 pub use watch::{give_back, launches, reserved};
@@ -42,6 +46,8 @@ impl DeviceSpec {
     /// # Errors
     /// [`DeviceError`] says what is missing.
     pub fn open(self) -> Result<Device, DeviceError> {
+        #[cfg(any(feature = "cuda", feature = "wgpu"))]
+        compiled::set_up(None);
         match self {
             Self::Cpu => Ok(Device::flex()),
             #[cfg(feature = "cuda")]

@@ -56,11 +56,6 @@ impl Gather {
         }
     }
 
-    /// Rows by index, repeats allowed, where no gradient is taken.
-    pub(in crate::ops) fn picked(indices: &[u32], rows: usize, device: &Device) -> Self {
-        Self::stretch(indices, rows).unwrap_or_else(|| Self::repeated(indices, device))
-    }
-
     /// Of `rows` rows those that follow each other from the first of `indices` on, if they do.
     fn stretch(indices: &[u32], rows: usize) -> Option<Self> {
         let first = indices.first().copied().unwrap_or(0);

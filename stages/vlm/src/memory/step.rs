@@ -94,8 +94,9 @@ impl Step {
         let block = weights.min(Budget::DEFAULT.scores as f64);
         // Scores become weights in place. On the way back the gradients of the weights are there too.
         let (forward, backward) = (block, 2.0 * block);
-        // Queries, keys and values are cut apart, and on the way back so are their gradients.
-        self.forward = self.forward.max(2.0 * packed + forward + mixed);
+        // Queries, keys and values are in grids, as what comes out is before it is packed; on the way back their gradients
+        // are too.
+        self.forward = self.forward.max(packed + forward + 2.0 * mixed);
         self.backward = self.backward.max(3.0 * packed + backward + 2.0 * mixed);
     }
 

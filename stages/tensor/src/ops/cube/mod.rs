@@ -71,6 +71,12 @@ pub(super) fn cubes(count: usize) -> CubeCount {
     CubeCount::Static(across, count.div_ceil(across), 1)
 }
 
+/// The place of a cube among all of a launch by [`cubes`].
+#[cube]
+pub(in crate::ops) fn cube_index() -> usize {
+    (CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X) as usize
+}
+
 /// What is made of two numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(in crate::ops) enum Fold {

@@ -4,10 +4,13 @@ use std::ops::Range;
 
 use burn::tensor::{FloatDType, Tensor};
 
-use super::data::{Budget, Cut, Inputs, Mixed};
+use super::cells::Stretch;
+use super::data::{Cut, Mixed, Setting};
 use super::layout::Part;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
-use crate::ops::device::kernels::{self, Sees};
+use crate::host::on_host;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+use crate::ops::device::kernels;
 use crate::ops::device::width::typed;
 
 /// Keys and values in a grid, `[groups, key heads, keys, width]` each.
@@ -16,50 +19,42 @@ pub(super) struct Grid {
     pub(super) values: Tensor<4>,
 }
 
-/// What belongs to the queries of a grid, `[groups, queries, key heads, group, width]`.
-#[derive(Clone)]
-pub(super) struct OfQueries(Tensor<5>);
-
 /// Which queries of which groups a block has, and how many keys they see at most.
 pub(super) struct Block {
-    pub(super) groups: Range<usize>,
-    pub(super) queries: Range<usize>,
+    pub(super) queries: Stretch,
     pub(super) seen: usize,
-    pub(super) scale: f64,
-    /// Queries of each head of keys.
-    group: usize,
+    cut: Cut,
 }
 
 impl Part {
-    pub(super) fn grid(&self, inputs: &Inputs, cut: Cut) -> Grid {
-        let of_rows = |rows: &Tensor<2>| {
-            let grid = self.key_rows.take(rows.clone());
-            let shape = [self.groups, self.keys, cut.heads.keys, cut.width];
-            grid.reshape(shape).swap_dims(1, 2)
-        };
+    pub(super) fn grid(&self, qkv: &Tensor<2>, setting: Setting<'_>) -> Grid {
+        let all = self.keys.all();
+        let bring = |columns| self.keys.bring(setting.table, qkv, &all, columns);
         Grid {
-            keys: of_rows(&inputs.keys),
-            values: of_rows(&inputs.values),
+            keys: bring(setting.cut.keys()),
+            values: bring(setting.cut.values()),
         }
     }
 
-    /// From `[asked, heads * width]`.
-    pub(super) fn of_queries(&self, rows: &Tensor<2>, cut: Cut) -> OfQueries {
-        let width = rows.dims()[1] / cut.heads.queries;
-        let (keys, group) = (cut.heads.keys, cut.group());
-        let grid = self.query_rows.take(rows.clone());
-        OfQueries(grid.reshape([self.groups, self.queries, keys, group, width]))
+    /// Whether the queries of a group are in several blocks.
+    pub(super) fn is_split(&self, setting: Setting<'_>) -> bool {
+        self.blocks_of(setting)[1] < self.queries.places
     }
 
-    pub(super) fn blocks(&self, cut: Cut, budget: Budget) -> Vec<Block> {
-        let [groups, queries] = self.at_once(cut.heads.queries, budget.scores);
-        let blocks = stretches(self.groups, groups).flat_map(|groups| {
-            stretches(self.queries, queries).map(move |queries| Block {
-                seen: self.seen(&groups, &queries),
-                groups: groups.clone(),
-                queries,
-                scale: cut.scale(),
-                group: cut.group(),
+    fn blocks_of(&self, setting: Setting<'_>) -> [usize; 2] {
+        self.at_once(setting.cut.heads.queries, setting.budget.scores)
+    }
+
+    pub(super) fn blocks(&self, setting: Setting<'_>) -> Vec<Block> {
+        let [groups, queries] = self.blocks_of(setting);
+        let blocks = stretches(self.queries.groups, groups).flat_map(|groups| {
+            stretches(self.queries.places, queries).map(move |places| Block {
+                seen: self.seen(&groups, &places),
+                queries: Stretch {
+                    groups: groups.clone(),
+                    places,
+                },
+                cut: setting.cut,
             })
         });
         blocks.collect()
@@ -72,38 +67,18 @@ fn stretches(count: usize, each: usize) -> impl Iterator<Item = Range<usize>> {
 }
 
 impl Block {
-    /// Of what belongs to queries that of the block's, `[groups, key heads, group * queries, width]`: the queries of a group
-    /// of heads are rows of one product with their head of keys.
-    pub(super) fn rows(&self, all: &OfQueries) -> Tensor<4> {
-        let [_, _, keys, group, width] = all.0.dims();
-        let (groups, queries) = (self.groups.len(), self.queries.len());
-        let own = within(
-            &all.0,
-            [
-                self.groups.clone(),
-                self.queries.clone(),
-                0..keys,
-                0..group,
-                0..width,
-            ],
-        );
-        own.permute([0, 2, 3, 1, 4])
-            .reshape([groups, keys, group * queries, width])
-    }
-
-    /// The inverse of [`Block::rows`]: `[groups * queries, heads * width]`.
-    pub(super) fn out(&self, rows: Tensor<4>) -> Tensor<2> {
-        let [groups, keys, _, width] = rows.dims();
-        let (queries, group) = (self.queries.len(), self.group);
-        rows.reshape([groups, keys, group, queries, width])
-            .permute([0, 3, 1, 2, 4])
-            .reshape([groups * queries, keys * group * width])
-    }
-
     /// Of keys or values those that the block sees, `[groups, key heads, seen, width]`.
     pub(super) fn seen_of(&self, all: &Tensor<4>) -> Tensor<4> {
         let [_, heads, _, width] = all.dims();
-        within(all, [self.groups.clone(), 0..heads, 0..self.seen, 0..width])
+        within(
+            all,
+            [
+                self.queries.groups.clone(),
+                0..heads,
+                0..self.seen,
+                0..width,
+            ],
+        )
     }
 
     /// Products of queries and keys, `[groups, key heads, group * queries, seen]`.
@@ -112,72 +87,100 @@ impl Block {
     }
 
     #[cfg(any(feature = "cuda", feature = "wgpu"))]
-    fn sees<'a>(&self, part: &'a Part) -> Sees<'a> {
-        Sees {
-            counts: &part.sees_there,
-            group: self.groups.start,
-            query: self.queries.start,
-            queries: self.queries.len(),
+    fn sees<'a>(&self, part: &Part, setting: Setting<'a>) -> kernels::Sees<'a> {
+        kernels::Sees {
+            cells: part.asked.there(setting.table, &self.queries),
+            queries: self.queries.places.len(),
+            counts: part.counts,
+            alike: part.alike(),
         }
     }
 
     /// The scores of products, in 32 bits.
     fn scores(&self, part: &Part, products: Tensor<4>) -> Tensor<4> {
-        let scores = products.cast(FloatDType::F32) * self.scale;
-        match part.hidden(&self.groups, &self.queries, self.seen) {
+        let scores = products.cast(FloatDType::F32) * self.cut.scale();
+        let Stretch { groups, places } = &self.queries;
+        match part.hidden(groups, places, self.seen, &scores.device()) {
             None => scores,
             Some(hidden) => {
                 let shape = scores.dims();
                 let [groups, heads, _, seen] = shape;
-                let by_query = [groups, heads, self.group, self.queries.len(), seen];
+                let by_query = [groups, heads, self.cut.group(), places.len(), seen];
                 (scores.reshape(by_query) + hidden).reshape(shape)
             }
         }
     }
 
-    /// Weights of products in their own type, and the log of the sum of each row's, in 32 bits. As in Transformers the
+    /// Weights of products in their own type; the log of the sum of each row's goes to `log_sum`. As in Transformers the
     /// softmax is in 32 bits, whatever the model's type is.
-    fn weights(&self, part: &Part, products: Tensor<4>) -> [Tensor<4>; 2] {
+    fn weights(
+        &self,
+        part: &Part,
+        products: Tensor<4>,
+        log_sum: Tensor<2>,
+        setting: Setting<'_>,
+    ) -> (Tensor<4>, Tensor<2>) {
         #[cfg(any(feature = "cuda", feature = "wgpu"))]
-        if !crate::host::on_host(&products) {
-            return kernels::softmax(products, &self.sees(part), self.scale);
+        if !on_host(&products) {
+            let sees = self.sees(part, setting);
+            return kernels::softmax(products, log_sum, &sees, self.cut.scale());
         }
         let dtype = products.dtype();
         let scores = self.scores(part, products);
         let most = scores.clone().max_dim(3);
         let weights = (scores - most.clone()).exp();
         let sum = weights.clone().sum_dim(3);
-        [typed(weights / sum.clone(), dtype), most + sum.log()]
+        let (own, columns) = (most + sum.clone().log(), self.cut.numbers());
+        let cells = &part.asked;
+        let log_sum = cells.spread(setting.table, own, &self.queries, columns, log_sum, false);
+        (typed(weights / sum, dtype), log_sum)
     }
 
     /// Weights of products, and the gradients of the products from those of the weights, all in the products' type.
+    /// `log_sum` and `along` are those of all queries.
     pub(super) fn gradients(
         &self,
         part: &Part,
         [products, of_weights]: [Tensor<4>; 2],
-        [log_sum, along]: [&OfQueries; 2],
+        [log_sum, along]: [&Tensor<2>; 2],
+        setting: Setting<'_>,
     ) -> [Tensor<4>; 2] {
-        let (log_sum, along) = (self.rows(log_sum), self.rows(along));
+        let scale = self.cut.scale();
         #[cfg(any(feature = "cuda", feature = "wgpu"))]
-        if !crate::host::on_host(&products) {
-            let of_rows = [&log_sum, &along];
+        if !on_host(&products) {
+            let sees = self.sees(part, setting);
             let both = [products, of_weights];
-            return kernels::softmax_gradient(both, of_rows, &self.sees(part), self.scale);
+            return kernels::softmax_gradient(both, [log_sum, along], &sees, scale);
         }
+        let of_rows = |all: &Tensor<2>| {
+            let columns = self.cut.numbers();
+            part.asked.bring(setting.table, all, &self.queries, columns)
+        };
         let dtype = products.dtype();
-        let weights = (self.scores(part, products) - log_sum).exp();
-        let of_weights = of_weights.cast(FloatDType::F32);
-        let of_products = weights.clone() * (of_weights - along) * self.scale;
+        let weights = (self.scores(part, products) - of_rows(log_sum)).exp();
+        let of_weights = of_weights.cast(FloatDType::F32) - of_rows(along);
+        let of_products = weights.clone() * of_weights * scale;
         [weights, of_products].map(|each| typed(each, dtype))
     }
 
-    /// What the block's queries get.
-    pub(super) fn attend(&self, part: &Part, grid: &Grid, queries: &OfQueries) -> Mixed {
-        let products = self.products(self.rows(queries), self.seen_of(&grid.keys));
-        let [weights, log_sum] = self.weights(part, products);
+    /// Adds what the block's queries get.
+    pub(super) fn attend(
+        &self,
+        part: &Part,
+        grid: &Grid,
+        qkv: &Tensor<2>,
+        mixed: Mixed,
+        setting: Setting<'_>,
+    ) -> Mixed {
+        let (table, columns) = (setting.table, setting.cut.queries());
+        let queries = part.queries.bring(table, qkv, &self.queries, columns);
+        let products = self.products(queries, self.seen_of(&grid.keys));
+        let (weights, log_sum) = self.weights(part, products, mixed.log_sum, setting);
+        let got = weights.matmul(self.seen_of(&grid.values));
+        let cells = &part.asked;
         Mixed {
-            out: self.out(weights.matmul(self.seen_of(&grid.values))),
-            log_sum: self.out(log_sum),
+            out: cells.spread(table, got, &self.queries, columns, mixed.out, false),
+            log_sum,
         }
     }
 }

@@ -1,10 +1,12 @@
 //! What attention is given, and what it gives.
 
-use std::ops::Range;
+use burn::tensor::{FloatDType, Int, Tensor};
 
-use burn::tensor::{FloatDType, Tensor};
-
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+use crate::host::on_host;
 use crate::ops::Heads;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+use crate::ops::device::kernels;
 
 /// How much memory attention takes at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +34,19 @@ pub(super) struct Cut {
     pub(super) width: usize,
 }
 
+/// Columns of packed rows, in heads that belong to heads of keys.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Columns {
+    /// The first of them.
+    pub(super) first: usize,
+    /// Heads of keys.
+    pub(super) heads: usize,
+    /// Heads that belong to each of those.
+    pub(super) members: usize,
+    /// Width of a head.
+    pub(super) width: usize,
+}
+
 impl Cut {
     /// Queries of each head of keys.
     pub(super) fn group(self) -> usize {
@@ -43,29 +58,52 @@ impl Cut {
         1.0 / (self.width as f64).sqrt()
     }
 
-    /// The columns of queries, of keys and of values.
-    pub(super) fn columns(self) -> [Range<usize>; 3] {
-        let [queries, keys] = [self.heads.queries, self.heads.keys].map(|heads| heads * self.width);
-        [
-            0..queries,
-            queries..queries + keys,
-            queries + keys..queries + 2 * keys,
-        ]
+    /// Columns of all queries.
+    pub(super) fn columns(self) -> usize {
+        self.heads.queries * self.width
+    }
+
+    /// The queries of packed rows, and what belongs to each of them.
+    pub(super) fn queries(self) -> Columns {
+        Columns {
+            first: 0,
+            heads: self.heads.keys,
+            members: self.group(),
+            width: self.width,
+        }
+    }
+
+    /// One number for each query.
+    pub(super) fn numbers(self) -> Columns {
+        Columns {
+            width: 1,
+            ..self.queries()
+        }
+    }
+
+    pub(super) fn keys(self) -> Columns {
+        Columns {
+            first: self.columns(),
+            members: 1,
+            ..self.queries()
+        }
+    }
+
+    pub(super) fn values(self) -> Columns {
+        Columns {
+            first: self.columns() + self.heads.keys * self.width,
+            ..self.keys()
+        }
     }
 }
 
-/// Queries, keys and values of packed rows.
-pub(super) fn parts(qkv: &Tensor<2>, cut: Cut) -> [Tensor<2>; 3] {
-    let rows = qkv.dims()[0];
-    cut.columns()
-        .map(|columns| qkv.clone().slice([0..rows, columns]))
-}
-
-/// What attention is computed from: the queries that are asked for, in that order, and keys and values of all packed rows.
-pub(super) struct Inputs {
-    pub(super) queries: Tensor<2>,
-    pub(super) keys: Tensor<2>,
-    pub(super) values: Tensor<2>,
+/// How attention is computed.
+#[derive(Clone, Copy)]
+pub(super) struct Setting<'a> {
+    /// The layout's table.
+    pub(super) table: &'a Tensor<1, Int>,
+    pub(super) cut: Cut,
+    pub(super) budget: Budget,
 }
 
 /// What queries get.
@@ -79,23 +117,42 @@ pub(super) struct Mixed {
 
 impl Mixed {
     /// Together with what the same queries get from other keys.
-    pub(super) fn and(self, other: Self, cut: Cut) -> Self {
+    pub(super) fn and(self, other: &Self, cut: Cut) -> Self {
+        #[cfg(any(feature = "cuda", feature = "wgpu"))]
+        if !on_host(&self.out) {
+            let [out, log_sum] =
+                kernels::mixed([self.out, self.log_sum], [&other.out, &other.log_sum]);
+            return Self { out, log_sum };
+        }
         let dtype = self.out.dtype();
         let most = self.log_sum.clone().max_pair(other.log_sum.clone());
         let sum = (self.log_sum.clone() - most.clone()).exp()
             + (other.log_sum.clone() - most.clone()).exp();
         let log_sum = most + sum.log();
-        let share = |mixed: Self| {
+        let share = |mixed: &Self| {
             let [rows, columns] = mixed.out.dims();
-            let share = (mixed.log_sum - log_sum.clone()).exp();
-            let out = mixed.out.cast(FloatDType::F32);
+            let share = (mixed.log_sum.clone() - log_sum.clone()).exp();
+            let out = mixed.out.clone().cast(FloatDType::F32);
             let out = out.reshape([rows, cut.heads.queries, cut.width])
                 * share.reshape([rows, cut.heads.queries, 1]);
             out.reshape([rows, columns])
         };
         Self {
-            out: (share(self) + share(other)).cast(dtype),
+            out: (share(&self) + share(other)).cast(dtype),
             log_sum,
         }
+    }
+
+    /// Of each query and head the product of what it got with the gradient of that, `[queries, heads]` in 32 bits.
+    pub(super) fn along(&self, grad: &Tensor<2>, cut: Cut) -> Tensor<2> {
+        #[cfg(any(feature = "cuda", feature = "wgpu"))]
+        if !on_host(grad) {
+            return kernels::along(grad, &self.out, cut.heads.queries);
+        }
+        let rows = grad.dims()[0];
+        let heads = cut.heads.queries;
+        let product = grad.clone().cast(FloatDType::F32) * self.out.clone().cast(FloatDType::F32);
+        let product = product.reshape([rows, heads, cut.width]).sum_dim(2);
+        product.reshape([rows, heads])
     }
 }

@@ -7,9 +7,9 @@ use std::ops::Range;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
+use super::cells::{Cell, Cells, Sources, Table};
 use super::data::Budget;
 use crate::host::send;
-use crate::ops::gather::Gather;
 use crate::ops::{Span, Spans};
 
 /// Where the rows of a batch's spans go. It is the same for all layers, and goes to the device once.
@@ -19,45 +19,42 @@ pub(super) struct Layout {
     rows: usize,
     device: Device,
     budget: Budget,
-    /// Packed rows that are asked for, in the order in which they are given out, and where those go back to.
-    pub(super) asked: Gather,
-    pub(super) asked_to_rows: Gather,
+    /// What stands in it is said by whoever put it there.
+    pub(super) table: Tensor<1, Int>,
     /// Each query on the keys of its own span.
     pub(super) own: Cover,
     /// Queries of spans with a prefix, on its keys: all those of one prefix together, so that it is there once.
     pub(super) prefix: Option<Cover>,
+    /// Whether a row gets gradients from several cells.
+    pub(super) sums: bool,
+    /// Whether there are rows that get none as a query, or none as a key.
+    pub(super) gaps: bool,
 }
 
 /// A set of grids that have each query at most once.
 #[derive(Debug)]
 pub(super) struct Cover {
     pub(super) parts: Vec<Part>,
-    /// The queries of all grids, one behind the other, into the order in which they are asked for. Zeros for a query
-    /// that is in none.
-    pub(super) to_asked: Gather,
-    /// What is added to the log of the sum of a query's weights: the lowest number where it is in no grid; `[asked, 1]`,
-    /// none where all are in one.
-    pub(super) absent: Option<Tensor<2>>,
-    /// The keys of all grids into the packed rows. One is enough unless rows are keys of several groups.
-    pub(super) keys_to_rows: Vec<Gather>,
+    /// Whether each query that is asked for is in one of the grids.
+    pub(super) all: bool,
 }
 
 /// One grid.
 #[derive(Debug)]
 pub(super) struct Part {
-    pub(super) groups: usize,
-    /// Queries and keys of a group.
-    pub(super) queries: usize,
-    pub(super) keys: usize,
-    /// Queries in the order in which they are asked for, into `[groups, queries]`.
-    pub(super) query_rows: Gather,
-    /// Packed rows into `[groups, keys]`.
-    pub(super) key_rows: Gather,
+    /// Its queries among the packed rows, and among what is asked for.
+    pub(super) queries: Cells,
+    pub(super) asked: Cells,
+    /// Its keys among the packed rows.
+    pub(super) keys: Cells,
+    /// Packed rows among its keys.
+    pub(super) sources: Sources,
     /// How many of its group's keys each query sees, from the first on: `[groups or 1, queries]`, one row where all groups
     /// are alike.
-    sees: Vec<u32>,
-    /// The same on the device.
-    pub(super) sees_there: Tensor<2, Int>,
+    sees: Vec<usize>,
+    /// Where the same stands in the table.
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
+    pub(super) counts: usize,
 }
 
 /// Queries that look at the same keys.
@@ -67,26 +64,28 @@ struct Item {
     asked: Vec<u32>,
     keys: Range<usize>,
     /// How many keys each query sees.
-    sees: Vec<u32>,
+    sees: Vec<usize>,
 }
 
 impl Layout {
     pub(super) fn new(spans: &Spans, rows: usize, device: &Device, budget: Budget) -> Self {
         let asked = spans.query_rows();
-        let mut back = vec![None; rows];
-        for (place, &row) in (0u32..).zip(&asked) {
-            back[row as usize] = Some(place);
+        let (own, prefixes) = (of_spans(spans), of_prefixes(spans));
+        let mut as_keys = vec![0_usize; rows];
+        for row in own.iter().flat_map(|item| item.keys.clone()) {
+            as_keys[row] += 1;
         }
-        let prefixes = of_prefixes(spans);
-        let cover = |items| Cover::new(items, rows, asked.len(), device, budget);
+        let mut table = Table::default();
+        let mut cover = |items| Cover::new(items, rows, &asked, &mut table, budget);
         Self {
             rows,
             device: device.clone(),
             budget,
-            own: cover(of_spans(spans)),
+            own: cover(own),
+            sums: !prefixes.is_empty() || as_keys.iter().any(|&cells| cells > 1),
+            gaps: asked.len() < rows || as_keys.contains(&0),
             prefix: (!prefixes.is_empty()).then(|| cover(prefixes)),
-            asked_to_rows: Gather::new(&back, asked.len(), device),
-            asked: Gather::picked(&asked, rows, device),
+            table: send(table.into_data(), device),
         }
     }
 
@@ -111,7 +110,7 @@ fn asked_of(spans: &Spans) -> impl Iterator<Item = (&Span, Range<u32>)> {
 fn of_spans(spans: &Spans) -> Vec<Item> {
     let asking = asked_of(spans).filter(|(_, asked)| !asked.is_empty());
     let item = |(span, asked): (&Span, Range<u32>)| {
-        let sees = |row| (span.visible(row) - span.prefix.len()) as u32;
+        let sees = |row| span.visible(row) - span.prefix.len();
         Item {
             asked: asked.collect(),
             keys: span.own.clone(),
@@ -137,7 +136,7 @@ fn of_prefixes(spans: &Spans) -> Vec<Item> {
             items.len() - 1
         });
         let item = &mut items[index];
-        let sees = std::iter::repeat_n(span.prefix.len() as u32, asked.len());
+        let sees = std::iter::repeat_n(span.prefix.len(), asked.len());
         item.sees.extend(sees);
         item.asked.extend(asked);
     }
@@ -145,40 +144,22 @@ fn of_prefixes(spans: &Spans) -> Vec<Item> {
 }
 
 impl Cover {
-    fn new(items: Vec<Item>, rows: usize, asked: usize, device: &Device, budget: Budget) -> Self {
+    fn new(
+        items: Vec<Item>,
+        rows: usize,
+        asked: &[u32],
+        table: &mut Table,
+        budget: Budget,
+    ) -> Self {
+        let queries = items.iter().map(|item| item.asked.len());
+        let all = queries.sum::<usize>() == asked.len();
         let grids = alike(items, budget);
-        let mut place = vec![None; asked];
-        let (mut queries, mut keys, mut key_cells) = (0, 0, Vec::new());
-        let mut parts = Vec::with_capacity(grids.len());
-        for grid in &grids {
-            let part = Part::new(grid, rows, asked, device);
-            for (group, item) in grid.iter().enumerate() {
-                let first = queries + group * part.queries;
-                for (cell, &asked) in (first as u32..).zip(&item.asked) {
-                    place[asked as usize] = Some(cell);
-                }
-                let first = keys + group * part.keys;
-                key_cells.extend((first as u32..).zip(item.keys.clone()));
-            }
-            queries += part.groups * part.queries;
-            keys += part.groups * part.keys;
-            parts.push(part);
-        }
-        let absent = place.iter().any(Option::is_none).then(|| {
-            let bias = place.iter().map(|place| match place {
-                Some(_) => 0.0,
-                None => f32::MIN,
-            });
-            send::<2, _>(
-                TensorData::new(bias.collect::<Vec<f32>>(), [asked, 1]),
-                device,
-            )
-        });
+        let parts = grids.iter();
         Self {
-            to_asked: Gather::new(&place, queries, device),
-            absent,
-            keys_to_rows: inverse(key_cells, rows, keys, device),
-            parts,
+            parts: parts
+                .map(|grid| Part::new(grid, rows, asked, table))
+                .collect(),
+            all,
         }
     }
 }
@@ -209,66 +190,60 @@ fn alike(mut items: Vec<Item>, budget: Budget) -> Vec<Vec<Item>> {
     grids
 }
 
-/// From keys in the cells of grids back into `rows` rows. A row that is in several cells needs as many of these.
-fn inverse(cells: Vec<(u32, usize)>, rows: usize, count: usize, device: &Device) -> Vec<Gather> {
-    let mut layers: Vec<Vec<Option<u32>>> = Vec::new();
-    for (cell, row) in cells {
-        let free = layers.iter().position(|layer| layer[row].is_none());
-        let free = free.unwrap_or_else(|| {
-            layers.push(vec![None; rows]);
-            layers.len() - 1
-        });
-        layers[free][row] = Some(cell);
-    }
-    let gather = |layer: &Vec<Option<u32>>| Gather::new(layer, count, device);
-    layers.iter().map(gather).collect()
+/// Rows in as many cells; where they are fewer, the last of them is there again.
+fn padded(rows: impl Iterator<Item = u32> + Clone, cells: usize) -> impl Iterator<Item = Cell> {
+    let last = rows.clone().last().unwrap_or_default();
+    let padding = std::iter::repeat(Cell::Padding(last));
+    rows.map(Cell::Row).chain(padding).take(cells)
 }
 
 impl Part {
-    fn new(items: &[Item], rows: usize, asked: usize, device: &Device) -> Self {
+    fn new(items: &[Item], rows: usize, asked: &[u32], table: &mut Table) -> Self {
         let most = |count: fn(&Item) -> usize| items.iter().map(count).max().unwrap_or(0);
         let (queries, keys) = (most(|item| item.asked.len()), most(|item| item.keys.len()));
-        let padded = |values: &[u32], length, padding: u32| {
-            let values = values.iter().copied();
-            let padded = values.chain(std::iter::repeat(padding)).take(length);
-            padded.collect::<Vec<u32>>()
+        let mut cells = |cells: Vec<Cell>| Cells::new(table, &cells, items.len());
+        let places = items.iter();
+        let places = places.flat_map(|item| padded(item.asked.iter().copied(), queries));
+        let places: Vec<Cell> = places.collect();
+        let of_row = |cell: &Cell| match *cell {
+            Cell::Row(place) => Cell::Row(asked[place as usize]),
+            Cell::Padding(place) => Cell::Padding(asked[place as usize]),
         };
-        let repeated = |values: &[u32], length| {
-            padded(values, length, values.last().copied().unwrap_or_default())
-        };
-        let query_rows = items.iter().flat_map(|item| repeated(&item.asked, queries));
-        let key_rows = items.iter().flat_map(|item| {
-            let rows: Vec<u32> = item.keys.clone().map(|row| row as u32).collect();
-            repeated(&rows, keys)
-        });
+        let in_rows: Vec<Cell> = places.iter().map(of_row).collect();
+        let as_asked = in_rows == places;
+        let query_cells = cells(in_rows);
+        let asked_cells = if as_asked { query_cells } else { cells(places) };
+        let of_keys = |item: &Item| item.keys.start as u32..item.keys.end as u32;
+        let key_cells = items.iter().flat_map(|item| padded(of_keys(item), keys));
+        let key_cells = cells(key_cells.collect());
+        let in_cells = items.iter().enumerate();
+        let in_cells = in_cells.flat_map(|(group, item)| (group * keys..).zip(item.keys.clone()));
+        let sources = Sources::new(table, in_cells, rows, keys);
         let same = items.iter().all(|item| item.sees == items[0].sees);
         let different = if same { &items[..1] } else { items };
-        let sees: Vec<u32> = different
-            .iter()
-            .flat_map(|item| padded(&item.sees, queries, 0))
-            .collect();
-        let there: Vec<i32> = sees.iter().map(|&sees| sees as i32).collect();
-        let sees_there = send(TensorData::new(there, [different.len(), queries]), device);
+        let sees = different.iter().flat_map(|item| {
+            let sees = item.sees.iter().copied();
+            sees.chain(std::iter::repeat(0)).take(queries)
+        });
+        let sees: Vec<usize> = sees.collect();
         Self {
-            groups: items.len(),
-            queries,
-            keys,
-            query_rows: Gather::picked(&query_rows.collect::<Vec<_>>(), asked, device),
-            key_rows: Gather::picked(&key_rows.collect::<Vec<_>>(), rows, device),
+            queries: query_cells,
+            asked: asked_cells,
+            keys: key_cells,
+            sources,
+            #[cfg(any(feature = "cuda", feature = "wgpu"))]
+            counts: table.put(sees.iter().copied()),
             sees,
-            sees_there,
         }
     }
 
     /// How many groups, and how many queries of each, are worked on at once, so that no more than `cells` scores of
     /// `heads` heads are in memory.
     pub(super) fn at_once(&self, heads: usize, cells: usize) -> [usize; 2] {
-        let queries = (cells / (heads * self.keys).max(1)).max(1);
-        match queries >= self.queries {
-            true => [
-                (queries / self.queries.max(1)).min(self.groups),
-                self.queries,
-            ],
+        let Cells { groups, places, .. } = self.queries;
+        let queries = (cells / (heads * self.keys.places).max(1)).max(1);
+        match queries >= places {
+            true => [(queries / places.max(1)).min(groups), places],
             false => [1, queries],
         }
     }
@@ -285,27 +260,22 @@ impl Part {
         groups: &Range<usize>,
         queries: &Range<usize>,
         seen: usize,
+        device: &Device,
     ) -> Option<Tensor<5>> {
         if self.of_block(groups, queries).all(|sees| sees >= seen) {
             return None;
         }
-        let own = self.rows_of(groups);
-        let count = own.len();
-        let sees = self.sees_there.clone().slice([own, queries.clone()]);
-        let sees: Tensor<5, Int> = sees.reshape([count, 1, 1, queries.len(), 1]);
-        let keys = Tensor::<1, Int>::arange(0..seen as i64, &self.sees_there.device());
-        let keys: Tensor<5, Int> = keys.reshape([1, 1, 1, 1, seen]);
-        let shape = [count, 1, 1, queries.len(), seen];
-        let hidden = keys.expand(shape).greater_equal(sees.expand(shape));
-        Some(hidden.float() * f32::MIN)
+        let rows = if self.alike() { 1 } else { groups.len() };
+        let of_query =
+            |sees: usize| (0..seen).map(move |key| if key < sees { 0.0 } else { f32::MIN });
+        let hidden: Vec<f32> = self.of_block(groups, queries).flat_map(of_query).collect();
+        let shape = [rows, 1, 1, queries.len(), seen];
+        Some(send(TensorData::new(hidden, shape), device))
     }
 
-    /// The rows of `sees` that are these groups'.
-    fn rows_of(&self, groups: &Range<usize>) -> Range<usize> {
-        match self.sees.len() > self.queries {
-            true => groups.clone(),
-            false => 0..1,
-        }
+    /// Whether the queries of all groups see as many keys.
+    pub(super) fn alike(&self) -> bool {
+        self.sees.len() == self.queries.places
     }
 
     fn of_block<'a>(
@@ -313,10 +283,10 @@ impl Part {
         groups: &Range<usize>,
         queries: &'a Range<usize>,
     ) -> impl Iterator<Item = usize> + 'a {
-        let rows = self.rows_of(groups);
-        rows.flat_map(move |group| {
-            let sees = &self.sees[group * self.queries..][..self.queries];
-            sees[queries.clone()].iter().map(|&sees| sees as usize)
+        let groups = if self.alike() { 0..1 } else { groups.clone() };
+        groups.flat_map(move |group| {
+            let sees = &self.sees[group * self.queries.places..][..self.queries.places];
+            sees[queries.clone()].iter().copied()
         })
     }
 }

@@ -6,16 +6,17 @@
 //! together by those sums, and a prefix is there once for all that share it.
 
 mod block;
+mod cells;
 mod data;
 mod gradient;
 mod layout;
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 
 use crate::ops::graph::{plain, record_rule};
-use crate::ops::{Heads, Spans, joined};
+use crate::ops::{Heads, Spans};
 pub use data::Budget;
-use data::{Cut, Inputs, Mixed, parts};
+use data::{Cut, Mixed, Setting};
 use gradient::{Attention, Laid};
 use layout::{Cover, Layout};
 
@@ -34,22 +35,22 @@ pub fn within(budget: Budget, qkv: Tensor<2>, spans: &Spans, heads: Heads) -> Te
     let values = plain(qkv.clone());
     let device = values.device();
     if spans.outputs() == 0 {
-        return qkv.slice([0..0, cut.columns()[0].clone()]);
+        return qkv.slice([0..0, 0..cut.columns()]);
     }
     let layout = spans.laid(
         |layout: &Layout| layout.is_for(rows, &device, budget),
         || Layout::new(spans, rows, &device, budget),
     );
-    let [queries, keys, of_keys] = parts(&values, cut);
-    let inputs = Inputs {
-        queries: layout.asked.take(queries),
-        keys,
-        values: of_keys,
+    let setting = Setting {
+        table: &layout.table,
+        cut,
+        budget,
     };
-    let own = layout.own.attend(&inputs, cut, budget);
+    let asked = spans.outputs();
+    let own = layout.own.attend(&values, asked, setting);
     let mixed = match &layout.prefix {
         None => own,
-        Some(prefix) => own.and(prefix.attend(&inputs, cut, budget), cut),
+        Some(prefix) => own.and(&prefix.attend(&values, asked, setting), cut),
     };
     let out = mixed.out.clone();
     record_rule([qkv], out, || Attention {
@@ -62,25 +63,30 @@ pub fn within(budget: Budget, qkv: Tensor<2>, spans: &Spans, heads: Heads) -> Te
 }
 
 impl Cover {
-    fn attend(&self, inputs: &Inputs, cut: Cut, budget: Budget) -> Mixed {
-        let mut out = Vec::new();
-        let mut log_sum = Vec::new();
+    fn attend(&self, qkv: &Tensor<2>, asked: usize, setting: Setting<'_>) -> Mixed {
+        let device = qkv.device();
+        let (out, log_sum) = (
+            [asked, setting.cut.columns()],
+            [asked, setting.cut.heads.queries],
+        );
+        let (of_type, wide) = ((&device, qkv.dtype()), (&device, DType::F32));
+        // A query in none of the grids gets nothing, with no weight.
+        let mut mixed = match self.all {
+            true => Mixed {
+                out: Tensor::empty(out, of_type),
+                log_sum: Tensor::empty(log_sum, wide),
+            },
+            false => Mixed {
+                out: Tensor::zeros(out, of_type),
+                log_sum: Tensor::full(log_sum, f32::MIN, wide),
+            },
+        };
         for part in &self.parts {
-            let grid = part.grid(inputs, cut);
-            let queries = part.of_queries(&inputs.queries, cut);
-            for block in part.blocks(cut, budget) {
-                let mixed = block.attend(part, &grid, &queries);
-                out.push(mixed.out);
-                log_sum.push(mixed.log_sum);
+            let grid = part.grid(qkv, setting);
+            for block in part.blocks(setting) {
+                mixed = block.attend(part, &grid, qkv, mixed, setting);
             }
         }
-        let log_sum = self.to_asked.take(joined(log_sum, 0));
-        Mixed {
-            out: self.to_asked.take(joined(out, 0)),
-            log_sum: match &self.absent {
-                None => log_sum,
-                Some(absent) => log_sum + absent.clone(),
-            },
-        }
+        mixed
     }
 }

@@ -3,6 +3,8 @@
 mod activation;
 mod append;
 mod gate;
+mod grid;
+mod mix;
 mod norm;
 mod rotary;
 mod shares;
@@ -12,6 +14,8 @@ mod weights;
 pub(super) use activation::{gelu, gelu_gradient};
 pub(super) use append::append;
 pub(super) use gate::{swiglu, swiglu_gradients};
+pub(super) use grid::{Cells, Columns, Sources, bring, collect, spread};
+pub(super) use mix::{along, mixed};
 pub(super) use norm::{layer_norm, norm_gradient, rms_norm};
 pub(super) use rotary::rotate;
 pub(super) use shares::weights;

@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Device, Tensor as BurnTensor};
 use cubecl::prelude::*;
 
-use crate::ops::cube::{Fold, UNITS, by_dtype, cubes, floats, over_units};
+use crate::ops::cube::{Fold, UNITS, by_dtype, cube_index, cubes, floats, over_units};
 
 /// The normalised rows, and the root of each one's mean square, `[rows, 1]`.
 pub(in super::super) fn rms_norm(
@@ -75,7 +75,7 @@ fn norm_kernel<F: Float>(
 ) {
     let unit = UNIT_POS_X as usize;
     let (rows, width) = (x.shape(0), x.shape(1));
-    let cube = (CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X) as usize;
+    let cube = cube_index();
     // The cubes that a launch has too many do the last row once more.
     let row = if cube < rows { cube } else { rows - 1 };
     let from = row * x.stride(0);
@@ -168,7 +168,7 @@ fn gradient_kernel<F: Float>(
 ) {
     let unit = UNIT_POS_X as usize;
     let (rows, width) = (x.shape(0), x.shape(1));
-    let cube = (CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X) as usize;
+    let cube = cube_index();
     // The cubes that a launch has too many do the last row once more.
     let row = if cube < rows { cube } else { rows - 1 };
     let count = f32::cast_from(width as u32);

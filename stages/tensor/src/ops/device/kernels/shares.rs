@@ -5,7 +5,7 @@ use burn::tensor::Tensor as BurnTensor;
 use cubecl::prelude::*;
 
 use super::weights::{largest, put, sum};
-use crate::ops::cube::{Fold, UNITS, alone, by_dtype, cubes, integers, over_units};
+use crate::ops::cube::{Fold, UNITS, alone, by_dtype, cube_index, cubes, integers, over_units};
 use crate::ops::device::scores::{Scores, Seen};
 
 /// As [`crate::ops::device::shares::weights`].
@@ -49,7 +49,7 @@ fn shares_kernel<F: Float>(
     let (keys, group) = (own.shape(1), own.shape(2));
     let (longest, room) = (prefix.shape(3), own.shape(3));
     let queries = own.shape(0) * keys * group;
-    let cube = (CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X) as usize;
+    let cube = cube_index();
     // The cubes that a launch has too many write nothing.
     let query = if cube < queries { cube } else { queries - 1 };
     let head = query / group;
