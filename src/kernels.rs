@@ -38,3 +38,22 @@ pub(crate) fn share() {
         dcsft_tensor::device::share_kernels(std::path::Path::new(&folder));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn workers_on_cuda_are_told_of_a_folder_that_goes_with_the_run() {
+        let devices = |names: &[&str]| -> Vec<String> { names.iter().map(|&n| n.into()).collect() };
+        assert_eq!(Kernels::of(&devices(&["cpu"])).variable(), None);
+        let kernels = Kernels::of(&devices(&["cuda:0", "cuda:1"]));
+        let (name, folder) = kernels.variable().expect("a folder");
+        assert_eq!(name, FOLDER);
+        assert!(Path::new(&folder).is_dir());
+        drop(kernels);
+        assert!(!Path::new(&folder).exists());
+    }
+}

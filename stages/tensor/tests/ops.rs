@@ -1,107 +1,21 @@
 //! The fused operations of the CPU device against their definitions in burn's own operations, against finite
 //! differences, and at different numbers of threads.
 
+#[path = "ops/attention.rs"]
+mod attention;
+#[path = "ops/compare.rs"]
+mod compare;
+
 use std::sync::Arc;
 
 use burn::tensor::{DType, Tensor, TensorData};
 use dcsft_tensor::device::{computes_in, test_device};
-use dcsft_tensor::ops::device::attention::{Budget, within};
 use dcsft_tensor::ops::{
-    self, Activation, Adapter, Dropout, DropoutKeys, Heads, Rotary, Span, Spans, composed, device,
+    self, Activation, Adapter, Dropout, DropoutKeys, Heads, Rotary, Spans, composed, device,
 };
 use dcsft_tensor::rng::StreamKey;
 
-fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.inner().into_data().try_to_vec().unwrap()
-}
-
-fn random(name: &str, shape: [usize; 2]) -> Tensor<2> {
-    let mut stream = StreamKey::new("ops test", 0).text(name).stream();
-    let values: Vec<f32> = (0..shape[0] * shape[1])
-        .map(|_| stream.normal() as f32)
-        .collect();
-    Tensor::from_data(TensorData::new(values, shape), &test_device().autodiff())
-}
-
-/// The output of `f` and the gradient of a random weighting of it in each input.
-fn run<const D: usize>(
-    inputs: &[Tensor<2>],
-    f: impl Fn(&[Tensor<2>]) -> Tensor<D>,
-) -> Vec<Vec<f32>> {
-    let leaves: Vec<Tensor<2>> = inputs
-        .iter()
-        .map(|input| input.clone().inner().autodiff().require_grad())
-        .collect();
-    let out = f(&leaves);
-    let weights = random("weights", [1, out.shape().num_elements()]).reshape(out.shape());
-    let grads = (out.clone() * weights).sum().backward();
-    let mut all = vec![values(out)];
-    all.extend(
-        leaves
-            .iter()
-            .map(|leaf| values(leaf.grad(&grads).expect("a gradient for every input"))),
-    );
-    all
-}
-
-fn assert_close(left: &[Vec<f32>], right: &[Vec<f32>], tolerance: f32) {
-    assert_eq!(left.len(), right.len());
-    for (which, (left, right)) in left.iter().zip(right).enumerate() {
-        assert_eq!(
-            left.len(),
-            right.len(),
-            "length of output or gradient {which}"
-        );
-        let size = right.iter().fold(1f32, |size, value| size.max(value.abs()));
-        for (index, (left, right)) in left.iter().zip(right).enumerate() {
-            assert!(
-                (left - right).abs() <= tolerance * size,
-                "output or gradient {which} differs at {index}: {left} and {right}"
-            );
-        }
-    }
-}
-
-/// Compares `fused` with `composed`, and the gradients of `composed` with finite differences at a few places.
-fn compare<const D: usize>(
-    inputs: &[Tensor<2>],
-    fused: impl Fn(&[Tensor<2>]) -> Tensor<D>,
-    composed: impl Fn(&[Tensor<2>]) -> Tensor<D>,
-) {
-    let right = run(inputs, &composed);
-    let got = run(inputs, &fused);
-    assert_close(&got, &right, 1e-5);
-
-    let weighted = |inputs: &[Tensor<2>]| {
-        let out = fused(inputs);
-        let weights = random("weights", [1, out.shape().num_elements()]);
-        let products = values(out)
-            .into_iter()
-            .zip(values(weights))
-            .map(|(a, b)| f64::from(a) * f64::from(b));
-        products.sum::<f64>()
-    };
-    const STEP: f32 = 1e-2;
-    for (which, gradient) in got[1..].iter().enumerate() {
-        for index in [0, gradient.len() / 2, gradient.len() - 1] {
-            let moved = |step: f32| {
-                let mut inputs = inputs.to_vec();
-                let mut data = values(inputs[which].clone());
-                data[index] += step;
-                let shape = inputs[which].dims();
-                inputs[which] = Tensor::from_data(TensorData::new(data, shape), &test_device());
-                weighted(&inputs)
-            };
-            let slope = (moved(STEP) - moved(-STEP)) / f64::from(2.0 * STEP);
-            let error = (slope - f64::from(gradient[index])).abs();
-            assert!(
-                error < 2e-2 * slope.abs().max(1.0),
-                "gradient {which}[{index}]: {} for {slope}",
-                gradient[index]
-            );
-        }
-    }
-}
+use compare::{assert_close, compare, random, run, values};
 
 #[test]
 fn linear_layers_have_the_values_and_gradients_of_their_definition() {
@@ -186,91 +100,6 @@ fn layer_norm_has_the_values_and_gradients_of_its_definition() {
     }
 }
 
-/// Sequences of different lengths, some queries left out, and two that share a prefix.
-fn ragged() -> Spans {
-    let span =
-        |prefix: std::ops::Range<usize>, own: std::ops::Range<usize>, queries, causal| Span {
-            prefix,
-            own,
-            queries,
-            causal,
-        };
-    Spans::new(vec![
-        span(0..0, 0..7, 0..7, true),
-        span(0..0, 7..12, 10..12, true),
-        span(0..0, 12..17, 12..17, false),
-        span(12..17, 17..20, 18..20, true),
-        span(12..17, 20..21, 20..21, true),
-    ])
-}
-
-#[test]
-fn attention_has_the_values_and_gradients_of_its_definition() {
-    let full = Spans::full(3, 7);
-    for spans in [full, ragged()] {
-        let inputs = [random("qkv", [21, 3 * 20])];
-        compare(
-            &inputs,
-            |i| ops::attention(i[0].clone(), &spans, Heads::all(4)),
-            |i| composed::attention(i[0].clone(), &spans, Heads::all(4)),
-        );
-    }
-}
-
-/// Spans of many sizes: alone, with a prefix that others share or have for themselves, with all of their rows asked for,
-/// some or none.
-fn many() -> (Spans, usize) {
-    let mut stream = StreamKey::new("ops test", 0).text("spans").stream();
-    let mut below = |most: usize| stream.below(most as u64) as usize;
-    let (mut spans, mut rows) = (Vec::new(), 0);
-    for family in 0..6 {
-        let prefix = rows..rows + [1, 9, 4, 40, 3, 17][family];
-        rows = prefix.end;
-        spans.push(Span {
-            prefix: 0..0,
-            own: prefix.clone(),
-            queries: match family {
-                0 => prefix.clone(),
-                4 => prefix.end..prefix.end,
-                _ => prefix.start + below(prefix.len() - 1)..prefix.end - usize::from(family == 2),
-            },
-            causal: family % 3 > 0,
-        });
-        for _ in 0..family {
-            let own = rows..rows + 1 + below(8);
-            rows = own.end;
-            spans.push(Span {
-                prefix: prefix.clone(),
-                own: own.clone(),
-                queries: own.start + below(own.len())..own.end,
-                causal: below(2) == 0,
-            });
-        }
-    }
-    (Spans::new(spans), rows)
-}
-
-#[test]
-fn attention_in_blocks_of_any_size_is_the_same() {
-    let (many, rows) = many();
-    let heads = Heads {
-        queries: 4,
-        keys: 2,
-    };
-    let budgets = [(1, 0), (50, 0), (300, 20), (2_000, 1_000)];
-    let budgets = budgets.map(|(scores, padding)| Budget { scores, padding });
-    for (spans, rows) in [(Spans::full(3, 7), 21), (ragged(), 21), (many, rows)] {
-        let inputs = [random("qkv", [rows, 8 * 6])];
-        for budget in budgets.into_iter().chain([Budget::DEFAULT]) {
-            compare(
-                &inputs,
-                |i| within(budget, i[0].clone(), &spans, heads),
-                |i| composed::attention(i[0].clone(), &spans, heads),
-            );
-        }
-    }
-}
-
 /// What devices other than the CPU compute, which any device can.
 #[test]
 fn operations_of_devices_have_the_values_and_gradients_of_their_definition() {
@@ -328,41 +157,6 @@ fn operations_of_devices_have_the_values_and_gradients_of_their_definition() {
         |i| device::token_logprobs(i[0].clone(), &targets, 0.7),
         |i| composed::token_logprobs(i[0].clone(), &targets, 0.7),
     );
-}
-
-#[test]
-fn a_shared_prefix_gives_what_whole_sequences_give() {
-    let rows = |from: std::ops::Range<u32>| from.collect::<Vec<u32>>();
-    let whole: Vec<u32> = [rows(0..6), rows(0..4), rows(6..7)].concat();
-    let span = |own: std::ops::Range<usize>, queries| Span {
-        prefix: 0..0,
-        own,
-        queries,
-        causal: true,
-    };
-    let apart = Spans::new(vec![span(0..6, 4..6), span(6..11, 10..11)]);
-    let shared = Spans::new(vec![
-        Span {
-            prefix: 0..4,
-            own: 4..6,
-            queries: 4..6,
-            causal: true,
-        },
-        Span {
-            prefix: 0..4,
-            own: 6..7,
-            queries: 6..7,
-            causal: true,
-        },
-    ]);
-    let inputs = [random("qkv", [7, 3 * 12])];
-    let left = run(&inputs, |i| {
-        ops::attention(i[0].clone(), &shared, Heads::all(2))
-    });
-    let right = run(&inputs, |i| {
-        ops::attention(ops::take_rows(i[0].clone(), &whole), &apart, Heads::all(2))
-    });
-    assert_close(&left, &right, 1e-5);
 }
 
 #[test]
@@ -504,46 +298,6 @@ fn a_tied_head_has_the_values_and_gradients_of_its_definition() {
             |i| composed::tied_head(i[0].clone(), &i[1]),
         );
     }
-}
-
-#[test]
-fn grouped_heads_are_shared_heads() {
-    let spans = Spans::new(vec![
-        Span {
-            prefix: 0..0,
-            own: 0..5,
-            queries: 3..5,
-            causal: true,
-        },
-        Span {
-            prefix: 0..5,
-            own: 5..9,
-            queries: 5..9,
-            causal: true,
-        },
-    ]);
-    let heads = Heads {
-        queries: 4,
-        keys: 2,
-    };
-    let inputs = [random("qkv", [9, 8 * 6])];
-    compare(
-        &inputs,
-        |i| ops::attention(i[0].clone(), &spans, heads),
-        |i| composed::attention(i[0].clone(), &spans, heads),
-    );
-    // The same with each head of keys and values written out once for each of its query heads.
-    let columns = |head: usize| head * 6..(head + 1) * 6;
-    let spread = |x: &Tensor<2>| {
-        let parts =
-            [0, 1, 2, 3, 4, 4, 5, 5, 6, 6, 7, 7].map(|head| x.clone().slice([0..9, columns(head)]));
-        Tensor::cat(parts.to_vec(), 1)
-    };
-    compare(
-        &inputs,
-        |i| ops::attention(i[0].clone(), &spans, heads),
-        |i| ops::attention(spread(&i[0]), &spans, Heads::all(4)),
-    );
 }
 
 #[test]
