@@ -5,6 +5,8 @@
 mod attention;
 #[path = "ops/compare.rs"]
 mod compare;
+#[path = "ops/narrow.rs"]
+mod narrow;
 
 use std::sync::Arc;
 

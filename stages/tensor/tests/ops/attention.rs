@@ -8,7 +8,7 @@ use dcsft_tensor::rng::StreamKey;
 use super::compare::{assert_close, compare, random, run};
 
 /// Sequences of different lengths, some queries left out, and two that share a prefix.
-fn ragged() -> Spans {
+pub(super) fn ragged() -> Spans {
     let span =
         |prefix: std::ops::Range<usize>, own: std::ops::Range<usize>, queries, causal| Span {
             prefix,
@@ -40,7 +40,7 @@ fn attention_has_the_values_and_gradients_of_its_definition() {
 
 /// Spans of many sizes: alone, with a prefix that others share or have for themselves, with all of their rows asked for,
 /// some or none.
-fn many() -> (Spans, usize) {
+pub(super) fn many() -> (Spans, usize) {
     let mut stream = StreamKey::new("ops test", 0).text("spans").stream();
     let mut below = |most: usize| stream.below(most as u64) as usize;
     let (mut spans, mut rows) = (Vec::new(), 0);
@@ -72,7 +72,7 @@ fn many() -> (Spans, usize) {
 }
 
 /// Spans that have rows in common, each of which gets gradients from all of them.
-fn overlapping() -> Spans {
+pub(super) fn overlapping() -> Spans {
     let span = |own: std::ops::Range<usize>, queries, causal| Span {
         prefix: 0..0,
         own,
