@@ -1,7 +1,7 @@
 //! The folder in which the workers of a run share compiled kernels: burn compiles for a GPU at first use, in each process.
 //!
 //! It lasts as long as the run. Kept for longer it would have to be checked like everything that results come from, as
-//! nothing in it says whether a byte has changed; and compiling is a small part of a run, though a large one of a stage.
+//! nothing in it says whether a byte has changed.
 
 use tempfile::TempDir;
 use tracing::debug;

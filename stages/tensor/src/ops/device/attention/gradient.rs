@@ -5,7 +5,7 @@ use std::sync::Arc;
 use burn::tensor::{DType, Tensor};
 
 use super::block::{Block, Grid};
-use super::data::{Budget, Cut, Mixed, Setting};
+use super::data::{Budget, Columns, Cut, Mixed, Setting};
 use super::layout::{Layout, Part};
 use crate::ops::device::width::typed;
 use crate::ops::graph::Rule;
@@ -108,7 +108,7 @@ impl Backward<'_> {
         let (cells, add) = (&part.queries, self.add);
         let of_qkv = cells.spread(table, of_queries, &block.queries, columns, self.of_qkv, add);
         let group = block.queries.groups.start;
-        let collect = |values, columns: super::data::Columns, rows| {
+        let collect = |values, columns: Columns, rows| {
             let sources = &part.sources;
             sources.collect(table, values, group, columns.first, rows, add)
         };
