@@ -1,8 +1,9 @@
 """Makes a Hugging Face folder in the shape of Qwen2.5-VL: configuration, random weights, images to benchmark with.
 
-Tokenizer, chat template and image settings come from an existing folder (`--from`). Sizes: `50m` (50.3 million
-parameters, the benchmark on the processor), `3b` (those that are published for Qwen2.5-VL-3B-Instruct). With
-`--no-weights` only the configuration is written; `dcsft` and `qwen_peer.py` then make random weights themselves.
+Tokenizer, chat template and image settings come from an existing folder (`--from`). Sizes: `2m` (2.1 million
+parameters, to count copies and launches on a driver that does a GPU's work on the processor), `50m` (50.3 million, the
+benchmark on the processor), `3b` (those that are published for Qwen2.5-VL-3B-Instruct). With `--no-weights` only the
+configuration is written; `dcsft` and `qwen_peer.py` then make random weights themselves.
 """
 import argparse, json, shutil
 from pathlib import Path
@@ -11,6 +12,12 @@ import numpy as np
 from PIL import Image
 
 SIZES = {
+    "2m": {
+        "text": dict(hidden_size=128, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2,
+                     intermediate_size=384, vocab_size=1024, mrope_section=[4, 6, 6]),
+        "vision": dict(depth=4, hidden_size=128, num_heads=4, intermediate_size=256, out_hidden_size=128,
+                       fullatt_block_indexes=[1, 3], window_size=112),
+    },
     "50m": {
         "text": dict(hidden_size=512, num_hidden_layers=8, num_attention_heads=8, num_key_value_heads=2,
                      intermediate_size=1536, vocab_size=16384, mrope_section=[8, 12, 12]),

@@ -9,6 +9,7 @@
 use burn::backend::{BackendTensor, DispatchKindConversion, DispatchTensor, Flex};
 use burn::tensor::quantization::{BlockSize, QuantScheme, QuantStore, QuantValue, ScaleDtype};
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
+use rayon::prelude::*;
 
 use crate::host::{self, on_host};
 use crate::kernels::parallel;
@@ -17,6 +18,10 @@ use crate::kernels::parallel;
 pub const BLOCK: usize = 32;
 /// Bytes of a scale, which has 32 bits.
 const SCALE_BYTES: usize = 4;
+/// Bytes of a word that numbers are packed into.
+const WORD: usize = 4;
+/// Values, or words, that a thread works on at a time: whole blocks.
+const PIECE: usize = 512 * BLOCK;
 
 /// How many bits a number has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,20 +105,6 @@ impl Along {
             Self::Column => [rows / BLOCK, columns],
         }
     }
-
-    /// Calls `f(place of a value, place of its block's scale)` for all values, row by row.
-    fn each(self, [rows, columns]: [usize; 2], mut f: impl FnMut(usize, usize)) {
-        let [_, width] = self.scales([rows, columns]);
-        for row in 0..rows {
-            for column in 0..columns {
-                let scale = match self {
-                    Self::Row => row * width + column / BLOCK,
-                    Self::Column => row / BLOCK * width + column,
-                };
-                f(row * columns + column, scale);
-            }
-        }
-    }
 }
 
 /// Whether a matrix of this shape can be quantised.
@@ -139,11 +130,7 @@ pub fn quantised(
 ) -> Result<Tensor<2>, QuantError> {
     assert_eq!(values.len(), shape[0] * shape[1], "a value for each place");
     let along = Along::of(shape)?;
-    let infinite = values.iter().position(|value| !value.is_finite());
-    if let Some(place) = infinite {
-        let value = values[place];
-        return Err(QuantError::NotFinite { place, value });
-    }
+    finite(values)?;
     let (numbers, scales) = numbers(values, shape, along, bits);
     let on_cpu = device.clone().inner() == Device::flex();
     let store = match (on_cpu, along) {
@@ -178,52 +165,127 @@ pub fn quantised(
     Ok(host::send(data, device))
 }
 
+/// All values are numbers.
+fn finite(values: &[f32]) -> Result<(), QuantError> {
+    let any = |values: &[f32]| values.iter().any(|value| !value.is_finite());
+    let Some(piece) = values.par_chunks(PIECE).position_first(any) else {
+        return Ok(());
+    };
+    let first = piece * PIECE;
+    let bad = values[first..].iter().position(|value| !value.is_finite());
+    let place = first + bad.expect("the piece has one");
+    let value = values[place];
+    Err(QuantError::NotFinite { place, value })
+}
+
 /// The numbers of all values, row by row, and the scales of all blocks.
-fn numbers(values: &[f32], shape: [usize; 2], along: Along, bits: Bits) -> (Vec<i8>, Vec<f32>) {
-    let mut scales = vec![0f32; along.scales(shape).iter().product()];
-    along.each(shape, |place, block| {
-        scales[block] = scales[block].max(values[place].abs());
-    });
-    for scale in &mut scales {
-        *scale /= bits.most();
-    }
-    let mut numbers = vec![0i8; values.len()];
-    along.each(shape, |place, block| {
-        let scale = scales[block];
-        // A block of zeros, or of values so small that a scale for them is zero.
-        if scale > 0.0 {
-            let number = (values[place] / scale).round();
-            numbers[place] = number.clamp(-bits.most(), bits.most()) as i8;
-        }
-    });
+fn numbers(
+    values: &[f32],
+    [_, columns]: [usize; 2],
+    along: Along,
+    bits: Bits,
+) -> (Vec<i8>, Vec<f32>) {
+    let piece = match along {
+        Along::Row => PIECE,
+        Along::Column => BLOCK * columns.max(1),
+    };
+    let mut numbers = vec![0; values.len()];
+    let mut scales = vec![0.0; values.len() / BLOCK];
+    let pieces = (
+        values.par_chunks(piece),
+        numbers.par_chunks_mut(piece),
+        scales.par_chunks_mut(piece / BLOCK),
+    );
+    pieces
+        .into_par_iter()
+        .for_each(|(values, numbers, scales)| match along {
+            Along::Row => row_blocks(values, numbers, scales, bits.most()),
+            Along::Column => column_blocks(values, numbers, scales, bits.most()),
+        });
     (numbers, scales)
 }
 
+/// Blocks that follow each other.
+fn row_blocks(values: &[f32], numbers: &mut [i8], scales: &mut [f32], most: f32) {
+    let blocks = values
+        .chunks_exact(BLOCK)
+        .zip(numbers.chunks_exact_mut(BLOCK));
+    for ((values, numbers), scale) in blocks.zip(scales) {
+        *scale = values
+            .iter()
+            .fold(0f32, |most, value| most.max(value.abs()))
+            / most;
+        for (number, &value) in numbers.iter_mut().zip(values) {
+            *number = number_of(value, *scale, most);
+        }
+    }
+}
+
+/// Blocks that stand beside each other, a row of them.
+fn column_blocks(values: &[f32], numbers: &mut [i8], scales: &mut [f32], most: f32) {
+    let columns = scales.len();
+    for row in values.chunks_exact(columns) {
+        for (scale, value) in scales.iter_mut().zip(row) {
+            *scale = scale.max(value.abs());
+        }
+    }
+    for scale in scales.iter_mut() {
+        *scale /= most;
+    }
+    let rows = values
+        .chunks_exact(columns)
+        .zip(numbers.chunks_exact_mut(columns));
+    for (values, numbers) in rows {
+        for ((number, &value), &scale) in numbers.iter_mut().zip(values).zip(&*scales) {
+            *number = number_of(value, scale, most);
+        }
+    }
+}
+
+fn number_of(value: f32, scale: f32, most: f32) -> i8 {
+    // A block of zeros, or of values so small that a scale for them is zero.
+    if scale == 0.0 {
+        return 0;
+    }
+    (value / scale).round().clamp(-most, most) as i8
+}
+
 /// The columns of a matrix of `columns` columns, one after another.
-fn turned<T: Copy>(values: &[T], columns: usize) -> Vec<T> {
-    let columns = 0..columns;
-    let width = columns.end;
-    columns
-        .flat_map(|column| values[column..].iter().step_by(width).copied())
-        .collect()
+fn turned<T: Copy + Default + Send + Sync>(values: &[T], columns: usize) -> Vec<T> {
+    let mut out = vec![T::default(); values.len()];
+    let each = out.par_chunks_exact_mut((values.len() / columns.max(1)).max(1));
+    each.enumerate().for_each(|(column, out)| {
+        let column = values[column..].iter().step_by(columns);
+        out.iter_mut()
+            .zip(column)
+            .for_each(|(out, &value)| *out = value);
+    });
+    out
 }
 
 /// Words of 32 bits in the order of the numbers, the first in the lowest bits.
 fn packed(numbers: &[i8], bits: Bits) -> Vec<u8> {
+    let each = match bits {
+        Bits::Eight => 4,
+        Bits::Four => 8,
+    };
+    let width = 32 / each;
+    let mask = u32::MAX >> (32 - width);
     let word = |numbers: &[i8]| {
-        let width = 32 / numbers.len();
-        let mask = u32::MAX >> (32 - width);
         let fields = numbers.iter().enumerate();
         fields.fold(0, |word, (index, &number)| {
             word | (i32::from(number) as u32 & mask) << (index * width)
         })
     };
-    let each = match bits {
-        Bits::Eight => 4,
-        Bits::Four => 8,
-    };
-    let words = numbers.chunks_exact(each).map(word);
-    words.flat_map(u32::to_ne_bytes).collect()
+    let mut bytes = vec![0; numbers.len() / each * WORD];
+    let pieces = bytes
+        .par_chunks_mut(PIECE * WORD)
+        .zip(numbers.par_chunks(PIECE * each));
+    pieces.for_each(|(bytes, numbers)| {
+        let words = bytes.chunks_exact_mut(WORD).zip(numbers.chunks_exact(each));
+        words.for_each(|(bytes, numbers)| bytes.copy_from_slice(&word(numbers).to_ne_bytes()));
+    });
+    bytes
 }
 
 /// Whether a matrix is held quantised.

@@ -5,86 +5,17 @@
 mod attention;
 #[path = "ops/compare.rs"]
 mod compare;
+#[path = "ops/linear.rs"]
+mod linear;
 #[path = "ops/narrow.rs"]
 mod narrow;
 
-use std::sync::Arc;
+use burn::tensor::{Tensor, TensorData};
+use dcsft_tensor::device::test_device;
+use dcsft_tensor::ops::{self, Activation, Adapter, Heads, Rotary, Spans, composed, device};
 
-use burn::tensor::{DType, Tensor, TensorData};
-use dcsft_tensor::device::{computes_in, test_device};
-use dcsft_tensor::ops::{
-    self, Activation, Adapter, Dropout, DropoutKeys, Heads, Rotary, Spans, composed, device,
-};
-use dcsft_tensor::rng::StreamKey;
-
-use compare::{assert_close, compare, random, run, values};
-
-#[test]
-fn linear_layers_have_the_values_and_gradients_of_their_definition() {
-    for rows in [1, 37, 300] {
-        let inputs = [
-            random("x", [rows, 13]),
-            random("w", [13, 20]),
-            random("b", [1, 20]),
-        ];
-        for activation in [Activation::None, Activation::Gelu, Activation::GeluTanh] {
-            compare(
-                &inputs,
-                |i| ops::linear(i[0].clone(), &i[1], Some(&i[2]), None, activation),
-                |i| composed::linear(i[0].clone(), &i[1], Some(&i[2]), None, activation),
-            );
-        }
-    }
-}
-
-/// Input, weight and bias of a layer, and the factors of its adapter.
-fn adapted_layer(rows: usize) -> [Tensor<2>; 5] {
-    [
-        random("x", [rows, 13]),
-        random("w", [13, 20]),
-        random("b", [1, 20]),
-        random("lora a", [13, 3]),
-        random("lora b", [3, 20]),
-    ]
-}
-
-fn adapter_of(layer: &[Tensor<2>], dropped: Option<&[u32]>) -> Adapter {
-    Adapter {
-        a: layer[3].clone(),
-        b: layer[4].clone(),
-        scale: 0.5,
-        dropout: dropped.map(|dropped| Dropout::of(0.1, dropped)),
-    }
-}
-
-#[test]
-fn adapters_have_the_values_and_gradients_of_their_definition() {
-    for dropped in [None, Some(vec![0u32, 5, 12, 13, 100, 133 * 13 - 1])] {
-        let inputs = adapted_layer(200);
-        let adapter = |i: &[Tensor<2>]| adapter_of(i, dropped.as_deref());
-        compare(
-            &inputs,
-            |i| {
-                ops::linear(
-                    i[0].clone(),
-                    &i[1],
-                    Some(&i[2]),
-                    Some(&adapter(i)),
-                    Activation::Gelu,
-                )
-            },
-            |i| {
-                composed::linear(
-                    i[0].clone(),
-                    &i[1],
-                    Some(&i[2]),
-                    Some(&adapter(i)),
-                    Activation::Gelu,
-                )
-            },
-        );
-    }
-}
+use compare::{assert_close, compare, random, run, values, values_of};
+use linear::{adapted_layer, adapter_of};
 
 #[test]
 fn layer_norm_has_the_values_and_gradients_of_its_definition() {
@@ -277,32 +208,6 @@ fn large_and_small_values_pass_activations_and_gates_as_defined() {
 }
 
 #[test]
-fn a_large_linear_layer_has_the_values_and_gradients_of_its_definition() {
-    let inputs = [
-        random("x", [150, 260]),
-        random("w", [260, 270]),
-        random("b", [1, 270]),
-    ];
-    compare(
-        &inputs,
-        |i| ops::linear(i[0].clone(), &i[1], Some(&i[2]), None, Activation::Gelu),
-        |i| composed::linear(i[0].clone(), &i[1], Some(&i[2]), None, Activation::Gelu),
-    );
-}
-
-#[test]
-fn a_tied_head_has_the_values_and_gradients_of_its_definition() {
-    for rows in [3, 140] {
-        let inputs = [random("x", [rows, 24]), random("embedding", [530, 24])];
-        compare(
-            &inputs,
-            |i| ops::tied_head(i[0].clone(), &i[1]),
-            |i| composed::tied_head(i[0].clone(), &i[1]),
-        );
-    }
-}
-
-#[test]
 fn weights_without_gradients_get_none() {
     let frozen = random("w", [6, 6]);
     let x = random("x", [4, 6]).require_grad();
@@ -407,10 +312,6 @@ fn sums_means_and_exponentials_have_the_values_and_gradients_of_their_definition
     assert_close(&[sent(composed::sent_back)], &[tripled], 1e-6);
 }
 
-fn values_of<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.into_data().try_to_vec().unwrap()
-}
-
 #[test]
 fn an_entropy_is_right_where_tokens_are_impossible_and_where_all_are_alike() {
     let logits = |row: Vec<f32>| {
@@ -422,118 +323,5 @@ fn an_entropy_is_right_where_tokens_are_impossible_and_where_all_are_alike() {
         let alike = entropy(vec![3.0; 37]);
         assert!((alike - 37f32.ln()).abs() < 1e-6, "{alike}");
         assert_eq!(entropy(vec![0.0, f32::NEG_INFINITY, -200.0]), 0.0);
-    }
-}
-
-/// What dropout makes of inputs that are all 1: an identity on the path of an adapter shows it.
-fn shown(dropout: &Dropout, rows: usize, width: usize) -> Vec<f32> {
-    let filled = |shape: [usize; 2], value: f32| {
-        let values = vec![value; shape[0] * shape[1]];
-        Tensor::<2>::from_data(TensorData::new(values, shape), &test_device())
-    };
-    let mut identity = vec![0f32; width * width];
-    identity
-        .iter_mut()
-        .step_by(width + 1)
-        .for_each(|value| *value = 1.0);
-    let identity = TensorData::new(identity, [width, width]);
-    let identity = Tensor::<2>::from_data(identity, &test_device());
-    let adapter = Adapter {
-        a: identity.clone(),
-        b: identity,
-        scale: 1.0,
-        dropout: Some(dropout.clone()),
-    };
-    let (x, weight) = (filled([rows, width], 1.0), filled([width, width], 0.0));
-    let y = ops::linear(x, &weight, None, Some(&adapter), Activation::None);
-    values_of(y)
-}
-
-#[test]
-fn dropout_leaves_out_the_drawn_inputs_and_no_others() {
-    let key = StreamKey::new("mask", 5);
-    // A sample without rows, samples that begin within a word of bits, and one of many rounds of draws; with 0.0001 no
-    // table of gaps is made.
-    let cases = [
-        (0.3, vec![("a", 20), ("b", 17)], 45),
-        (0.05, vec![("a", 1), ("b", 0), ("c", 4000), ("d", 3)], 61),
-        (0.9, vec![("a", 700), ("b", 5)], 33),
-        (0.0001, vec![("a", 300), ("b", 300)], 64),
-    ];
-    for (probability, owners, width) in cases {
-        let rows = owners.iter().map(|(_, rows)| rows).sum::<usize>();
-        let (ids, counts): (Vec<Arc<str>>, Vec<usize>) = owners
-            .into_iter()
-            .map(|(id, rows)| (id.into(), rows))
-            .unzip();
-        // The second of two layers.
-        let keys = DropoutKeys::new(&key, ["other".into(), "layer".into()]);
-        let dropout = keys.draw("layer", probability, &ids, &counts, width);
-        let dropped = dropout.dropped();
-        for (index, value) in shown(&dropout, rows, width).into_iter().enumerate() {
-            let right = match dropped.binary_search(&(index as u32)) {
-                Ok(_) => 0.0,
-                Err(_) => 1.0 / (1.0 - probability) as f32,
-            };
-            let error = (value - right).abs();
-            assert!(
-                error < 1e-6 * right.max(1.0),
-                "{probability}: input {index}: {value}"
-            );
-        }
-    }
-}
-
-/// Rounded to bf16, differentiable.
-fn narrow(x: &Tensor<2>) -> Tensor<2> {
-    x.clone().cast(DType::BF16)
-}
-
-#[test]
-fn tensors_of_sixteen_bits_are_worked_on_in_32_and_rounded_once() {
-    if !computes_in(&test_device(), DType::BF16) {
-        eprintln!("skipped: the device does not compute in bf16");
-        return;
-    }
-    let [x, w, b] = [
-        random("x", [9, 16]),
-        random("w", [16, 48]),
-        random("b", [1, 48]),
-    ];
-    let wide = |x: &Tensor<2>| narrow(x).cast(DType::F32);
-    let heads = Heads {
-        queries: 4,
-        keys: 4,
-    };
-    let spans = || Spans::full(1, 9);
-    let pairs = [
-        (
-            ops::linear(
-                narrow(&x),
-                &narrow(&w),
-                Some(&narrow(&b)),
-                None,
-                Activation::Gelu,
-            ),
-            ops::linear(wide(&x), &wide(&w), Some(&wide(&b)), None, Activation::Gelu),
-        ),
-        (
-            ops::rms_norm(narrow(&w), &narrow(&b), 1e-6),
-            ops::rms_norm(wide(&w), &wide(&b), 1e-6),
-        ),
-        (
-            ops::attention(narrow(&random("qkv", [9, 48])), &spans(), heads),
-            ops::attention(wide(&random("qkv", [9, 48])), &spans(), heads),
-        ),
-        (
-            ops::swiglu(narrow(&x), narrow(&random("up", [9, 16]))),
-            ops::swiglu(wide(&x), wide(&random("up", [9, 16]))),
-        ),
-    ];
-    for (ours, exact) in pairs {
-        assert_eq!(ours.dtype(), DType::BF16);
-        let rounded = exact.inner().cast(DType::BF16);
-        let read = |tensor: Tensor<2>| values_of(tensor.cast(DType::F32));
-        assert_eq!(read(ours.inner()), read(rounded));
     }
 }

@@ -9,8 +9,8 @@ use dcsft_tensor::rng::StreamKey;
 
 const BITS: [(Bits, f32); 2] = [(Bits::Eight, 127.0), (Bits::Four, 7.0)];
 
-/// Blocks in rows, in rows of one block, and in columns.
-const SHAPES: [[usize; 2]; 4] = [[64, 96], [5, 32], [32, 20], [96, 3]];
+/// Blocks in rows, in rows of one block, and in columns; the large ones are several threads' work.
+const SHAPES: [[usize; 2]; 6] = [[64, 96], [5, 32], [32, 20], [96, 3], [1501, 96], [160, 300]];
 
 fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     let tensor = match tensor.is_autodiff() {
@@ -153,13 +153,15 @@ fn what_cannot_be_quantised_is_named() {
         "{message}"
     );
     for value in [f32::NAN, f32::INFINITY] {
-        let mut given = vec![1.0; 64];
-        given[40] = value;
-        let error = quantised(&given, [2, 32], Bits::Four, &device).unwrap_err();
-        assert!(
-            matches!(error, QuantError::NotFinite { place: 40, .. }),
-            "{error}"
-        );
+        for (rows, first) in [(2, 40), (4000, 70_001)] {
+            let mut given = vec![1.0; rows * 32];
+            given[first..first + 2].fill(value);
+            let error = quantised(&given, [rows, 32], Bits::Four, &device).unwrap_err();
+            assert!(
+                matches!(error, QuantError::NotFinite { place, .. } if place == first),
+                "{error}"
+            );
+        }
     }
 }
 

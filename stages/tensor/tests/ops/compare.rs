@@ -8,6 +8,11 @@ pub(super) fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.inner().into_data().try_to_vec().unwrap()
 }
 
+/// Of a tensor that no gradient is asked of.
+pub(super) fn values_of<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().try_to_vec().unwrap()
+}
+
 pub(super) fn random(name: &str, shape: [usize; 2]) -> Tensor<2> {
     let mut stream = StreamKey::new("ops test", 0).text(name).stream();
     let values: Vec<f32> = (0..shape[0] * shape[1])

@@ -5,11 +5,11 @@ use burn::tensor::{DType, Tensor};
 use dcsft_tensor::device::{computes_in, test_device};
 use dcsft_tensor::ops::device::attention::{Budget, within};
 use dcsft_tensor::ops::{
-    self, Activation, Adapter, Continuation, Dropout, Heads, KvCache, Rotary, device,
+    self, Activation, Adapter, Continuation, Dropout, Heads, KvCache, Rotary, Spans, device,
 };
 
 use super::attention::{many, overlapping, ragged};
-use super::compare::{assert_close, random, run, values};
+use super::compare::{assert_close, random, run, values, values_of};
 
 /// Types of 16 bits, and how far their results may be off: eight steps of rounding of the largest value.
 const TYPES: [(DType, f32); 2] = [(DType::BF16, 0.03), (DType::F16, 0.004)];
@@ -168,5 +168,59 @@ fn sums_of_squares_in_sixteen_bits_are_those_of_the_same_numbers() {
         let wide = narrow.clone().cast(DType::F32);
         let read = |x: &Tensor<2>| values(ops::sums_of_squares(&[x]).autodiff());
         assert_close(&[read(&narrow)], &[read(&wide)], 1e-5);
+    }
+}
+
+/// In bf16, differentiable.
+fn rounded(x: &Tensor<2>) -> Tensor<2> {
+    x.clone().cast(DType::BF16)
+}
+
+#[test]
+fn tensors_of_sixteen_bits_are_worked_on_in_32_and_rounded_once() {
+    if !computes_in(&test_device(), DType::BF16) {
+        eprintln!("skipped: the device does not compute in bf16");
+        return;
+    }
+    let [x, w, b] = [
+        random("x", [9, 16]),
+        random("w", [16, 48]),
+        random("b", [1, 48]),
+    ];
+    let wide = |x: &Tensor<2>| rounded(x).cast(DType::F32);
+    let heads = Heads {
+        queries: 4,
+        keys: 4,
+    };
+    let spans = || Spans::full(1, 9);
+    let pairs = [
+        (
+            ops::linear(
+                rounded(&x),
+                &rounded(&w),
+                Some(&rounded(&b)),
+                None,
+                Activation::Gelu,
+            ),
+            ops::linear(wide(&x), &wide(&w), Some(&wide(&b)), None, Activation::Gelu),
+        ),
+        (
+            ops::rms_norm(rounded(&w), &rounded(&b), 1e-6),
+            ops::rms_norm(wide(&w), &wide(&b), 1e-6),
+        ),
+        (
+            ops::attention(rounded(&random("qkv", [9, 48])), &spans(), heads),
+            ops::attention(wide(&random("qkv", [9, 48])), &spans(), heads),
+        ),
+        (
+            ops::swiglu(rounded(&x), rounded(&random("up", [9, 16]))),
+            ops::swiglu(wide(&x), wide(&random("up", [9, 16]))),
+        ),
+    ];
+    for (ours, exact) in pairs {
+        assert_eq!(ours.dtype(), DType::BF16);
+        let rounded = exact.inner().cast(DType::BF16);
+        let read = |tensor: Tensor<2>| values_of(tensor.cast(DType::F32));
+        assert_eq!(read(ours.inner()), read(rounded));
     }
 }

@@ -5,7 +5,7 @@ use burn::tensor::Tensor as BurnTensor;
 use cubecl::prelude::*;
 
 use super::factors::{AdamWFactors, Weight};
-use crate::ops::cube::{UNITS, alone, cubes, into_floats};
+use crate::ops::cube::{UNITS, alone, cubes_for, into_floats};
 
 pub(super) fn adamw(weight: Weight, gradient: BurnTensor<2>, factors: &AdamWFactors) -> Weight {
     let count = gradient.shape().num_elements();
@@ -28,7 +28,7 @@ pub(super) fn adamw(weight: Weight, gradient: BurnTensor<2>, factors: &AdamWFact
     } = *factors;
     adamw_kernel::launch(
         &client,
-        cubes(count.div_ceil(UNITS as usize)),
+        cubes_for(count),
         CubeDim::new_1d(UNITS),
         value,
         first,

@@ -71,6 +71,14 @@ pub(super) fn cubes(count: usize) -> CubeCount {
     CubeCount::Static(across, count.div_ceil(across), 1)
 }
 
+/// Cubes of [`UNITS`] for a kernel whose units have a value each.
+///
+/// # Panics
+/// If there are more than a launch can have.
+pub(super) fn cubes_for(values: usize) -> CubeCount {
+    cubes(values.div_ceil(UNITS as usize))
+}
+
 /// The place of a cube among all of a launch by [`cubes`].
 #[cube]
 pub(in crate::ops) fn cube_index() -> usize {

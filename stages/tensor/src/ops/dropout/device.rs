@@ -10,7 +10,7 @@ use super::kernel::{DRAWS, SEED, apply_kernel, draw_kernel, sums_kernel};
 use super::samples::Drawn;
 use super::thresholds::thresholds;
 use crate::host::send;
-use crate::ops::cube::{UNITS, by_dtype, cubes, floats, integers};
+use crate::ops::cube::{UNITS, by_dtype, cubes_for, floats, integers};
 
 /// Inputs above which an input's number, or a step past the last, would not fit a word.
 const MOST: u64 = 1 << 31;
@@ -129,7 +129,7 @@ pub(super) fn apply(x: &Tensor<2>, bits: &Bits, factor: f64) -> Tensor<2> {
     let client = x.client.clone();
     by_dtype!(dtype, F => apply_kernel::launch::<F>(
         &client,
-        cubes(count.div_ceil(UNITS as usize)),
+        cubes_for(count),
         CubeDim::new_1d(UNITS),
         x.into_tensor_arg(),
         integers(&bits.0).into_tensor_arg(),

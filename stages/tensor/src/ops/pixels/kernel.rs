@@ -5,7 +5,7 @@ use burn::tensor::{DType, Device, Int, Tensor as BurnTensor, TensorData};
 use cubecl::prelude::*;
 
 use crate::host::send;
-use crate::ops::cube::{UNITS, by_dtype, cubes, floats, integers};
+use crate::ops::cube::{UNITS, by_dtype, cubes_for, floats, integers};
 
 /// Bytes of a word, the first in its lowest bits.
 const BYTES: usize = 4;
@@ -36,7 +36,7 @@ pub(super) fn make(
     let client = out.client.clone();
     by_dtype!(dtype, F => pixels_kernel::launch::<F>(
         &client,
-        cubes(count.div_ceil(UNITS as usize)),
+        cubes_for(count),
         CubeDim::new_1d(UNITS),
         integers(&bytes).into_tensor_arg(),
         integers(&columns).into_tensor_arg(),

@@ -9,7 +9,7 @@ use burn::backend::Cube;
 use burn::tensor::Tensor as BurnTensor;
 use cubecl::prelude::*;
 
-use crate::ops::cube::{UNITS, by_dtype, cubes, floats};
+use crate::ops::cube::{UNITS, by_dtype, cubes_for, floats};
 
 /// Hendrycks and Gimpel 2016.
 const CUBIC: f32 = 0.044_715;
@@ -44,7 +44,7 @@ fn launch(x: &BurnTensor<2>, grad: &BurnTensor<2>, tanh: bool, back: bool) -> Bu
     let client = out.client.clone();
     by_dtype!(dtype, F => gelu_kernel::launch::<F>(
         &client,
-        cubes(count.div_ceil(UNITS as usize)),
+        cubes_for(count),
         CubeDim::new_1d(UNITS),
         floats(x).into_tensor_arg(),
         floats(grad).into_tensor_arg(),

@@ -5,7 +5,7 @@ use burn::tensor::{Int, Tensor as BurnTensor};
 use cubecl::prelude::*;
 
 use crate::ops::Heads;
-use crate::ops::cube::{UNITS, alone, by_dtype, cubes, floats, integers};
+use crate::ops::cube::{UNITS, alone, by_dtype, cubes_for, floats, integers};
 
 /// As [`crate::ops::device::append::append`].
 pub(in super::super) fn append(
@@ -24,7 +24,7 @@ pub(in super::super) fn append(
     let [keys, values] = own.each_ref().map(|own| own.clone().into_tensor_arg());
     by_dtype!(qkv.dtype(), F => append_kernel::launch::<F>(
         &client,
-        cubes(count.div_ceil(UNITS as usize)),
+        cubes_for(count),
         CubeDim::new_1d(UNITS),
         keys,
         values,

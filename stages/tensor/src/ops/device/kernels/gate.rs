@@ -4,7 +4,7 @@ use burn::backend::Cube;
 use burn::tensor::Tensor as BurnTensor;
 use cubecl::prelude::*;
 
-use crate::ops::cube::{UNITS, by_dtype, cubes, floats};
+use crate::ops::cube::{UNITS, by_dtype, cubes_for, floats};
 
 /// As [`crate::ops::device::swiglu`].
 pub(in super::super) fn swiglu(gate: &BurnTensor<2>, up: &BurnTensor<2>) -> BurnTensor<2> {
@@ -17,7 +17,7 @@ pub(in super::super) fn swiglu(gate: &BurnTensor<2>, up: &BurnTensor<2>) -> Burn
     let client = out.client.clone();
     by_dtype!(dtype, F => swiglu_kernel::launch::<F>(
         &client,
-        cubes(count.div_ceil(UNITS as usize)),
+        cubes_for(count),
         CubeDim::new_1d(UNITS),
         floats(gate).into_tensor_arg(),
         floats(up).into_tensor_arg(),
@@ -43,7 +43,7 @@ pub(in super::super) fn swiglu_gradients(
     let client = of_gate.client.clone();
     by_dtype!(dtype, F => gradients_kernel::launch::<F>(
         &client,
-        cubes(count.div_ceil(UNITS as usize)),
+        cubes_for(count),
         CubeDim::new_1d(UNITS),
         floats(gate).into_tensor_arg(),
         floats(up).into_tensor_arg(),

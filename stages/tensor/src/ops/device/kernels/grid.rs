@@ -4,7 +4,7 @@ use burn::backend::Cube;
 use burn::tensor::{Int, Tensor as BurnTensor};
 use cubecl::prelude::*;
 
-use crate::ops::cube::{UNITS, alone, by_dtype, cubes, floats, integers};
+use crate::ops::cube::{UNITS, alone, by_dtype, cubes_for, floats, integers};
 
 /// Cells of a grid that a block has, some places of some groups.
 pub(in super::super) struct Cells<'a> {
@@ -57,7 +57,7 @@ pub(in super::super) fn bring(
     let client = packed.client.clone();
     by_dtype!(dtype, F => bring_kernel::launch::<F>(
         &client,
-        cubes(count.div_ceil(UNITS as usize)),
+        cubes_for(count),
         CubeDim::new_1d(UNITS),
         packed.into_tensor_arg(),
         integers(cells.table).into_tensor_arg(),
@@ -90,7 +90,7 @@ pub(in super::super) fn spread(
         ($from:ty, $to:ty) => {
             spread_kernel::launch::<$from, $to>(
                 &client,
-                cubes(count.div_ceil(UNITS as usize)),
+                cubes_for(count),
                 CubeDim::new_1d(UNITS),
                 floats(values).into_tensor_arg(),
                 integers(cells.table).into_tensor_arg(),
@@ -131,7 +131,7 @@ pub(in super::super) fn collect(
         ($from:ty, $to:ty) => {
             collect_kernel::launch::<$from, $to>(
                 &client,
-                cubes(count.div_ceil(UNITS as usize)),
+                cubes_for(count),
                 CubeDim::new_1d(UNITS),
                 floats(values).into_tensor_arg(),
                 integers(sources.table).into_tensor_arg(),

@@ -4,7 +4,7 @@ use burn::backend::Cube;
 use burn::tensor::{DType, Tensor as BurnTensor};
 use cubecl::prelude::*;
 
-use crate::ops::cube::{UNITS, alone, by_dtype, cubes, floats};
+use crate::ops::cube::{UNITS, alone, by_dtype, cubes_for, floats};
 
 /// What is put together: what queries got, `[queries, heads * width]`, and the log of the sum of their weights,
 /// `[queries, heads]` in 32 bits; of all keys together the same.
@@ -22,7 +22,7 @@ pub(in super::super) fn mixed(
     let client = out.client.clone();
     by_dtype!(dtype, F => mixed_kernel::launch::<F>(
         &client,
-        cubes(count.div_ceil(UNITS as usize)),
+        cubes_for(count),
         CubeDim::new_1d(UNITS),
         out.clone().into_tensor_arg(),
         floats(&log_sum).into_tensor_arg(),
@@ -46,7 +46,7 @@ pub(in super::super) fn along(a: &BurnTensor<2>, b: &BurnTensor<2>, heads: usize
     let client = a.client.clone();
     by_dtype!(dtype, F => along_kernel::launch::<F>(
         &client,
-        cubes(count.div_ceil(UNITS as usize)),
+        cubes_for(count),
         CubeDim::new_1d(UNITS),
         a.into_tensor_arg(),
         floats(b).into_tensor_arg(),

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor as BurnTensor;
 use cubecl::prelude::*;
 
-use crate::ops::cube::{UNITS, by_dtype, cubes, floats};
+use crate::ops::cube::{UNITS, by_dtype, cubes_for, floats};
 
 /// Turns the first `heads` heads of each row by the angles whose cosines and sines are `[rows, 1, half]`, or back.
 pub(in super::super) fn rotate(
@@ -23,7 +23,7 @@ pub(in super::super) fn rotate(
     let client = x.client.clone();
     by_dtype!(dtype, F => by_dtype!(table, T => rotary_kernel::launch::<F, T>(
         &client,
-        cubes(count.div_ceil(UNITS as usize)),
+        cubes_for(count),
         CubeDim::new_1d(UNITS),
         x.into_tensor_arg(),
         floats(cos).into_tensor_arg(),

@@ -7,7 +7,7 @@ use cubecl::prelude::*;
 use super::grid::Cells;
 use super::weights::{largest, put, sum};
 use crate::ops::cube::{
-    Fold, UNITS, alone, by_dtype, cube_index, cubes, floats, integers, over_units,
+    Fold, UNITS, alone, by_dtype, cube_index, cubes, cubes_for, floats, integers, over_units,
 };
 
 /// Which keys the queries of a block see.
@@ -95,7 +95,7 @@ pub(in super::super) fn softmax_gradient(
     let [counts, apart] = sees.counts();
     by_dtype!(dtype, F => gradient_kernel::launch::<F>(
         &client,
-        cubes(count.div_ceil(UNITS as usize)),
+        cubes_for(count),
         CubeDim::new_1d(UNITS),
         scores.clone().into_tensor_arg(),
         of_weights.clone().into_tensor_arg(),
