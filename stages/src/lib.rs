@@ -50,15 +50,13 @@ pub fn registry() -> Registry {
         .with::<shapes::Shapes>()
 }
 
-/// The arithmetic of a device (`cpu`, `cuda:0`), whatever its index: burn's backend and the element type. On NVIDIA cards
-/// products of 32-bit matrices are made by tensor cores, which read their inputs rounded to TF32 (10 bits after the
-/// point). WGSL knows no such products. A number behind the type counts how often what operations give on such a device was
-/// changed.
+/// The arithmetic of a device (`cpu`, `cuda:0`), whatever its index: burn's backend and the element type. The number behind
+/// the type counts how often what operations give on such a device was changed.
 pub fn numerics(device: &str) -> Numerics {
     let (backend, dtype) = match device.split(':').next() {
         None | Some("" | "cpu") => ("flex", "f32"),
-        Some("cuda") => ("cuda", "tf32-7"),
-        Some("wgpu") => ("wgpu", "f32-5"),
+        Some("cuda") => ("cuda", "f32-8"),
+        Some("wgpu") => ("wgpu", "f32-6"),
         Some(other) => (other, "f32"),
     };
     Numerics {

@@ -181,7 +181,7 @@ fn the_device_counts_and_its_index_does_not() {
         dcsft_stages::numerics("wgpu"),
         dcsft_engine::stage::Numerics {
             backend: "wgpu".into(),
-            dtype: "f32-5".into()
+            dtype: "f32-6".into()
         }
     );
     assert_eq!(

@@ -164,7 +164,7 @@ stages:
     record.key = cuda.parse().expect("a digest");
     let mut explain: serde_json::Value = record.explain.parse().expect("a preimage");
     explain["numerics"]["backend"] = "cuda".into();
-    explain["numerics"]["dtype"] = "tf32-7".into();
+    explain["numerics"]["dtype"] = "f32-8".into();
     record.explain = Json::of(&explain);
     store.commit(&record).expect("commit");
 

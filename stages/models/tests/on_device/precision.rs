@@ -3,7 +3,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData, activation};
 use dcsft_tensor::device::test_device;
-use dcsft_tensor::ops::{self, Activation, Heads, Span, Spans};
+use dcsft_tensor::ops::{self, Activation, Adapter, Heads, Span, Spans};
 use dcsft_tensor::rng::StreamKey;
 
 use crate::support::compare::{largest, values};
@@ -76,12 +76,8 @@ fn products_of_a_device_are_right_to_the_sixth_digit() {
             (0..SIZE).map(|k| f64::from(a[row * SIZE + k]) * f64::from(a[k * SIZE + column]));
         terms.sum::<f64>()
     });
-    let error = error(
-        "product",
-        values(matrix().matmul(matrix())),
-        right,
-        SIZE as f64 / 3.0,
-    );
+    let product = ops::linear(matrix(), &matrix(), None, None, Activation::None);
+    let error = error("product", values(product), right, SIZE as f64 / 3.0);
     assert!(error < 1e-6, "{error}");
 }
 
@@ -134,13 +130,32 @@ fn operations_and_their_gradients_are_the_processors_to_the_sixth_digit() {
         &'a dyn Fn(&[Tensor<2>]) -> Tensor<2>,
     );
     let three = vec![[ROWS, 64], [64, 96], [1, 96]];
-    let operations: [Operation<'_>; 8] = [
+    let operations: [Operation<'_>; 11] = [
         ("linear", three.clone(), &|i| linear(i, Activation::None)),
         ("linear, gelu", three.clone(), &|i| {
             linear(i, Activation::Gelu)
         }),
         ("linear, tanh gelu", three, &|i| {
             linear(i, Activation::GeluTanh)
+        }),
+        (
+            "adapted",
+            vec![[ROWS, 64], [64, 96], [64, 8], [8, 96]],
+            &|i| {
+                let adapter = Adapter {
+                    a: i[2].clone(),
+                    b: i[3].clone(),
+                    scale: 0.5,
+                    dropout: None,
+                };
+                ops::linear(i[0].clone(), &i[1], None, Some(&adapter), Activation::None)
+            },
+        ),
+        ("convolution", vec![[ROWS, 64], [64, 96]], &|i| {
+            ops::convolve(i[0].clone(), &i[1])
+        }),
+        ("tied head", vec![[ROWS, 64], [300, 64]], &|i| {
+            ops::tied_head(i[0].clone(), &i[1])
         }),
         ("layer norm", vec![[ROWS, 64], [1, 64], [1, 64]], &|i| {
             ops::layer_norm(i[0].clone(), &i[1], &i[2], 1e-6)

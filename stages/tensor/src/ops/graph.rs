@@ -64,6 +64,15 @@ pub(super) fn plain<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
     }
 }
 
+/// A gradient is asked for, of a tensor or of what it was computed from.
+pub(super) fn asks<const D: usize>(tensor: &Tensor<D>) -> bool {
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
+    if !on_host(tensor) {
+        return Input::<Cube>::new(tensor.clone()).asks();
+    }
+    Input::<Flex>::new(tensor.clone()).asks()
+}
+
 /// A tensor that goes into an operation.
 pub(super) enum Input<B: Place> {
     /// Without a place in the autodiff graph.

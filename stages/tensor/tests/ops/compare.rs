@@ -1,6 +1,6 @@
 //! Operations against their definitions, and gradients against finite differences.
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use dcsft_tensor::device::test_device;
 use dcsft_tensor::rng::StreamKey;
 
@@ -14,11 +14,15 @@ pub(super) fn values_of<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 }
 
 pub(super) fn random(name: &str, shape: [usize; 2]) -> Tensor<2> {
+    random_on(name, shape, &test_device().autodiff())
+}
+
+fn random_on(name: &str, shape: [usize; 2], device: &Device) -> Tensor<2> {
     let mut stream = StreamKey::new("ops test", 0).text(name).stream();
     let values: Vec<f32> = (0..shape[0] * shape[1])
         .map(|_| stream.normal() as f32)
         .collect();
-    Tensor::from_data(TensorData::new(values, shape), &test_device().autodiff())
+    Tensor::from_data(TensorData::new(values, shape), device)
 }
 
 /// The output of `f` and the gradient of a random weighting of it in each input.
@@ -31,7 +35,8 @@ pub(super) fn run<const D: usize>(
         .map(|input| input.clone().inner().autodiff().require_grad())
         .collect();
     let out = f(&leaves);
-    let weights = random("weights", [1, out.shape().num_elements()]).reshape(out.shape());
+    let weights = random_on("weights", [1, out.shape().num_elements()], &out.device());
+    let weights = weights.reshape(out.shape());
     let grads = (out.clone() * weights).sum().backward();
     let mut all = vec![values(out)];
     all.extend(
@@ -60,13 +65,23 @@ pub(super) fn assert_close(left: &[Vec<f32>], right: &[Vec<f32>], tolerance: f32
     }
 }
 
-/// Compares `fused` with `composed`, and the gradients of `composed` with finite differences at a few places.
+/// The same numbers on the CPU.
+fn on_cpu(inputs: &[Tensor<2>]) -> Vec<Tensor<2>> {
+    let moved = |input: &Tensor<2>| {
+        let data = input.clone().inner().into_data();
+        Tensor::from_data(data, &Device::flex().autodiff())
+    };
+    inputs.iter().map(moved).collect()
+}
+
+/// Compares `fused` on the device of the tests with `composed` on the CPU, where numbers of 32 bits are no less on any machine,
+/// and the gradients of `fused` with finite differences at a few places.
 pub(super) fn compare<const D: usize>(
     inputs: &[Tensor<2>],
     fused: impl Fn(&[Tensor<2>]) -> Tensor<D>,
     composed: impl Fn(&[Tensor<2>]) -> Tensor<D>,
 ) {
-    let right = run(inputs, &composed);
+    let right = run(&on_cpu(inputs), &composed);
     let got = run(inputs, &fused);
     assert_close(&got, &right, 1e-5);
 

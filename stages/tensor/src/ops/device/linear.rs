@@ -8,6 +8,7 @@ use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_PI, PI};
 
 use burn::tensor::{DType, Tensor};
 
+use super::product::{differentiable, product};
 use super::width::{typed, wide};
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 use crate::host::on_host;
@@ -25,8 +26,8 @@ pub fn linear(
     activation: Activation,
 ) -> Tensor<2> {
     let y = match adapter {
-        None if is_quantised(weight) => product(x, weight),
-        None => x.matmul(weight.clone()),
+        None if is_quantised(weight) => of_quantised(x, weight),
+        None => differentiable(x, weight.clone()),
         Some(adapter) => adapted(x, weight, adapter),
     };
     let y = match bias {
@@ -37,10 +38,10 @@ pub fn linear(
 }
 
 /// `x @ weight`, of a quantised weight.
-fn product(x: Tensor<2>, weight: &Tensor<2>) -> Tensor<2> {
+fn of_quantised(x: Tensor<2>, weight: &Tensor<2>) -> Tensor<2> {
     let (own, weight) = (plain(x.clone()), plain(weight.clone()));
     let dtype = own.dtype();
-    let y = own.matmul(dequantised(&weight, dtype));
+    let y = product(own, dequantised(&weight, dtype));
     record_rule([x], y, || Product { weight, dtype })
 }
 
@@ -55,7 +56,7 @@ struct Product {
 
 impl Rule<1> for Product {
     fn gradients(self, grad: Tensor<2>, [asked]: [bool; 1]) -> [Option<Tensor<2>>; 1] {
-        [asked.then(|| grad.matmul(dequantised(&self.weight, self.dtype).transpose()))]
+        [asked.then(|| product(grad, dequantised(&self.weight, self.dtype).transpose()))]
     }
 }
 
@@ -76,8 +77,8 @@ fn adapted(x: Tensor<2>, weight: &Tensor<2>, adapter: &Adapter) -> Tensor<2> {
     let dropout = adapter.dropout.as_ref();
     let mask = dropout.map(|dropout| dropout.on(x.dims(), &x.device()));
     let kept = mask.as_ref().map(Mask::drawn);
-    let inner = dropped(x.clone(), kept.as_ref()).matmul(a.clone()) * adapter.scale;
-    let y = x.clone().matmul(dequantised(&weight, dtype)) + inner.clone().matmul(b.clone());
+    let inner = product(dropped(x.clone(), kept.as_ref()), a.clone()) * adapter.scale;
+    let y = product(x.clone(), dequantised(&weight, dtype)) + product(inner.clone(), b.clone());
     record_rule(inputs, y, || Adapted {
         x,
         weight,
@@ -124,22 +125,22 @@ impl Rule<4> for Adapted {
         grad: Tensor<2>,
         [of_x, of_weight, of_a, of_b]: [bool; 4],
     ) -> [Option<Tensor<2>>; 4] {
-        let inner = grad.clone().matmul(transposed(&self.b)) * self.scale;
+        let inner = product(grad.clone(), transposed(&self.b)) * self.scale;
         let [a, b] = self.factors;
         let kept = self.mask.as_ref().map(Mask::drawn);
         let kept = kept.as_ref();
         [
             of_x.then(|| {
-                let path = inner.clone().matmul(transposed(&self.a));
+                let path = product(inner.clone(), transposed(&self.a));
                 let weight = dequantised(&self.weight, grad.dtype());
-                grad.clone().matmul(weight.transpose()) + dropped(path, kept)
+                product(grad.clone(), weight.transpose()) + dropped(path, kept)
             }),
-            of_weight.then(|| transposed(&self.x).matmul(grad.clone())),
+            of_weight.then(|| product(transposed(&self.x), grad.clone())),
             of_a.then(|| {
                 let x = dropped(self.x.clone(), kept);
-                typed(x.transpose().matmul(inner.clone()), a)
+                typed(product(x.transpose(), inner.clone()), a)
             }),
-            of_b.then(|| typed(transposed(&self.inner).matmul(grad.clone()), b)),
+            of_b.then(|| typed(product(transposed(&self.inner), grad.clone()), b)),
         ]
     }
 }

@@ -9,6 +9,7 @@ use std::ops::Range;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::append::append;
+use super::product::product;
 use super::scores::{Scores, Seen};
 use super::shares::weights;
 use crate::host::send;
@@ -308,13 +309,13 @@ impl Slots {
         let [own_keys, own_values] = layer.append(&qkv, &dealt.written, self.room, self.heads);
         let grid = layer.prefixes.as_ref().expect("the slots are dealt out");
 
-        let own_scores = query.clone().matmul(own_keys.swap_dims(2, 3));
+        let own_scores = product(query.clone(), own_keys.swap_dims(2, 3));
         let of_prefix = query
             .reshape([prefixes, each, keys, group, width])
             .permute([0, 2, 1, 3, 4])
             .reshape([prefixes, keys, each * group, width]);
         let scores = Scores {
-            prefix: of_prefix.matmul(grid.keys.clone()),
+            prefix: product(of_prefix, grid.keys.clone()),
             own: own_scores,
         };
         let seen = Seen {
@@ -324,13 +325,11 @@ impl Slots {
             scale: 1.0 / (width as f64).sqrt(),
         };
         let weights = weights(scores, &seen);
-        let mixed = weights
-            .prefix
-            .matmul(grid.values.clone())
+        let mixed = product(weights.prefix, grid.values.clone())
             .reshape([prefixes, keys, each, group, width])
             .permute([0, 2, 1, 3, 4])
             .reshape([slots, keys, group, width]);
-        (mixed + weights.own.matmul(own_values)).reshape([slots, keys * group * width])
+        (mixed + product(weights.own, own_values)).reshape([slots, keys * group * width])
     }
 }
 

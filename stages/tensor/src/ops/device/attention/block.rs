@@ -11,6 +11,7 @@ use super::layout::Part;
 use crate::host::on_host;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 use crate::ops::device::kernels;
+use crate::ops::device::product::product;
 use crate::ops::device::width::typed;
 
 /// Keys and values in a grid, `[groups, key heads, keys, width]` each.
@@ -83,7 +84,7 @@ impl Block {
 
     /// Products of queries and keys, `[groups, key heads, group * queries, seen]`.
     pub(super) fn products(&self, queries: Tensor<4>, keys: Tensor<4>) -> Tensor<4> {
-        queries.matmul(keys.swap_dims(2, 3))
+        product(queries, keys.swap_dims(2, 3))
     }
 
     #[cfg(any(feature = "cuda", feature = "wgpu"))]
@@ -176,7 +177,7 @@ impl Block {
         let queries = part.queries.bring(table, qkv, &self.queries, columns);
         let products = self.products(queries, self.seen_of(&grid.keys));
         let (weights, log_sum) = self.weights(part, products, mixed.log_sum, setting);
-        let got = weights.matmul(self.seen_of(&grid.values));
+        let got = product(weights, self.seen_of(&grid.values));
         let cells = &part.asked;
         Mixed {
             out: cells.spread(table, got, &self.queries, columns, mixed.out, false),

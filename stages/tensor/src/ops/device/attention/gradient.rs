@@ -7,6 +7,7 @@ use burn::tensor::{DType, Tensor};
 use super::block::{Block, Grid};
 use super::data::{Budget, Columns, Cut, Mixed, Setting};
 use super::layout::{Layout, Part};
+use crate::ops::device::product::product;
 use crate::ops::device::width::typed;
 use crate::ops::graph::Rule;
 
@@ -101,9 +102,9 @@ impl Backward<'_> {
         let of_rows = [self.log_sum, &self.along];
         let [weights, of_products] =
             block.gradients(part, [products, of_weights], of_rows, self.setting);
-        let of_values = weights.swap_dims(2, 3).matmul(grad);
-        let of_keys = of_products.clone().swap_dims(2, 3).matmul(queries);
-        let of_queries = of_products.matmul(keys);
+        let of_values = product(weights.swap_dims(2, 3), grad);
+        let of_keys = product(of_products.clone().swap_dims(2, 3), queries);
+        let of_queries = product(of_products, keys);
 
         let (cells, add) = (&part.queries, self.add);
         let of_qkv = cells.spread(table, of_queries, &block.queries, columns, self.of_qkv, add);
