@@ -5,8 +5,6 @@
 //!
 //! `cargo run --release -p dcsft-tensor --features cuda --example bench_products [DEVICE] [f32|bf16|f16] [SECONDS]`
 
-#![expect(clippy::print_stdout, reason = "an example prints its result")]
-
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     #[cfg(any(feature = "cuda", feature = "wgpu"))]
     return products::run();
@@ -15,6 +13,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
+#[expect(clippy::print_stdout, reason = "an example prints its result")]
 mod products {
     use std::error::Error;
     use std::time::{Duration, Instant};
