@@ -5,7 +5,7 @@
 # given up after LIMIT (default 120) seconds. PROGRAM is the built example `bench_models`; without it it is built here.
 # SIZE (default 3b), DEVICE (default cuda:0), IMAGES (prompts of the rollouts, default 64), SIDES (of the images in
 # pixels; 224 are 64 image tokens, 896 are 1,024). PEER=0 measures without the peer. DTYPE (default bf16) is f32 on wgpu.
-# On a driver that does a GPU's work on the processor: SIZE=2m, IMAGES=16, DEVICE=wgpu, DTYPE=f32, PEER=0, LIMIT=900.
+# On a driver that does a GPU's work on the processor: SIZE=2m, IMAGES=16, DEVICE=wgpu, DTYPE=f32, PEER=0, LIMIT=1800.
 # What was copied to the device and from it is given too, per step, with rollouts per token; and how many kernels a step, or a
 # token of all answers, launches for each layer of the decoder.
 set -uo pipefail
