@@ -29,6 +29,7 @@ mod products {
     use cubek::std::InputBinding;
     use dcsft_tensor::device::{DeviceSpec, computes_in};
     use dcsft_tensor::host;
+    use dcsft_tensor::ops::{self, Activation};
 
     type Failure = Box<dyn Error>;
 
@@ -117,14 +118,10 @@ mod products {
                 Tensor::<2>::random(shape, draw, device).cast(FloatDType::from(dtype))
             };
             let factors = [random([rows, inner]), random([inner, columns])];
-            let wide = factors
-                .each_ref()
-                .map(|factor| factor.clone().cast(DType::F32));
-            let unit = Routine::SimpleUnit(Default::default()).into();
-            let right = product(&wide, &unit).ok_or("the device makes no products")?;
+            let [a, b] = factors.clone().map(|factor| factor.cast(DType::F32));
             Ok(Self {
                 factors,
-                right: read(right)?,
+                right: read(ops::linear(a, &b, None, None, Activation::None))?,
                 flop: 2.0 * (rows * inner * columns) as f64,
             })
         }

@@ -74,6 +74,20 @@ fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// Burn's own products of 32-bit numbers read them with 10 bits after the point on NVIDIA's tensor cores.
+#[test]
+fn products_on_devices_are_made_in_one_place() {
+    let operations = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ops");
+    let mut files = Vec::new();
+    sources(&operations, &mut files);
+    files.retain(|path| !path.starts_with(operations.join("composed")));
+    files.retain(|path| {
+        let text = fs::read_to_string(path).expect("a source");
+        text.contains(".matmul(")
+    });
+    assert_eq!(files, [operations.join("device/product.rs")]);
+}
+
 #[test]
 fn results_on_the_cpu_come_from_operations_of_a_fixed_order() {
     let stages = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");

@@ -15,7 +15,7 @@ use dcsft_tensor::device::test_device;
 use dcsft_tensor::ops::{self, Activation, Adapter, Heads, Rotary, Spans, composed, device};
 
 use compare::{assert_close, compare, random, run, values, values_of};
-use linear::{adapted_layer, adapter_of};
+use linear::{adapted, adapted_layer};
 
 #[test]
 fn layer_norm_has_the_values_and_gradients_of_its_definition() {
@@ -38,29 +38,12 @@ fn layer_norm_has_the_values_and_gradients_of_its_definition() {
 fn operations_of_devices_have_the_values_and_gradients_of_their_definition() {
     const ROWS: usize = 19;
     let layer = adapted_layer(ROWS);
-    for dropped in [None, Some(vec![0u32, 5, 12, 13, 100, 18 * 13 - 1])] {
-        let adapter = |i: &[Tensor<2>]| adapter_of(i, dropped.as_deref());
+    for dropped in [None, Some(&[0u32, 5, 12, 13, 100, 18 * 13 - 1][..])] {
         for activation in [Activation::None, Activation::Gelu, Activation::GeluTanh] {
             compare(
                 &layer,
-                |i| {
-                    device::linear(
-                        i[0].clone(),
-                        &i[1],
-                        Some(&i[2]),
-                        Some(&adapter(i)),
-                        activation,
-                    )
-                },
-                |i| {
-                    composed::linear(
-                        i[0].clone(),
-                        &i[1],
-                        Some(&i[2]),
-                        Some(&adapter(i)),
-                        activation,
-                    )
-                },
+                |i| adapted(device::linear, i, dropped, activation),
+                |i| adapted(composed::linear, i, dropped, activation),
             );
         }
     }

@@ -194,7 +194,7 @@ pub fn convolve(patches: Tensor<2>, kernel: &Tensor<2>) -> Tensor<2> {
     if on_host(&patches) {
         return widened(&patches, |patches| fused::convolve(patches, &wide(kernel)));
     }
-    device::differentiable(patches, kernel.clone())
+    device::product_in_graph(patches, kernel.clone())
 }
 
 /// Logits from an output head that shares its weights with the token embedding: `x @ embedding^T`.
@@ -204,7 +204,7 @@ pub fn tied_head(x: Tensor<2>, embedding: &Tensor<2>) -> Tensor<2> {
     if on_host(&x) {
         return widened(&x, |x| fused::tied_head(x, &wide(embedding)));
     }
-    device::differentiable(x, embedding.clone().transpose())
+    device::product_in_graph(x, embedding.clone().transpose())
 }
 
 /// Layer normalisation over the last dimension: `[rows, width]` to `[rows, width]`; `epsilon` is added to the variance.

@@ -38,40 +38,35 @@ pub(super) fn adapted_layer(rows: usize) -> [Tensor<2>; 5] {
     ]
 }
 
-pub(super) fn adapter_of(layer: &[Tensor<2>], dropped: Option<&[u32]>) -> Adapter {
-    Adapter {
+/// What computes a layer.
+type Linear =
+    fn(Tensor<2>, &Tensor<2>, Option<&Tensor<2>>, Option<&Adapter>, Activation) -> Tensor<2>;
+
+/// What such a layer gives.
+pub(super) fn adapted(
+    linear: Linear,
+    layer: &[Tensor<2>],
+    dropped: Option<&[u32]>,
+    activation: Activation,
+) -> Tensor<2> {
+    let adapter = Adapter {
         a: layer[3].clone(),
         b: layer[4].clone(),
         scale: 0.5,
         dropout: dropped.map(|dropped| Dropout::of(0.1, dropped)),
-    }
+    };
+    let (x, bias) = (layer[0].clone(), Some(&layer[2]));
+    linear(x, &layer[1], bias, Some(&adapter), activation)
 }
 
 #[test]
 fn adapters_have_the_values_and_gradients_of_their_definition() {
-    for dropped in [None, Some(vec![0u32, 5, 12, 13, 100, 133 * 13 - 1])] {
+    for dropped in [None, Some(&[0u32, 5, 12, 13, 100, 133 * 13 - 1][..])] {
         let inputs = adapted_layer(200);
-        let adapter = |i: &[Tensor<2>]| adapter_of(i, dropped.as_deref());
         compare(
             &inputs,
-            |i| {
-                ops::linear(
-                    i[0].clone(),
-                    &i[1],
-                    Some(&i[2]),
-                    Some(&adapter(i)),
-                    Activation::Gelu,
-                )
-            },
-            |i| {
-                composed::linear(
-                    i[0].clone(),
-                    &i[1],
-                    Some(&i[2]),
-                    Some(&adapter(i)),
-                    Activation::Gelu,
-                )
-            },
+            |i| adapted(ops::linear, i, dropped, Activation::Gelu),
+            |i| adapted(composed::linear, i, dropped, Activation::Gelu),
         );
     }
 }

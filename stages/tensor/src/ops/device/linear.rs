@@ -8,7 +8,7 @@ use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_PI, PI};
 
 use burn::tensor::{DType, Tensor};
 
-use super::product::{differentiable, product};
+use super::product::{product, product_in_graph};
 use super::width::{typed, wide};
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 use crate::host::on_host;
@@ -27,7 +27,7 @@ pub fn linear(
 ) -> Tensor<2> {
     let y = match adapter {
         None if is_quantised(weight) => of_quantised(x, weight),
-        None => differentiable(x, weight.clone()),
+        None => product_in_graph(x, weight.clone()),
         Some(adapter) => adapted(x, weight, adapter),
     };
     let y = match bias {

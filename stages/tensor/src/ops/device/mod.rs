@@ -24,6 +24,6 @@ pub use gate::swiglu;
 pub use linear::linear;
 pub use logprobs::token_logprobs;
 pub use norm::{layer_norm, rms_norm};
-pub(super) use product::differentiable;
+pub(super) use product::product_in_graph;
 pub use rotary::{rotate, rotate_wide};
 pub(super) use slots::{ROOM, Slots};

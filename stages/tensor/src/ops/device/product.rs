@@ -16,7 +16,7 @@ pub(in crate::ops) fn product<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> Ten
 }
 
 /// `a @ b` as one step of the autodiff graph.
-pub(in crate::ops) fn differentiable(a: Tensor<2>, b: Tensor<2>) -> Tensor<2> {
+pub(in crate::ops) fn product_in_graph(a: Tensor<2>, b: Tensor<2>) -> Tensor<2> {
     let [of_a, of_b] = [asks(&a), asks(&b)];
     let (left, right) = (plain(a.clone()), plain(b.clone()));
     let y = product(left.clone(), right.clone());
