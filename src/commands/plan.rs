@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use dcsft_cache::Record;
-use dcsft_engine::plan::forecast::memories;
+use dcsft_engine::plan::forecast::{Outlook, outlook};
 use dcsft_engine::plan::{NodeState, Plan, PlannedNode};
 use dcsft_engine::stage::Memory;
 use dcsft_engine::study::{Node, NodeId, Shards};
@@ -71,7 +71,10 @@ fn stages<'a>(project: &'a Project, plan: &'a Plan) -> Result<Vec<Stage<'a>>, Fa
         ..
     } = project;
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let memories = memories(study, registry, plan, store, threads);
+    let Outlook { memories, problems } = outlook(study, registry, plan, store, threads);
+    if !problems.is_empty() {
+        return Err(Failure::Spec(Box::new(problems)));
+    }
     let samples = samples(study, registry, plan, store);
     let mut explainer = Explainer::new(study, registry, plan, store);
     let known = memories.into_iter().zip(samples);

@@ -10,7 +10,7 @@ use std::time::Instant;
 use dcsft_cache::{Digest, Remote};
 use dcsft_engine::journal::{self, RunEvent};
 use dcsft_engine::lockfile::Lock;
-use dcsft_engine::plan::{Plan, PlannedNode};
+use dcsft_engine::plan::{Plan, PlannedNode, forecast};
 use dcsft_engine::run::{self, Executor, JsonReporter, Pause, Reporter, RunOptions, RunOutcome};
 use dcsft_engine::study::Node;
 use dcsft_engine::text;
@@ -93,6 +93,9 @@ fn run_and_report(
         if let Some(divergence) = locked.check_plan(study, &plan, store, args.tolerance)? {
             return lock::diverged(app, &project, locked, args.tolerance, &divergence);
         }
+    }
+    if !plan.is_complete() {
+        check_params(&project, &plan)?;
     }
     let kernels = Kernels::of(&project.devices);
     let executor = place::executor(args, &project.store, &kernels)?;
@@ -196,6 +199,21 @@ fn rests_on_damage(project: &Project, outcome: &RunOutcome) -> Result<bool, Fail
         }
     }
     Ok(false)
+}
+
+/// No stage that has to run would fail at its start because of what its inputs are.
+fn check_params(project: &Project, plan: &Plan) -> Result<(), Failure> {
+    let Project {
+        study,
+        registry,
+        store,
+        ..
+    } = project;
+    let problems = forecast::problems(study, registry, plan, store);
+    match problems.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::Spec(Box::new(problems))),
+    }
 }
 
 /// Fails where a stage has to run on a device that this machine or this build does not have: better now than after

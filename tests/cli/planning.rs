@@ -1,6 +1,6 @@
 //! `plan`, `why`, `graph`, `status`.
 
-use crate::support::{DATA, FINISHED, Lab, lines};
+use crate::support::{DATA, FINISHED, Lab, TINY, lines};
 
 #[test]
 fn a_plan_counts_cells_and_distinct_stages() {
@@ -196,4 +196,34 @@ fn status_tells_of_the_last_run_and_of_all_runs() {
         (runs[0]["spec"].as_str(), runs[0]["state"].as_str()),
         (Some("data"), Some("done"))
     );
+}
+
+#[test]
+fn what_a_stage_would_fail_on_hours_later_is_a_mistake_of_the_spec() {
+    let lab = Lab::new(TINY);
+    let names = "stages.sft.with.lora.target_modules=[nothing]";
+    for command in ["plan", "run"] {
+        let refused = lab.dcsft(&[command, "spec.yaml", "--set", names]);
+        assert_eq!(refused.code, 2, "{command}: {}", refused.stderr);
+        for words in [
+            "`sft`: lora.target_modules: the list [\"nothing\"] fits no linear layer",
+            "[nothing]",
+            "in `sft[seed=0,subset=all]` and 5 other cells",
+        ] {
+            assert!(
+                refused.stderr.contains(words),
+                "{command}: {}",
+                refused.stderr
+            );
+        }
+    }
+    let mistakes = lines(
+        &lab.dcsft(&["plan", "spec.yaml", "--set", names, "--json"])
+            .stdout,
+    );
+    assert_eq!(mistakes.len(), 1, "{mistakes:?}");
+    assert_eq!(mistakes[0]["exit"], 2);
+    // Nothing has run.
+    let status = lab.ok(&["plan", "spec.yaml"]);
+    assert!(status.contains(" 0 cached,"), "{status}");
 }

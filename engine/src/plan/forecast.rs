@@ -1,4 +1,5 @@
-//! What is expected of stages before they run: how much memory they take, and facts about what they will write.
+//! What is expected of stages before they run: how much memory they take, facts about what they will write, and params that
+//! their inputs do not allow.
 //!
 //! Facts flow down the graph along the references, whether or not anything has run yet: a model's sizes reach the
 //! stages that train it and evaluate it. What a fact looks like is between the kinds that write and read it; the
@@ -13,6 +14,8 @@ use rayon::prelude::*;
 
 use super::Plan;
 use super::job::params_with_paths;
+use super::unfit::Unfit;
+use crate::diagnostic::Diagnostics;
 use crate::stage::{Fact, Forecast, Memory, Prospect, Registry};
 use crate::study::{Node, NodeId, Reference, Study};
 
@@ -22,16 +25,41 @@ const AT_ONCE: usize = 1024;
 /// Facts about the outputs of a stage.
 type Facts = Arc<BTreeMap<String, Fact>>;
 
-/// The estimated memory of each node of the study, where there is an estimate. `threads` are those of a run's stages
-/// together.
-pub fn memories(
+/// What is expected of a study.
+#[derive(Debug)]
+pub struct Outlook {
+    /// The estimated memory of each node, where there is an estimate.
+    pub memories: Vec<Option<Memory>>,
+    /// Params that the inputs of their stages do not allow, of stages that have to run: they would fail at their start.
+    pub problems: Diagnostics,
+}
+
+/// Forecasts each node of the study. `threads` are those of a run's stages together.
+pub fn outlook(
     study: &Study,
     registry: &Registry,
     plan: &Plan,
     store: &Store,
     threads: usize,
-) -> Vec<Option<Memory>> {
+) -> Outlook {
+    walk(study, registry, plan, store, Some(threads))
+}
+
+/// The problems of an [`Outlook`] by themselves, for which no data is read.
+pub fn problems(study: &Study, registry: &Registry, plan: &Plan, store: &Store) -> Diagnostics {
+    walk(study, registry, plan, store, None).problems
+}
+
+/// Without `threads` no memory is asked for.
+fn walk(
+    study: &Study,
+    registry: &Registry,
+    plan: &Plan,
+    store: &Store,
+    threads: Option<usize>,
+) -> Outlook {
     let mut memories = Vec::with_capacity(study.nodes.len());
+    let mut unfit = Unfit::default();
     // A study has as many facts as it has stages: they go when their last reader has had them, and cells that differ in
     // nothing that matters here share them.
     let last_reader = last_readers(study);
@@ -52,7 +80,8 @@ pub fn memories(
                 });
                 let prospect = Prospect {
                     device: plan.options.device.clone(),
-                    threads: node.execution.resources.threads.unwrap_or(threads),
+                    memory: threads.is_some(),
+                    threads: (node.execution.resources.threads).or(threads).unwrap_or(1),
                     inputs: inputs.collect(),
                     outputs: outputs(plan, store, node),
                 };
@@ -64,6 +93,9 @@ pub fn memories(
             .collect();
         for (node, forecast) in wave.iter().zip(forecasts) {
             memories.push(forecast.memory);
+            if plan.node(node.id).state.record().is_none() {
+                unfit.take(node, forecast.problems);
+            }
             let read = last_reader[node.id.0].is_some();
             if read && *latest != forecast.facts {
                 latest = Arc::new(forecast.facts);
@@ -80,7 +112,10 @@ pub fn memories(
             }
         }
     }
-    memories
+    Outlook {
+        memories,
+        problems: unfit.finish(study),
+    }
 }
 
 /// For each node the last one that reads it.

@@ -8,6 +8,7 @@ mod drawing;
 pub mod forecast;
 pub(crate) mod job;
 mod node;
+mod unfit;
 mod walk;
 
 use std::collections::{BTreeSet, HashSet};

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::params::ParamProblem;
+
 /// Memory of a stage, estimated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Memory {
@@ -67,6 +69,8 @@ pub struct Forecast {
     pub memory: Option<Memory>,
     /// Facts about its outputs, by name; shared with the stages that read them.
     pub facts: BTreeMap<String, Fact>,
+    /// What of its params cannot be had with such inputs: it would fail at its start.
+    pub problems: Vec<ParamProblem>,
 }
 
 /// What a kind knows of a stage before it runs.
@@ -74,6 +78,8 @@ pub struct Forecast {
 pub struct Prospect {
     /// `cpu` or `cuda`, with or without an index.
     pub device: String,
+    /// Whether the memory is asked for. Otherwise only problems are, and a kind reads no data for it.
+    pub memory: bool,
     /// Threads that the stage is to have.
     pub threads: usize,
     /// Facts about each artifact of each input; none where nothing is known of it.

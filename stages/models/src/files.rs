@@ -122,8 +122,7 @@ impl HubModel {
         device: &Device,
     ) -> Result<Self, VlmError> {
         let family = &*config.family;
-        let processor =
-            Processor::load(dir, family)?.with_pixels(settings.min_pixels, settings.max_pixels)?;
+        let processor = config.processor(dir, &settings)?;
         let dtype = settings.precision.dtype();
         if !computes_in(device, dtype) {
             return Err(VlmError::Config(format!(
@@ -222,8 +221,7 @@ pub fn import(from: &Path, to: &Path, settings: Settings) -> Result<Imported, Vl
     inspect(from, true)?;
     let config = Config::load(from)?;
     let family = &*config.family;
-    let processor =
-        Processor::load(from, family)?.with_pixels(settings.min_pixels, settings.max_pixels)?;
+    let processor = config.processor(from, &settings)?;
     let generation = Generation::load(from)?;
     generation.stops(
         from,

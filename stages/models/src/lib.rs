@@ -40,6 +40,7 @@ mod settings;
 pub mod smolvlm;
 mod stored;
 pub mod tower;
+mod training;
 
 pub use batch::Sequence;
 pub use files::{Imported, check_quantize, import, inspect, load_adapter};

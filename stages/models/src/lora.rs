@@ -120,17 +120,31 @@ pub(crate) fn go_on(
     let there: BTreeSet<usize> = adapters
         .filter_map(|(place, adapter)| adapter.map(|_| place))
         .collect();
+    check_same(layers, config, own, &there)?;
+    for param in weights.params.iter_mut() {
+        param.set_trainable(is_adapter(param));
+    }
+    weights.lora = Some(config.clone());
+    Ok(())
+}
+
+/// That `config` means the adapters `own`, which are on the layers of the places `there`.
+///
+/// # Errors
+/// [`VlmError::Config`] names the setting by which other adapters are meant.
+pub(crate) fn check_same(
+    layers: &Layers,
+    config: &LoraConfig,
+    own: &LoraConfig,
+    there: &BTreeSet<usize>,
+) -> Result<(), VlmError> {
     let other = if config.rank != own.rank {
         format!("rank {}, and lora.rank is {}", own.rank, config.rank)
     } else if config.alpha != own.alpha {
         format!("alpha {}, and lora.alpha is {}", own.alpha, config.alpha)
-    } else if chosen(layers, config)? != there {
+    } else if chosen(layers, config)? != *there {
         "other layers than lora.targets and lora.target_modules name".to_owned()
     } else {
-        for param in weights.params.iter_mut() {
-            param.set_trainable(is_adapter(param));
-        }
-        weights.lora = Some(config.clone());
         return Ok(());
     };
     Err(VlmError::Config(format!(

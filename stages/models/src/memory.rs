@@ -1,6 +1,6 @@
 //! What a model takes of memory: from the layers that its family declared, and the sizes of its tower.
 
-use std::path::Path;
+mod texts;
 
 use dcsft_tensor::params::ParamId;
 use dcsft_vlm::error::VlmError;
@@ -8,39 +8,16 @@ use dcsft_vlm::lora::{LoraConfig, ModuleGroup};
 use dcsft_vlm::memory::{
     Attention, Batch, F32, Footprint, Linear, Step, Tokens, Trained, Training, freed,
 };
-use dcsft_vlm::model::{Message, Part, Role};
-use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::weight_files;
 use crate::decoder::DecoderConfig;
 use crate::generate::Group;
-use crate::lora;
-use crate::modules::{Declared, Layers};
-use crate::processor::{Encode, Processor};
 use crate::quantize::Plan;
 use crate::registry::Config;
-use crate::settings::{Precision, Quantize, Settings};
+use crate::settings::{Precision, Quantize};
 use crate::tower::{ImageCost, TowerShape};
+use crate::training;
 
-/// A text to measure the tokenizer on: how many bytes a token has.
-const TEXT: &str =
-    "What is shown in the image? Answer with one of the following options and nothing else.";
-
-/// Numbers that training updates, of layers that were declared.
-pub(crate) fn trained(layers: &Layers, training: Training<'_>) -> f64 {
-    let Some(lora) = training.lora else {
-        let weights = layers.weights.iter();
-        let whole = weights.filter(|weight| training.is_whole(weight.group));
-        return whole.map(Declared::numbers).sum::<usize>() as f64;
-    };
-    // A pattern that cannot be read fails the stage before it trains.
-    let chosen = lora::chosen(layers, lora).unwrap_or_default();
-    let sizes = chosen
-        .into_iter()
-        .map(|place| layers.adaptable[place].sizes);
-    let widths: usize = sizes.map(|[input, output]| input + output).sum();
-    (lora.rank * widths) as f64
-}
+pub use texts::Texts;
 
 /// The memory of a model of some size.
 #[derive(Clone)]
@@ -56,51 +33,6 @@ pub struct HubFootprint {
     sizes: Vec<f64>,
     /// Bytes that each of them is held in.
     held: Vec<f64>,
-}
-
-/// What of the processor and the files counts for memory.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Texts {
-    /// Tokens of a conversation with an image and no question, the image's own aside.
-    pub template: f64,
-    /// Tokens of a byte of text.
-    pub per_byte: f64,
-    /// Least and largest area of an image, in pixels.
-    pub pixels: [f64; 2],
-    /// Bytes of the files with the weights.
-    pub files: f64,
-}
-
-impl Texts {
-    /// Measures the processor of a checkpoint's folder.
-    ///
-    /// # Errors
-    /// [`VlmError`] with the file and what is wrong with it.
-    pub fn of(dir: &Path, config: &Config, settings: &Settings) -> Result<Self, VlmError> {
-        let processor = Processor::load(dir, &*config.family)?
-            .with_pixels(settings.min_pixels, settings.max_pixels)?;
-        const SIDE: u32 = 64;
-        let count = |text: &str| {
-            let content = vec![Part::Image, Part::Text(text.to_owned())];
-            let message = Message {
-                role: Role::User,
-                content,
-            };
-            processor.count_tokens(&[message], &[(SIDE, SIDE)], &Encode::PROMPT)
-        };
-        let images = processor.images();
-        let image = images.expansion(images.grid(SIDE as usize, SIDE as usize)?);
-        let (short, long) = (count(".")?, count(&format!(".{TEXT}"))?);
-        let length = |name: &String| std::fs::metadata(dir.join(name)).map_or(0, |file| file.len());
-        // Weights that are drawn have none.
-        let files = weight_files(dir).unwrap_or_default();
-        Ok(Self {
-            template: (short - image.len()) as f64,
-            per_byte: (long - short) as f64 / TEXT.len() as f64,
-            pixels: images.limits().map(|pixels| pixels as f64),
-            files: files.iter().map(length).sum::<u64>() as f64,
-        })
-    }
 }
 
 impl HubFootprint {
@@ -318,7 +250,7 @@ impl Footprint for HubFootprint {
 
     /// As they were declared: towers have tables that no step tells of.
     fn trained(&self, training: Training<'_>) -> f64 {
-        trained(&self.config.layers, training)
+        training::trained(&self.config.layers, training)
     }
 
     fn largest_image(&self) -> f64 {
@@ -425,6 +357,16 @@ impl Footprint for HubFootprint {
         } else {
             3.0 * 4.0 * self.largest()
         }
+    }
+
+    fn refuses(
+        &self,
+        training: Training<'_>,
+        _checkpointing: bool,
+        carried: Option<&LoraConfig>,
+    ) -> Option<(&'static str, VlmError)> {
+        let quantised = self.quantize != Quantize::None;
+        training::refuses(&self.config.layers, quantised, training, carried)
     }
 
     fn generating(&self, _adapters: Option<&LoraConfig>) -> f64 {

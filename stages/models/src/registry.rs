@@ -9,6 +9,8 @@ use serde_json::Value;
 use crate::family::{Family, Kind};
 use crate::folder::{self, CONFIG, SETTINGS_BYTES};
 use crate::modules::{Declared, Layers};
+use crate::processor::Processor;
+use crate::settings::Settings;
 
 /// All families in Hugging Face's layout.
 pub const FAMILIES: [&Kind; 3] = [
@@ -31,6 +33,14 @@ pub struct Config {
 }
 
 impl Config {
+    /// Reads the text and image side of the checkpoint in the folder `dir`, under the limits that `settings` gives images.
+    ///
+    /// # Errors
+    /// As [`Processor::load`] and [`Processor::with_pixels`].
+    pub fn processor(&self, dir: &Path, settings: &Settings) -> Result<Processor, VlmError> {
+        Processor::load(dir, &*self.family)?.with_pixels(settings.min_pixels, settings.max_pixels)
+    }
+
     /// Reads `config.json` in `dir`.
     ///
     /// # Errors

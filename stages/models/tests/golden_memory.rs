@@ -409,7 +409,8 @@ fn golden_memory_is_as_estimated() {
     folder(&golden, dir.path());
     let settings = Settings::default();
     let config = Config::load(dir.path()).expect("a configuration");
-    let texts = Texts::of(dir.path(), &config, &settings).expect("a processor");
+    let processor = config.processor(dir.path(), &settings);
+    let texts = Texts::of(dir.path(), &processor.expect("a processor")).expect("a conversation");
     let model = HubFootprint::new(config, Precision::F32, texts);
 
     let mut loaded = HubModel::load(dir.path(), &Device::flex()).expect("a model");

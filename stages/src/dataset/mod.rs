@@ -100,17 +100,20 @@ impl Stage for ImportDataset {
 
     /// Of the artifact where it is in the cache, else of the list alone: images are not opened.
     fn forecast(params: &DatasetParams, prospect: &Prospect) -> Forecast {
+        if !prospect.memory {
+            return Forecast::default();
+        }
         let cached = prospect
             .outputs
             .get(OUTPUT)
             .and_then(|dir| DataFacts::read(dir));
         let facts = cached.or_else(|| listed(params));
         Forecast {
-            memory: None,
             facts: facts
                 .map(|facts| (OUTPUT.to_owned(), Fact::new(facts)))
                 .into_iter()
                 .collect(),
+            ..Forecast::default()
         }
     }
 

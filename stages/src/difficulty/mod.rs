@@ -96,6 +96,9 @@ impl Stage for Difficulty {
 
     /// A bin's samples are like those of the whole set, and at most as many.
     fn forecast(params: &DifficultyParams, prospect: &Prospect) -> Forecast {
+        if !prospect.memory {
+            return Forecast::default();
+        }
         let whole = DataFacts::of(prospect);
         let sets = Self::outputs(params)
             .into_iter()
@@ -105,8 +108,8 @@ impl Stage for Difficulty {
             (name, Fact::new(subset))
         });
         Forecast {
-            memory: None,
             facts: facts.collect(),
+            ..Forecast::default()
         }
     }
 

@@ -5,8 +5,11 @@ mod data;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use dcsft_engine::stage::{ArtifactType, Fact, Forecast, Memory, OutputDecl, Prospect};
+use dcsft_engine::stage::{
+    ArtifactType, Fact, Forecast, Memory, OutputDecl, ParamProblem, Prospect,
+};
 use dcsft_models::micro::{MicroConfig, MicroFootprint};
+use dcsft_models::processor::ImageRules;
 use dcsft_models::{CONFIG, Config, HubFootprint, Precision, Quantize, Settings, Texts};
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::{LoraConfig, ModuleGroup};
@@ -41,6 +44,7 @@ enum Shape {
         precision: Precision,
         quantize: Quantize,
         texts: Texts,
+        images: ImageRules,
     },
 }
 
@@ -63,7 +67,8 @@ impl ModelFacts {
         random: bool,
     ) -> Result<Self, VlmError> {
         let config = Config::load(dir)?;
-        let mut texts = Texts::of(dir, &config, settings)?;
+        let processor = config.processor(dir, settings)?;
+        let mut texts = Texts::of(dir, &processor)?;
         if random {
             let model = HubFootprint::new(config.clone(), settings.precision, texts);
             texts.files = model.weights(None);
@@ -74,6 +79,7 @@ impl ModelFacts {
                 precision: settings.precision,
                 quantize: settings.quantize,
                 texts,
+                images: processor.image_rules(),
             },
             adapters: None,
         })
@@ -93,6 +99,20 @@ impl ModelFacts {
         self
     }
 
+    /// What a stage's own limits of an image's area ask of the model in vain.
+    fn refuses(&self, limits: PixelLimits) -> Option<ParamProblem> {
+        let refused = match &self.shape {
+            Shape::Micro(sizes) => sizes.check_pixels(limits.min, limits.max),
+            Shape::Checkpoint { images, .. } => images.check_pixels(limits.min, limits.max),
+        };
+        let field = match limits.min {
+            Some(_) => "min_pixels",
+            None => "max_pixels",
+        };
+        let problem = refused.err()?;
+        Some(ParamProblem::new(field, problem.to_string()))
+    }
+
     /// Bytes of its text and image side.
     fn processor(&self) -> f64 {
         match self.shape {
@@ -110,6 +130,7 @@ impl ModelFacts {
                 precision,
                 quantize,
                 texts,
+                ..
             } => {
                 let path = Path::new(CONFIG);
                 let config = Config::from_json(path, &config.to_string()).ok()?;
@@ -154,6 +175,7 @@ impl ModelFacts {
         Forecast {
             memory,
             facts: self.facts(outputs),
+            ..Forecast::default()
         }
     }
 }
@@ -190,6 +212,16 @@ pub(crate) struct Training<'a> {
     pub(crate) reference: bool,
 }
 
+impl Training<'_> {
+    fn what(&self) -> memory::Training<'_> {
+        memory::Training {
+            lora: self.lora,
+            dropout: self.dropout,
+            frozen: self.frozen,
+        }
+    }
+}
+
 /// The forecast of a stage that trains its input model.
 pub(crate) fn train(
     prospect: &Prospect,
@@ -203,13 +235,21 @@ pub(crate) fn train(
         adapters: training.lora.cloned(),
         ..facts.clone()
     };
+    let mut problems: Vec<ParamProblem> = facts.refuses(training.pixels).into_iter().collect();
     let facts = facts.within(training.pixels);
-    let memory = facts
-        .footprint(on_gpu(prospect))
-        .map(|model| train_memory(prospect, &facts, model.as_ref(), training));
+    let model = facts.footprint(on_gpu(prospect));
+    let memory = model.map(|model| {
+        let checkpointing = training.checkpointing;
+        let refused = model.refuses(training.what(), checkpointing, facts.adapters.as_ref());
+        let problem =
+            |(field, error): (&str, VlmError)| ParamProblem::new(field, error.to_string());
+        problems.extend(refused.map(problem));
+        train_memory(prospect, &facts, model.as_ref(), training)
+    });
     Forecast {
         memory,
         facts: trained.facts(outputs),
+        problems,
     }
 }
 
@@ -231,11 +271,7 @@ fn train_memory(
             tokens,
             on_gpu: on_gpu(prospect),
         },
-        training: memory::Training {
-            lora: training.lora,
-            dropout: training.dropout,
-            frozen: training.frozen,
-        },
+        training: training.what(),
         checkpointing: training.checkpointing,
         accumulates: training.accumulates,
         offload: training.offload,
@@ -288,6 +324,7 @@ pub(crate) fn ask(
     let Some(facts) = ModelFacts::of(prospect) else {
         return Forecast::default();
     };
+    let problems = facts.refuses(limits).into_iter().collect();
     let facts = facts.within(limits);
     let memory = facts.footprint(on_gpu(prospect)).map(|model| {
         let model = model.as_ref();
@@ -326,6 +363,7 @@ pub(crate) fn ask(
     Forecast {
         memory,
         facts: BTreeMap::new(),
+        problems,
     }
 }
 

@@ -79,8 +79,8 @@ impl Stage for Shapes {
             (set.name().to_owned(), Fact::new(facts))
         };
         Forecast {
-            memory: None,
             facts: Set::ALL.into_iter().map(facts).collect(),
+            ..Forecast::default()
         }
     }
 

@@ -12,8 +12,7 @@ use std::collections::BTreeSet;
 use dcsft_engine::stage::{
     ArtifactType, Family, OutputDecl, ParamProblem, StageContext, StageError,
 };
-use dcsft_vlm::error::VlmError;
-use dcsft_vlm::lora::{LoraConfig, ModuleGroup};
+use dcsft_vlm::lora::{LoraConfig, ModuleGroup, untrained};
 use dcsft_vlm::model::VisionLanguageModel;
 use dcsft_vlm::train::TrainError;
 use serde::Serialize;
@@ -103,11 +102,7 @@ fn check_quantised(
         return Ok(());
     }
     if lora.is_none() {
-        return Err(StageError::failed(VlmError::Config(
-            "the model's weights are quantised, and such weights are not trained: write `lora:` to train adapters beside \
-             them, or leave `quantize` out where the model is made"
-                .into(),
-        )));
+        return Err(StageError::failed(untrained()));
     }
     if model.lora().is_some() {
         ctx.log("the model's adapters are trained further: they cannot be merged into quantised weights");

@@ -104,6 +104,15 @@ impl LoraConfig {
     }
 }
 
+/// That quantised weights are not trained.
+pub fn untrained() -> VlmError {
+    VlmError::Config(
+        "the model's weights are quantised, and such weights are not trained: write `lora:` to train adapters beside \
+         them, or leave `quantize` out where the model is made"
+            .into(),
+    )
+}
+
 /// Takes the weights of some groups out of training; `group` says which one a weight belongs to.
 ///
 /// # Errors
@@ -129,10 +138,15 @@ pub fn freeze(
     }
     match params.iter().any(|param| param.trainable) {
         true => Ok(()),
-        false => Err(VlmError::Config(
-            "freeze leaves no weight to train; leave out one of vision, projector, decoder".into(),
-        )),
+        false => Err(nothing_left()),
     }
+}
+
+/// That all groups are frozen.
+pub fn nothing_left() -> VlmError {
+    VlmError::Config(
+        "freeze leaves no weight to train; leave out one of vision, projector, decoder".into(),
+    )
 }
 
 #[cfg(test)]

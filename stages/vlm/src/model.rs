@@ -154,6 +154,10 @@ pub struct Completion {
     pub finished: bool,
 }
 
+/// What is said where `gradient_checkpointing` is asked of a model that [cannot](VisionLanguageModel::can_checkpoint).
+pub const NO_CHECKPOINTING: &str =
+    "this model has no blocks to compute again, and it would have no effect; leave it out";
+
 /// A model that sees images, reads a conversation and writes the next answer.
 pub trait VisionLanguageModel: Send + Sync {
     /// Its text side.

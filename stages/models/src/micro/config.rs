@@ -88,6 +88,21 @@ impl MicroConfig {
         self.patches() + self.max_text_tokens
     }
 
+    /// Checks limits of an image's area in pixels.
+    ///
+    /// # Errors
+    /// [`VlmError::Config`] where one is given: every image becomes as large.
+    pub fn check_pixels(&self, min: Option<usize>, max: Option<usize>) -> Result<(), VlmError> {
+        let given = [("min_pixels", min), ("max_pixels", max)];
+        match given.into_iter().find(|(_, limit)| limit.is_some()) {
+            None => Ok(()),
+            Some((name, _)) => Err(VlmError::Config(format!(
+                "`{name}` has no effect on a micro model: every image becomes {side} x {side} pixels; take it out",
+                side = self.image_size
+            ))),
+        }
+    }
+
     /// Checks that the sizes fit together.
     ///
     /// # Errors

@@ -82,14 +82,7 @@ impl VisionLanguageModel for MicroVlm {
     }
 
     fn set_pixels(&mut self, min: Option<usize>, max: Option<usize>) -> Result<(), VlmError> {
-        let given = [("min_pixels", min), ("max_pixels", max)];
-        match given.into_iter().find(|(_, limit)| limit.is_some()) {
-            None => Ok(()),
-            Some((name, _)) => Err(VlmError::Config(format!(
-                "`{name}` has no effect on a micro model: every image becomes {side} x {side} pixels; take it out",
-                side = self.config.image_size
-            ))),
-        }
+        self.config.check_pixels(min, max)
     }
 
     fn check(&self, prompt: &Prompt, answer: &[u32]) -> Result<(), VlmError> {

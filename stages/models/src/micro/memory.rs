@@ -9,8 +9,8 @@ use dcsft_vlm::memory::{
 use super::config::{BlocksConfig, MicroConfig};
 use super::modules::Modules;
 use super::tokenizer::WordCharTokenizer;
-use crate::memory::trained;
 use crate::modules::{Declared, Layers};
+use crate::training::{self, trained};
 
 /// The memory of a micro VLM of some size.
 #[derive(Clone, Debug)]
@@ -225,6 +225,18 @@ impl Footprint for MicroFootprint {
 
     /// A copy of the weights with the adapters merged. Reading the file has turned each matrix: what that freed, as much
     /// as the weights, is still with the allocator.
+    fn refuses(
+        &self,
+        training: Training<'_>,
+        checkpointing: bool,
+        carried: Option<&LoraConfig>,
+    ) -> Option<(&'static str, VlmError)> {
+        training::refuses(&self.layers, false, training, carried).or_else(|| {
+            let error = VlmError::Config(dcsft_vlm::model::NO_CHECKPOINTING.into());
+            checkpointing.then_some(("gradient_checkpointing", error))
+        })
+    }
+
     fn generating(&self, adapters: Option<&LoraConfig>) -> f64 {
         let copies = if adapters.is_some() { 1.0 } else { 0.0 };
         (copies + 1.0) * self.weights(None)

@@ -118,6 +118,34 @@ pub trait Images: Send + Sync + Debug {
     ) -> Result<Arc<dyn Images>, VlmError>;
 }
 
+/// How a checkpoint prepares images, to be asked without a model. Equal are those with the same settings.
+#[derive(Clone, Debug)]
+pub struct ImageRules(Arc<dyn Images>);
+
+impl ImageRules {
+    /// Those of a processor's `images`.
+    pub(super) fn new(images: &Arc<dyn Images>) -> Self {
+        Self(Arc::clone(images))
+    }
+
+    /// Whether images can have such limits of their area in pixels, where they are given.
+    ///
+    /// # Errors
+    /// As [`Images::with_pixels`].
+    pub fn check_pixels(&self, min: Option<usize>, max: Option<usize>) -> Result<(), VlmError> {
+        if min.is_some() || max.is_some() {
+            self.0.with_pixels(min, max)?;
+        }
+        Ok(())
+    }
+}
+
+impl PartialEq for ImageRules {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || format!("{:?}", self.0) == format!("{:?}", other.0)
+    }
+}
+
 /// The file with the image settings, and the one for the whole processor.
 const IMAGES: &str = "preprocessor_config.json";
 const PROCESSOR: &str = "processor_config.json";

@@ -21,7 +21,7 @@ pub use dcsft_vlm::model::{Message, Part, Role};
 pub use encoded::{Encode, Encoded};
 pub use files::Files;
 pub(crate) use images::CHANNELS;
-pub use images::{Grid, Images, Patches, Positions};
+pub use images::{Grid, ImageRules, Images, Patches, Positions};
 pub use pixels::{ImageSettings, PatchSizes};
 pub use resize::{Filter, Resampling, SmartResize};
 pub use template::ChatTemplate;
@@ -91,6 +91,11 @@ impl Processor {
     /// How images are prepared.
     pub fn images(&self) -> &dyn Images {
         &*self.images
+    }
+
+    /// The same, to be kept without the processor.
+    pub fn image_rules(&self) -> ImageRules {
+        ImageRules::new(&self.images)
     }
 
     /// The same with other limits of an image's area in pixels, where they are given.

@@ -1,7 +1,7 @@
 //! Checks of settings that both trainers have.
 
-use crate::error::VlmError;
-use crate::model::VisionLanguageModel;
+use crate::lora::untrained;
+use crate::model::{NO_CHECKPOINTING, VisionLanguageModel};
 use crate::train::adamw::AdamWSettings;
 use crate::train::error::TrainError;
 
@@ -27,7 +27,7 @@ pub(crate) fn checkpointing(
         true => Err(TrainError::config(
             "gradient_checkpointing",
             asked,
-            "this model has no blocks to compute again, and it would have no effect; leave it out",
+            NO_CHECKPOINTING,
         )),
     }
 }
@@ -36,10 +36,7 @@ pub(crate) fn checkpointing(
 pub(crate) fn trains(model: &dyn VisionLanguageModel) -> Result<(), TrainError> {
     match model.is_quantised() && !model.params().iter().any(|param| param.trainable) {
         false => Ok(()),
-        true => Err(TrainError::Model(VlmError::Config(
-            "the model's weights are quantised and are not trained; give it adapters to train"
-                .into(),
-        ))),
+        true => Err(TrainError::Model(untrained())),
     }
 }
 
