@@ -34,6 +34,7 @@ fn quarter(
     state[d] = w;
 }
 
+#[allow(clippy::manual_rotate, reason = "kernels have no rotation")]
 #[cube]
 fn turned(word: u32, by: u32) -> u32 {
     (word << by) | (word >> (32u32 - by))

@@ -105,6 +105,10 @@ pub(super) struct Mask {
 }
 
 #[derive(Clone, Debug)]
+#[cfg_attr(
+    any(feature = "cuda", feature = "wgpu"),
+    expect(clippy::large_enum_variant, reason = "there are as many as layers")
+)]
 enum Source {
     /// What was drawn.
     Bits(Bits),

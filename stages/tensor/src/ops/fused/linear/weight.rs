@@ -15,6 +15,10 @@ pub(in crate::ops) enum Weight {
 
 /// As [`Weight`], as the backward pass needs it.
 #[derive(Clone, Debug)]
+#[cfg_attr(
+    any(feature = "cuda", feature = "wgpu"),
+    expect(clippy::large_enum_variant, reason = "there are as many as layers")
+)]
 pub(super) enum Held {
     Plain(Flat),
     Quantised(Tensor<2>, DType),
