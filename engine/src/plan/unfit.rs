@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
-use crate::stage::{FieldPath, ParamProblem};
+use crate::stage::ParamProblem;
 use crate::study::{Node, Place, Study};
 
 /// Takes problems while stages are forecast; cells of a stage with the same one make one mistake.
@@ -21,7 +21,7 @@ impl Unfit {
                 source,
                 line,
                 column,
-            } = *place(node, &path);
+            } = *node.place_of(&path).unwrap_or(&node.place);
             let message = format!("`{}`: {message}", node.kind);
             let found = self.found.entry(([source, line, column], message));
             found.or_insert_with(|| (node.title(), 0)).1 += 1;
@@ -43,18 +43,6 @@ impl Unfit {
             sources: study.sources.clone(),
         }
     }
-}
-
-/// Where a field of `with:`, or else the part of it that is written in the spec, stands.
-fn place<'n>(node: &'n Node, path: &FieldPath) -> &'n Place {
-    let mut path = Some(path.clone());
-    while let Some(here) = path {
-        if let Some(place) = node.places.get(&here) {
-            return place;
-        }
-        path = here.parent();
-    }
-    &node.place
 }
 
 /// The word that stands at a place.

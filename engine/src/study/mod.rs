@@ -201,4 +201,16 @@ impl Node {
             .collect();
         format!("{}[{}]", self.stage, axes.join(","))
     }
+
+    /// Where a field of `with:`, or else the part of it that is written in the spec, stands.
+    pub fn place_of(&self, field: &FieldPath) -> Option<&Place> {
+        let mut path = Some(field.clone());
+        while let Some(here) = path {
+            if let Some(place) = self.places.get(&here) {
+                return Some(place);
+            }
+            path = here.parent();
+        }
+        None
+    }
 }

@@ -129,7 +129,7 @@ pub fn changes(study: &Study, node: &Node, old: &KeyPreimage, new: &Sketch) -> V
                 field: field.clone(),
                 old,
                 new,
-                place: place(study, node, FieldPath::from(field.as_str())),
+                place: place(study, node, &FieldPath::from(field.as_str())),
             });
         }
     }
@@ -171,7 +171,7 @@ fn params(
             }
         }
         _ => {
-            let place = place(study, node, path.clone());
+            let place = place(study, node, path);
             changes.push(Change::ParamChanged {
                 path: path.clone(),
                 old: old.cloned(),
@@ -236,13 +236,8 @@ fn inputs(
 }
 
 /// Where a field of `with:`, or else the part of it that is written in the spec, stands.
-fn place(study: &Study, node: &Node, mut path: FieldPath) -> Option<String> {
-    loop {
-        if let Some(place) = node.places.get(&path) {
-            return Some(study.place_text(place));
-        }
-        path = path.parent()?;
-    }
+fn place(study: &Study, node: &Node, path: &FieldPath) -> Option<String> {
+    node.place_of(path).map(|place| study.place_text(place))
 }
 
 fn union<'a>(
