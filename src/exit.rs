@@ -128,6 +128,12 @@ impl From<io::Error> for Failure {
     }
 }
 
+impl From<Diagnostics> for Failure {
+    fn from(mistakes: Diagnostics) -> Self {
+        Self::Spec(Box::new(mistakes))
+    }
+}
+
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         Self::of_store(&error, &error)

@@ -105,8 +105,7 @@ impl App {
     pub(crate) fn project(&self, args: &SpecArgs) -> Result<Project, Failure> {
         let devices = device_list(&args.device)?;
         let registry = self.kinds();
-        let loaded = spec::load(&args.spec, &args.overrides, &registry)
-            .map_err(|found| Failure::Spec(Box::new(found)))?;
+        let loaded = spec::load(&args.spec, &args.overrides, &registry)?;
         self.terminal.warn(&loaded.warnings);
         let store = self.store(Some(&args.spec))?;
         Ok(Project {

@@ -157,6 +157,14 @@ impl Diagnostics {
         self.items.is_empty()
     }
 
+    /// Themselves, unless there are none.
+    ///
+    /// # Errors
+    /// If there are any.
+    pub fn into_result(self) -> Result<(), Self> {
+        if self.is_empty() { Ok(()) } else { Err(self) }
+    }
+
     /// All of them as text for people: message, excerpt, what would be right.
     pub fn render(&self, colour: bool) -> String {
         let renderer = if colour {

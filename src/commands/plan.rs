@@ -72,9 +72,7 @@ fn stages<'a>(project: &'a Project, plan: &'a Plan) -> Result<Vec<Stage<'a>>, Fa
     } = project;
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let Outlook { memories, problems } = outlook(study, registry, plan, store, threads);
-    if !problems.is_empty() {
-        return Err(Failure::Spec(Box::new(problems)));
-    }
+    problems.into_result()?;
     let samples = samples(study, registry, plan, store);
     let mut explainer = Explainer::new(study, registry, plan, store);
     let known = memories.into_iter().zip(samples);

@@ -209,11 +209,8 @@ fn check_params(project: &Project, plan: &Plan) -> Result<(), Failure> {
         store,
         ..
     } = project;
-    let problems = forecast::problems(study, registry, plan, store);
-    match problems.is_empty() {
-        true => Ok(()),
-        false => Err(Failure::Spec(Box::new(problems))),
-    }
+    forecast::problems(study, registry, plan, store).into_result()?;
+    Ok(())
 }
 
 /// Fails where a stage has to run on a device that this machine or this build does not have: better now than after

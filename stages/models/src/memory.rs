@@ -359,10 +359,13 @@ impl Footprint for HubFootprint {
         }
     }
 
+    fn can_checkpoint(&self) -> bool {
+        true
+    }
+
     fn refuses(
         &self,
         training: Training<'_>,
-        _checkpointing: bool,
         carried: Option<&LoraConfig>,
     ) -> Option<(&'static str, VlmError)> {
         let quantised = self.quantize != Quantize::None;

@@ -14,7 +14,7 @@ pub(crate) fn trained(layers: &Layers, training: Training<'_>) -> f64 {
         let whole = weights.filter(|weight| training.is_whole(weight.group));
         return whole.map(Declared::numbers).sum::<usize>() as f64;
     };
-    // A pattern that cannot be read fails the stage before it trains.
+    // A pattern that cannot be read is refused.
     let chosen = lora::chosen(layers, lora).unwrap_or_default();
     let sizes = chosen
         .into_iter()

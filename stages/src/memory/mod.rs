@@ -14,6 +14,7 @@ use dcsft_models::{CONFIG, Config, HubFootprint, Precision, Quantize, Settings, 
 use dcsft_vlm::error::VlmError;
 use dcsft_vlm::lora::{LoraConfig, ModuleGroup};
 use dcsft_vlm::memory::{self, Batch, Footprint, Generation, Update};
+use dcsft_vlm::model::NO_CHECKPOINTING;
 use serde_json::Value;
 
 use crate::model::PixelLimits;
@@ -239,11 +240,16 @@ pub(crate) fn train(
     let facts = facts.within(training.pixels);
     let model = facts.footprint(on_gpu(prospect));
     let memory = model.map(|model| {
-        let checkpointing = training.checkpointing;
-        let refused = model.refuses(training.what(), checkpointing, facts.adapters.as_ref());
+        let refused = model.refuses(training.what(), facts.adapters.as_ref());
         let problem =
             |(field, error): (&str, VlmError)| ParamProblem::new(field, error.to_string());
         problems.extend(refused.map(problem));
+        if training.checkpointing && !model.can_checkpoint() {
+            problems.push(ParamProblem::new(
+                "gradient_checkpointing",
+                NO_CHECKPOINTING,
+            ));
+        }
         train_memory(prospect, &facts, model.as_ref(), training)
     });
     Forecast {

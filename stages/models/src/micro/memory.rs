@@ -225,16 +225,16 @@ impl Footprint for MicroFootprint {
 
     /// A copy of the weights with the adapters merged. Reading the file has turned each matrix: what that freed, as much
     /// as the weights, is still with the allocator.
+    fn can_checkpoint(&self) -> bool {
+        false
+    }
+
     fn refuses(
         &self,
         training: Training<'_>,
-        checkpointing: bool,
         carried: Option<&LoraConfig>,
     ) -> Option<(&'static str, VlmError)> {
-        training::refuses(&self.layers, false, training, carried).or_else(|| {
-            let error = VlmError::Config(dcsft_vlm::model::NO_CHECKPOINTING.into());
-            checkpointing.then_some(("gradient_checkpointing", error))
-        })
+        training::refuses(&self.layers, false, training, carried)
     }
 
     fn generating(&self, adapters: Option<&LoraConfig>) -> f64 {

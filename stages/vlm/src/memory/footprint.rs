@@ -77,7 +77,7 @@ impl Batch {
     }
 }
 
-/// A model's sizes, as far as memory goes.
+/// A model's sizes, as far as memory goes, and what cannot be trained of it.
 pub trait Footprint {
     /// Bytes of one number of weights and activations.
     fn number(&self) -> f64;
@@ -112,12 +112,13 @@ pub trait Footprint {
     fn loading(&self) -> f64;
     /// Bytes that writing a checkpoint takes, with all weights or with adapters alone.
     fn saving(&self, lora: bool) -> f64;
-    /// What the model does not allow of `training`, with the field that asks for it; `checkpointing` is
-    /// [`Update::checkpointing`], and `carried` are the adapters that the model comes with.
+    /// As the model says it of itself.
+    fn can_checkpoint(&self) -> bool;
+    /// What the model does not allow of `training`, with the field that asks for it; `carried` are the adapters that the
+    /// model comes with.
     fn refuses(
         &self,
         training: Training<'_>,
-        checkpointing: bool,
         carried: Option<&LoraConfig>,
     ) -> Option<(&'static str, VlmError)>;
     /// Bytes of copies of the weights that generation makes; `adapters` are those that the model carries.

@@ -84,12 +84,10 @@ fn master(model: &dyn Footprint, update: &Update<'_>) -> f64 {
     }
 }
 
-/// A forward and a backward pass: what they hold besides weights and moments.
-fn pass(model: &dyn Footprint, update: &Update<'_>) -> Peak {
+/// The loss after the model's steps; a value of activations has so many bytes.
+fn loss_step(model: &dyn Footprint, update: &Update<'_>, activation: f64) -> Step {
     let batch = &update.batch;
-    let mut steps = model.steps(batch, Some(update.training));
     let matrix = batch.answer_tokens() * model.vocabulary();
-    let activation = activation(model, batch.on_gpu);
     let [kept, backward] = update.loss;
     // A GPU keeps no softmax: it has one in 32 bits for a moment, on the way back with the target and the difference.
     let [kept, forward, backward] = match batch.on_gpu {
@@ -101,7 +99,7 @@ fn pass(model: &dyn Footprint, update: &Update<'_>) -> Peak {
     };
     let answer = batch.tokens.answer * model.vocabulary();
     let at_once = answer.max(LOGITS_AT_ONCE as f64);
-    steps.push(match batch.on_gpu && matrix > at_once {
+    match batch.on_gpu && matrix > at_once {
         false => Step {
             input: matrix,
             kept: kept * matrix,
@@ -114,7 +112,15 @@ fn pass(model: &dyn Footprint, update: &Update<'_>) -> Peak {
             forward: (1.0 + kept + forward.max(backward)) * at_once,
             ..Step::default()
         },
-    });
+    }
+}
+
+/// A forward and a backward pass: what they hold besides weights and moments.
+fn pass(model: &dyn Footprint, update: &Update<'_>) -> Peak {
+    let batch = &update.batch;
+    let mut steps = model.steps(batch, Some(update.training));
+    let activation = activation(model, batch.on_gpu);
+    steps.push(loss_step(model, update, activation));
     // Below the first step that trains, nothing is kept and no gradient is sent.
     let lowest = steps.iter().position(|step| step.gradient > 0.0);
     let lowest = lowest.unwrap_or(steps.len());
